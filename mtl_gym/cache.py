@@ -1,0 +1,27 @@
+"""Files that can be made again: where they lie, and writing that leaves whole files only."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of this package; the variable ``MTL_GYM_CACHE`` names another."""
+    return Path(os.environ.get("MTL_GYM_CACHE") or platformdirs.user_cache_dir("mtl_gym"))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that is there whole or not at all: a kill or a full disk leaves the previous one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

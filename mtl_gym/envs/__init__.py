@@ -1,0 +1,1 @@
+"""The environments. They are made by their ids, with ``gymnasium.make`` and ``gymnasium.make_vec``."""

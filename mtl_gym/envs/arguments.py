@@ -1,0 +1,145 @@
+"""The arguments that all environments share: their defaults, and the checks of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium.vector import AutoresetMode
+
+from mtl_gym.arguments import choose, number, positive_int, should
+from mtl_gym.envs import observations
+from mtl_gym.envs.observations import OBSERVATIONS
+from mtl_gym.envs.rewards import REWARDS
+from mtl_gym.problems import PROBLEMS, load_problem
+from mtl_gym.problems.base import Problem
+from mtl_gym.problems.instances import TRAINING_IDS, Distribution, resolve
+from mtl_gym.training.learner import Recipe
+from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Checked arguments.
+
+    Attributes:
+        problem: The problem.
+        recipe: How every replica is trained.
+        observe: Rows of ``OBSERVATIONS``.
+        reward: Row of ``REWARDS``.
+        steps_per_action: Optimiser steps of one decision.
+    """
+
+    problem: Problem
+    recipe: Recipe
+    observe: tuple[str, ...]
+    reward: str
+    steps_per_action: int
+
+
+def check_arguments(
+    environment: str,
+    *,
+    problem: str | Problem = "digits",
+    distribution: str | Distribution = "clean",
+    num_tasks: int | None = None,
+    observe: Sequence[str] | None = None,
+    reward: str = "val_mean",
+    steps_per_action: int = 10,
+    horizon: int | None = None,
+    optimizer: str = "adam",
+    lr: float | None = None,
+    lr_schedule: str = "constant",
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    batch_size: int | None = None,
+    hidden: Sequence[int] | None = None,
+    holdout_size: int = 128,
+    device: str = "cpu",
+) -> Arguments:
+    """Checks the common arguments of the environment with that id, and fills in the problem's defaults.
+
+    Raises:
+        ValueError, TypeError: If one of them is wrong; the message names it, its value and the way out.
+    """
+    loaded = load_problem(problem)
+    if isinstance(problem, str) and environment not in PROBLEMS[problem].environments:
+        supported = [name for name, row in PROBLEMS.items() if environment in row.environments]
+        raise ValueError(should("problem", f"be one that {environment} supports: {', '.join(supported)}", problem))
+    defaults = loaded.defaults
+    steps = positive_int("steps_per_action", steps_per_action)
+    length = positive_int("horizon", defaults.horizon if horizon is None else horizon)
+    if length % steps or length < 2 * steps:
+        raise ValueError(should("horizon", f"be a multiple of steps_per_action={steps}, and at least twice it", length))
+    choose("optimizer", optimizer, OPTIMIZERS)
+    choose("lr_schedule", lr_schedule, LR_SCHEDULES)
+    choose("reward", reward, REWARDS)
+    recipe = Recipe(
+        distribution=resolve(distribution),
+        num_tasks=_num_tasks(num_tasks, loaded),
+        hidden=tuple(positive_int("hidden", width) for width in _sequence("hidden", defaults.hidden if hidden is None else hidden)),
+        horizon=length,
+        batch_size=positive_int("batch_size", defaults.batch_size if batch_size is None else batch_size),
+        optimizer=optimizer,
+        lr=number("lr", defaults.lr if lr is None else lr, low=0.0, open_low=True),
+        lr_schedule=lr_schedule,
+        momentum=number("momentum", momentum, low=0.0, high=1.0),
+        weight_decay=number("weight_decay", weight_decay, low=0.0),
+        holdout_size=positive_int("holdout_size", holdout_size),
+        device=_device(device),
+    )
+    return Arguments(loaded, recipe, _observe(observe), reward, steps)
+
+
+def _num_tasks(num_tasks: int | None, problem: Problem) -> int:
+    count = problem.num_tasks if num_tasks is None else positive_int("num_tasks", num_tasks)
+    if count > problem.num_tasks:
+        raise ValueError(should("num_tasks", f"be at most {problem.num_tasks}, the tasks of {problem.name!r}", count))
+    return count
+
+
+def _observe(names: Sequence[str] | None) -> tuple[str, ...]:
+    chosen = observations.DEFAULT if names is None else _sequence("observe", names)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ValueError(should("observe", "name at least one observation, each once", chosen))
+    for name in chosen:
+        choose("observe", name, OBSERVATIONS)
+    return tuple(chosen)
+
+
+def _sequence(name: str, value: Any) -> Sequence[Any]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(should(name, "be a list", value))
+    return value
+
+
+def _device(device: str) -> str:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(should("device", "be one that torch can use here", device)) from error
+    return str(device)
+
+
+def check_autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
+    if isinstance(mode, AutoresetMode):
+        return mode
+    return choose("autoreset_mode", mode, {member.value: member for member in AutoresetMode})
+
+
+def check_reset_options(options: dict[str, Any], num_envs: int) -> tuple[npt.NDArray[np.bool_], list[int] | None]:
+    mask = options.get("reset_mask", np.ones(num_envs, dtype=bool))
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (num_envs,) or not mask.any():
+        raise ValueError(should("options['reset_mask']", f"be a bool array of shape ({num_envs},) with a True", mask))
+    if "instance" not in options:
+        return mask, None
+    ids = np.atleast_1d(np.asarray(options["instance"]))
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise TypeError(should("options['instance']", "be whole numbers", options["instance"]))
+    if ids.shape not in ((1,), (num_envs,)) or (ids < 0).any() or (ids >= TRAINING_IDS[1]).any():
+        raise ValueError(should("options['instance']", f"be an id in [0, 2^62), or {num_envs} of them", options["instance"]))
+    return mask.copy(), np.broadcast_to(ids, num_envs).tolist()

@@ -1,0 +1,315 @@
+"""All dynamics of the environments, once: N trainings as a Gymnasium ``VectorEnv``. The scalar form is row 0 of N = 1."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium.spaces import Box
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from torch import Tensor
+
+from mtl_gym.arguments import should
+from mtl_gym.envs.arguments import Arguments, check_autoreset_mode, check_reset_options
+from mtl_gym.envs.infos import Array, Infos, final_infos, masked, merged
+from mtl_gym.envs.observations import OBSERVATIONS, observe, space
+from mtl_gym.envs.rewards import REWARDS
+from mtl_gym.envs.signals import AFTER, BASE, GRAMIAN, META, REWARD, SCORE, UPCOMING, Signals
+from mtl_gym.envs.weights import checked_actions
+from mtl_gym.problems.instances import TRAINING_IDS
+from mtl_gym.problems.metrics import delta_m
+from mtl_gym.training.learner import Learner
+from mtl_gym.training.references import average_references
+
+
+class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
+    """N trainings of multi-task networks that are stepped together; what an action does is the subclass's.
+
+    Args:
+        num_envs: N.
+        render_mode: ``None`` or ``"rgb_array"``.
+        autoreset_mode: ``"SameStep"``, ``"NextStep"`` or ``"Disabled"`` (or the enum). Under ``"Disabled"`` a finished row ignores
+            actions, with reward 0, until it is reset.
+        max_episode_steps: Decisions after which an episode is truncated.
+        arguments: The common arguments; see the environment's manual.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4, "autoreset_mode": AutoresetMode.SAME_STEP}
+    environment: str
+    single_action_space: Box
+
+    def __init__(
+        self,
+        num_envs: int,
+        action_space: Box,
+        arguments: Arguments,
+        *,
+        render_mode: str | None = None,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
+        max_episode_steps: int | None = None,
+    ) -> None:
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(should("render_mode", "be None or 'rgb_array'", render_mode))
+        self.metadata = {**self.metadata, "autoreset_mode": check_autoreset_mode(autoreset_mode)}
+        self.num_envs, self.render_mode, self.arguments = num_envs, render_mode, arguments
+        self.max_episode_steps = max_episode_steps
+        self.single_observation_space = space(arguments.observe, arguments.recipe.num_tasks)
+        self.single_action_space = action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(action_space, num_envs)
+        self.learner = Learner(arguments.problem, arguments.recipe, num_envs)
+        rows = [OBSERVATIONS[name] for name in arguments.observe] + [REWARDS[arguments.reward]]
+        self._needs = {need for row in rows for need in row.needs}
+        self._streams: list[np.random.Generator | None] = [None] * num_envs
+        self.finished = np.ones(num_envs, dtype=bool)
+        self._decisions = np.zeros(num_envs, dtype=np.int64)
+        self._signals: Signals | None = None
+
+    @property
+    def signals(self) -> Signals:
+        """What is known of the trainings now.
+
+        Raises:
+            gymnasium.error.ResetNeeded: Before the first reset.
+        """
+        if self._signals is None:
+            raise gymnasium.error.ResetNeeded("Call reset before step or render.")
+        return self._signals
+
+    @abstractmethod
+    def _train(self, actions: Tensor, active: Tensor) -> Tensor:
+        """Takes the decision's optimiser steps in the active rows; returns what the actions said (N, K)."""
+
+    @abstractmethod
+    def _action_infos(self, actions: Tensor) -> Infos:
+        """What ``info`` says of the actions: arrays (N,)."""
+
+    # --- reset ------------------------------------------------------------------------------------------------------------
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Array], Infos]:
+        """Starts episodes.
+
+        Args:
+            seed: s seeds row i's stream of instance ids with s + i; or one seed for each row.
+            options: ``"instance"``: an id, or one for each row, instead of drawn ones. ``"reset_mask"``: (N,) bool array, the rows
+                to reset; the others are left bit for bit.
+
+        Returns:
+            Observations of all rows, and infos of the rows that were reset.
+
+        Raises:
+            TypeError, ValueError: If an option or the number of seeds is wrong; nothing is changed then.
+        """
+        mask, ids = check_reset_options(options or {}, self.num_envs)
+        if self._signals is None and not mask.all():
+            raise gymnasium.error.ResetNeeded("Reset all rows once before a partial reset.")
+        seeds = [seed + row for row in range(self.num_envs)] if isinstance(seed, (int, np.integer)) else seed
+        if seeds is not None and len(seeds) != self.num_envs:
+            raise ValueError(should("seed", f"be one number, or {self.num_envs}", seed))
+        for row in np.flatnonzero(mask).tolist():
+            if seeds is not None and seeds[row] is not None:
+                self._streams[row], _ = seeding.np_random(seeds[row])
+        self._begin(mask, ids)
+        return observe(self.arguments.observe, self.signals), self._instance_infos(mask)
+
+    def _begin(self, mask: npt.NDArray[np.bool_], ids: Sequence[int] | None = None) -> None:
+        rows = np.flatnonzero(mask).tolist()
+        self.learner.begin(rows, [ids[row] if ids is not None else self._draw_id(row) for row in rows])
+        self.finished[mask] = False
+        self._decisions[mask] = 0
+        chosen = self._tensor(mask)
+        losses, measures = self.learner.forward(), self._measure(chosen)
+        fresh = Signals(
+            initial=losses,
+            mean=losses,
+            previous_mean=losses,
+            first=losses,
+            last=losses,
+            base=losses,
+            factors=torch.ones_like(losses),
+            previous_holdout=measures["holdout"],
+            initial_holdout=measures["holdout"],
+            initial_lr=self.arguments.recipe.lr,
+            previous_lr=measures["lr"],
+            progress=torch.zeros_like(measures["lr"]),
+            **measures,
+        )
+        self._signals = fresh if self._signals is None else fresh.where(chosen, self._signals)
+
+    def _draw_id(self, row: int) -> int:
+        stream = self._streams[row]
+        if stream is None:
+            stream = self._streams[row] = seeding.np_random()[0]
+        return draw_id(stream)
+
+    # --- step -------------------------------------------------------------------------------------------------------------
+
+    def step(self, actions: npt.ArrayLike) -> tuple[dict[str, Array], Array, Array, Array, Infos]:
+        """Takes one decision in every row that plays.
+
+        Args:
+            actions: (N, K) within the space.
+
+        Returns:
+            Observations, rewards (N,) float64, terminated and truncated (N,) bool, and infos.
+
+        Raises:
+            ValueError: If the actions have another shape, or are not finite or outside the space; nothing is changed then.
+            gymnasium.error.ResetNeeded: Before the first reset.
+        """
+        previous, mode = self.signals, self.metadata["autoreset_mode"]
+        checked = self._tensor(checked_actions(actions, self.single_action_space, self.num_envs))
+        playing = ~self.finished
+        active = self._tensor(playing)
+        factors = self._train(checked, active)
+        self._decisions[playing] += 1
+        progress = self.learner.replicas.step / self.arguments.recipe.horizon
+        signals = self._progressed(previous, factors, progress, active).where(active, previous)
+        diverged = playing & ~self._is_finite(signals)
+        terminated = playing & (diverged | as_array(progress >= 1))
+        truncated = playing & ~terminated & (self._decisions >= (self.max_episode_steps or np.inf))
+        ended = terminated | truncated
+        self._signals = self._scored(signals, ended & ~diverged)
+        rewards = np.where(playing, self._rewards(diverged), 0.0)
+        infos = self._step_infos(playing, diverged, ended, self._action_infos(checked))
+        observations = observe(self.arguments.observe, self.signals)
+        restarting = ended if mode is AutoresetMode.SAME_STEP else self.finished & (mode is AutoresetMode.NEXT_STEP)
+        self.finished = self.finished | ended
+        if restarting.any():
+            if mode is AutoresetMode.SAME_STEP:
+                infos = final_infos(infos, observations, ended)
+            self._begin(restarting)
+            observations = observe(self.arguments.observe, self.signals)
+            infos = merged(infos, self._instance_infos(restarting), restarting)
+        return observations, rewards, terminated, truncated, infos
+
+    def _progressed(self, previous: Signals, factors: Tensor, progress: Tensor, active: Tensor) -> Signals:
+        """The signals after a decision's training steps."""
+        losses, step = self.learner.replicas.losses, self.learner.replicas.step
+        length = self.arguments.steps_per_action
+        window = (step[:, None] - length + torch.arange(length, device=step.device)).clamp(min=0)  # (N, steps)
+        batches = losses[torch.arange(self.num_envs, device=step.device)[:, None], window]  # (N, steps, K)
+        return replace(
+            previous,
+            mean=batches.mean(1),
+            previous_mean=previous.mean,
+            first=batches[:, 0],
+            last=batches[:, -1],
+            base=self._base(previous.base) if BASE in self._needs else previous.base,
+            factors=factors,
+            previous_holdout=previous.holdout,
+            previous_lr=previous.lr,
+            progress=progress,
+            **self._measure(active),
+        )
+
+    def _measure(self, payers: Tensor) -> dict[str, Any]:
+        learner, needs = self.learner, self._needs
+        splits = [name for name in (META, REWARD) if name in needs]
+        return {
+            "holdout": learner.holdout(splits, payers) if splits else {},
+            "upcoming": learner.forward() if UPCOMING in needs else None,
+            "after": learner.last_batch(payers) if AFTER in needs else None,
+            "gramian": learner.gramian(payers) if GRAMIAN in needs else None,
+            "score": torch.zeros_like(learner.lr()) if SCORE in needs else None,
+            "lr": learner.lr(),
+            "epoch": learner.epoch(),
+        }
+
+    def _base(self, base: Tensor) -> Tensor:
+        """Mean losses (N, K) of the second epoch, in the rows where it is complete."""
+        replicas, length = self.learner.replicas, self.learner.steps_per_epoch()
+        base = base.clone()
+        ready = (replicas.step >= 2 * length) & (replicas.step - self.arguments.steps_per_action < 2 * length)
+        for row in ready.nonzero()[:, 0].tolist():
+            base[row] = replicas.losses[row, length[row] : 2 * length[row]].mean(0)
+        return base
+
+    def _is_finite(self, signals: Signals) -> npt.NDArray[np.bool_]:
+        losses = torch.stack([signals.mean, *signals.holdout.values()])
+        return as_array(self.learner.finite() & torch.isfinite(losses).all(2).all(0))
+
+    def _rewards(self, diverged: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        row = REWARDS[self.arguments.reward]
+        return np.where(diverged, row.penalty, as_array(row.function(self.signals).double()))
+
+    def _scored(self, signals: Signals, ended: npt.NDArray[np.bool_]) -> Signals:
+        """Adds delta_m on *reward* in the rows whose episode has ended."""
+        if SCORE not in self._needs or not ended.any():
+            return signals
+        values = self.learner.metrics(REWARD)
+        references = average_references(self.arguments.problem, self.arguments.recipe)
+        score = torch.zeros_like(signals.progress)
+        for row in np.flatnonzero(ended).tolist():
+            score[row] = delta_m({name: values[name][row] for name in self._metric_names(row)}, references)
+        return replace(signals, score=score)
+
+    def _tensor(self, array: Array) -> Tensor:
+        return torch.from_numpy(array).to(self.arguments.recipe.device)
+
+    # --- infos ------------------------------------------------------------------------------------------------------------
+
+    def _metric_names(self, row: int) -> list[str]:
+        tasks = [self.arguments.problem.tasks[task] for task in self.learner.replicas.tasks[row].tolist()]
+        return [f"{task.name}/{metric}" for task in tasks for metric in task.metrics]
+
+    def _instance_infos(self, mask: npt.NDArray[np.bool_]) -> Infos:
+        ids = np.array([instance.id if instance else -1 for instance in self.learner.instances], dtype=np.int64)
+        return masked({"instance": ids}, mask)
+
+    def _step_infos(
+        self, playing: npt.NDArray[np.bool_], diverged: npt.NDArray[np.bool_], ended: npt.NDArray[np.bool_], of_actions: Infos
+    ) -> Infos:
+        forward, backward = as_array(self.learner.replicas.passes.double()).T.copy()
+        infos = masked({"forward": forward, "backward": backward, "diverged": diverged, **of_actions}, playing)
+        infos |= self._instance_infos(playing)
+        if ended.any():
+            values = {name: as_array(value) for name, value in self.learner.metrics("test").items()}
+            names = [self._metric_names(row) for row in range(self.num_envs)]
+            test: Infos = {}
+            for name, value in values.items():
+                test |= masked({name: value}, ended & np.array([name in own for own in names]))
+            infos |= masked({"test": test}, ended)
+        return infos
+
+    # --- keeping and drawing ----------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """A copy of all that the environment is, for :meth:`restore`; a policy's memory is not part of it."""
+        names = ("_streams", "finished", "_decisions", "_signals")
+        return copy.deepcopy({name: getattr(self, name) for name in names}) | {"learner": self.learner.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes back to a :meth:`state`; what follows is the same, bit for bit (with convolutions: within tolerance)."""
+        self.learner.restore(state["learner"])
+        for name, value in copy.deepcopy({name: value for name, value in state.items() if name != "learner"}).items():
+            setattr(self, name, value)
+
+    def render(self) -> tuple[Array, ...] | None:
+        """Draws each row's losses, weights and gaps so far: (height, width, 3) uint8; ``None`` without a render mode."""
+        if self.render_mode is None:
+            return None
+        from mtl_gym.envs.rendering import draw_training
+
+        self.signals  # raises before the first reset
+        return tuple(draw_training(self.learner, row) for row in range(self.num_envs))
+
+
+def as_array(tensor: Tensor) -> Array:
+    return tensor.cpu().numpy()
+
+
+def draw_id(stream: np.random.Generator) -> int:
+    """Draws the id of a training instance."""
+    return int(stream.integers(*TRAINING_IDS))

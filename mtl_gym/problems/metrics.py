@@ -1,0 +1,92 @@
+"""The metrics that a task is judged by. All are positive and have a floor, so that a relative gain is well defined.
+
+N is the number of replicas, M the number of labelled values (samples, or pixels of a dense problem), C and T the output and
+target channels. R2 is not among them: it crosses zero, where relative gains explode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import scipy.stats
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of ``METRICS``.
+
+    Attributes:
+        function: ``(outputs (N, C, M), targets (T, M)) -> (N,)``.
+        higher_is_better: The direction.
+        floor: The least value by which a difference is divided in ``delta_m``.
+    """
+
+    function: Callable[[Tensor, Tensor], Tensor]
+    higher_is_better: bool
+    floor: float
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Share of the values whose class is right, in [0, 1]; one output channel is read as a logit."""
+    predicted = outputs.argmax(1) if outputs.shape[1] > 1 else (outputs[:, 0] > 0).long()
+    return (predicted == targets[0].long()).double().mean(1)
+
+
+def area_under_curve(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Area under the ROC curve, in [0, 1], ties counted half (Mann-Whitney); 0.5 where only one class is present."""
+    positive = targets[0] > 0.5
+    pairs = int(positive.sum()) * int((~positive).sum())
+    if pairs == 0:
+        return torch.full((len(outputs),), 0.5, dtype=torch.float64)
+    ranks = torch.from_numpy(scipy.stats.rankdata(outputs[:, 0].cpu().numpy(), axis=1))
+    count = int(positive.sum())
+    return (ranks[:, positive.cpu()].sum(1) - count * (count + 1) / 2) / pairs
+
+
+def root_mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Root of the mean squared error, in the target's unit."""
+    return (outputs.double() - targets.double()).square().mean((1, 2)).sqrt()
+
+
+def normalised_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Root mean squared error over the root of the mean (over channels) variance of the targets that it is measured on."""
+    variance = targets.double().var(1, correction=0).mean()
+    return root_mean_squared_error(outputs, targets) / variance.sqrt().clamp(min=1e-12)
+
+
+def angular_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean angle between vectors of channels, in degrees."""
+    cosines = functional.cosine_similarity(outputs.double(), targets.double().expand_as(outputs), dim=1)
+    return torch.rad2deg(torch.arccos(cosines.clamp(-1, 1))).mean(1)
+
+
+METRICS = {
+    "accuracy": Metric(accuracy, higher_is_better=True, floor=0.1),
+    "auc": Metric(area_under_curve, higher_is_better=True, floor=0.1),
+    "nrmse": Metric(normalised_error, higher_is_better=False, floor=0.01),
+    "rmse": Metric(root_mean_squared_error, higher_is_better=False, floor=0.01),
+    "angle": Metric(angular_error, higher_is_better=False, floor=1.0),
+}
+
+
+def delta_m(values: Mapping[str, Tensor], references: Mapping[str, Tensor]) -> Tensor:
+    """Mean relative gain over single-task learning, in percent; higher is better.
+
+    Each task first averages the gains of its own metrics. (Some papers average over all metrics and print a drop, whose sign
+    is the opposite.)
+
+    Args:
+        values: Metrics (...,) by ``task/metric``.
+        references: The same of single-task learning; a difference is divided by ``max(reference, floor)``.
+    """
+    gains: dict[str, list[Tensor]] = {}
+    for name, value in values.items():
+        task, metric = name.rsplit("/", 1)
+        row, reference = METRICS[metric], references[name]
+        gain = (value - reference) / reference.clamp(min=row.floor)
+        gains.setdefault(task, []).append(gain if row.higher_is_better else -gain)
+    return 100 * torch.stack([torch.stack(own).mean(0) for own in gains.values()]).mean(0)

@@ -1,0 +1,35 @@
+"""``river_flow``: hourly flow at 8 gauges of the Mississippi basin, 48 hours ahead (RF1 of the Mulan collection)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mtl_gym.problems.base import Split, Task, shipped, standardise
+
+_BLOCK, _CYCLE = 240, 348  # hours; 108 hours between blocks: the longest lag (60) and the horizon (48)
+_LIMIT = 6.0  # deviations
+_PATTERN = ("train", "meta", "train", "reward", "train", "test", "train", "train", "test")
+
+
+def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
+    """Returns 8 regressions and splits of whole blocks of 240 hours.
+
+    Inputs are the 8 gauges at 8 lags (0 to 60 hours, 64 numbers), labels the gauges 48 hours ahead; all standardised by
+    *train* and clipped at 6 deviations; hours with a missing value are left out. Rows overlap in time, so splits are made of
+    blocks with gaps of 108 hours between them: no measurement belongs to two splits.
+    """
+    data = shipped("rf1_series.npz")
+    series, lags, horizon = data["S"], data["lags"], int(data["horizon"])
+    now = np.arange(lags.max(), len(series) - horizon)
+    inputs = np.stack([series[now - lag] for lag in lags], axis=1).reshape(len(now), -1)
+    labels = series[now + horizon]
+    known = np.isfinite(inputs).all(1) & np.isfinite(labels).all(1) & ((now - now[0]) % _CYCLE < _BLOCK)
+    split_of = np.asarray(_PATTERN)[(now - now[0]) // _CYCLE % len(_PATTERN)]
+    train = known & (split_of == "train")
+    inputs, labels = (standardise(values, values[train]).clip(-_LIMIT, _LIMIT) for values in (inputs, labels))
+    tasks = tuple(Task(str(site), "mse", ("nrmse",)) for site in data["sites"])
+    splits = {}
+    for name in dict.fromkeys(_PATTERN):
+        rows = known & (split_of == name)
+        splits[name] = Split.of(inputs[rows], list(labels[rows].T))
+    return tasks, splits

@@ -1,0 +1,1 @@
+"""N trainings that are stepped together, given task weights."""

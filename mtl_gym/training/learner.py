@@ -1,0 +1,307 @@
+"""The learner: N trainings of one problem, stepped together, given weights. It never chooses weights.
+
+Replicas do not interact, so the gradient of the sum over replicas is every replica's own gradient: plain autograd serves N
+trainings at once. Parameters lie in one (N, P) buffer; what autograd sees are views of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtl_gym.arguments import should
+from mtl_gym.problems.base import Problem, Split
+from mtl_gym.problems.instances import Distribution, Instance, draw
+from mtl_gym.problems.metrics import METRICS
+from mtl_gym.training.networks import NETWORKS
+from mtl_gym.training.objectives import Objectives
+from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
+from mtl_gym.training.replicas import Replicas
+
+_CHUNK = 1024  # samples of a split that are evaluated at once
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every replica is trained; the arguments of an environment that are the learner's.
+
+    Attributes:
+        distribution: The range of every axis of the instances.
+        num_tasks: Tasks that take part, K.
+        hidden: Widths of the trunk.
+        horizon: Optimiser steps of a training.
+        batch_size: Samples of a batch.
+        optimizer: Row of ``OPTIMIZERS``.
+        lr: Initial learning rate.
+        lr_schedule: Row of ``LR_SCHEDULES``.
+        momentum: Of SGD; first decay rate of Adam.
+        weight_decay: L2 penalty (decoupled for AdamW).
+        holdout_size: Fixed samples of *meta* and of *reward* that losses are measured on.
+        device: Of the tensors.
+    """
+
+    distribution: Distribution
+    num_tasks: int
+    hidden: tuple[int, ...]
+    horizon: int
+    batch_size: int
+    optimizer: str
+    lr: float
+    lr_schedule: str
+    momentum: float
+    weight_decay: float
+    holdout_size: int
+    device: str
+
+
+class Learner:
+    """N trainings of one problem.
+
+    Args:
+        problem: The problem.
+        recipe: How every replica is trained.
+        num_replicas: N.
+
+    Raises:
+        ValueError: If the smallest training set that the distribution allows is smaller than a batch.
+    """
+
+    def __init__(self, problem: Problem, recipe: Recipe, num_replicas: int) -> None:
+        self.problem, self.recipe, self.num_replicas = problem, recipe, num_replicas
+        smallest = round(len(problem.splits["train"]) * recipe.distribution["size"][0])
+        if smallest < recipe.batch_size:
+            raise ValueError(should("batch_size", f"be at most {smallest}, the smallest training set", recipe.batch_size))
+        self.network = NETWORKS[problem.network](problem, recipe.hidden)
+        self.instances: list[Instance | None] = [None] * num_replicas
+        self._holdouts = {name: _spread(len(problem.splits[name]), recipe.holdout_size) for name in ("meta", "reward")}
+        self.replicas = Replicas.empty(
+            num_replicas,
+            size=self.network.size,
+            buffers=OPTIMIZERS[recipe.optimizer].buffers,
+            horizon=recipe.horizon,
+            batch_size=recipe.batch_size,
+            num_tasks=recipe.num_tasks,
+            sources=self._noisy_splits(),
+            device=torch.device(recipe.device),
+        )
+        self._link()
+
+    def _noisy_splits(self) -> dict[str, tuple[int, int]]:
+        """Shapes (n, all tasks) of the label sources that the distribution needs."""
+        noise, holdout_noise = self.recipe.distribution["noise"][1], self.recipe.distribution["holdout_noise"][1]
+        sizes = {"train": len(self.problem.splits["train"])} if noise > 0 else {}
+        if noise > 0 and holdout_noise > 0:
+            sizes |= {name: len(rows) for name, rows in self._holdouts.items()}
+        return {name: (size, self.problem.num_tasks) for name, size in sizes.items()}
+
+    def _link(self) -> None:
+        """Makes all that follows from the problem and the replicas: data on the device, and the views that autograd sees."""
+        device, splits = self.replicas.parameters.device, self.problem.splits
+        self._splits = {name: Split(split.inputs.to(device), split.targets.to(device)) for name, split in splits.items()}
+        self._objectives = Objectives(self.problem, device)
+        self._rows = torch.arange(self.num_replicas, device=device)
+        self._gradient = torch.zeros_like(self.replicas.parameters)
+        sizes = [math.prod(shape) for shape in self.network.shapes]
+        parts = zip(self.replicas.parameters.split(sizes, dim=1), self.network.shapes, strict=True)
+        self._parameters = [part.unflatten(1, shape).detach().requires_grad_() for part, shape in parts]
+        self._pending: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The pending graph is not kept: it is computed again, bit for bit, from the same parameters.
+        kept = ("problem", "recipe", "num_replicas", "instances", "replicas", "_holdouts")
+        return {name: self.__dict__[name] for name in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.network = NETWORKS[self.problem.network](self.problem, self.recipe.hidden)
+        self._link()
+
+    # --- training ---------------------------------------------------------------------------------------------------------
+
+    def begin(self, rows: Iterable[int], ids: Iterable[int]) -> None:
+        """Starts the trainings of these instances in these rows; the other rows are left as they are, bit for bit."""
+        recipe = self.recipe
+        network = f"{self.problem.network}{list(recipe.hidden)}"
+        for row, id in zip(rows, ids, strict=True):
+            instance = draw(self.problem, distribution=recipe.distribution, num_tasks=recipe.num_tasks, network=network, id=id)
+            self.instances[row] = instance
+            self.replicas.begin(row, instance, self.network, self._holdouts)
+        self._pending = None
+
+    def forward(self) -> Tensor:
+        """Losses (N, K) of the batch that is about to be trained on; computed once, and reused by :meth:`update`."""
+        return self._graph().detach()
+
+    def update(self, weights: Tensor, active: Tensor) -> None:
+        """Trains each active replica for one step on the weighted sum of its losses.
+
+        Args:
+            weights: (N, K), applied as they are.
+            active: (N,) bool; other rows are not touched.
+        """
+        losses = self._graph()
+        gradients = torch.autograd.grad((losses * weights).sum(), self._parameters)
+        torch.cat([gradient.flatten(1) for gradient in gradients], dim=1, out=self._gradient)
+        self._pending = None
+        chosen = active.nonzero()[:, 0]
+        if len(chosen) == 0:
+            return
+        self._optimise(chosen.tolist())
+        replicas, step = self.replicas, self.replicas.step[chosen]
+        replicas.losses[chosen, step] = losses.detach()[chosen]
+        replicas.weights[chosen, step] = weights[chosen]
+        replicas.step[chosen] += 1
+        replicas.passes[chosen] += 1
+
+    def _optimise(self, chosen: list[int]) -> None:
+        recipe, replicas, optimizer = self.recipe, self.replicas, OPTIMIZERS[self.recipe.optimizer]
+        rates = self.lr().tolist()
+        for lr in {rates[row] for row in chosen}:
+            rows = [row for row in chosen if rates[row] == lr]
+            tensors = (replicas.parameters, self._gradient, *replicas.moments.unbind(1), replicas.updates)
+            parameters, gradients, *buffers, updates = [_select(tensor, rows) for tensor in tensors]
+            optimizer.update(
+                parameters, gradients, buffers, updates, lr=lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+            )
+
+    def finite(self) -> Tensor:
+        """Whether all parameters of a replica are finite (N,)."""
+        return torch.isfinite(self.replicas.parameters.sum(1))
+
+    def lr(self) -> Tensor:
+        """The learning rate (N,) of the next step."""
+        factor = LR_SCHEDULES[self.recipe.lr_schedule]
+        return torch.tensor(
+            [self.recipe.lr * factor(step / self.recipe.horizon) for step in self.replicas.step.tolist()], device=self._rows.device
+        )
+
+    def epoch(self) -> Tensor:
+        """The epoch (N,) of the next step, from 0."""
+        return self.replicas.step // self.steps_per_epoch()
+
+    def steps_per_epoch(self) -> Tensor:
+        """Batches (N,) of an epoch."""
+        sizes = [1 if instance is None else len(instance.rows) // self.recipe.batch_size for instance in self.instances]
+        return torch.tensor(sizes, device=self._rows.device)
+
+    # --- measuring --------------------------------------------------------------------------------------------------------
+
+    def last_batch(self, payers: Tensor) -> Tensor:
+        """Losses (N, K), as they are now, of the batch that was trained on last: one forward pass, counted for ``payers`` (N,)."""
+        self.replicas.passes[payers, 0] += 1
+        with torch.no_grad():
+            return self._batch_losses((self.replicas.step - 1).clamp(min=0))
+
+    def holdout(self, splits: Sequence[str], payers: Tensor) -> dict[str, Tensor]:
+        """Losses (N, K) on the fixed samples of *meta* or *reward*, by the name of the split: one forward pass for all.
+
+        Args:
+            splits: Names of the splits.
+            payers: (N,) bool, the replicas for which the passes are counted.
+        """
+        rows = torch.cat([self._holdouts[name] for name in splits])
+        inputs = torch.cat([self._splits[name].inputs[self._holdouts[name]] for name in splits])
+        self.replicas.passes[payers, 0] += len(rows) / self.recipe.batch_size
+        losses = {}
+        with torch.no_grad():
+            outputs = self.network.forward(self._parameters, inputs.expand(self.num_replicas, *inputs.shape))
+            parts = outputs.split([len(self._holdouts[name]) for name in splits], dim=1)
+            for name, part in zip(splits, parts, strict=True):
+                samples = self._holdouts[name].to(self._rows.device).expand(self.num_replicas, -1)
+                positions = torch.arange(samples.shape[1], device=samples.device)
+                losses[name] = self._own_losses(part, self._labels(name, samples, positions))
+        return losses
+
+    def gramian(self, payers: Tensor) -> Tensor:
+        """Inner products (N, K, K) of the gradients of the tasks' losses on the batch that is about to be trained on.
+
+        With respect to the shared parameters; K backward passes, counted for ``payers`` (N,).
+        """
+        self.forward()
+        shared = self._parameters[: self.network.shared]
+        gradients = []
+        for losses in self._graph().unbind(1):
+            parts = torch.autograd.grad(losses.sum(), shared, retain_graph=True)
+            gradients.append(torch.cat([part.flatten(1) for part in parts], dim=1))
+        stacked = torch.stack(gradients, dim=1)  # (N, K, P)
+        self.replicas.passes[payers, 1] += self.recipe.num_tasks
+        return stacked @ stacked.transpose(1, 2)
+
+    def metrics(self, split: str) -> dict[str, Tensor]:
+        """Metrics (N,) on a whole split by ``task/metric``, for all of the problem's tasks; not counted as a cost."""
+        inputs, targets = self._splits[split].inputs, self._splits[split].targets
+        with torch.no_grad():
+            parts = [part.expand(self.num_replicas, *part.shape) for part in inputs.split(_CHUNK)]
+            outputs = torch.cat([self.network.forward(self._parameters, part) for part in parts], dim=1)
+        outputs = outputs.movedim(1, 2).flatten(2)  # (N, O, M)
+        targets = targets.movedim(0, 1).flatten(1)  # (T, M)
+        results = {}
+        for task, own, labels in zip(self.problem.tasks, self.problem.output_slices, self.problem.target_slices, strict=True):
+            known = ~torch.isnan(targets[labels]).any(0)
+            for metric in task.metrics:
+                function = METRICS[metric].function
+                results[f"{task.name}/{metric}"] = function(outputs[:, own, known], targets[labels][:, known])
+        return results
+
+    # --- batches ----------------------------------------------------------------------------------------------------------
+
+    def _graph(self) -> Tensor:
+        """The pending losses (N, K) with their graph."""
+        if self._pending is None:
+            self._pending = self._batch_losses(self.replicas.step)
+        return self._pending
+
+    def _batch_losses(self, step: Tensor) -> Tensor:
+        samples = self.replicas.order[self._rows, step]  # (N, B)
+        inputs = self._splits["train"].inputs[samples]
+        return self._own_losses(self.network.forward(self._parameters, inputs), self._labels("train", samples, samples))
+
+    def _labels(self, split: str, samples: Tensor, positions: Tensor) -> Tensor:
+        """Labels (N, B, T, *S) that samples (N, B) of a split bear; ``positions`` are theirs in the table of wrong labels."""
+        targets = self._splits[split].targets
+        if split not in self.replicas.sources:
+            return targets[samples]
+        sources = self.replicas.sources[split][self._rows[:, None], positions]  # (N, B, all tasks)
+        columns = zip(self.problem.target_slices, sources.unbind(2), strict=True)
+        return torch.cat([targets[:, labels][source] for labels, source in columns], dim=2)
+
+    def _own_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Scaled losses (N, K) of the tasks that take part."""
+        _, losses = self._objectives(outputs, labels)
+        return losses.gather(1, self.replicas.tasks) * self.replicas.scales
+
+    # --- keeping ----------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """A copy of all that the trainings are: parameters, optimiser, data order, counters and instances."""
+        return {"instances": list(self.instances), **{name: tensor.clone() for name, tensor in self.replicas.tensors().items()}}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes back to a :meth:`state` of a learner with the same arguments; what follows is the same bit for bit."""
+        self.instances = list(state["instances"])
+        for name, tensor in self.replicas.tensors().items():
+            tensor.copy_(state[name])
+        self._pending = None
+
+    def fork(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """Makes each row of ``target`` a copy of the row of ``source`` at the same place."""
+        for tensor in self.replicas.tensors().values():
+            tensor[list(target)] = tensor[list(source)]
+        for copy, original in zip(target, [self.instances[row] for row in source], strict=True):
+            self.instances[copy] = original
+        self._pending = None
+
+
+def _spread(count: int, size: int) -> Tensor:
+    """``size`` rows of ``count``, evenly spread (all of them, if they are fewer)."""
+    return torch.linspace(0, count - 1, min(size, count), dtype=torch.float64).round().long()
+
+
+def _select(tensor: Tensor, rows: list[int]) -> list[Tensor]:
+    views = tensor.unbind(0)
+    return list(views) if len(rows) == len(views) else [views[row] for row in rows]

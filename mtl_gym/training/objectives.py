@@ -1,0 +1,91 @@
+"""The losses of all tasks, for each sample and task, from the outputs of all heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from mtl_gym.problems.base import Problem, Task
+from mtl_gym.problems.losses import LOSSES, Loss, valid_values
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Neighbouring tasks whose loss is computed in one call."""
+
+    loss: Loss
+    outputs: slice
+    targets: slice
+
+
+class Objectives:
+    """Losses of each sample and task.
+
+    Args:
+        problem: Gives the tasks; where no label is missing, no mask is computed.
+        device: Where the outputs live.
+    """
+
+    def __init__(self, problem: Problem, device: torch.device) -> None:
+        self._masked = not problem.complete
+        self._groups = _groups(problem)
+        self._averages = _averages(problem.tasks).to(device)  # (V, K)
+        self._one_value_each = self._averages.shape[0] == self._averages.shape[1]
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns losses of each sample and of each batch.
+
+        Args:
+            outputs: (N, B, O, *S).
+            targets: (N, B, T, *S), NaN where a label is missing.
+
+        Returns:
+            The losses of each sample (N, B, K), 0 where it has no label of a task; and of each batch (N, K): the mean over
+            the samples that have a label, 0 where none has.
+        """
+        replicas, batch = outputs.shape[:2]
+        outputs, targets = outputs.flatten(0, 1), targets.flatten(0, 1)
+        parts = [self._part(group, outputs, targets) for group in self._groups]
+        values = torch.cat([part[0] for part in parts], dim=1)  # (N B, V)
+        losses = values if self._one_value_each else values @ self._averages
+        if not self._masked:
+            losses = losses.unflatten(0, (replicas, batch))
+            return losses, losses.mean(1)
+        labelled = (torch.cat([part[1] for part in parts], dim=1) > 0).to(values.dtype) @ self._averages  # share of values
+        losses = (losses / torch.where(labelled > 0, labelled, 1)).unflatten(0, (replicas, batch))
+        count = (labelled > 0).unflatten(0, (replicas, batch)).sum(1)
+        return losses, losses.sum(1) / count.clamp(min=1)
+
+    def _part(self, group: _Group, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean over pixels of each value (N B, V), and the number of labelled pixels."""
+        outputs, targets = outputs[:, group.outputs], targets[:, group.targets]
+        if not self._masked:
+            values = group.loss.function(outputs, targets)
+            return (values.flatten(2).mean(2) if values.ndim > 2 else values), values
+        valid, targets = valid_values(group.loss, targets)
+        values = group.loss.function(outputs, targets).where(valid, 0)
+        if values.ndim == 2:
+            return values, valid
+        counts = valid.flatten(2).sum(2)
+        return values.flatten(2).sum(2) / counts.clamp(min=1), counts
+
+
+def _groups(problem: Problem) -> list[_Group]:
+    groups = []
+    for name, run in groupby(range(problem.num_tasks), key=lambda task: problem.tasks[task].loss):
+        loss, members = LOSSES[name], list(run)
+        for part in [[member] for member in members] if loss.joint else [members]:
+            first, last = part[0], part[-1]
+            outputs = slice(problem.output_slices[first].start, problem.output_slices[last].stop)
+            targets = slice(problem.target_slices[first].start, problem.target_slices[last].stop)
+            groups.append(_Group(loss, outputs, targets))
+    return groups
+
+
+def _averages(tasks: tuple[Task, ...]) -> Tensor:
+    """(V, K): column k averages the values that belong to task k."""
+    columns = [1 if LOSSES[task.loss].joint else task.target_channels for task in tasks]
+    return torch.block_diag(*[torch.full((count, 1), 1 / count) for count in columns])

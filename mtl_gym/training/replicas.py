@@ -1,0 +1,110 @@
+"""All that belongs to one training, for N trainings: tensors with a leading replica axis."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mtl_gym.problems.instances import Instance
+from mtl_gym.training.networks import Network
+
+
+@dataclass
+class Replicas:
+    """The state of N trainings. H is the horizon, B the batch size, K the tasks that take part, P the number of parameters.
+
+    Attributes:
+        parameters: (N, P).
+        moments: (N, buffers, P) of the optimiser.
+        updates: (N,) updates that the optimiser made.
+        step: (N,) training steps taken.
+        order: (N, H + 1, B) samples of each batch.
+        tasks: (N, K) the problem's tasks that take part.
+        scales: (N, K) factor of each loss.
+        sources: For *train*, *meta* and *reward*: (N, n, all tasks), the sample whose label each sample bears.
+        losses: (N, H, K) losses of each batch before its update.
+        weights: (N, H, K) weights of each update.
+        passes: (N, 2) forward and backward passes, in training batches.
+    """
+
+    parameters: Tensor
+    moments: Tensor
+    updates: Tensor
+    step: Tensor
+    order: Tensor
+    tasks: Tensor
+    scales: Tensor
+    sources: dict[str, Tensor]
+    losses: Tensor
+    weights: Tensor
+    passes: Tensor
+
+    @classmethod
+    def empty(
+        cls,
+        num_replicas: int,
+        *,
+        size: int,
+        buffers: int,
+        horizon: int,
+        batch_size: int,
+        num_tasks: int,
+        sources: dict[str, tuple[int, int]],
+        device: torch.device,
+    ) -> Replicas:
+        """Returns N trainings that have not begun. ``sources`` has the shape (n, all tasks) for each split with wrong labels."""
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros((num_replicas, *shape), dtype=dtype, device=device)
+
+        return cls(
+            parameters=zeros(size),
+            moments=zeros(buffers, size),
+            updates=zeros(),
+            step=zeros(dtype=torch.int64),
+            order=zeros(horizon + 1, batch_size, dtype=torch.int32),
+            tasks=zeros(num_tasks, dtype=torch.int64),
+            scales=zeros(num_tasks),
+            sources={name: zeros(*shape, dtype=torch.int32) for name, shape in sources.items()},
+            losses=zeros(horizon, num_tasks),
+            weights=zeros(horizon, num_tasks),
+            passes=zeros(2),
+        )
+
+    def begin(self, row: int, instance: Instance, network: Network, holdouts: dict[str, Tensor]) -> None:
+        """Starts the training of an instance in a row.
+
+        Args:
+            row: The replica.
+            instance: What it trains on.
+            network: Gives shapes and bounds of the initial weights.
+            holdouts: The fixed samples of *meta* and *reward*, by their rows in the split.
+        """
+        for tensor in (self.moments, self.updates, self.step, self.losses, self.weights, self.passes):
+            tensor[row] = 0
+        self.parameters[row] = torch.from_numpy(_initial(instance.stream("parameters"), network))
+        batches, batch_size = self.order.shape[1:]
+        self.order[row] = torch.from_numpy(instance.order(batch_size, batches))
+        self.tasks[row] = torch.from_numpy(instance.tasks)
+        self.scales[row] = torch.from_numpy(instance.scales)
+        for split, source in self.sources.items():
+            count, num_tasks = source.shape[1:]
+            if split == "train":
+                source[row] = torch.from_numpy(instance.label_source(num_tasks, count))
+            else:
+                source[row] = torch.from_numpy(instance.holdout_source(split, num_tasks, holdouts[split].numpy()))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by its name."""
+        named = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "sources"}
+        return named | {f"source_{split}": source for split, source in self.sources.items()}
+
+
+def _initial(rng: np.random.Generator, network: Network) -> npt.NDArray[np.float32]:
+    parts = [rng.uniform(-bound, bound, math.prod(shape)) for shape, bound in zip(network.shapes, network.bounds, strict=True)]
+    return np.concatenate(parts).astype(np.float32)
