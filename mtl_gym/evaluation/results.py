@@ -1,0 +1,98 @@
+"""Results in a database: one row for each (policy, instance), keyed by the hash of its full specification."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mtl_gym
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS results (
+    key TEXT PRIMARY KEY, policy TEXT NOT NULL, instance INTEGER NOT NULL, delta_m REAL,
+    spec TEXT NOT NULL, result TEXT NOT NULL, version TEXT NOT NULL, written TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
+)
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one policy reached on one instance.
+
+    Attributes:
+        policy: Its name, with options, as on the command line.
+        instance: Id of the instance.
+        metrics: On the *test* split, by ``task/metric``.
+        references: The same of single-task learning on this instance.
+        delta_m: Mean relative gain over single-task learning in percent, higher is better; NaN if the training diverged.
+        cost: ``forward`` and ``backward`` passes of a training batch; the test split's evaluation is not counted.
+        diverged: Whether the training became non-finite.
+        curves: Checkpoints: ``step`` (S,), ``loss`` (task to (S,), on *reward*, divided by the instance's loss scale) and
+            ``weight`` (task to (S,), as applied at the checkpoint's step).
+    """
+
+    policy: str
+    instance: int
+    metrics: dict[str, float]
+    references: dict[str, float]
+    delta_m: float
+    cost: dict[str, float]
+    diverged: bool
+    curves: dict[str, Any] = field(default_factory=dict)
+
+
+def spec_key(spec: Mapping[str, Any]) -> str:
+    """The hash of a JSON-plain specification."""
+    return hashlib.sha256(json.dumps(spec, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+class Results:
+    """A results file; rows are whole and durable as soon as :meth:`write` returns.
+
+    Args:
+        path: The SQLite file, made if it is missing; several processes may share it (WAL mode).
+
+    Raises:
+        OSError: If the folder cannot be written.
+        ValueError: If the file is no database of results.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        try:
+            with closing(self._connect()) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute(_SCHEMA)
+                connection.execute("SELECT key, result FROM results LIMIT 1")
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and "open" in str(error):
+                raise OSError(f"`path` should be a file that can be written. Received path={str(path)!r}: {error}.") from error
+            raise ValueError(f"`path` should be a results database. Received path={str(path)!r}: {error}.") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, timeout=60)
+
+    def read(self, keys: Iterable[str]) -> dict[str, Result]:
+        """The results that are there, by their keys."""
+        with closing(self._connect()) as connection:
+            found = [connection.execute("SELECT key, result FROM results WHERE key = ?", (key,)).fetchone() for key in keys]
+        return {row[0]: Result(**json.loads(row[1])) for row in found if row}
+
+    def write(self, specs: Iterable[Mapping[str, Any]], results: Iterable[Result]) -> None:
+        """Adds results with their specifications in one transaction; a key that is there already is kept as it is."""
+        rows = [
+            (spec_key(spec), result.policy, result.instance, result.delta_m, json.dumps(spec), json.dumps(asdict(result)))
+            for spec, result in zip(specs, results, strict=True)
+        ]
+        with closing(self._connect()) as connection, connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO results (key, policy, instance, delta_m, spec, result, version) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(*row, mtl_gym.__version__) for row in rows],
+            )
