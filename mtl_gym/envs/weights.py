@@ -13,10 +13,8 @@ from gymnasium.spaces import Box
 from torch import Tensor
 
 from mtl_gym.arguments import choose, number, should
+from mtl_gym.policies import WEIGHT_BOUND
 from mtl_gym.training.signals import SMALLEST_LOSS
-
-WEIGHT_BOUND = 1e6
-"""Largest absolute weight of ``action="weights"``."""
 
 RULES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "init": lambda losses, initial: 1 / initial.clamp(min=SMALLEST_LOSS),

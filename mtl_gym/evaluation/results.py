@@ -30,11 +30,12 @@ class Result:
         instance: Id of the instance.
         metrics: On the *test* split, by ``task/metric``.
         references: The same of single-task learning on this instance.
-        delta_m: Mean relative gain over single-task learning in percent, higher is better; NaN if the training diverged.
+        delta_m: Mean relative gain over single-task learning in percent, higher is better; -100 if the training diverged.
         cost: ``forward`` and ``backward`` passes of a training batch; the test split's evaluation is not counted.
         diverged: Whether the training became non-finite.
-        curves: Checkpoints: ``step`` (S,), ``loss`` (task to (S,), on *reward*, divided by the instance's loss scale) and
-            ``weight`` (task to (S,), as applied at the checkpoint's step).
+        episode_return: Sum of the rewards.
+        curves: Checkpoints: ``step`` (S,), ``loss`` (task to (S,), on *reward*, without the instance's loss scale) and
+            ``weight`` (task to (S,), mean since the checkpoint before); ``None`` where a number is not finite.
     """
 
     policy: str
@@ -44,6 +45,7 @@ class Result:
     delta_m: float
     cost: dict[str, float]
     diverged: bool
+    episode_return: float = 0.0
     curves: dict[str, Any] = field(default_factory=dict)
 
 

@@ -1,0 +1,89 @@
+"""What a heuristic is: a pure function from observations and memory to weights, batched over rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from mtl_gym.policies import LOSSES_TO_WEIGHTS, WEIGHT_BOUND, Requirements
+
+Array = npt.NDArray[np.float64]
+Observation = Mapping[str, npt.NDArray[Any]]
+State = dict[str, npt.NDArray[Any]]
+"""A policy's memory: arrays with a leading row axis; no array is changed in place."""
+
+
+class Heuristic:
+    """A policy that is not learned: subclasses write ``act``, and ``initial_state`` if they have a memory.
+
+    N is the number of rows (environments) and K that of tasks. ``log_loss`` (N, K) holds the log losses of the batch that is about
+    to be trained on; an action is its weights (N, K), which the learner applies as they are.
+    """
+
+    requires: ClassVar[Requirements] = LOSSES_TO_WEIGHTS
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Identifies the heuristic by its class and options."""
+        options = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
+        return {"heuristic": f"{type(self).__module__}:{type(self).__qualname__}", "options": options}
+
+    def initial_state(self, seeds: npt.NDArray[np.int64], num_tasks: int) -> State:
+        """The memory (N, ...) at the start of an episode; ``seeds`` (N,) seed a random policy's rows."""
+        return {}
+
+    def act(self, obs: Observation, state: State) -> tuple[Array, State]:
+        """Returns weights (N, K) and the next memory."""
+        raise NotImplementedError
+
+    def predict(
+        self,
+        observation: Observation,
+        state: State | None = None,
+        episode_start: npt.ArrayLike | None = None,
+        deterministic: bool = False,
+    ) -> tuple[npt.NDArray[np.float32], State]:
+        """Stable-Baselines3's interface over :meth:`act`.
+
+        Args:
+            observation: Arrays (N, length) by name, or (length,) of one environment.
+            state: What the last call returned; ``None`` at first.
+            episode_start: (N,) bool, the rows whose memory begins anew.
+            deterministic: Has no effect: a random heuristic is random.
+
+        Raises:
+            ValueError: If the observation lacks what the heuristic requires.
+        """
+        missing = [name for name in self.requires.observe or () if name not in observation]
+        if missing:
+            raise ValueError(
+                f"{type(self).__name__} needs the observations {missing}: make the environment with observe={missing}."
+            )
+        batch = {name: np.atleast_2d(values) for name, values in observation.items()}
+        rows, num_tasks = batch["log_loss"].shape
+        if state is None:
+            state = self.initial_state(np.arange(rows), num_tasks)
+        elif episode_start is not None and np.any(episode_start):
+            state = self._restarted(state, np.atleast_1d(np.asarray(episode_start, dtype=bool)), num_tasks)
+        weights, state = self.act(batch, state)
+        clipped = weights.clip(-WEIGHT_BOUND, WEIGHT_BOUND).astype(np.float32)
+        return clipped.reshape(observation["log_loss"].shape), state
+
+    def _restarted(self, state: State, start: npt.NDArray[np.bool_], num_tasks: int) -> State:
+        # A random policy's next episode takes the seed N further on, so that its noise is new.
+        fresh = self.initial_state(state.get("seed", np.arange(len(start))) + len(start), num_tasks)
+        return {name: np.where(start.reshape(-1, *[1] * (old.ndim - 1)), fresh[name], old) for name, old in state.items()}
+
+
+def losses(obs: Observation) -> Array:
+    """The losses (N, K) of the batch that is about to be trained on."""
+    return np.exp(obs["log_loss"].astype(np.float64))
+
+
+def softmax(values: Array) -> Array:
+    """Softmax over the tasks (the last axis)."""
+    powers = np.exp(values - values.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))

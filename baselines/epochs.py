@@ -1,0 +1,31 @@
+"""Mean losses of epochs, kept in a policy's memory."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from baselines.base import Array, Observation, State, losses
+
+
+def empty_epochs(rows: int, num_tasks: int) -> State:
+    """A memory of no losses: of the current epoch's number (N, 1), count (N, 1) and sum (N, K), and the last two means (N, K)."""
+    zeros, unknown = np.zeros((rows, num_tasks)), np.full((rows, num_tasks), np.nan)
+    return {"epoch": np.zeros((rows, 1)), "count": np.zeros((rows, 1)), "sum": zeros, "last": unknown, "before_last": unknown}
+
+
+def follow_epochs(obs: Observation, state: State) -> tuple[State, Array]:
+    """Rolls the memory forward where a new epoch begins, then adds the losses of the batch about to be trained on.
+
+    Returns:
+        The next memory, and its rows (N, 1) where an epoch has just been completed.
+    """
+    current, epoch = losses(obs), obs["epoch"].astype(np.float64)
+    begins = epoch > state["epoch"]
+    mean = state["sum"] / np.maximum(state["count"], 1)
+    return {
+        "epoch": epoch,
+        "count": np.where(begins, 1, state["count"] + 1),
+        "sum": np.where(begins, current, state["sum"] + current),
+        "last": np.where(begins, mean, state["last"]),
+        "before_last": np.where(begins, state["last"], state["before_last"]),
+    }, begins

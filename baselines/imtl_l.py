@@ -1,0 +1,23 @@
+"""Impartial multi-task learning, its loss-balancing half."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from baselines.base import Array
+from baselines.learned_scales import LearnedScales
+
+
+class IMTLL(LearnedScales):
+    """IMTL-L: ``sum_k e^{s_k} L_k - s_k`` with learned s: ``w_k = e^{s_k}``; at its optimum all weighted losses are 1.
+
+    Liu, Li, Kuang, Xue, Chen, Yang, Liao and Zhang, "Towards Impartial Multi-task Learning", ICLR 2021, section 3.2. s starts at 0.
+    """
+
+    def weights(self, scales: Array) -> Array:
+        """``e^s``."""
+        return np.exp(scales)
+
+    def slope(self, scales: Array, current: Array) -> Array:
+        """``L e^s - 1``."""
+        return current * np.exp(scales) - 1

@@ -1,0 +1,47 @@
+"""Random loss weighting."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtri
+
+from baselines.base import Array, Heuristic, Observation, State, softmax
+
+_INCREMENT, _FIRST, _SECOND = (np.uint64(word) for word in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+class RLW(Heuristic):
+    """Random weights ``w = K softmax(z)``, z standard normal, drawn anew at every step.
+
+    Lin, Ye, Zhang and Tsang, "Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task Learning", TMLR 2022.
+    The paper's weights sum to 1 (as ``torchjd``'s do); here to K, so that the learning rate means the same as for equal weights.
+    The numbers of a row depend on its seed and step alone, not on batching or resuming.
+    """
+
+    def initial_state(self, seeds: npt.NDArray[np.int64], num_tasks: int) -> State:
+        """Seeds and counters (N,)."""
+        return {"seed": np.asarray(seeds, dtype=np.int64), "step": np.zeros(len(seeds), dtype=np.int64)}
+
+    def act(self, obs: Observation, state: State) -> tuple[Array, State]:
+        """K times the softmax of normals."""
+        num_tasks = obs["log_loss"].shape[1]
+        weights = num_tasks * softmax(normals(state["seed"], state["step"], num_tasks))
+        return weights, {"seed": state["seed"], "step": state["step"] + 1}
+
+
+def normals(seeds: npt.NDArray[np.int64], steps: npt.NDArray[np.int64], count: int) -> Array:
+    """Standard normal numbers (N, count): a pure function of seed (N,) and step (N,).
+
+    Counters go through SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014) and the
+    inverse normal distribution.
+    """
+    positions = (steps[:, None] * count + np.arange(1, count + 1)).astype(np.uint64)
+    words = _mix(_mix(seeds.astype(np.uint64))[:, None] + positions * _INCREMENT)
+    return np.asarray(ndtri((words >> np.uint64(11)).astype(np.float64) * 2.0**-53 + 2.0**-54))
+
+
+def _mix(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    words = (words ^ (words >> np.uint64(30))) * _FIRST
+    words = (words ^ (words >> np.uint64(27))) * _SECOND
+    return words ^ (words >> np.uint64(31))

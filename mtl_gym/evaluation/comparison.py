@@ -1,0 +1,238 @@
+"""Every policy on the same instances, paired; what is finished is kept, and is not done again."""
+
+from __future__ import annotations
+
+import platform
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import mtl_gym
+from mtl_gym.arguments import positive_int, should
+from mtl_gym.envs.arguments import Arguments
+from mtl_gym.evaluation.references import reference_metrics
+from mtl_gym.evaluation.results import Result, Results, spec_key
+from mtl_gym.evaluation.rollout import make_env, rollout
+from mtl_gym.policies import Policy, names_and_policies
+from mtl_gym.problems.instances import EVALUATION_IDS
+from mtl_gym.problems.metrics import METRICS
+
+IDS_PER_SEED = 10_000
+REFERENCES = "single-task references"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison that has been checked and can be run.
+
+    Attributes:
+        policies: The policies by their labels.
+        env: The environment's id.
+        ids: The instances.
+        num_envs: Trainings that run side by side.
+        arguments: The environment's arguments, as given.
+        checked: The same, with defaults.
+    """
+
+    policies: dict[str, Policy]
+    env: str
+    ids: list[int]
+    num_envs: int
+    arguments: dict[str, Any]
+    checked: Arguments
+
+    @property
+    def steps(self) -> int:
+        """Training steps that :func:`run` tells of: of all policies, and of the references, on all instances."""
+        return (len(self.policies) + 1) * len(self.ids) * self.checked.recipe.horizon
+
+
+def plan(
+    policies: str | Sequence[str | Policy] | Mapping[str, str | Policy],
+    env: str = "mtl_gym/LossWeighting-v0",
+    *,
+    instances: int | Sequence[int] = 20,
+    seed: int = 0,
+    num_envs: int = 16,
+    **arguments: Any,
+) -> Plan:
+    """Checks all arguments of a comparison, and that every policy's environment can be made, before anything is run.
+
+    Raises:
+        ValueError, TypeError, gymnasium.error.Error: If one of them is wrong.
+    """
+    chosen = names_and_policies(policies)
+    ids = instance_ids(instances, seed)
+    count = positive_int("num_envs", num_envs)
+    checked = [make_env(policy, env, 1, arguments).unwrapped.arguments for policy in chosen.values()]  # type: ignore[attr-defined]
+    return Plan(chosen, env, ids, count, arguments, checked[0])
+
+
+def instance_ids(instances: int | Sequence[int], seed: int) -> list[int]:
+    """The ids of n instances of a seed, ``seed * 10^4`` to ``seed * 10^4 + n - 1``; or those given.
+
+    Raises:
+        ValueError: If there are none, too many, or an id is not one for evaluation.
+    """
+    if isinstance(instances, Sequence) and not isinstance(instances, str):
+        ids = [positive_int("instances", id, least=0) for id in instances]
+    else:
+        count = positive_int("instances", instances)
+        if count > IDS_PER_SEED:
+            raise ValueError(should("instances", f"be at most {IDS_PER_SEED}", count))
+        first = positive_int("seed", seed, least=0) * IDS_PER_SEED
+        ids = list(range(first, first + count))
+    if not ids or len(set(ids)) < len(ids) or max(ids) >= EVALUATION_IDS[1]:
+        raise ValueError(should("instances", f"be different ids below {EVALUATION_IDS[1]}", instances))
+    return ids
+
+
+Watch = Callable[[str, int], None]
+"""Is told what is being done, and how many training steps of it have just been done."""
+
+
+def run(plan: Plan, *, out: Path | None = None, watch: Watch | None = None) -> list[Result]:
+    """Runs a plan: every policy on every instance that ``out/results.sqlite`` does not hold yet.
+
+    Args:
+        plan: The plan.
+        out: Folder of the results; ``None`` keeps nothing.
+        watch: Is told of the progress.
+
+    Returns:
+        The results, policy by policy, in the order of the instances.
+    """
+    tell = watch or (lambda label, steps: None)
+    store = None if out is None else Results(out / "results.sqlite")
+    horizon = plan.checked.recipe.horizon
+    references = reference_metrics(plan.checked, plan.ids, lambda count: tell(REFERENCES, count * horizon))
+    results = []
+    for label, policy in plan.policies.items():
+        specs = {id: {**_spec(plan, label, policy), "instance": id} for id in plan.ids}
+        keys = {id: spec_key(spec) for id, spec in specs.items()}
+        known = store.read(keys.values()) if store else {}
+        missing = [id for id in plan.ids if keys[id] not in known]
+        tell(label, (len(plan.ids) - len(missing)) * horizon)
+        for start in range(0, len(missing), plan.num_envs):
+            batch = missing[start : start + plan.num_envs]
+            done = rollout(
+                label,
+                policy,
+                plan.env,
+                batch,
+                arguments=plan.arguments,
+                references=references,
+                advance=partial(tell, label),
+            )
+            if store:
+                store.write([specs[id] for id in batch], done)
+            known |= {keys[result.instance]: result for result in done}
+        results += [known[keys[id]] for id in plan.ids]
+    return results
+
+
+def compare(
+    policies: str | Sequence[str | Policy] | Mapping[str, str | Policy],
+    env: str = "mtl_gym/LossWeighting-v0",
+    *,
+    instances: int | Sequence[int] = 20,
+    seed: int = 0,
+    num_envs: int = 16,
+    out: str | Path | None = None,
+    **arguments: Any,
+) -> pd.DataFrame:
+    """Plays every policy on the same instances and holds each against single-task learning.
+
+    Args:
+        policies: Names with options (``"ew,si,constant:w=1,2,3"`` or a list), policies, or a mapping of labels to either.
+        env: The environment's id.
+        instances: Their number, or their ids.
+        seed: With a number n: ids ``seed * 10^4`` to ``seed * 10^4 + n - 1``.
+        num_envs: Trainings that run side by side.
+        out: Folder with ``results.sqlite``, where finished results are kept and found again; ``None`` keeps nothing.
+        arguments: The environment's arguments (``problem``, ``distribution``, ``lr`` ...), the same for all policies.
+
+    Returns:
+        A tidy frame with a row for each policy, instance, task and metric: ``value`` on the test split, single-task ``reference``,
+        ``gain`` in percent (positive is better), the instance's ``delta_m`` in percent, ``forward`` and ``backward`` passes,
+        ``return`` (of ``reward``, which is ``"none"`` here unless given) and ``diverged``. ``frame.attrs["about"]`` says how it was
+        made; :func:`mtl_gym.summarise` has the statistics.
+
+    Raises:
+        ValueError, TypeError, gymnasium.error.Error: If an argument is wrong; before anything is run.
+    """
+    checked = plan(policies, env, instances=instances, seed=seed, num_envs=num_envs, **arguments)
+    return to_frame(run(checked, out=None if out is None else Path(out)), about(checked, seed))
+
+
+def to_frame(results: Sequence[Result], about: Mapping[str, Any]) -> pd.DataFrame:
+    """The tidy frame of results; see :func:`compare`."""
+    rows = []
+    for result in results:
+        common = {
+            "delta_m": result.delta_m,
+            **result.cost,
+            "return": result.episode_return,
+            "diverged": result.diverged,
+        }
+        for name, value in result.metrics.items():
+            task, metric = name.rsplit("/", 1)
+            reference = result.references[name]
+            gain = relative_gain(value, reference, metric)
+            head = {"policy": result.policy, "instance": result.instance, "task": task, "metric": metric}
+            rows.append({**head, "value": value, "reference": reference, "gain": gain, **common})
+    frame = pd.DataFrame(rows)
+    frame.attrs["about"] = dict(about)
+    return frame
+
+
+def relative_gain(value: float, reference: float, metric: str) -> float:
+    """Gain over single-task learning in percent; positive is better."""
+    row = METRICS[metric]
+    gain = 100 * (value - reference) / max(reference, row.floor)
+    return gain if row.higher_is_better else -gain
+
+
+def about(plan: Plan, seed: int | None, command: str | None = None) -> dict[str, Any]:
+    """How a comparison was made, JSON-plain."""
+    recipe = asdict(plan.checked.recipe)
+    problem = plan.checked.problem
+    metrics = {f"{task.name}/{metric}": METRICS[metric].higher_is_better for task in problem.tasks for metric in task.metrics}
+    return {
+        "env": plan.env,
+        "problem": problem.name,
+        "instances": plan.ids,
+        "seed": seed,
+        "arguments": {"problem": problem.name, **recipe, **{k: v for k, v in plan.arguments.items() if k != "problem"}},
+        "command": command,
+        "versions": {
+            "python": platform.python_version(),
+            "mtl-gym": mtl_gym.__version__,
+            **{name: version(name) for name in _VERSIONS},
+        },
+        "metrics": {name: {"higher_is_better": higher} for name, higher in metrics.items()},
+    }
+
+
+_VERSIONS = ("torch", "numpy", "gymnasium", "stable-baselines3")
+
+
+def _spec(plan: Plan, label: str, policy: Policy) -> dict[str, Any]:
+    """All that a result depends on but its instance. A policy that cannot be identified is never found again."""
+    identity = getattr(policy, "spec", None) or {"unknown": uuid.uuid4().hex}
+    problem = plan.checked.problem
+    return {
+        "policy": identity,
+        "label": label,
+        "env": plan.env,
+        "problem": [problem.name, problem.version],
+        "recipe": asdict(plan.checked.recipe),
+        "arguments": {name: value for name, value in plan.arguments.items() if name != "problem"},
+        "version": mtl_gym.__version__,
+    }

@@ -1,0 +1,45 @@
+"""Single-task references of single instances, trained once and cached by their content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mtl_gym
+from mtl_gym.cache import cache_folder
+from mtl_gym.envs.arguments import Arguments
+from mtl_gym.evaluation.results import Result, Results, spec_key
+from mtl_gym.training.references import fingerprint, single_task_metrics
+
+_AT_ONCE = 8
+
+
+def reference_metrics(
+    arguments: Arguments, ids: Sequence[int], advance: Callable[[int], None] | None = None
+) -> dict[int, dict[str, float]]:
+    """Test metrics of single-task learning by instance and ``task/metric``.
+
+    Args:
+        arguments: Those of the environment.
+        ids: The instances.
+        advance: Is told the number of instances that have been done.
+    """
+    common = {"single_task": fingerprint(arguments.problem, arguments.recipe), "version": mtl_gym.__version__}
+    specs: dict[int, dict[str, Any]] = {id: {**common, "instance": id} for id in ids}
+    store = Results(cache_folder() / "references.sqlite")
+    keys = {id: spec_key(spec) for id, spec in specs.items()}
+    known = store.read(keys.values())
+    missing = [id for id in ids if keys[id] not in known]
+    if advance:
+        advance(len(ids) - len(missing))
+    for start in range(0, len(missing), _AT_ONCE):
+        batch = missing[start : start + _AT_ONCE]
+        metrics = single_task_metrics(arguments.problem, arguments.recipe, batch, "test")
+        rows = [{name: float(values[index]) for name, values in metrics.items()} for index in range(len(batch))]
+        taking_part = [{name: value for name, value in row.items() if value == value} for row in rows]
+        results = [Result("single-task", id, own, own, 0.0, {}, False) for id, own in zip(batch, taking_part, strict=True)]
+        store.write([specs[id] for id in batch], results)
+        known |= {keys[result.instance]: result for result in results}
+        if advance:
+            advance(len(batch))
+    return {id: known[keys[id]].metrics for id in ids}

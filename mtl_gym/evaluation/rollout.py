@@ -1,0 +1,184 @@
+"""One policy on many instances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from gymnasium.vector import VectorEnv
+
+from mtl_gym.envs.base import MTLVectorEnv
+from mtl_gym.evaluation.results import Result
+from mtl_gym.policies import Policy, Requirements
+from mtl_gym.problems.metrics import delta_m
+from mtl_gym.training.learner import Learner
+
+CHECKPOINTS = 30
+"""Points of a learning curve."""
+
+DIVERGED_DELTA_M = -100.0
+"""What a diverged training counts as: all that single-task learning reaches is lost."""
+
+Advance = Callable[[int], None]
+
+
+def make_env(policy: Policy, env: str, num_envs: int, arguments: Mapping[str, Any]) -> VectorEnv[Any, Any, Any]:
+    """Makes the vector environment that a policy requires; problem, instances and horizon are the arguments'.
+
+    Raises:
+        ValueError: If the arguments contradict what the policy requires.
+    """
+    required = getattr(policy, "requires", Requirements()).arguments()
+    for name, value in required.items():
+        if name in arguments and arguments[name] != value:
+            raise ValueError(
+                f"`{name}` should be {value!r}, which {type(policy).__name__} requires. Received {name}={arguments[name]!r}."
+            )
+    return gymnasium.make_vec(
+        env,
+        num_envs=num_envs,
+        vectorization_mode="vector_entry_point",
+        autoreset_mode="Disabled",
+        **{"reward": "none", **arguments, **required},
+    )
+
+
+def rollout(
+    label: str,
+    policy: Policy,
+    env: str,
+    ids: Sequence[int],
+    *,
+    arguments: Mapping[str, Any],
+    references: Mapping[int, Mapping[str, float]],
+    advance: Advance | None = None,
+) -> list[Result]:
+    """Plays one episode of each instance, side by side.
+
+    Args:
+        label: The policy's name in the results.
+        policy: The policy.
+        env: The environment's id.
+        ids: The instances.
+        arguments: The environment's arguments.
+        references: Single-task test metrics by instance and ``task/metric``.
+        advance: Is told the number of decisions taken, as a share of an episode times the number of instances.
+    """
+    envs = make_env(policy, env, len(ids), arguments)
+    base: MTLVectorEnv = envs.unwrapped  # type: ignore[assignment]
+    learner, length = base.learner, base.arguments.steps_per_action
+    observations, _ = envs.reset(options={"instance": np.asarray(ids)})
+    memory, start = _initial_memory(policy, ids, learner.recipe.num_tasks), np.ones(len(ids), dtype=bool)
+    returns, last = np.zeros(len(ids)), [{} for _ in ids]
+    steps, curves = _checkpoints(learner.recipe.horizon, length), [_holdout_losses(learner)]
+    for step in range(length, learner.recipe.horizon + 1, length):
+        actions, memory = policy.predict(observations, state=memory, episode_start=start, deterministic=True)
+        start = np.zeros(len(ids), dtype=bool)
+        actions = np.clip(actions, base.action_space.low, base.action_space.high)  # type: ignore[attr-defined]
+        playing = ~base.finished
+        observations, rewards, _, _, infos = envs.step(actions)
+        returns += rewards
+        for row in np.flatnonzero(playing & base.finished).tolist():
+            last[row] = row_infos(infos, row)
+        if step in steps:
+            curves.append(_holdout_losses(learner))
+        if advance:
+            advance(length * len(ids))
+        if base.finished.all():
+            break
+    traces = _traces(learner, steps[: len(curves)], np.stack(curves, axis=1))
+    envs.close()
+    rows = zip(ids, last, returns, traces, strict=True)
+    return [_result(label, id, info, references[id], float(total), trace) for id, info, total, trace in rows]
+
+
+def evaluate(
+    policy: str | Policy,
+    env: str = "mtl_gym/LossWeighting-v0",
+    *,
+    instances: int | Sequence[int] = 20,
+    seed: int = 0,
+    num_envs: int = 16,
+    **arguments: Any,
+) -> pd.DataFrame:
+    """Evaluates one policy; :func:`mtl_gym.compare` with one policy.
+
+    Args:
+        policy: A policy, or its name and options as on the command line.
+        env: The environment's id.
+        instances: Their number, or their ids.
+        seed: With a number n: ids ``seed * 10^4`` to ``seed * 10^4 + n - 1``.
+        num_envs: Trainings that run side by side.
+        arguments: The environment's arguments.
+
+    Returns:
+        The tidy frame that :func:`mtl_gym.compare` describes.
+    """
+    from mtl_gym.evaluation.comparison import compare
+
+    return compare([policy], env, instances=instances, seed=seed, num_envs=num_envs, **arguments)
+
+
+def row_infos(infos: Mapping[str, Any], row: int) -> dict[str, Any]:
+    """What a vector environment's infos say of one row."""
+    own: dict[str, Any] = {}
+    for name, values in infos.items():
+        if not name.startswith("_") and infos[f"_{name}"][row]:
+            own[name] = row_infos(values, row) if isinstance(values, Mapping) else values[row]
+    return own
+
+
+def _initial_memory(policy: Policy, ids: Sequence[int], num_tasks: int) -> Any:
+    begin = getattr(policy, "initial_state", None)
+    return begin(np.asarray(ids), num_tasks) if begin else None
+
+
+def _checkpoints(horizon: int, length: int) -> list[int]:
+    """Steps, among the ends of decisions, at which curves are taken; 0 is the first."""
+    return sorted({round(share * horizon / length) * length for share in np.linspace(0, 1, CHECKPOINTS + 1)})
+
+
+def _holdout_losses(learner: Learner) -> npt.NDArray[np.float64]:
+    """Losses (N, K) on *reward*, without the instances' scales; not a cost of the policy's."""
+    nobody = torch.zeros(learner.num_replicas, dtype=torch.bool, device=learner.replicas.step.device)
+    losses = learner.holdout(["reward"], nobody)["reward"] / learner.replicas.scales
+    return losses.double().cpu().numpy()
+
+
+def _traces(learner: Learner, steps: Sequence[int], losses: npt.NDArray[np.float64]) -> list[dict[str, Any]]:
+    """The curves of each replica: losses (N, S, K) at the checkpoints, and mean weights since the checkpoint before."""
+    weights = learner.replicas.weights.double().cpu().numpy()
+    spans = [(steps[max(index - 1, 0)], max(step, 1)) for index, step in enumerate(steps)]
+    means = np.stack([weights[:, first:stop].mean(1) for first, stop in spans], axis=1)  # (N, S, K)
+    traces = []
+    for row in range(learner.num_replicas):
+        names = [learner.problem.tasks[task].name for task in learner.replicas.tasks[row].tolist()]
+        traces.append({"step": list(steps), "loss": _columns(names, losses[row]), "weight": _columns(names, means[row])})
+    return traces
+
+
+def _columns(names: Sequence[str], table: npt.NDArray[np.float64]) -> dict[str, list[float | None]]:
+    """Columns of a table by name, to six digits; ``None`` where a number is not finite."""
+    return {
+        name: [float(f"{value:.6g}") if np.isfinite(value) else None for value in column]
+        for name, column in zip(names, table.T, strict=True)
+    }
+
+
+def _result(
+    label: str, id: int, info: Mapping[str, Any], references: Mapping[str, float], total: float, curves: dict[str, Any]
+) -> Result:
+    metrics = {name: float(value) for name, value in info["test"].items()}
+    diverged = bool(info["diverged"])
+    gain = DIVERGED_DELTA_M if diverged else float(delta_m(_tensors(metrics), _tensors(references)))
+    cost = {"forward": float(info["forward"]), "backward": float(info["backward"])}
+    return Result(label, int(id), metrics, dict(references), gain, cost, diverged, total, curves)
+
+
+def _tensors(values: Mapping[str, float]) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}

@@ -1,0 +1,111 @@
+"""Honest statistics of a comparison: interquartile means with bootstrap intervals, paired differences, probabilities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.stats
+
+LEVEL = 0.95
+POWER = 0.8
+RESAMPLES = 5_000
+
+Array = npt.NDArray[np.float64]
+
+
+def interquartile_mean(values: Array, axis: int = -1) -> Array:
+    """Mean of the middle half (a quarter trimmed at each end)."""
+    return np.asarray(scipy.stats.trim_mean(values, 0.25, axis=axis))
+
+
+def bootstrap_interval(values: Array, statistic: Callable[..., Array]) -> tuple[float | None, float | None]:
+    """Percentile bootstrap interval of 95 %; ``None`` with fewer than two values. The resamples are the same at every call."""
+    if len(values) < 2:
+        return None, None
+    result = scipy.stats.bootstrap(
+        (values,), statistic, confidence_level=LEVEL, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0)
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def paired_difference(own: Array, other: Array) -> dict[str, float | None]:
+    """Mean difference over the same instances with its 95 % interval (Student's t).
+
+    Returns:
+        ``difference``, ``low``, ``high``, and ``detectable``: the smallest true difference that a two-sided test at 5 % would
+        have found with a probability of 80 %, given the spread seen. ``None`` where there are fewer than two instances.
+    """
+    differences, count = own - other, len(own)
+    mean = float(differences.mean())
+    if count < 2:
+        return {"difference": mean, "low": None, "high": None, "detectable": None}
+    error = float(differences.std(ddof=1)) / math.sqrt(count)
+    quantile = float(scipy.stats.t.ppf((1 + LEVEL) / 2, count - 1))
+    reach = quantile + float(scipy.stats.t.ppf(POWER, count - 1))
+    return {"difference": mean, "low": mean - quantile * error, "high": mean + quantile * error, "detectable": reach * error}
+
+
+def probability_of_improvement(own: Array, other: Array) -> float:
+    """Share of the instances on which the one is better than the other; ties count half."""
+    return float((own > other).mean() + (own == other).mean() / 2)
+
+
+def summarise(frame: pd.DataFrame) -> dict[str, Any]:
+    """Statistics of a comparison, JSON-plain.
+
+    Args:
+        frame: From :func:`mtl_gym.compare` or :func:`mtl_gym.evaluate`.
+
+    Returns:
+        ``about`` (how it was made) and ``policies``: for each one ``delta_m`` (``iqm`` over instances, its bootstrap interval ``low``
+        and ``high`` at 95 %, and ``mean``; percent), ``metrics`` (by ``task/metric``: ``mean``, ``low``, ``high`` and the mean
+        single-task ``reference``), ``instances``, ``diverged``, ``cost`` (mean ``forward`` and ``backward`` passes), ``return``, and
+        against each other policy ``probability_of_improvement`` and ``paired`` (see :func:`paired_difference`).
+        A diverged training counts as a ``delta_m`` of -100 and is left out of its tasks' metrics.
+    """
+    runs = frame.drop_duplicates(["policy", "instance"])
+    scores = runs.pivot_table(index="instance", columns="policy", values="delta_m", sort=False, dropna=False)
+    policies = list(dict.fromkeys(frame["policy"]))
+    return {
+        "about": frame.attrs.get("about", {}),
+        "policies": {name: _summary(frame[frame["policy"] == name], scores, name) for name in policies},
+    }
+
+
+def _summary(own: pd.DataFrame, scores: pd.DataFrame, name: str) -> dict[str, Any]:
+    runs = own.drop_duplicates("instance")
+    values = runs["delta_m"].to_numpy(dtype=np.float64)
+    low, high = bootstrap_interval(values, interquartile_mean)
+    others = [other for other in scores.columns if other != name]
+    pairs = {other: _shared(scores, name, other) for other in others}
+    return {
+        "delta_m": {"iqm": float(interquartile_mean(values)), "low": low, "high": high, "mean": float(values.mean())},
+        "metrics": _metrics(own[~own["diverged"]]),
+        "instances": len(runs),
+        "diverged": int(runs["diverged"].sum()),
+        "cost": {name: float(runs[name].mean()) for name in ("forward", "backward")},
+        "return": float(runs["return"].mean()),
+        "probability_of_improvement": {other: probability_of_improvement(*pair) for other, pair in pairs.items()},
+        "paired": {other: paired_difference(*pair) for other, pair in pairs.items()},
+    }
+
+
+def _shared(scores: pd.DataFrame, name: str, other: str) -> tuple[Array, Array]:
+    """Scores of two policies on the instances that both have."""
+    both = scores[[name, other]].dropna().to_numpy(dtype=np.float64)
+    return both[:, 0], both[:, 1]
+
+
+def _metrics(runs: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    rows = {}
+    for (task, metric), group in runs.groupby(["task", "metric"], sort=False):
+        values = group["value"].to_numpy(dtype=np.float64)
+        low, high = bootstrap_interval(values, np.mean)
+        reference = float(group["reference"].mean())
+        rows[f"{task}/{metric}"] = {"mean": float(values.mean()), "low": low, "high": high, "reference": reference}
+    return rows

@@ -1,0 +1,210 @@
+"""What a policy is, how one is made of a function, and how those of installed packages are found by name."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from mtl_gym.arguments import choose, should
+
+GROUP = "mtl_gym.policies"
+"""Entry-point group; each entry is a table of names to ``"module:Class"``."""
+
+WEIGHT_BOUND = 1e6
+"""Largest absolute weight of ``action="weights"``."""
+
+Array = npt.NDArray[Any]
+Observation = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What a policy needs of its environment; ``None`` leaves the environment's own value.
+
+    Attributes:
+        observe: Observations that it reads.
+        action: Action mode that it answers in.
+        steps_per_action: Optimiser steps between its decisions.
+    """
+
+    observe: tuple[str, ...] | None = None
+    action: str | None = None
+    steps_per_action: int | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """The environment's arguments that follow."""
+        given = {"observe": self.observe and list(self.observe), "action": self.action, "steps_per_action": self.steps_per_action}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+LOSSES_TO_WEIGHTS = Requirements(observe=("log_loss",), action="weights", steps_per_action=1)
+"""Of policies that turn the losses of the batch about to be trained on into its weights, at every step."""
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Anything with Stable-Baselines3's ``predict``. ``requires`` (:class:`Requirements`) is optional: without it, the policy
+    takes the environment's default observations and actions. So are ``initial_state(seeds, num_tasks)``, the memory that it begins
+    with, and ``spec``, what identifies it (JSON-plain): without it, its results are not found again.
+    """
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[Array, Any]:
+        """Returns actions and the policy's memory.
+
+        Args:
+            observation: Arrays (N, length) by name, or of one environment without N.
+            state: What the last call returned; ``None`` at first.
+            episode_start: (N,) bool, the rows whose memory begins anew.
+            deterministic: Whether to act without exploration noise.
+        """
+        ...
+
+
+class FunctionPolicy:
+    """A policy of a plain function; see :func:`policy`."""
+
+    requires = LOSSES_TO_WEIGHTS
+
+    def __init__(self, function: Callable[[Array], npt.ArrayLike]) -> None:
+        self.function = function
+
+    def predict(
+        self, observation: Observation, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[Array, Any]:
+        """Calls the function for each row.
+
+        Raises:
+            ValueError: If the function does not return K finite weights.
+        """
+        losses = np.exp(np.asarray(observation["log_loss"], dtype=np.float64))
+        rows = [self._weights(row) for row in np.atleast_2d(losses)]
+        return np.stack(rows).reshape(losses.shape), state
+
+    def _weights(self, losses: Array) -> Array:
+        weights = np.asarray(self.function(losses.copy()), dtype=np.float64)
+        if weights.shape != losses.shape or not np.isfinite(weights).all():
+            raise ValueError(should("function", f"return {len(losses)} finite weights", weights.tolist(), f"Losses: {losses}."))
+        return weights.clip(-WEIGHT_BOUND, WEIGHT_BOUND).astype(np.float32)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Identifies the function by its code."""
+        code = inspect.unwrap(self.function).__code__
+        digest = hashlib.sha256(code.co_code + repr((code.co_consts, code.co_names)).encode()).hexdigest()
+        return {"function": code.co_qualname, "code": digest}
+
+
+def policy(function: Callable[[Array], npt.ArrayLike]) -> FunctionPolicy:
+    """Makes a policy of a function from losses to weights: the shortest way to enter one's own method in a comparison.
+
+    Args:
+        function: Takes the K losses of the batch about to be trained on, float64, and returns their K weights. It is called at
+            every optimiser step; its weights are applied as they are.
+
+    Example:
+        >>> import mtl_gym
+        >>> mine = mtl_gym.policy(lambda losses: 1 / losses**0.5)
+        >>> mine.predict({"log_loss": np.log([[4.0, 1.0]])})[0]
+        array([[0.5, 1. ]], dtype=float32)
+    """
+    if not callable(function):
+        raise TypeError(should("function", "be callable", function))
+    return FunctionPolicy(function)
+
+
+def find_policies() -> dict[str, str]:
+    """Names to ``"module:Class"``, of all installed packages with the entry point; an earlier package's name wins."""
+    tables = [
+        entry.load() for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name != "baselines", entry.name))
+    ]
+    return {name: home for table in reversed(tables) for name, home in table.items()}
+
+
+def policy_class(name: str) -> Any:
+    """The class (or factory) of a policy.
+
+    Raises:
+        ValueError: If no installed package has the name; the known ones are listed.
+    """
+    module, attribute = choose("policies", name, find_policies()).split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def make_policy(text: str) -> Policy:
+    """Makes a policy of its name and options, as on the command line: ``name:option=value:option=value``.
+
+    Values are JSON where they can be, and numbers with commas between them are lists: ``constant:w=1,2,3``.
+
+    Raises:
+        ValueError: If the name is unknown, an option has no value, or the policy does not take it.
+    """
+    name, *pairs = text.strip().split(":")
+    options = {}
+    for pair in pairs:
+        option, equals, value = pair.partition("=")
+        if not equals or not option:
+            raise ValueError(should("policies", "be of the form name:option=value", text))
+        options[option.strip().replace("-", "_")] = _value(value)
+    made = policy_class(name)
+    try:
+        inspect.signature(made).bind(**options)
+    except TypeError as error:
+        known = ", ".join(inspect.signature(made).parameters) or "none"
+        raise ValueError(should("policies", f"use the options of {name!r} ({known}); {error}", text)) from None
+    result: Policy = made(**options)
+    return result
+
+
+def split_policies(text: str) -> list[str]:
+    """Splits a list of policies at its commas; a comma before a number continues the value."""
+    return [part.strip() for part in re.split(r",(?!\s*[-+.\d])", text) if part.strip()]
+
+
+def _value(text: str) -> Any:
+    for candidate in (text, f"[{text}]"):
+        try:
+            return json.loads(candidate)
+        except json.JSONDecodeError:
+            continue
+    return text
+
+
+def names_and_policies(policies: str | Sequence[str | Policy] | Mapping[str, str | Policy]) -> dict[str, Policy]:
+    """Policies by their labels, from a command-line text, a list or a mapping.
+
+    Raises:
+        TypeError: If one of them is neither a name nor has ``predict``.
+        ValueError: If there is none, a name is unknown or a label stands twice.
+    """
+    if isinstance(policies, str):
+        policies = split_policies(policies)
+    if not isinstance(policies, Mapping):
+        labels = [item if isinstance(item, str) else _label(item) for item in policies]
+        if len(set(labels)) < len(labels):
+            raise ValueError(should("policies", "each have a label of their own; pass a mapping of labels to policies", labels))
+        policies = dict(zip(labels, policies, strict=True))
+    if not policies:
+        raise ValueError(should("policies", "name at least one policy", policies, f"Known: {', '.join(find_policies())}."))
+    made = {label: make_policy(item) if isinstance(item, str) else item for label, item in policies.items()}
+    for label, item in made.items():
+        if not isinstance(item, Policy):
+            raise TypeError(should("policies", "be names or have a method `predict`", {label: item}))
+    return made
+
+
+def _label(item: Policy) -> str:
+    function = getattr(item, "function", None)
+    name = getattr(function, "__name__", type(item).__name__)
+    return "function" if name == "<lambda>" else str(name)
