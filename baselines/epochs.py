@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
-from baselines.base import Array, Observation, State, losses
+from baselines.base import Observation, State, losses
 
 
 def empty_epochs(rows: int, num_tasks: int) -> State:
@@ -13,7 +14,7 @@ def empty_epochs(rows: int, num_tasks: int) -> State:
     return {"epoch": np.zeros((rows, 1)), "count": np.zeros((rows, 1)), "sum": zeros, "last": unknown, "before_last": unknown}
 
 
-def follow_epochs(obs: Observation, state: State) -> tuple[State, Array]:
+def follow_epochs(obs: Observation, state: State) -> tuple[State, npt.NDArray[np.bool_]]:
     """Rolls the memory forward where a new epoch begins, then adds the losses of the batch about to be trained on.
 
     Returns:

@@ -156,7 +156,7 @@ def make_policy(text: str) -> Policy:
         option, equals, value = pair.partition("=")
         if not equals or not option:
             raise ValueError(should("policies", "be of the form name:option=value", text))
-        options[option.strip().replace("-", "_")] = _value(value)
+        options[option.strip().replace("-", "_")] = option_value(value)
     made = policy_class(name)
     try:
         inspect.signature(made).bind(**options)
@@ -172,7 +172,8 @@ def split_policies(text: str) -> list[str]:
     return [part.strip() for part in re.split(r",(?!\s*[-+.\d])", text) if part.strip()]
 
 
-def _value(text: str) -> Any:
+def option_value(text: str) -> Any:
+    """The value of an option: JSON where it can be, a list where commas divide it, or the text itself."""
     for candidate in (text, f"[{text}]"):
         try:
             return json.loads(candidate)

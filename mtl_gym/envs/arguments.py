@@ -126,12 +126,18 @@ def _device(device: str) -> str:
 
 
 def check_autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
+    """Returns the mode of that value (``"SameStep"``, ``"NextStep"`` or ``"Disabled"``), or of that enum."""
     if isinstance(mode, AutoresetMode):
         return mode
     return choose("autoreset_mode", mode, {member.value: member for member in AutoresetMode})
 
 
 def check_reset_options(options: dict[str, Any], num_envs: int) -> tuple[npt.NDArray[np.bool_], list[int] | None]:
+    """Returns the rows to reset (N,) and the ids (N) asked for, if any.
+
+    Raises:
+        TypeError, ValueError: If one of them is wrong.
+    """
     mask = options.get("reset_mask", np.ones(num_envs, dtype=bool))
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (num_envs,) or not mask.any():
         raise ValueError(should("options['reset_mask']", f"be a bool array of shape ({num_envs},) with a True", mask))

@@ -30,6 +30,8 @@ from mtl_gym.problems.metrics import delta_m
 from mtl_gym.training.learner import Learner
 from mtl_gym.training.references import average_references
 
+_RESET_FIRST = "Call reset before step or render."
+
 
 class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
     """N trainings of multi-task networks that are stepped together; what an action does is the subclass's.
@@ -82,7 +84,7 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
             gymnasium.error.ResetNeeded: Before the first reset.
         """
         if self._signals is None:
-            raise gymnasium.error.ResetNeeded("Call reset before step or render.")
+            raise gymnasium.error.ResetNeeded(_RESET_FIRST)
         return self._signals
 
     @abstractmethod
@@ -302,11 +304,13 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
             return None
         from mtl_gym.envs.rendering import draw_training
 
-        self.signals  # raises before the first reset
+        if self._signals is None:
+            raise gymnasium.error.ResetNeeded(_RESET_FIRST)
         return tuple(draw_training(self.learner, row) for row in range(self.num_envs))
 
 
 def as_array(tensor: Tensor) -> Array:
+    """The numbers of a tensor."""
     return tensor.cpu().numpy()
 
 

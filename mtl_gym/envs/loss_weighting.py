@@ -11,6 +11,8 @@ from mtl_gym.arguments import positive_int
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.envs.base import MTLVectorEnv, as_array
 from mtl_gym.envs.infos import Infos
+from mtl_gym.envs.observations import DEFAULT, OBSERVATIONS
+from mtl_gym.envs.rewards import REWARDS
 from mtl_gym.envs.scalar import MTLEnv
 from mtl_gym.envs.weights import Weighting
 
@@ -66,6 +68,119 @@ class LossWeightingVectorEnv(MTLVectorEnv):
 
 
 class LossWeightingEnv(MTLEnv):
-    """Manual to come."""
+    r"""How much does each task's loss count?
+
+    ## Description
+    A network with a shared trunk and a head for each of K tasks is trained on real data, for ``horizon`` optimiser steps. At every
+    decision, the agent sees how the training goes and sets the weights ``w`` of the task losses for the next ``steps_per_action``
+    steps, each of which descends ``sum_k w_k L_k``. An episode is one training. Observations, rewards and baselines follow Dai, Fei
+    and Lu, "Improvable Gap Balancing for Multi-Task Learning", UAI 2023; the default reward is measured on held-out data, since the
+    paper's, which compares consecutive training batches, hardly depends on the action.
+
+    ## Action Space
+    ``action="softmax"`` (default) and ``"residual"``: ``Box(-1, 1, (K,), float32)``. ``action="weights"``:
+    ``Box(-1e6, 1e6, (K,), float32)``.
+
+    | action | weights of each optimiser step | for |
+    |---|---|---|
+    | `softmax` | `K softmax(c a)`, `c = ln(weight_range) / 2`: equal weights for equal actions | agents |
+    | `residual` | the same, times the weights of `rule`: `"init"`: `1 / L_k(0)`; `"si"`: `1 / L_k` of the batch | agents |
+    | `weights` | `a` itself, unchanged, not normalised; signed | heuristics |
+
+    Actions outside the space, or not finite, raise ``ValueError`` before anything changes.
+
+    ## Observation Space
+    A flat ``Dict`` of float32 ``Box``es of one dimension; ``observe`` names its keys. Logarithms are natural; *relative* ones
+    are relative to L_k(0), the loss of the first training batch, and reveal no loss scale. Values are clipped to the bounds.
+
+    {observations}
+
+    The default is {default}.
+
+    ## Rewards
+    ``reward`` names one of the following; a decision in which the training diverges is paid the penalty instead.
+
+    {rewards}
+
+    ## Starting State
+    An *instance* of the problem: initial weights, data order, and what else ``distribution`` lets vary. ``reset()`` draws ids of
+    training instances, in [2^31, 2^62), from the seeded stream; ``reset(options={"instance": id})`` asks for one; ids in [0, 2^31)
+    are for evaluation. An instance is a pure function of the problem, distribution, number of tasks, network and id.
+
+    ## Episode End
+    1. Terminated: ``horizon`` optimiser steps have been taken (`progress` is observed).
+    2. Terminated: the training diverged: a loss or a parameter is not finite. Only this row's episode ends.
+    3. Truncated: ``max_episode_steps`` decisions have been taken, if that is given (or by ``TimeLimit``).
+
+    ## Information
+    | key | what |
+    |---|---|
+    | `instance` | id of the instance |
+    | `forward`, `backward` | passes so far, in training batches; held-out losses count by their samples |
+    | `diverged` | whether the training has become non-finite |
+    | `clipped` | entries of the action that lie on a bound |
+    | `test` | in the last step only: each task's metrics on the *test* split, by `task/metric` |
+
+    The vector form adds Gymnasium's masks (``_key``) and, under ``SameStep``, ``final_obs`` and ``final_info``. ``info`` never holds
+    times.
+
+    ## Arguments
+    | argument | default | what |
+    |---|---|---|
+    | `problem` | `"digits"` | a name (`mtl-gym list problems`) or a `mtl_gym.Problem` |
+    | `distribution` | `"clean"` | `"clean"`, `"varied"`, or ranges of the axes, e.g. `{"noise": [0, 0.4], "scale": [0.1, 10]}` |
+    | `num_tasks` | all | size of the task subset that each instance draws |
+    | `observe` | see above | names of observations |
+    | `reward` | `"val_mean"` | name of a reward |
+    | `action` | `"softmax"` | how actions become weights |
+    | `rule` | `"init"` | the rule that `"residual"` multiplies |
+    | `weight_range` | `1e6` | largest ratio of two softmax weights |
+    | `steps_per_action` | `10` | optimiser steps of a decision |
+    | `horizon` | the problem's | optimiser steps of an episode; a multiple of `steps_per_action` |
+    | `optimizer` | `"adam"` | `"adam"`, `"adamw"` or `"sgd"` |
+    | `lr` | the problem's | initial learning rate |
+    | `lr_schedule` | `"constant"` | `"constant"`, `"step"` (a tenth at 1/2 and at 3/4) or `"cosine"` |
+    | `momentum` | `0.9` | of SGD; first decay rate of Adam |
+    | `weight_decay` | `0.0` | L2 penalty (decoupled for `"adamw"`) |
+    | `batch_size` | the problem's | samples of a training step |
+    | `hidden` | the problem's | widths of the trunk |
+    | `holdout_size` | `128` | fixed samples of *meta* and of *reward* that losses are measured on |
+    | `device` | `"cpu"` | of the tensors |
+    | `render_mode` | `None` | `"rgb_array"` draws losses, weights and gaps so far |
+
+    The vector form also takes ``num_envs``, ``autoreset_mode`` (``"SameStep"``, ``"NextStep"``, ``"Disabled"``, or the enum) and
+    ``max_episode_steps``.
+
+    ## Example
+    >>> import gymnasium, mtl_gym
+    >>> env = gymnasium.make("mtl_gym/LossWeighting-v0", problem="quadratic", horizon=20)
+    >>> observation, info = env.reset(seed=0)
+    >>> observation, reward, terminated, truncated, info = env.step([0.5, 0.0, -0.5])
+    >>> sorted(observation)
+    ['gap', 'last_weights', 'log_loss_mean', 'meta_log_loss', 'meta_slope', 'progress', 'slope']
+
+    ## References
+    Dai, Fei, Lu: Improvable Gap Balancing for Multi-Task Learning. UAI 2023. arXiv 2307.15429.
+
+    ## Version History
+    * v0: first version
+    """
 
     vector_form = LossWeightingVectorEnv
+
+
+def _manual(text: str) -> str:
+    """Fills the manual's tables from the code's."""
+    observations = ["| key | length | bounds | what |", "|---|---|---|---|"]
+    for name, row in OBSERVATIONS.items():
+        length = {"one": "1", "task": "K", "pair": "K (K - 1) / 2"}[row.size]
+        observations.append(f"| `{name}` | {length} | [{row.low:g}, {row.high:g}] | {row.meaning} |")
+    rewards = ["| reward | what | penalty |", "|---|---|---|"]
+    rewards += [f"| `{name}` | {row.meaning} | {row.penalty:g} |" for name, row in REWARDS.items()]
+    tables = {"observations": observations, "rewards": rewards, "default": [", ".join(f"`{name}`" for name in DEFAULT)]}
+    for name, lines in tables.items():
+        text = text.replace(f"{{{name}}}", "\n    ".join(lines))
+    return text
+
+
+LossWeightingEnv.__doc__ = _manual(LossWeightingEnv.__doc__ or "")

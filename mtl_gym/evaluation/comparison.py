@@ -168,14 +168,15 @@ def compare(
         ValueError, TypeError, gymnasium.error.Error: If an argument is wrong; before anything is run.
     """
     checked = plan(policies, env, instances=instances, seed=seed, num_envs=num_envs, **arguments)
-    return to_frame(run(checked, out=None if out is None else Path(out)), about(checked, seed))
+    results = run(checked, out=None if out is None else Path(out))
+    return to_frame(results, about(setting(checked), results, seed=seed))
 
 
 def to_frame(results: Sequence[Result], about: Mapping[str, Any]) -> pd.DataFrame:
     """The tidy frame of results; see :func:`compare`."""
     rows = []
     for result in results:
-        common = {
+        common: dict[str, Any] = {
             "delta_m": result.delta_m,
             **result.cost,
             "return": result.episode_return,
@@ -199,40 +200,41 @@ def relative_gain(value: float, reference: float, metric: str) -> float:
     return gain if row.higher_is_better else -gain
 
 
-def about(plan: Plan, seed: int | None, command: str | None = None) -> dict[str, Any]:
-    """How a comparison was made, JSON-plain."""
-    recipe = asdict(plan.checked.recipe)
+def setting(plan: Plan) -> dict[str, Any]:
+    """What all results of a comparison share, JSON-plain."""
+    arguments = {name: value for name, value in plan.arguments.items() if name != "problem"}
     problem = plan.checked.problem
-    metrics = {f"{task.name}/{metric}": METRICS[metric].higher_is_better for task in problem.tasks for metric in task.metrics}
     return {
         "env": plan.env,
         "problem": problem.name,
-        "instances": plan.ids,
+        "problem_version": problem.version,
+        "arguments": {**asdict(plan.checked.recipe), **arguments},
+        "version": mtl_gym.__version__,
+    }
+
+
+def about(
+    setting: Mapping[str, Any], results: Sequence[Result], *, seed: int | None = None, command: str | None = None
+) -> dict[str, Any]:
+    """How results were made, JSON-plain: the setting, the instances, the versions and each metric's direction."""
+    metrics = {name: METRICS[name.rsplit("/", 1)[1]].higher_is_better for result in results for name in result.metrics}
+    return {
+        "env": setting["env"],
+        "problem": setting["problem"],
+        "instances": sorted({result.instance for result in results}),
         "seed": seed,
-        "arguments": {"problem": problem.name, **recipe, **{k: v for k, v in plan.arguments.items() if k != "problem"}},
+        "arguments": setting["arguments"],
         "command": command,
         "versions": {
             "python": platform.python_version(),
-            "mtl-gym": mtl_gym.__version__,
-            **{name: version(name) for name in _VERSIONS},
+            "mtl-gym": setting["version"],
+            **{name: version(name) for name in ("torch", "numpy", "gymnasium", "stable-baselines3")},
         },
         "metrics": {name: {"higher_is_better": higher} for name, higher in metrics.items()},
     }
 
 
-_VERSIONS = ("torch", "numpy", "gymnasium", "stable-baselines3")
-
-
 def _spec(plan: Plan, label: str, policy: Policy) -> dict[str, Any]:
     """All that a result depends on but its instance. A policy that cannot be identified is never found again."""
     identity = getattr(policy, "spec", None) or {"unknown": uuid.uuid4().hex}
-    problem = plan.checked.problem
-    return {
-        "policy": identity,
-        "label": label,
-        "env": plan.env,
-        "problem": [problem.name, problem.version],
-        "recipe": asdict(plan.checked.recipe),
-        "arguments": {name: value for name, value in plan.arguments.items() if name != "problem"},
-        "version": mtl_gym.__version__,
-    }
+    return {"setting": setting(plan), "label": label, "policy": identity}

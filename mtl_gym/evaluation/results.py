@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import mtl_gym
+from mtl_gym.arguments import should
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS results (
-    key TEXT PRIMARY KEY, policy TEXT NOT NULL, instance INTEGER NOT NULL, delta_m REAL,
-    spec TEXT NOT NULL, result TEXT NOT NULL, version TEXT NOT NULL, written TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
+    key TEXT PRIMARY KEY, setting TEXT NOT NULL, policy TEXT NOT NULL, instance INTEGER NOT NULL, delta_m REAL,
+    spec TEXT NOT NULL, result TEXT NOT NULL, written TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
 )
 """
 
@@ -61,22 +61,20 @@ class Results:
         path: The SQLite file, made if it is missing; several processes may share it (WAL mode).
 
     Raises:
-        OSError: If the folder cannot be written.
-        ValueError: If the file is no database of results.
+        ValueError: If the file cannot be made or written, or is no database of results.
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         try:
-            with closing(self._connect()) as connection:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(self._connect()) as connection, connection:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute(_SCHEMA)
-                connection.execute("SELECT key, result FROM results LIMIT 1")
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and "open" in str(error):
-                raise OSError(f"`path` should be a file that can be written. Received path={str(path)!r}: {error}.") from error
-            raise ValueError(f"`path` should be a results database. Received path={str(path)!r}: {error}.") from error
+                connection.execute("INSERT INTO results SELECT * FROM results WHERE 0")
+        except (OSError, sqlite3.DatabaseError) as error:
+            condition = "be in a folder that can be written, and a database of results if it is there"
+            raise ValueError(f"{should('path', condition, str(path))} ({error})") from error
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self.path, timeout=60)
@@ -90,11 +88,30 @@ class Results:
     def write(self, specs: Iterable[Mapping[str, Any]], results: Iterable[Result]) -> None:
         """Adds results with their specifications in one transaction; a key that is there already is kept as it is."""
         rows = [
-            (spec_key(spec), result.policy, result.instance, result.delta_m, json.dumps(spec), json.dumps(asdict(result)))
+            (
+                spec_key(spec),
+                json.dumps(spec.get("setting", {}), sort_keys=True),
+                result.policy,
+                result.instance,
+                result.delta_m,
+                json.dumps(spec),
+                json.dumps(asdict(result)),
+            )
             for spec, result in zip(specs, results, strict=True)
         ]
+        columns = "key, setting, policy, instance, delta_m, spec, result"
         with closing(self._connect()) as connection, connection:
-            connection.executemany(
-                "INSERT OR IGNORE INTO results (key, policy, instance, delta_m, spec, result, version) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(*row, mtl_gym.__version__) for row in rows],
-            )
+            connection.executemany(f"INSERT OR IGNORE INTO results ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def latest(self) -> tuple[dict[str, Any], list[Result]]:
+        """The setting that was written last, and all of its results in the order of their writing.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        with closing(self._connect()) as connection:
+            last = connection.execute("SELECT setting FROM results ORDER BY rowid DESC LIMIT 1").fetchone()
+            if last is None:
+                raise ValueError(should("path", "hold results", str(self.path)))
+            rows = connection.execute("SELECT result FROM results WHERE setting = ? ORDER BY rowid", last).fetchall()
+        return json.loads(last[0]), [Result(**json.loads(row[0])) for row in rows]

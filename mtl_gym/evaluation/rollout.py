@@ -74,7 +74,8 @@ def rollout(
     learner, length = base.learner, base.arguments.steps_per_action
     observations, _ = envs.reset(options={"instance": np.asarray(ids)})
     memory, start = _initial_memory(policy, ids, learner.recipe.num_tasks), np.ones(len(ids), dtype=bool)
-    returns, last = np.zeros(len(ids)), [{} for _ in ids]
+    returns = np.zeros(len(ids))
+    last: list[dict[str, Any]] = [{} for _ in ids]
     steps, curves = _checkpoints(learner.recipe.horizon, length), [_holdout_losses(learner)]
     for step in range(length, learner.recipe.horizon + 1, length):
         actions, memory = policy.predict(observations, state=memory, episode_start=start, deterministic=True)

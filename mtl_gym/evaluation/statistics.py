@@ -62,10 +62,10 @@ def summarise(frame: pd.DataFrame) -> dict[str, Any]:
         frame: From :func:`mtl_gym.compare` or :func:`mtl_gym.evaluate`.
 
     Returns:
-        ``about`` (how it was made) and ``policies``: for each one ``delta_m`` (``iqm`` over instances, its bootstrap interval ``low``
-        and ``high`` at 95 %, and ``mean``; percent), ``metrics`` (by ``task/metric``: ``mean``, ``low``, ``high`` and the mean
-        single-task ``reference``), ``instances``, ``diverged``, ``cost`` (mean ``forward`` and ``backward`` passes), ``return``, and
-        against each other policy ``probability_of_improvement`` and ``paired`` (see :func:`paired_difference`).
+        ``about`` (how it was made) and ``policies``: for each one ``delta_m`` (``iqm`` over instances, its bootstrap interval
+        ``low`` and ``high`` at 95 %, and ``mean``; percent), ``metrics`` (by ``task/metric``: ``mean``, ``low``, ``high`` and the
+        mean single-task ``reference``), ``instances``, ``diverged``, ``cost`` (mean ``forward`` and ``backward`` passes),
+        ``return``, and against each other policy ``probability_of_improvement`` and ``paired`` (see :func:`paired_difference`).
         A diverged training counts as a ``delta_m`` of -100 and is left out of its tasks' metrics.
     """
     runs = frame.drop_duplicates(["policy", "instance"])

@@ -1,0 +1,177 @@
+"""The command line ``mtl-gym``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import gymnasium
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import mtl_gym
+from mtl_gym.arguments import should
+from mtl_gym.policies import find_policies, option_value, policy_class, split_policies
+from mtl_gym.problems import LOSS_WEIGHTING, PROBLEMS
+
+app = typer.Typer(
+    name="mtl-gym",
+    help="The training of multi-task networks as Gymnasium environments: compare ways of deciding, on real data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+INTERRUPTED = 130
+WRONG = 2
+
+
+@app.callback()
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
+    """The training of multi-task networks as Gymnasium environments."""
+    if version:
+        console.print(mtl_gym.__version__)
+        raise typer.Exit
+
+
+@app.command("list")
+def list_names(
+    what: Annotated[Literal["all", "environments", "problems", "policies"], typer.Argument(help="What to list.")] = "all",
+) -> None:
+    """List the environments, problems and policies that can be named."""
+    for name, rows in tables().items():
+        if what in ("all", name):
+            result = Table(title=name, title_justify="left", title_style="bold", box=None, pad_edge=False)
+            for column in rows[0]:
+                result.add_column(column, overflow="fold")
+            for row in rows:
+                result.add_row(*row.values())
+            console.print(result)
+            console.print()
+
+
+def tables() -> dict[str, list[dict[str, str]]]:
+    """The rows of what can be named: ``environments``, ``problems`` and ``policies``; the README shows the same."""
+    environments = [id for id in gymnasium.registry if id.startswith("mtl_gym/")]
+    problems = {id: [name for name, row in PROBLEMS.items() if id in row.environments] for id in environments}
+    return {
+        "environments": [{"id": id, "problems": ", ".join(problems[id])} for id in environments],
+        "problems": [
+            {"name": name, "what": row.summary, "network": row.network, "needs": 'extra "data"' if row.package else ""}
+            for name, row in PROBLEMS.items()
+        ],
+        "policies": [
+            {"name": name, "what": _first_sentence(policy_class(name)), "home": home} for name, home in find_policies().items()
+        ],
+    }
+
+
+def _first_sentence(thing: Any) -> str:
+    """The first sentence of a docstring, up to its first colon or semicolon."""
+    text = " ".join((thing.__doc__ or "").split())
+    ends = [position for mark in (": ", "; ", ". ", ", whose", " ``") if (position := text.find(mark)) > 0]
+    return text[: min(ends)] if ends else text.rstrip(".")
+
+
+@app.command()
+def compare(
+    policies: Annotated[str, typer.Option(help="Names with options, e.g. ew,si,constant:w=1,2,3.")],
+    out: Annotated[Path, typer.Option(help="Folder of the results; finished ones are found again.")],
+    problem: Annotated[str, typer.Option(help="See: mtl-gym list problems.")] = "digits",
+    env: Annotated[str, typer.Option(help="Id of the environment.")] = LOSS_WEIGHTING,
+    instances: Annotated[int, typer.Option(help="Number of instances.")] = 20,
+    seed: Annotated[int, typer.Option(help="Instances seed * 10^4, seed * 10^4 + 1, ...")] = 0,
+    num_envs: Annotated[int, typer.Option(help="Trainings that run side by side.")] = 16,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Argument of the environment, key=value; can be repeated.", metavar="KEY=VALUE"),
+    ] = None,
+) -> None:
+    """Play every policy on the same instances; write a table, a page, a database and TensorBoard curves.
+
+    An interrupted run leaves what was finished in OUT, and the same command goes on from there.
+    """
+    with _reported(out):
+        from mtl_gym.evaluation.comparison import about, plan, run, setting
+
+        arguments = {"problem": problem, **_settings(settings or [])}
+        checked = plan(split_policies(policies), env, instances=instances, seed=seed, num_envs=num_envs, **arguments)
+        with _progress(checked.steps) as watch:
+            results = run(checked, out=out, watch=watch)
+        command = shlex.join(["mtl-gym", *sys.argv[1:]])
+        _export(results, about(setting(checked), results, seed=seed, command=command), out)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="The --out of an earlier comparison.")]) -> None:
+    """Write table, page and curves anew from FOLDER's database: all policies of the setting that was compared last."""
+    with _reported(folder):
+        from mtl_gym.evaluation.comparison import about
+        from mtl_gym.evaluation.results import Results
+
+        path = folder / "results.sqlite"
+        if not path.is_file():
+            raise ValueError(should("folder", "hold results.sqlite, which mtl-gym compare writes", str(folder)))
+        shared, results = Results(path).latest()
+        _export(results, about(shared, results), folder)
+
+
+def _export(results: Any, about: Mapping[str, Any], folder: Path) -> None:
+    from mtl_gym.evaluation.export import export, table
+
+    summary = export(results, about, folder)
+    console.print(table(summary))
+    console.print(f"page:        {folder / 'report.html'}", soft_wrap=True)
+    console.print(f"curves:      tensorboard --logdir {shlex.quote(str(folder / 'tensorboard'))}", soft_wrap=True)
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise ValueError(should("--set", "be of the form key=value", pair))
+        settings[key.strip().replace("-", "_")] = option_value(value)
+    return settings
+
+
+@contextmanager
+def _progress(steps: int) -> Iterator[Callable[[str, int], None]]:
+    """A live bar with the time left, in training steps."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:24}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=steps)
+        yield lambda label, done: progress.update(task, description=label[:24], advance=done)
+
+
+@contextmanager
+def _reported(folder: Path) -> Iterator[None]:
+    """Turns errors of arguments into a message and an exit status, and says what an interruption leaves."""
+    try:
+        yield
+    except (ValueError, TypeError, ModuleNotFoundError, gymnasium.error.Error) as error:
+        errors.print(f"[bold red]Error:[/] {_escaped(error)}", highlight=False, soft_wrap=True)
+        raise typer.Exit(WRONG) from error
+    except KeyboardInterrupt:
+        errors.print(f"Interrupted. What was finished is kept in {folder}; the same command goes on from there.", soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _escaped(error: BaseException) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()

@@ -1,0 +1,75 @@
+"""From results to what a person looks at: a table, files, a page and TensorBoard curves."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from mtl_gym.cache import write_whole
+from mtl_gym.evaluation.comparison import to_frame
+from mtl_gym.evaluation.report import write_report
+from mtl_gym.evaluation.results import Result
+from mtl_gym.evaluation.statistics import summarise
+from mtl_gym.evaluation.tensorboard import write_events
+
+
+def export(results: Sequence[Result], about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Writes ``results.csv``, ``summary.json``, ``report.html`` and the folder ``tensorboard``; returns the summary."""
+    frame = to_frame(results, about)
+    summary: dict[str, Any] = finite(summarise(frame))
+    write_whole(folder / "results.csv", frame.to_csv(index=False))
+    write_whole(folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    write_report(results, summary, folder)
+    write_events(results, summary, folder / "tensorboard")
+    return summary
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN: replaces numbers that are not finite by ``None``."""
+    if isinstance(value, Mapping):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def table(summary: Mapping[str, Any]) -> Table:
+    """The table of a terminal: best first, with intervals, and each policy's paired difference to the first one given."""
+    policies = summary["policies"]
+    first = next(iter(policies))
+    count = policies[first]["instances"]
+    result = Table(title=f"{summary['about']['problem']}: gain over single-task learning, {count} instances", title_justify="left")
+    result.add_column("policy", no_wrap=True)
+    for column in ("delta_m % (IQM)", "95 % interval", f"against {first}", "95 % interval", "P(better)", "passes F + B"):
+        result.add_column(column, justify="right", no_wrap=True)
+    for name, row in sorted(policies.items(), key=lambda item: -_number(item[1]["delta_m"]["iqm"])):
+        pair = row["paired"].get(first, {})
+        cost = row["cost"]
+        result.add_row(
+            name,
+            _text(row["delta_m"]["iqm"]),
+            _interval(row["delta_m"]),
+            _text(pair.get("difference"), "+.2f"),
+            _interval(pair),
+            _text(row["probability_of_improvement"].get(first)),
+            f"{cost['forward']:.0f} + {cost['backward']:.0f}",
+        )
+    return result
+
+
+def _number(value: float | None) -> float:
+    return -math.inf if value is None else value
+
+
+def _text(value: float | None, form: str = ".2f") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _interval(row: Mapping[str, float | None]) -> str:
+    low, high = row.get("low"), row.get("high")
+    return "-" if low is None or high is None else f"[{low:.2f}, {high:.2f}]"
