@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -21,14 +20,13 @@ from torch import Tensor
 from mtl_gym.arguments import should
 from mtl_gym.envs.arguments import Arguments, check_autoreset_mode, check_reset_options
 from mtl_gym.envs.infos import Array, Infos, final_infos, masked, merged
-from mtl_gym.envs.observations import OBSERVATIONS, observe, space
+from mtl_gym.envs.meter import Meter
+from mtl_gym.envs.observations import observe, space
 from mtl_gym.envs.rewards import REWARDS
-from mtl_gym.envs.signals import AFTER, BASE, GRAMIAN, META, REWARD, SCORE, UPCOMING, Signals
+from mtl_gym.envs.signals import Signals
 from mtl_gym.envs.weights import checked_actions
 from mtl_gym.problems.instances import TRAINING_IDS
-from mtl_gym.problems.metrics import delta_m
 from mtl_gym.training.learner import Learner
-from mtl_gym.training.references import average_references
 
 _RESET_FIRST = "Call reset before step or render."
 
@@ -69,8 +67,7 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
         self.learner = Learner(arguments.problem, arguments.recipe, num_envs)
-        rows = [OBSERVATIONS[name] for name in arguments.observe] + [REWARDS[arguments.reward]]
-        self._needs = {need for row in rows for need in row.needs}
+        self._meter = Meter(arguments, self.learner)
         self._streams: list[np.random.Generator | None] = [None] * num_envs
         self.finished = np.ones(num_envs, dtype=bool)
         self._decisions = np.zeros(num_envs, dtype=np.int64)
@@ -131,22 +128,7 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         self.finished[mask] = False
         self._decisions[mask] = 0
         chosen = self._tensor(mask)
-        losses, measures = self.learner.forward(), self._measure(chosen)
-        fresh = Signals(
-            initial=losses,
-            mean=losses,
-            previous_mean=losses,
-            first=losses,
-            last=losses,
-            base=losses,
-            factors=torch.ones_like(losses),
-            previous_holdout=measures["holdout"],
-            initial_holdout=measures["holdout"],
-            initial_lr=self.arguments.recipe.lr,
-            previous_lr=measures["lr"],
-            progress=torch.zeros_like(measures["lr"]),
-            **measures,
-        )
+        fresh = self._meter.first(chosen)
         self._signals = fresh if self._signals is None else fresh.where(chosen, self._signals)
 
     def _draw_id(self, row: int) -> int:
@@ -176,13 +158,12 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         active = self._tensor(playing)
         factors = self._train(checked, active)
         self._decisions[playing] += 1
-        progress = self.learner.replicas.step / self.arguments.recipe.horizon
-        signals = self._progressed(previous, factors, progress, active).where(active, previous)
-        diverged = playing & ~self._is_finite(signals)
-        terminated = playing & (diverged | as_array(progress >= 1))
+        signals = self._meter.next(previous, factors, active)
+        diverged = playing & ~as_array(self._meter.is_finite(signals))
+        terminated = playing & (diverged | as_array(signals.progress >= 1))
         truncated = playing & ~terminated & (self._decisions >= (self.max_episode_steps or np.inf))
         ended = terminated | truncated
-        self._signals = self._scored(signals, ended & ~diverged)
+        self._signals = self._meter.scored(signals, self._tensor(ended & ~diverged))
         rewards = np.where(playing, self._rewards(diverged), 0.0)
         infos = self._step_infos(playing, diverged, ended, self._action_infos(checked))
         observations = observe(self.arguments.observe, self.signals)
@@ -196,75 +177,14 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
             infos = merged(infos, self._instance_infos(restarting), restarting)
         return observations, rewards, terminated, truncated, infos
 
-    def _progressed(self, previous: Signals, factors: Tensor, progress: Tensor, active: Tensor) -> Signals:
-        """The signals after a decision's training steps."""
-        losses, step = self.learner.replicas.losses, self.learner.replicas.step
-        length = self.arguments.steps_per_action
-        window = (step[:, None] - length + torch.arange(length, device=step.device)).clamp(min=0)  # (N, steps)
-        batches = losses[torch.arange(self.num_envs, device=step.device)[:, None], window]  # (N, steps, K)
-        return replace(
-            previous,
-            mean=batches.mean(1),
-            previous_mean=previous.mean,
-            first=batches[:, 0],
-            last=batches[:, -1],
-            base=self._base(previous.base) if BASE in self._needs else previous.base,
-            factors=factors,
-            previous_holdout=previous.holdout,
-            previous_lr=previous.lr,
-            progress=progress,
-            **self._measure(active),
-        )
-
-    def _measure(self, payers: Tensor) -> dict[str, Any]:
-        learner, needs = self.learner, self._needs
-        splits = [name for name in (META, REWARD) if name in needs]
-        return {
-            "holdout": learner.holdout(splits, payers) if splits else {},
-            "upcoming": learner.forward() if UPCOMING in needs else None,
-            "after": learner.last_batch(payers) if AFTER in needs else None,
-            "gramian": learner.gramian(payers) if GRAMIAN in needs else None,
-            "score": torch.zeros_like(learner.lr()) if SCORE in needs else None,
-            "lr": learner.lr(),
-            "epoch": learner.epoch(),
-        }
-
-    def _base(self, base: Tensor) -> Tensor:
-        """Mean losses (N, K) of the second epoch, in the rows where it is complete."""
-        replicas, length = self.learner.replicas, self.learner.steps_per_epoch()
-        base = base.clone()
-        ready = (replicas.step >= 2 * length) & (replicas.step - self.arguments.steps_per_action < 2 * length)
-        for row in ready.nonzero()[:, 0].tolist():
-            base[row] = replicas.losses[row, length[row] : 2 * length[row]].mean(0)
-        return base
-
-    def _is_finite(self, signals: Signals) -> npt.NDArray[np.bool_]:
-        losses = torch.stack([signals.mean, *signals.holdout.values()])
-        return as_array(self.learner.finite() & torch.isfinite(losses).all(2).all(0))
-
     def _rewards(self, diverged: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
         row = REWARDS[self.arguments.reward]
         return np.where(diverged, row.penalty, as_array(row.function(self.signals).double()))
-
-    def _scored(self, signals: Signals, ended: npt.NDArray[np.bool_]) -> Signals:
-        """Adds delta_m on *reward* in the rows whose episode has ended."""
-        if SCORE not in self._needs or not ended.any():
-            return signals
-        values = self.learner.metrics(REWARD)
-        references = average_references(self.arguments.problem, self.arguments.recipe)
-        score = torch.zeros_like(signals.progress)
-        for row in np.flatnonzero(ended).tolist():
-            score[row] = delta_m({name: values[name][row] for name in self._metric_names(row)}, references)
-        return replace(signals, score=score)
 
     def _tensor(self, array: Array) -> Tensor:
         return torch.from_numpy(array).to(self.arguments.recipe.device)
 
     # --- infos ------------------------------------------------------------------------------------------------------------
-
-    def _metric_names(self, row: int) -> list[str]:
-        tasks = [self.arguments.problem.tasks[task] for task in self.learner.replicas.tasks[row].tolist()]
-        return [f"{task.name}/{metric}" for task in tasks for metric in task.metrics]
 
     def _instance_infos(self, mask: npt.NDArray[np.bool_]) -> Infos:
         ids = np.array([instance.id if instance else -1 for instance in self.learner.instances], dtype=np.int64)
@@ -278,7 +198,7 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         infos |= self._instance_infos(playing)
         if ended.any():
             values = {name: as_array(value) for name, value in self.learner.metrics("test").items()}
-            names = [self._metric_names(row) for row in range(self.num_envs)]
+            names = [self.learner.metric_names(row) for row in range(self.num_envs)]
             test: Infos = {}
             for name, value in values.items():
                 test |= masked({name: value}, ended & np.array([name in own for own in names]))

@@ -121,8 +121,8 @@ class LossWeightingEnv(MTLEnv):
     | `clipped` | entries of the action that lie on a bound |
     | `test` | in the last step only: each task's metrics on the *test* split, by `task/metric` |
 
-    The vector form adds Gymnasium's masks (``_key``) and, under ``SameStep``, ``final_obs`` and ``final_info``. ``info`` never holds
-    times.
+    The vector form adds Gymnasium's masks (``_key``) and, under ``SameStep``, ``final_obs`` and ``final_info``. ``info``
+    never holds times.
 
     ## Arguments
     | argument | default | what |

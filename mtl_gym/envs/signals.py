@@ -26,7 +26,6 @@ class Signals:
         factors: (N, K) what the last action said; ones before the first.
         holdout: Losses (N, K) on *meta* and *reward* now.
         previous_holdout: The same before the last decision.
-        initial_holdout: The same before the first decision.
         upcoming: (N, K) losses of the batch about to be trained on, if needed.
         after: (N, K) losses of the last batch after its update, if needed.
         gramian: (N, K, K) inner products of the gradients on the batch about to be trained on, if needed.
@@ -47,7 +46,6 @@ class Signals:
     factors: Tensor
     holdout: dict[str, Tensor]
     previous_holdout: dict[str, Tensor]
-    initial_holdout: dict[str, Tensor]
     upcoming: Tensor | None
     after: Tensor | None
     gramian: Tensor | None

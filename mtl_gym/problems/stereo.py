@@ -29,7 +29,8 @@ def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
 
     Inputs are the colours of both images and each pixel's row and column (8 channels, 0 to 1). Labels: inverse depth
     (disparity, standardised by *train*), the surface's unit normal (from the slope of disparity), and the quintile of
-    *train*'s disparity. Pixels without truth are missing labels. The image is divided into blocks of 96 px, whose patches keep 32 px from those of other blocks.
+    *train*'s disparity. Pixels without truth are missing labels. The image is divided into blocks of 96 px, whose
+    patches keep 32 px from those of other blocks.
     """
     left, right, disparity = stereo_motorcycle()
     colours = np.concatenate([left, right], axis=2).transpose(2, 0, 1) / 255

@@ -8,55 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mtl_gym.arguments import should
-from mtl_gym.problems.base import Problem, Split
-from mtl_gym.problems.instances import Distribution, Instance, draw
+from mtl_gym.problems.base import Problem
+from mtl_gym.problems.instances import Instance, draw
 from mtl_gym.problems.metrics import METRICS
 from mtl_gym.training.networks import NETWORKS
 from mtl_gym.training.objectives import Objectives
 from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
+from mtl_gym.training.recipe import Recipe as Recipe
 from mtl_gym.training.replicas import Replicas
+from mtl_gym.training.samples import Samples, noisy_splits
 
 _CHUNK = 1024  # samples of a split that are evaluated at once
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How every replica is trained; the arguments of an environment that are the learner's.
-
-    Attributes:
-        distribution: The range of every axis of the instances.
-        num_tasks: Tasks that take part, K.
-        hidden: Widths of the trunk.
-        horizon: Optimiser steps of a training.
-        batch_size: Samples of a batch.
-        optimizer: Row of ``OPTIMIZERS``.
-        lr: Initial learning rate.
-        lr_schedule: Row of ``LR_SCHEDULES``.
-        momentum: Of SGD; first decay rate of Adam.
-        weight_decay: L2 penalty (decoupled for AdamW).
-        holdout_size: Fixed samples of *meta* and of *reward* that losses are measured on.
-        device: Of the tensors.
-    """
-
-    distribution: Distribution
-    num_tasks: int
-    hidden: tuple[int, ...]
-    horizon: int
-    batch_size: int
-    optimizer: str
-    lr: float
-    lr_schedule: str
-    momentum: float
-    weight_decay: float
-    holdout_size: int
-    device: str
 
 
 class Learner:
@@ -78,7 +46,6 @@ class Learner:
             raise ValueError(should("batch_size", f"be at most {smallest}, the smallest training set", recipe.batch_size))
         self.network = NETWORKS[problem.network](problem, recipe.hidden)
         self.instances: list[Instance | None] = [None] * num_replicas
-        self._holdouts = {name: _spread(len(problem.splits[name]), recipe.holdout_size) for name in ("meta", "reward")}
         self.replicas = Replicas.empty(
             num_replicas,
             size=self.network.size,
@@ -86,23 +53,15 @@ class Learner:
             horizon=recipe.horizon,
             batch_size=recipe.batch_size,
             num_tasks=recipe.num_tasks,
-            sources=self._noisy_splits(),
+            sources=noisy_splits(problem, recipe),
             device=torch.device(recipe.device),
         )
         self._link()
 
-    def _noisy_splits(self) -> dict[str, tuple[int, int]]:
-        """Shapes (n, all tasks) of the label sources that the distribution needs."""
-        noise, holdout_noise = self.recipe.distribution["noise"][1], self.recipe.distribution["holdout_noise"][1]
-        sizes = {"train": len(self.problem.splits["train"])} if noise > 0 else {}
-        if noise > 0 and holdout_noise > 0:
-            sizes |= {name: len(rows) for name, rows in self._holdouts.items()}
-        return {name: (size, self.problem.num_tasks) for name, size in sizes.items()}
-
     def _link(self) -> None:
         """Makes all that follows from the problem and the replicas: data on the device, and the views that autograd sees."""
-        device, splits = self.replicas.parameters.device, self.problem.splits
-        self._splits = {name: Split(split.inputs.to(device), split.targets.to(device)) for name, split in splits.items()}
+        device = self.replicas.parameters.device
+        self._samples = Samples(self.problem, self.recipe)
         self._objectives = Objectives(self.problem, device)
         self._rows = torch.arange(self.num_replicas, device=device)
         self._gradient = torch.zeros_like(self.replicas.parameters)
@@ -113,7 +72,7 @@ class Learner:
 
     def __getstate__(self) -> dict[str, Any]:
         # The pending graph is not kept: it is computed again, bit for bit, from the same parameters.
-        kept = ("problem", "recipe", "num_replicas", "instances", "replicas", "_holdouts")
+        kept = ("problem", "recipe", "num_replicas", "instances", "replicas")
         return {name: self.__dict__[name] for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -130,7 +89,7 @@ class Learner:
         for row, id in zip(rows, ids, strict=True):
             instance = draw(self.problem, distribution=recipe.distribution, num_tasks=recipe.num_tasks, network=network, id=id)
             self.instances[row] = instance
-            self.replicas.begin(row, instance, self.network, self._holdouts)
+            self.replicas.begin(row, instance, self.network, self._samples.holdouts)
         self._pending = None
 
     def forward(self) -> Tensor:
@@ -204,17 +163,16 @@ class Learner:
             splits: Names of the splits.
             payers: (N,) bool, the replicas for which the passes are counted.
         """
-        rows = torch.cat([self._holdouts[name] for name in splits])
-        inputs = torch.cat([self._splits[name].inputs[self._holdouts[name]] for name in splits])
-        self.replicas.passes[payers, 0] += len(rows) / self.recipe.batch_size
+        rows = [self._samples.holdouts[name] for name in splits]
+        inputs = torch.cat([self._samples.splits[name].inputs[row] for name, row in zip(splits, rows, strict=True)])
+        self.replicas.passes[payers, 0] += len(inputs) / self.recipe.batch_size
         losses = {}
         with torch.no_grad():
             outputs = self.network.forward(self._parameters, inputs.expand(self.num_replicas, *inputs.shape))
-            parts = outputs.split([len(self._holdouts[name]) for name in splits], dim=1)
-            for name, part in zip(splits, parts, strict=True):
-                samples = self._holdouts[name].to(self._rows.device).expand(self.num_replicas, -1)
-                positions = torch.arange(samples.shape[1], device=samples.device)
-                losses[name] = self._own_losses(part, self._labels(name, samples, positions))
+            for name, row, part in zip(splits, rows, outputs.split([len(row) for row in rows], dim=1), strict=True):
+                positions = torch.arange(len(row), device=row.device)
+                labels = self._samples.labels(name, row.expand(self.num_replicas, -1), positions, self.replicas.sources)
+                losses[name] = self._own_losses(part, labels)
         return losses
 
     def gramian(self, payers: Tensor) -> Tensor:
@@ -234,7 +192,7 @@ class Learner:
 
     def metrics(self, split: str) -> dict[str, Tensor]:
         """Metrics (N,) on a whole split by ``task/metric``, for all of the problem's tasks; not counted as a cost."""
-        inputs, targets = self._splits[split].inputs, self._splits[split].targets
+        inputs, targets = self._samples.splits[split].inputs, self._samples.splits[split].targets
         with torch.no_grad():
             parts = [part.expand(self.num_replicas, *part.shape) for part in inputs.split(_CHUNK)]
             outputs = torch.cat([self.network.forward(self._parameters, part) for part in parts], dim=1)
@@ -248,6 +206,11 @@ class Learner:
                 results[f"{task.name}/{metric}"] = function(outputs[:, own, known], targets[labels][:, known])
         return results
 
+    def metric_names(self, row: int) -> list[str]:
+        """Names ``task/metric`` of the metrics of the tasks that take part in a row's instance."""
+        tasks = [self.problem.tasks[task] for task in self.replicas.tasks[row].tolist()]
+        return [f"{task.name}/{metric}" for task in tasks for metric in task.metrics]
+
     # --- batches ----------------------------------------------------------------------------------------------------------
 
     def _graph(self) -> Tensor:
@@ -258,17 +221,9 @@ class Learner:
 
     def _batch_losses(self, step: Tensor) -> Tensor:
         samples = self.replicas.order[self._rows, step]  # (N, B)
-        inputs = self._splits["train"].inputs[samples]
-        return self._own_losses(self.network.forward(self._parameters, inputs), self._labels("train", samples, samples))
-
-    def _labels(self, split: str, samples: Tensor, positions: Tensor) -> Tensor:
-        """Labels (N, B, T, *S) that samples (N, B) of a split bear; ``positions`` are theirs in the table of wrong labels."""
-        targets = self._splits[split].targets
-        if split not in self.replicas.sources:
-            return targets[samples]
-        sources = self.replicas.sources[split][self._rows[:, None], positions]  # (N, B, all tasks)
-        columns = zip(self.problem.target_slices, sources.unbind(2), strict=True)
-        return torch.cat([targets[:, labels][source] for labels, source in columns], dim=2)
+        inputs = self._samples.splits["train"].inputs[samples]
+        labels = self._samples.labels("train", samples, samples, self.replicas.sources)
+        return self._own_losses(self.network.forward(self._parameters, inputs), labels)
 
     def _own_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Scaled losses (N, K) of the tasks that take part."""
@@ -295,11 +250,6 @@ class Learner:
         for copy, original in zip(target, [self.instances[row] for row in source], strict=True):
             self.instances[copy] = original
         self._pending = None
-
-
-def _spread(count: int, size: int) -> Tensor:
-    """``size`` rows of ``count``, evenly spread (all of them, if they are fewer)."""
-    return torch.linspace(0, count - 1, min(size, count), dtype=torch.float64).round().long()
 
 
 def _select(tensor: Tensor, rows: list[int]) -> list[Tensor]:

@@ -97,7 +97,7 @@ class Replicas:
             if split == "train":
                 source[row] = torch.from_numpy(instance.label_source(num_tasks, count))
             else:
-                source[row] = torch.from_numpy(instance.holdout_source(split, num_tasks, holdouts[split].numpy()))
+                source[row] = torch.from_numpy(instance.holdout_source(split, num_tasks, holdouts[split].cpu().numpy()))
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by its name."""

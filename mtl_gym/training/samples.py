@@ -1,0 +1,66 @@
+"""The samples that a learner reads: the splits on its device, the fixed hold-out samples, and the labels that samples bear."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mtl_gym.problems.base import Problem, Split
+from mtl_gym.training.recipe import Recipe
+
+HOLDOUTS = ("meta", "reward")
+"""Splits that losses are measured on, on fixed samples."""
+
+
+class Samples:
+    """The data of a problem, for N replicas.
+
+    Args:
+        problem: The problem.
+        recipe: Gives the device and the number of hold-out samples.
+
+    Attributes:
+        splits: The splits, on the device.
+        holdouts: (n,) the fixed samples of *meta* and *reward*, evenly spread over the split.
+    """
+
+    def __init__(self, problem: Problem, recipe: Recipe) -> None:
+        device = torch.device(recipe.device)
+        splits = problem.splits.items()
+        self.splits = {name: Split(split.inputs.to(device), split.targets.to(device)) for name, split in splits}
+        self.holdouts = {name: _spread(len(problem.splits[name]), recipe.holdout_size).to(device) for name in HOLDOUTS}
+        self._columns = problem.target_slices
+
+    def labels(self, split: str, samples: Tensor, positions: Tensor, sources: Mapping[str, Tensor]) -> Tensor:
+        """Labels (N, B, T, *S) that samples bear, the wrong ones included.
+
+        Args:
+            split: Name of the split.
+            samples: (N, B) rows of the split.
+            positions: (N, B) or (B,) the samples' places in the table of sources.
+            sources: For each split with wrong labels (N, n, tasks): the sample whose label each one bears.
+        """
+        targets = self.splits[split].targets
+        if split not in sources:
+            return targets[samples]
+        rows = torch.arange(len(samples), device=samples.device)[:, None]
+        bearers = sources[split][rows, positions].unbind(2)  # each (N, B)
+        return torch.cat([targets[:, own][bearer] for own, bearer in zip(self._columns, bearers, strict=True)], dim=2)
+
+
+def noisy_splits(problem: Problem, recipe: Recipe) -> dict[str, tuple[int, int]]:
+    """Shapes (n, all tasks) of the tables of sources that the distribution needs."""
+    noise, holdout_noise = recipe.distribution["noise"][1], recipe.distribution["holdout_noise"][1]
+    if noise == 0:
+        return {}
+    sizes = {"train": len(problem.splits["train"])}
+    if holdout_noise > 0:
+        sizes |= {name: min(recipe.holdout_size, len(problem.splits[name])) for name in HOLDOUTS}
+    return {name: (size, problem.num_tasks) for name, size in sizes.items()}
+
+
+def _spread(count: int, size: int) -> Tensor:
+    """``size`` rows of ``count``, evenly spread (all of them, if they are fewer)."""
+    return torch.linspace(0, count - 1, min(size, count), dtype=torch.float64).round().long()
