@@ -1,0 +1,37 @@
+# On a machine with Python 3.11 or later and make, each target does all of its own set-up.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+POLICIES := ew,init,si,gls,rlw,uw,dwa,imtl-l,igb,constant:w=1,1,1,4,4,16
+
+.PHONY: help setup demo test lint docs benchmarks
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+setup: $(READY)  ## make the virtual environment
+
+# torch comes first, pinned: a wider range fetches gigabytes of CUDA packages.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[data,dev,oracle]"
+	@touch $@
+
+demo: $(READY)  ## compare every baseline on digits; prints where the page is
+	$(BIN)/mtl-gym compare --problem digits --policies $(POLICIES) --instances 20 --seed 0 --out demo
+
+test: $(READY)  ## run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: $(READY)  ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: $(READY)  ## write the tables of README.md and the pages of docs/ anew
+	$(BIN)/python docs/generate.py
+
+benchmarks: $(READY)  ## measure the speeds that the README quotes (quiet machine, one thread)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed.py
