@@ -18,7 +18,7 @@ class EW(Heuristic):
 
 
 class Constant(Heuristic):
-    """Given weights, the same throughout: what hand-tuning ends with.
+    """Constant weights, given as w: what hand-tuning ends with.
 
     Args:
         w: K weights, in the order of the tasks; applied as they are.

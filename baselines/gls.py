@@ -8,7 +8,7 @@ from baselines.base import Array, Heuristic, Observation, State
 
 
 class GLS(Heuristic):
-    """The geometric mean ``(prod_k L_k)^(1/K)`` as loss: ``w_k = (prod_j L_j)^(1/K) / (K L_k)``.
+    """Geometric loss strategy: the geometric mean ``(prod_k L_k)^(1/K)`` as loss: ``w_k = (prod_j L_j)^(1/K) / (K L_k)``.
 
     Chennupati, Sistu, Yogamani and Rawashdeh, "MultiNet++: Multi-Stream Feature Aggregation and Geometric Loss Strategy for
     Multi-Task Learning", CVPR workshops 2019. The same as ``torchjd``'s ``GeometricMean``.

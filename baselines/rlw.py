@@ -12,7 +12,7 @@ _INCREMENT, _FIRST, _SECOND = (np.uint64(word) for word in (0x9E3779B97F4A7C15, 
 
 
 class RLW(Heuristic):
-    """Random weights ``w = K softmax(z)``, z standard normal, drawn anew at every step.
+    """Random loss weighting: ``w = K softmax(z)``, z standard normal, drawn anew at every step.
 
     Lin, Ye, Zhang and Tsang, "Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task Learning", TMLR 2022.
     The paper's weights sum to 1 (as ``torchjd``'s do); here to K, so that the learning rate means the same as for equal weights.

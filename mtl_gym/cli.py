@@ -74,9 +74,9 @@ def tables() -> dict[str, list[dict[str, str]]]:
 
 
 def _first_sentence(thing: Any) -> str:
-    """The first sentence of a docstring, up to its first colon or semicolon."""
+    """The beginning of a docstring, up to its first colon, semicolon or period."""
     text = " ".join((thing.__doc__ or "").split())
-    ends = [position for mark in (": ", "; ", ". ", ", whose", " ``") if (position := text.find(mark)) > 0]
+    ends = [position for mark in (": ", "; ", ". ") if (position := text.find(mark)) > 0]
     return text[: min(ends)] if ends else text.rstrip(".")
 
 

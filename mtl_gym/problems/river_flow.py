@@ -27,7 +27,7 @@ def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
     split_of = np.asarray(_PATTERN)[(now - now[0]) // _CYCLE % len(_PATTERN)]
     train = known & (split_of == "train")
     inputs, labels = (standardise(values, values[train]).clip(-_LIMIT, _LIMIT) for values in (inputs, labels))
-    tasks = tuple(Task(str(site), "mse", ("nrmse",)) for site in data["sites"])
+    tasks = tuple(Task(str(site), "mse", ("rmse",)) for site in data["sites"])
     splits = {}
     for name in dict.fromkeys(_PATTERN):
         rows = known & (split_of == name)

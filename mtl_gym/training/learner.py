@@ -104,29 +104,35 @@ class Learner:
             active: (N,) bool; other rows are not touched.
         """
         losses = self._graph()
-        gradients = torch.autograd.grad((losses * weights).sum(), self._parameters)
+        gradients = torch.autograd.grad(losses, self._parameters, grad_outputs=weights)
         torch.cat([gradient.flatten(1) for gradient in gradients], dim=1, out=self._gradient)
         self._pending = None
-        chosen = active.nonzero()[:, 0]
-        if len(chosen) == 0:
-            return
-        self._optimise(chosen.tolist())
-        replicas, step = self.replicas, self.replicas.step[chosen]
-        replicas.losses[chosen, step] = losses.detach()[chosen]
-        replicas.weights[chosen, step] = weights[chosen]
-        replicas.step[chosen] += 1
-        replicas.passes[chosen] += 1
+        chosen = active.nonzero()[:, 0].tolist()
+        self._optimise(chosen)
+        replicas, steps = self.replicas, self.replicas.step.tolist()
+        together = len(chosen) == self.num_replicas and len(set(steps)) == 1  # the usual case, which needs no index tensors
+        rows = slice(None) if together else chosen
+        columns = steps[0] if together else [steps[row] for row in chosen]
+        replicas.losses[rows, columns] = losses.detach()[rows]
+        replicas.weights[rows, columns] = weights[rows]
+        replicas.step[rows] += 1
+        replicas.passes[rows] += 1
 
     def _optimise(self, chosen: list[int]) -> None:
         recipe, replicas, optimizer = self.recipe, self.replicas, OPTIMIZERS[self.recipe.optimizer]
-        rates = self.lr().tolist()
+        tensors = (replicas.parameters, self._gradient, *replicas.moments.unbind(1), replicas.updates)
+        columns = [tensor.unbind(0) for tensor in tensors]
+        rates = self._rates()
         for lr in {rates[row] for row in chosen}:
             rows = [row for row in chosen if rates[row] == lr]
-            tensors = (replicas.parameters, self._gradient, *replicas.moments.unbind(1), replicas.updates)
-            parameters, gradients, *buffers, updates = [_select(tensor, rows) for tensor in tensors]
+            parameters, gradients, *buffers, updates = [[column[row] for row in rows] for column in columns]
             optimizer.update(
                 parameters, gradients, buffers, updates, lr=lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
             )
+
+    def _rates(self) -> list[float]:
+        factor, horizon = LR_SCHEDULES[self.recipe.lr_schedule], self.recipe.horizon
+        return [self.recipe.lr * factor(step / horizon) for step in self.replicas.step.tolist()]
 
     def finite(self) -> Tensor:
         """Whether all parameters of a replica are finite (N,)."""
@@ -134,10 +140,7 @@ class Learner:
 
     def lr(self) -> Tensor:
         """The learning rate (N,) of the next step."""
-        factor = LR_SCHEDULES[self.recipe.lr_schedule]
-        return torch.tensor(
-            [self.recipe.lr * factor(step / self.recipe.horizon) for step in self.replicas.step.tolist()], device=self._rows.device
-        )
+        return torch.tensor(self._rates(), device=self._rows.device)
 
     def epoch(self) -> Tensor:
         """The epoch (N,) of the next step, from 0."""
@@ -220,7 +223,8 @@ class Learner:
         return self._pending
 
     def _batch_losses(self, step: Tensor) -> Tensor:
-        samples = self.replicas.order[self._rows, step]  # (N, B)
+        steps, order = step.tolist(), self.replicas.order
+        samples = order[:, steps[0]] if len(set(steps)) == 1 else order[self._rows, step]  # (N, B)
         inputs = self._samples.splits["train"].inputs[samples]
         labels = self._samples.labels("train", samples, samples, self.replicas.sources)
         return self._own_losses(self.network.forward(self._parameters, inputs), labels)
@@ -228,7 +232,8 @@ class Learner:
     def _own_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Scaled losses (N, K) of the tasks that take part."""
         _, losses = self._objectives(outputs, labels)
-        return losses.gather(1, self.replicas.tasks) * self.replicas.scales
+        all_of_them = self.recipe.num_tasks == self.problem.num_tasks
+        return (losses if all_of_them else losses.gather(1, self.replicas.tasks)) * self.replicas.scales
 
     # --- keeping ----------------------------------------------------------------------------------------------------------
 
@@ -250,8 +255,3 @@ class Learner:
         for copy, original in zip(target, [self.instances[row] for row in source], strict=True):
             self.instances[copy] = original
         self._pending = None
-
-
-def _select(tensor: Tensor, rows: list[int]) -> list[Tensor]:
-    views = tensor.unbind(0)
-    return list(views) if len(rows) == len(views) else [views[row] for row in rows]

@@ -14,11 +14,11 @@ from mtl_gym.problems.losses import LOSSES, Loss, valid_values
 
 @dataclass(frozen=True)
 class _Group:
-    """Neighbouring tasks whose loss is computed in one call."""
+    """Neighbouring tasks whose loss is computed in one call, and their numbers of channels."""
 
     loss: Loss
-    outputs: slice
-    targets: slice
+    outputs: int
+    targets: int
 
 
 class Objectives:
@@ -48,7 +48,14 @@ class Objectives:
         """
         replicas, batch = outputs.shape[:2]
         outputs, targets = outputs.flatten(0, 1), targets.flatten(0, 1)
-        parts = [self._part(group, outputs, targets) for group in self._groups]
+        # One split has one backward node; a slice for each group would fill and add as many zeros.
+        columns = zip(
+            self._groups,
+            outputs.split([group.outputs for group in self._groups], dim=1),
+            targets.split([group.targets for group in self._groups], dim=1),
+            strict=True,
+        )
+        parts = [self._part(group.loss, *column) for group, *column in columns]
         values = torch.cat([part[0] for part in parts], dim=1)  # (N B, V)
         losses = values if self._one_value_each else values @ self._averages
         if not self._masked:
@@ -59,14 +66,13 @@ class Objectives:
         count = (labelled > 0).unflatten(0, (replicas, batch)).sum(1)
         return losses, losses.sum(1) / count.clamp(min=1)
 
-    def _part(self, group: _Group, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _part(self, loss: Loss, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The mean over pixels of each value (N B, V), and the number of labelled pixels."""
-        outputs, targets = outputs[:, group.outputs], targets[:, group.targets]
         if not self._masked:
-            values = group.loss.function(outputs, targets)
+            values = loss.function(outputs, targets)
             return (values.flatten(2).mean(2) if values.ndim > 2 else values), values
-        valid, targets = valid_values(group.loss, targets)
-        values = group.loss.function(outputs, targets).where(valid, 0)
+        valid, targets = valid_values(loss, targets)
+        values = loss.function(outputs, targets).where(valid, 0)
         if values.ndim == 2:
             return values, valid
         counts = valid.flatten(2).sum(2)
@@ -75,12 +81,10 @@ class Objectives:
 
 def _groups(problem: Problem) -> list[_Group]:
     groups = []
-    for name, run in groupby(range(problem.num_tasks), key=lambda task: problem.tasks[task].loss):
+    for name, run in groupby(problem.tasks, key=lambda task: task.loss):
         loss, members = LOSSES[name], list(run)
         for part in [[member] for member in members] if loss.joint else [members]:
-            first, last = part[0], part[-1]
-            outputs = slice(problem.output_slices[first].start, problem.output_slices[last].stop)
-            targets = slice(problem.target_slices[first].start, problem.target_slices[last].stop)
+            outputs, targets = sum(task.outputs for task in part), sum(task.target_channels for task in part)
             groups.append(_Group(loss, outputs, targets))
     return groups
 

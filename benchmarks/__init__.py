@@ -1,0 +1,1 @@
+"""Speed and quality studies with their committed results."""

@@ -1,0 +1,203 @@
+"""Speed against a hand-written loop, as ratios measured side by side in one run: ``python benchmarks/speed.py``.
+
+Every round measures all contestants one after another; a ratio is the median over rounds of the ratios within a round, so that
+a machine that slows down for a while slows both sides. One thread. Writes ``benchmarks/results/speed.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import gymnasium
+import numpy as np
+import torch
+
+from baselines import BASELINES
+from benchmarks.handwritten import train
+from mtl_gym.policies import make_policy
+from mtl_gym.problems import load_problem
+
+ENV = "mtl_gym/LossWeighting-v0"
+OUT = Path(__file__).parent / "results" / "speed.json"
+ROUNDS = 7
+
+
+def steps_per_second(work: Callable[[], int]) -> float:
+    """Training steps per second of ``work``, which returns how many it did."""
+    start = time.perf_counter()
+    steps = work()
+    return steps / (time.perf_counter() - start)
+
+
+def handwritten(problem: str, *, fused: bool, steps: int) -> Callable[[], int]:
+    data = load_problem(problem)
+
+    def work() -> int:
+        train(data, range(1), steps, fused=fused)
+        return steps
+
+    return work
+
+
+def vector(problem: str, num_envs: int, *, decisions: int, **arguments: object) -> Callable[[], int]:
+    envs = gymnasium.make_vec(ENV, num_envs=num_envs, vectorization_mode="vector_entry_point", problem=problem, **arguments)
+    envs.reset(seed=0)
+    actions = np.zeros(envs.action_space.shape, dtype=np.float32)
+    steps = envs.unwrapped.arguments.steps_per_action
+
+    def work() -> int:
+        for _ in range(decisions):
+            envs.step(actions)
+        return decisions * steps * num_envs
+
+    return work
+
+
+def scalar(problem: str, *, decisions: int) -> Callable[[], int]:
+    env = gymnasium.make(ENV, problem=problem)
+    action = np.zeros(env.action_space.shape, dtype=np.float32)
+
+    def work() -> int:
+        ended = True
+        for _ in range(decisions):
+            if ended:
+                env.reset()
+            _, _, terminated, truncated, _ = env.step(action)
+            ended = terminated or truncated
+        return decisions * env.unwrapped.vector.arguments.steps_per_action
+
+    return work
+
+
+def heuristic(name: str, num_envs: int, *, decisions: int) -> Callable[[], int]:
+    policy = make_policy(name)
+    required = policy.requires.arguments()  # type: ignore[attr-defined]
+    envs = gymnasium.make_vec(ENV, num_envs=num_envs, vectorization_mode="vector_entry_point", reward="none", **required)
+    observation, _ = envs.reset(seed=0)
+    memory = None
+
+    def work() -> int:
+        nonlocal observation, memory
+        for _ in range(decisions):
+            actions, memory = policy.predict(observation, memory)
+            observation, _, _, _, _ = envs.step(actions)
+        return decisions * num_envs
+
+    return work
+
+
+def measure(contestants: dict[str, Callable[[], int]], rounds: int = ROUNDS) -> dict[str, list[float]]:
+    """Steps per second of each contestant in each round, after a round that does not count."""
+    speeds: dict[str, list[float]] = {name: [] for name in contestants}
+    for round_number in range(rounds + 1):
+        for name, work in contestants.items():
+            speed = steps_per_second(work)
+            if round_number:
+                speeds[name].append(speed)
+    return speeds
+
+
+def ratios(speeds: dict[str, list[float]], base: str) -> dict[str, dict[str, float]]:
+    """Median over rounds of each contestant's speed over the base's, with the least and the largest."""
+    result = {}
+    for name, own in speeds.items():
+        if name != base:
+            values = [a / b for a, b in zip(own, speeds[base], strict=True)]
+            row = {"ratio": statistics.median(values), "least": min(values), "largest": max(values)}
+            result[name] = {key: round(value, 2) for key, value in row.items()}
+    return result
+
+
+def dense_speed() -> dict[str, object]:
+    speeds = measure(
+        {
+            "hand-written": handwritten("digits", fused=False, steps=300),
+            "hand-written, fused": handwritten("digits", fused=True, steps=300),
+            "vector, N = 16": vector("digits", 16, decisions=30),
+            "vector, N = 64": vector("digits", 64, decisions=8),
+            "scalar": scalar("digits", decisions=30),
+        }
+    )
+    return {name: ratios(speeds, name) for name in ("hand-written", "hand-written, fused")}
+
+
+def heuristic_speed() -> dict[str, object]:
+    names = [f"{name}:w=1,1,1,1,1,1" if name == "constant" else name for name in BASELINES]
+    contestants = {"hand-written": handwritten("digits", fused=False, steps=300)}
+    contestants |= {name: heuristic(name, 16, decisions=150) for name in names}
+    return ratios(measure(contestants, rounds=5), "hand-written")
+
+
+def convolutional_speed() -> dict[str, object]:
+    result = {}
+    for problem in ("multimnist", "stereo"):
+        base = f"hand-written, {problem}"
+        contestants = {
+            base: handwritten(problem, fused=False, steps=40),
+            f"vector, N = 16, {problem}": vector(problem, 16, decisions=1),
+        }
+        result |= ratios(measure(contestants, rounds=3), base)
+    return result
+
+
+def memory() -> dict[str, float]:
+    """Peak memory (MiB) of a process with N replicas of ``digits`` that plays an episode of 30 steps."""
+    return {f"N = {count}": float(_child(f"memory:{count}")) for count in (1, 256, 512, 1024)}
+
+
+def import_time() -> dict[str, float]:
+    """Seconds of ``import mtl_gym`` beyond ``import gymnasium``, the median of 9 new processes each."""
+    code = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
+    times = {"gymnasium": [], "gymnasium, mtl_gym": []}  # type: dict[str, list[float]]
+    for _ in range(9):
+        for modules, own in times.items():
+            own.append(
+                float(
+                    subprocess.run([sys.executable, "-c", code.format(modules)], capture_output=True, check=True, text=True).stdout
+                )
+            )
+    medians = {modules: statistics.median(own) for modules, own in times.items()}
+    return {"seconds beyond gymnasium": round(medians["gymnasium, mtl_gym"] - medians["gymnasium"], 3)}
+
+
+def _child(job: str) -> str:
+    return subprocess.run([sys.executable, __file__, job], capture_output=True, check=True, text=True).stdout.split()[-1]
+
+
+def _memory_of(count: int) -> None:
+    vector("digits", count, decisions=3)()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+STUDIES: dict[str, Callable[[], object]] = {
+    "digits: training steps per second, 10 steps per decision, hold-outs of 128 for reward and meta": dense_speed,
+    "digits: heuristics at every step, reward none, N = 16, against the hand-written loop": heuristic_speed,
+    "convolutional problems, against the hand-written loop": convolutional_speed,
+    "digits: peak memory in MiB": memory,
+    "import mtl_gym": import_time,
+}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    results = {name: study() for name, study in STUDIES.items()}
+    OUT.write_text(json.dumps(results, indent=2) + "\n")
+    print(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        _memory_of(int(sys.argv[1].removeprefix("memory:")))
+    else:
+        main()
