@@ -74,7 +74,7 @@ PROBLEMS = {
     ),
     "census": _row("census", "3 binary tasks on census records", defaults=Defaults(lr=1e-3, batch_size=256, horizon=300)),
     "river_flow": _row("river_flow", "8 river gauges, 48 hours ahead", defaults=Defaults(lr=5e-3, batch_size=64, horizon=400)),
-    "yeast": _row("yeast", "14 functions of yeast genes", defaults=Defaults(lr=1e-3), package="river"),
+    "yeast": _row("yeast", "14 functions of yeast genes", defaults=Defaults(lr=1e-3, batch_size=256, horizon=120), package="river"),
     "stereo": _row(
         "stereo",
         "depth, normals and layers of a stereo pair, dense",

@@ -1,0 +1,319 @@
+"""Every row of BASELINES: the contract, golden values, properties, and independent oracles (torchjd, autograd)."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import baselines
+from baselines import BASELINES
+from baselines.base import softmax
+from baselines.dwa import DWA
+from baselines.gls import GLS
+from baselines.igb import IGB
+from baselines.imtl_l import IMTLL
+from baselines.rlw import RLW, normals
+from baselines.si import SI
+from baselines.uw import UW
+from mtl_gym.policies import make_policy
+from mtl_gym.problems import PROBLEMS
+
+ENV = "mtl_gym/LossWeighting-v0"
+NAMES = [f"{name}:w=1,2,3" if name == "constant" else name for name in BASELINES]
+PERMUTABLE = [name for name in BASELINES if name not in ("constant", "rlw")]
+LOSSES = np.array([[0.5, 2.0, 1.0], [3.0, 0.1, 0.7]])
+SMALL_STEPS = {"multimnist": 6, "stereo": 6}
+
+
+def observation(losses, *, epoch=0, lr=1e-2):
+    rows = len(losses)
+    return {
+        "log_loss": np.log(losses).astype(np.float32),
+        "epoch": np.full((rows, 1), epoch, dtype=np.float32),
+        "lr": np.full((rows, 1), lr, dtype=np.float32),
+    }
+
+
+def stream(steps=12, tasks=3, rows=2, per_epoch=3):
+    """Observations of a few epochs."""
+    rng = np.random.default_rng(0)
+    return [observation(rng.uniform(0.1, 3, (rows, tasks)), epoch=step // per_epoch) for step in range(steps)]
+
+
+def play(policy, observations):
+    memory, actions = None, []
+    for obs in observations:
+        action, memory = policy.predict(obs, memory)
+        actions.append(action)
+    return np.stack(actions)
+
+
+def test_every_file_of_a_heuristic_has_a_row():
+    homes = {row.split(":")[0].split(".")[1] for row in BASELINES.values()}
+    for path in Path(baselines.__file__).parent.glob("*.py"):
+        classes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
+        acts = any(isinstance(item, ast.FunctionDef) and item.name in ("act", "slope") for node in classes for item in node.body)
+        if acts and path.stem not in ("base", "learned_scales"):
+            assert path.stem in homes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_actions_are_finite_float32_of_the_shape_of_the_losses(name):
+    actions = play(make_policy(name), stream())
+    assert actions.dtype == np.float32
+    assert actions.shape == (12, 2, 3)
+    assert np.isfinite(actions).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_row_does_not_depend_on_the_rows_beside_it(name):
+    both = play(make_policy(name), stream())
+    alone = play(make_policy(name), [{key: value[:1] for key, value in obs.items()} for obs in stream()])
+    np.testing.assert_array_equal(both[:, :1], alone)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_environment_needs_no_row_axis(name):
+    rows = [{key: value[:1] for key, value in obs.items()} for obs in stream()]
+    single = [{key: value[0] for key, value in obs.items()} for obs in stream()]
+    np.testing.assert_array_equal(play(make_policy(name), rows)[:, 0], play(make_policy(name), single))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_memory_is_not_changed_in_place(name):
+    policy, memory = make_policy(name), None
+    for obs in stream():
+        _, memory = policy.predict(obs, memory)
+        kept = {key: value.copy() for key, value in memory.items()}
+        again = policy.predict(obs, memory)[0]
+        np.testing.assert_array_equal(again, policy.predict(obs, memory)[0])
+        for key, value in kept.items():
+            np.testing.assert_array_equal(value, memory[key])
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "rlw"])
+def test_an_episode_start_forgets(name):
+    policy, memory = make_policy(name), None
+    for obs in stream():
+        _, memory = policy.predict(obs, memory)
+    first = observation(LOSSES)
+    restarted, _ = policy.predict(first, memory, episode_start=np.array([True, False]))
+    fresh, _ = policy.predict(first)
+    np.testing.assert_array_equal(restarted[0], fresh[0])
+
+
+@pytest.mark.parametrize("name", PERMUTABLE)
+def test_weights_follow_a_permutation_of_the_tasks(name):
+    order = [2, 0, 1]
+    permuted = [{key: value[:, order] if key == "log_loss" else value for key, value in obs.items()} for obs in stream()]
+    np.testing.assert_allclose(play(make_policy(name), stream())[..., order], play(make_policy(name), permuted), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["init", "si", "gls", "dwa", "igb"])
+@given(scale=st.floats(1e-2, 1e2))
+@settings(max_examples=10, deadline=None)
+def test_weighted_losses_do_not_depend_on_loss_scales(name, scale):
+    scales = np.array([scale, 1.0, 1.0])
+    scaled = [{**obs, "log_loss": obs["log_loss"] + np.log(scales).astype(np.float32)} for obs in stream()]
+    plain, moved = play(make_policy(name), stream()), play(make_policy(name), scaled)
+    if name == "gls":  # the geometric mean itself is multiplied by the geometric mean of the scales
+        moved = moved / scale ** (1 / 3)
+    expected = plain if name == "dwa" else plain / scales
+    np.testing.assert_allclose(moved, expected, rtol=2e-3)
+
+
+def test_golden_values():
+    obs = [observation(LOSSES)]
+    golden = {"ew": 1.0, "constant:w=1,2,3": [1, 2, 3], "init": 1 / LOSSES, "si": 1 / LOSSES, "uw": 0.5, "imtl-l": 1.0, "dwa": 1.0}
+    golden["gls"] = np.prod(LOSSES, axis=1, keepdims=True) ** (1 / 3) / (3 * LOSSES)
+    golden["igb"] = 1 / LOSSES
+    for name, expected in golden.items():
+        np.testing.assert_allclose(play(make_policy(name), obs)[0], np.broadcast_to(expected, LOSSES.shape), rtol=1e-5)
+
+
+def test_igb_takes_its_base_from_the_second_epoch():
+    observations = stream(steps=12, per_epoch=3)
+    losses = np.exp(np.stack([obs["log_loss"] for obs in observations]).astype(np.float64))
+    actions = play(IGB(), observations)
+    base = losses[3:6].mean(0)
+    np.testing.assert_allclose(actions[:6], 1 / losses[:6], rtol=1e-5)
+    np.testing.assert_allclose(actions[6:], 3 * softmax(losses[6:] / base) / losses[6:], rtol=1e-5)
+
+
+def test_init_keeps_the_first_losses():
+    actions = play(make_policy("init"), stream())
+    np.testing.assert_array_equal(actions, np.broadcast_to(actions[0], actions.shape))
+
+
+def test_rlw_is_seeded_by_the_instance_alone():
+    together, alone = RLW(), RLW()
+    obs = stream()
+    memory, own = together.initial_state(np.array([5, 9]), 3), alone.initial_state(np.array([9]), 3)
+    for step in obs:
+        actions, memory = together.predict(step, memory)
+        action, own = alone.predict({key: value[1:] for key, value in step.items()}, own)
+        np.testing.assert_array_equal(actions[1:], action)
+
+
+def test_rlw_numbers_are_standard_normal():
+    import scipy.stats
+
+    numbers = normals(np.arange(200), np.full(200, 7), 50).ravel()
+    assert scipy.stats.kstest(numbers, "norm").pvalue > 1e-3
+    assert len(np.unique(numbers)) == numbers.size
+
+
+# --- oracles --------------------------------------------------------------------------------------------------------------
+
+
+def oracle_weights(scalarizer, losses):
+    """The derivative of a torchjd scalarization with respect to the losses."""
+    values = torch.tensor(losses, dtype=torch.float64, requires_grad=True)
+    return torch.autograd.grad(scalarizer(values), values)[0].numpy()
+
+
+@pytest.fixture(scope="module")
+def scalarization():
+    return pytest.importorskip("torchjd.scalarization")
+
+
+def test_gls_agrees_with_torchjd(scalarization):
+    ours = GLS().predict(observation(LOSSES))[0]
+    theirs = np.stack([oracle_weights(scalarization.GeometricMean(), row) for row in LOSSES])
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("policy", "oracle"), [(UW, "UW"), (IMTLL, "IMTLL")])
+def test_learned_scales_agree_with_torchjd_and_adam(policy, oracle, scalarization):
+    scalarizer = getattr(scalarization, oracle)(3).double()
+    optimizer = torch.optim.Adam(scalarizer.parameters(), lr=1e-2)
+    rng, memory, ours = np.random.default_rng(1), None, policy()
+    for _ in range(30):
+        losses = rng.uniform(0.1, 5, (1, 3)).astype(np.float32).astype(np.float64)
+        action, memory = ours.predict(observation(losses), memory)
+        values = torch.tensor(losses[0], requires_grad=True)
+        optimizer.zero_grad()
+        scalarizer(values).backward()
+        optimizer.step()
+        np.testing.assert_allclose(action[0], values.grad.numpy(), rtol=1e-5)
+
+
+def test_dwa_agrees_with_torchjd(scalarization):
+    scalarizer, ours, memory = scalarization.DWA(), DWA(), None
+    for step, obs in enumerate(stream(steps=15, rows=1)):
+        if step and step % 3 == 0:
+            scalarizer.step()
+        action, memory = ours.predict(obs, memory)
+        theirs = oracle_weights(scalarizer, np.exp(obs["log_loss"][0].astype(np.float64)))
+        np.testing.assert_allclose(action[0], theirs, rtol=1e-5)
+
+
+def test_rlw_agrees_with_torchjd_given_the_same_normals(scalarization, monkeypatch):
+    numbers = normals(np.array([4]), np.array([0]), 3)[0]
+    monkeypatch.setattr(torch, "randn", lambda *args, **kwargs: torch.tensor(numbers))
+    theirs = oracle_weights(scalarization.Random(), LOSSES[0])
+    policy = RLW()
+    ours = policy.predict(observation(LOSSES[:1]), policy.initial_state(np.array([4]), 3))[0][0]
+    np.testing.assert_allclose(ours, 3 * theirs, rtol=1e-5)  # ours sum to K, theirs to 1
+
+
+def test_si_follows_autograd_on_the_sum_of_logs_step_for_step():
+    envs = gymnasium.make_vec(
+        ENV,
+        num_envs=2,
+        problem="digits",
+        hidden=[16],
+        horizon=20,
+        reward="none",
+        **SI.requires.arguments(),
+        vectorization_mode="vector_entry_point",
+    )
+    observations, _ = envs.reset(seed=0)
+    learner = envs.unwrapped.learner
+    twin = gymnasium.make_vec(
+        ENV, num_envs=2, problem="digits", hidden=[16], horizon=20, reward="none", vectorization_mode="vector_entry_point"
+    )
+    twin.reset(seed=0)
+    oracle = twin.unwrapped.learner
+    policy, memory, active = SI(), None, torch.ones(2, dtype=torch.bool)
+    for _ in range(19):
+        actions, memory = policy.predict(observations, memory)
+        observations, *_ = envs.step(actions)
+        losses = oracle.forward().requires_grad_()
+        slopes = torch.autograd.grad(losses.log().sum(), losses)[0]
+        oracle.update(slopes, active)
+        torch.testing.assert_close(learner.replicas.parameters, oracle.replicas.parameters, rtol=1e-4, atol=1e-5)
+
+
+# --- the interface does not decide who wins -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("name", [name for name in BASELINES if name != "constant"])
+def test_no_baseline_is_clipped_on_a_varied_problem(name, problem):
+    policy = make_policy(name)
+    short = {"horizon": SMALL_STEPS[problem]} if problem in SMALL_STEPS else {}
+    envs = gymnasium.make_vec(
+        ENV,
+        num_envs=4,
+        problem=problem,
+        distribution="varied",
+        reward="none",
+        autoreset_mode="Disabled",
+        vectorization_mode="vector_entry_point",
+        **short,
+        **policy.requires.arguments(),
+    )
+    observations, _ = envs.reset(options={"instance": np.arange(4)})
+    memory, clipped, entries = None, 0, 0
+    while not envs.unwrapped.finished.all():
+        actions, memory = policy.predict(observations, memory)
+        observations, _, _, _, infos = envs.step(actions)
+        clipped, entries = clipped + int(infos["clipped"].sum()), entries + actions.size
+    assert clipped <= 1e-3 * entries
+
+
+# --- bad input ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("constant:w=1,nan", "w"),
+        ("constant:w=a", "w"),
+        ("dwa:temperature=0", "temperature"),
+        ("uw:lr=-1", "lr"),
+        ("igb:temperature=2", "igb"),
+        ("constant", "w"),
+        ("ew:3", "name:option=value"),
+    ],
+)
+def test_wrong_options_are_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        make_policy(text)
+
+
+def test_a_missing_observation_is_named():
+    with pytest.raises(ValueError, match="epoch"):
+        IGB().predict({"log_loss": np.zeros((1, 3), dtype=np.float32)})
+
+
+def test_constant_needs_one_weight_for_each_task():
+    with pytest.raises(ValueError, match="3 tasks"):
+        make_policy("constant:w=1,2").predict(observation(LOSSES))
+
+
+def test_extreme_losses_give_finite_weights_without_warnings():
+    for name in NAMES:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            actions = play(make_policy(name), [observation(np.exp([[-30.0, 30.0, 0.0]]), epoch=epoch) for epoch in (0, 1, 2, 3)])
+        assert np.isfinite(actions).all()
