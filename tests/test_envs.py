@@ -79,7 +79,7 @@ def test_the_checkers_warn_at_most_of_the_box_of_weights(action, checker):
         warnings.simplefilter("always")
         checker(make("quadratic", action=action).unwrapped, skip_render_check=True)
     messages = [str(warning.message) for warning in caught]
-    assert all("symmetric and normalized Box action space" in message for message in messages)
+    assert all("For Box action spaces, we recommend" in message for message in messages)
     assert action == "weights" or not messages
 
 
@@ -310,8 +310,7 @@ def test_statistics_of_whole_episodes_are_recorded():
     env = RecordEpisodeStatistics(make_vec())
     answers = play(env, random_actions(env.action_space, 4))
     for end in (2, 4):
-        episode = answers[end][-1]["final_info"]["episode"] if "final_info" in answers[end][-1] else {}
-        episode = answers[end][-1].get("episode", episode)
+        episode = answers[end][-1]["episode"]
         np.testing.assert_allclose(episode["r"], answers[end - 1][1] + answers[end][1], rtol=1e-6)
         assert episode["l"].tolist() == [2] * 3
 
@@ -566,11 +565,11 @@ def test_a_diverged_row_starts_anew(mode):
     assert torch.isfinite(env.learner.replicas.parameters).all()
 
 
-@pytest.mark.parametrize("lr", [1e2, 1e4, 1e6, 1e8, 1e10, 1e15, 1e25, 1e35])
+@pytest.mark.parametrize("lr", [1e2, 1e4, 1e6, 1e10, 1e20, 1e35])
 @pytest.mark.parametrize("reward", REWARDS)
 @pytest.mark.parametrize("observe", [["progress"], list(OBSERVATIONS)], ids=["blind", "all"])
 def test_a_huge_learning_rate_keeps_answers_finite(observe, reward, lr):
-    settings = {"lr": lr, "optimizer": "sgd", "reward": reward, "horizon": 4, "steps_per_action": 1, "num_envs": 2}
+    settings = {"lr": lr, "optimizer": "sgd", "reward": reward, "horizon": 2, "steps_per_action": 1, "num_envs": 2}
     env = make_vec(observe=observe, **settings)
     for answer in play(env, random_actions(env.action_space, 5)):
         conforms(env, answer)
