@@ -16,8 +16,8 @@ HIDDEN = {"mlp": [8], "conv": [2, 8], "dense": [2, 2], "point": []}
 
 def small(problem="digits", **others):
     """Arguments under which an episode of any problem takes a fraction of a second."""
-    network = PROBLEMS[problem].network if isinstance(problem, str) else problem.network
-    settings = {"problem": problem, "hidden": HIDDEN.get(network, [8]), "horizon": 8, "steps_per_action": 4}
+    row = problem if isinstance(problem, Problem) else PROBLEMS.get(str(problem))
+    settings = {"problem": problem, "hidden": HIDDEN.get(getattr(row, "network", "mlp"), [8]), "horizon": 8, "steps_per_action": 4}
     return settings | {"batch_size": 16, "holdout_size": 16} | others
 
 

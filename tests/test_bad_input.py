@@ -28,7 +28,7 @@ NAMES = {
 def test_an_unknown_name_lists_the_known_ones_and_the_nearest(name, maker):
     wrong, nearest, table = NAMES[name]
     with pytest.raises(REFUSED) as caught:
-        make_vec(**{name: wrong})
+        maker(**{name: wrong})
     message = str(caught.value)
     assert f"`{name}`" in message
     assert f"{name}={wrong!r}" in message
