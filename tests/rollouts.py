@@ -96,9 +96,7 @@ def differing(first, second):
     """The paths at which two nested containers differ."""
     first, second = flat(first), flat(second)
     return [
-        name
-        for name in {**first, **second}
-        if name not in first or name not in second or _bits(first[name]) != _bits(second[name])
+        name for name in {**first, **second} if name not in first or name not in second or _bits(first[name]) != _bits(second[name])
     ]
 
 

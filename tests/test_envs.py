@@ -25,6 +25,7 @@ from rollouts import (
     same,
     small,
 )
+from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
 from mtl_gym.envs.arguments import check_arguments
@@ -32,7 +33,7 @@ from mtl_gym.envs.loss_weighting import LossWeightingVectorEnv
 from mtl_gym.envs.observations import OBSERVATIONS
 from mtl_gym.envs.rewards import REWARDS
 from mtl_gym.envs.weights import ACTIONS, RULES
-from mtl_gym.problems import PROBLEMS
+from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.instances import EVALUATION_IDS, TRAINING_IDS
 
 PAIRS = [(env_id, name) for name, row in PROBLEMS.items() for env_id in row.environments]
@@ -411,6 +412,22 @@ def test_the_specification_is_written_as_json():
     assert same(play(env, actions), play(gymnasium.make(spec, disable_env_checker=True), actions))
 
 
+def test_a_problem_of_ones_own_plays_as_its_name_does():
+    envs = make_vec("digits"), make_vec(load_problem("digits"))
+    actions = random_actions(envs[0].action_space, 3)
+    assert same(*(play(env, actions) for env in envs))
+
+
+def test_a_problem_of_ones_own_is_not_written_as_json():
+    with pytest.raises((TypeError, ValueError)):
+        make(load_problem("digits")).spec.to_json()
+
+
+def test_ppo_trains_on_the_scalar_form_without_a_wrapper():
+    agent = PPO("MultiInputPolicy", make("quadratic").unwrapped, n_steps=8, batch_size=8, n_epochs=1, device="cpu", seed=0)
+    assert agent.learn(16).num_timesteps == 16
+
+
 # --- honesty ----------------------------------------------------------------------------------------------------------
 
 
@@ -445,31 +462,22 @@ def test_rewarding_does_not_change_the_training(reward):
     assert same(first[-1][-1]["final_info"]["test"], second[-1][-1]["final_info"]["test"])
 
 
-def test_the_default_observations_do_not_reveal_planted_scales():
-    clean = make_vec(distribution={"scale": (1.0, 1.0)}, action="residual", rule="si")
-    scaled = make_vec(distribution={"scale": (8.0, 8.0)}, action="residual", rule="si")
-    actions = random_actions(clean.action_space, 1)
-    for env in (clean, scaled):
-        env.reset(options={"instance": [1, 2, 3]})
-    scaled.learner.replicas.parameters.copy_(clean.learner.replicas.parameters)
-    scaled.learner.replicas.order.copy_(clean.learner.replicas.order)
-    scaled._begin = None
-    state = scaled.state()
-    for name in ("initial", "mean", "previous_mean", "first", "last", "base"):
-        setattr(state["_signals"], name, getattr(clean.signals, name) * 8)
-    for name in ("previous_holdout", "initial_holdout", "holdout"):
-        setattr(state["_signals"], name, {split: value * 8 for split, value in getattr(clean.signals, name).items()})
-    scaled.restore(state)
-    for (name, own), others in zip(clean.step(actions[0])[0].items(), scaled.step(actions[0])[0].values(), strict=True):
-        np.testing.assert_allclose(own, others, rtol=1e-3, atol=1e-3, err_msg=name)
+@pytest.mark.parametrize("rule", RULES)
+def test_the_default_observations_do_not_reveal_planted_scales(rule):
+    envs = [make_vec(distribution={"scale": (scale, scale)}, action="residual", rule=rule) for scale in (1.0, 8.0)]
+    actions = random_actions(envs[0].action_space, 1)
+    plain, scaled = (play(env, actions, options={"instance": 5}) for env in envs)
+    for own, others in zip(plain, scaled, strict=True):
+        for name in own[0]:
+            np.testing.assert_allclose(own[0][name], others[0][name], rtol=1e-3, atol=1e-3, err_msg=name)
 
 
 def test_global_generators_are_neither_read_nor_written():
-    before = torch.get_rng_state().clone(), np.random.get_state()[1].copy()
+    before = torch.get_rng_state().clone(), np.random.get_state()[1].copy()  # noqa: NPY002
     env = make_vec(distribution="varied", observe=list(OBSERVATIONS))
     play(env, random_actions(env.action_space, 3))
     assert torch.equal(before[0], torch.get_rng_state())
-    assert np.array_equal(before[1], np.random.get_state()[1])
+    assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
 
 
 def test_the_number_of_threads_is_left_alone():
@@ -552,16 +560,16 @@ def test_a_diverging_training_ends_its_own_episode_with_the_penalty(reward):
     assert all(same(answer[0][name][[0, 2]], expected[2][0][name][[0, 2]]) for name in answer[0])
 
 
-@pytest.mark.parametrize("mode", [SAME_STEP, NEXT_STEP])
-def test_a_diverged_row_starts_anew(mode):
-    env = make_vec(autoreset_mode=mode)
-    actions = random_actions(env.action_space, 3)
+@pytest.mark.parametrize(("mode", "problem"), [(NEXT_STEP, "digits"), *((SAME_STEP, name) for name in PROBLEMS)])
+def test_a_diverged_row_starts_anew(mode, problem):
+    env = make_vec(problem, num_envs=2, autoreset_mode=mode, horizon=4, steps_per_action=2)
+    actions = random_actions(env.action_space, 2)
     env.reset(seed=3)
     env.learner.replicas.parameters[1] = torch.nan
     env.learner._pending = None
     answers = [conforms(env, env.step(action)) for action in actions]
-    assert answers[0][2].tolist() == [False, True, False]
-    assert not answers[-1][-1]["diverged"].any()
+    assert answers[0][2].tolist() == [False, True]
+    assert not answers[-1][-1]["diverged"][answers[-1][-1]["_diverged"]].any()
     assert torch.isfinite(env.learner.replicas.parameters).all()
 
 

@@ -10,7 +10,19 @@ import pytest
 import mtl_gym
 
 ROOT = Path(mtl_gym.__file__).parents[1]
-HEAVY = ("torch", "stable_baselines3", "sb3_contrib", "matplotlib", "sklearn", "pandas", "scipy", "rich", "mlxtend", "skimage", "river")
+HEAVY = (
+    "torch",
+    "stable_baselines3",
+    "sb3_contrib",
+    "matplotlib",
+    "sklearn",
+    "pandas",
+    "scipy",
+    "rich",
+    "mlxtend",
+    "skimage",
+    "river",
+)
 LAYERS = ("policies", "problems", "training", "envs", "evaluation", "balancer", "cli")
 EVERYWHERE = ("arguments", "cache")
 

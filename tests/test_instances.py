@@ -201,9 +201,9 @@ def test_varied_instances_of_every_problem_can_fill_a_batch(name):
 
 
 def test_drawing_leaves_the_global_generator_alone():
-    before = np.random.get_state()[1].copy()
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
     instance(3, "varied").order(16, 10)
-    assert np.array_equal(before, np.random.get_state()[1])
+    assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
 
 
 # --- resolve ----------------------------------------------------------------------------------------------------------

@@ -296,7 +296,7 @@ def test_a_poisoned_replica_leaves_the_others_bitwise(optimizer, poison):
     assert same(rows_of(healthy.state(), [0, 2]), rows_of(poisoned.state(), [0, 2]))
 
 
-@pytest.mark.parametrize("name", sorted(CONVOLUTIONAL) + ["quadratic"])
+@pytest.mark.parametrize("name", [*sorted(CONVOLUTIONAL), "quadratic"])
 def test_a_poisoned_replica_leaves_the_others_bitwise_in_every_network(name):
     healthy = train(make_learner(name, ids=[0, 1]), 2)
     poisoned = make_learner(name, ids=[0, 1])
@@ -455,10 +455,7 @@ def test_losses_and_weights_of_every_step_are_kept():
 
 def test_epochs_count_whole_passes_over_the_own_training_set():
     learner = make_learner(ids=[1], batch_size=400, horizon=6)
-    seen = [learner.epoch().item()]
-    for _ in range(4):
-        seen.append(train(learner, 1).epoch().item())
-    assert seen == [0, 0, 1, 1, 2]
+    assert [train(learner, steps).epoch().item() for steps in (0, 1, 1, 1, 1)] == [0, 0, 1, 1, 2]
 
 
 def test_finite_names_the_rows_that_are():
@@ -468,12 +465,12 @@ def test_finite_names_the_rows_that_are():
 
 
 def test_global_generators_are_neither_read_nor_written():
-    states = torch.get_rng_state().clone(), np.random.get_state()[1].copy()
+    states = torch.get_rng_state().clone(), np.random.get_state()[1].copy()  # noqa: NPY002
     first = train(make_learner(distribution="varied"), 2).state()
     assert torch.equal(states[0], torch.get_rng_state())
-    assert np.array_equal(states[1], np.random.get_state()[1])
+    assert np.array_equal(states[1], np.random.get_state()[1])  # noqa: NPY002
     torch.manual_seed(1)
-    np.random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
     assert same(first, train(make_learner(distribution="varied"), 2).state())
 
 
