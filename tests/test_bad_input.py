@@ -51,7 +51,7 @@ def test_an_unknown_axis_lists_the_known_ones_and_the_nearest():
 
 @pytest.mark.parametrize("mode", ["samestep", "Never", 3, None])
 def test_an_unknown_autoreset_mode_lists_the_known_ones(mode):
-    with pytest.raises(REFUSED, match="`autoreset_mode`.*NextStep.*SameStep.*Disabled"):
+    with pytest.raises(REFUSED, match=r"`autoreset_mode`.*NextStep.*SameStep.*Disabled"):
         make_vec(autoreset_mode=mode)
 
 
@@ -167,7 +167,7 @@ def test_a_wrong_argument_of_the_vector_form_is_named_with_its_value(name, value
     [("multimnist", [8]), ("multimnist", []), ("multimnist", [2] * 6), ("stereo", [8]), ("stereo", []), ("quadratic", [8])],
 )
 def test_widths_that_the_network_cannot_have_are_refused(problem, hidden):
-    with pytest.raises(ValueError, match="`hidden` should.*Received hidden="):
+    with pytest.raises(ValueError, match=r"`hidden` should.*Received hidden="):
         make(problem, hidden=hidden)
 
 

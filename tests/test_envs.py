@@ -80,7 +80,7 @@ def test_the_checkers_warn_at_most_of_the_box_of_weights(action, checker):
         warnings.simplefilter("always")
         checker(make("quadratic", action=action).unwrapped, skip_render_check=True)
     messages = [str(warning.message) for warning in caught]
-    assert all("For Box action spaces, we recommend" in message for message in messages)
+    assert all("symmetric and normalized" in message for message in messages)
     assert action == "weights" or not messages
 
 
@@ -224,7 +224,7 @@ def test_disabled_rows_ignore_actions_until_they_are_reset():
     actions = random_actions(env.action_space, 4)
     play(env, actions[:2])
     before = env.learner.state()
-    observations, rewards, terminated, truncated, infos = env.step(actions[2])
+    _, rewards, terminated, truncated, infos = env.step(actions[2])
     assert same(before, env.learner.state())
     assert rewards.tolist() == [0.0] * 3
     assert not terminated.any()
@@ -295,7 +295,7 @@ def test_a_reset_without_a_seed_goes_on_in_the_stream():
 
 def test_time_limit_truncates():
     env = TimeLimit(make(), max_episode_steps=1)
-    observation, reward, terminated, truncated, info = play(env, random_actions(env.action_space, 1))[-1]
+    _, _, terminated, truncated, _ = play(env, random_actions(env.action_space, 1))[-1]
     assert (terminated, truncated) == (False, True)
 
 

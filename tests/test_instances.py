@@ -221,7 +221,7 @@ def test_lists_resolve_as_pairs_do():
 
 @pytest.mark.parametrize("distribution", [3, None, ["clean"], {"noise": 0.1}, {"noise": (0.1,)}, {"noise": ("a", 0.2)}])
 def test_what_is_no_distribution_is_a_type_error(distribution):
-    with pytest.raises(TypeError, match="`distribution.*Received"):
+    with pytest.raises(TypeError, match=r"`distribution.*Received"):
         resolve(distribution)
 
 
@@ -243,5 +243,5 @@ def test_what_is_no_distribution_is_a_type_error(distribution):
     ],
 )
 def test_an_impossible_distribution_is_a_value_error(distribution):
-    with pytest.raises(ValueError, match="`distribution.*Received distribution"):
+    with pytest.raises(ValueError, match=r"`distribution.*Received distribution"):
         resolve(distribution)
