@@ -47,6 +47,13 @@ def train(learner, steps, weights=None, active=None):
     return learner
 
 
+def poison(learner, row, value, entry=slice(None)):
+    """Puts a value in place of a row's parameters (or of some of them)."""
+    state = learner.state()
+    state["parameters"][row, entry] = value
+    learner.restore(state)
+
+
 def random_actions(space, decisions, seed=0):
     """``decisions`` actions; those of the large Box of weights stay small, so that trainings live."""
     rng = np.random.default_rng(seed)

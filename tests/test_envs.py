@@ -20,6 +20,7 @@ from rollouts import (
     make,
     make_vec,
     play,
+    poison,
     random_actions,
     rows_of,
     same,
@@ -546,8 +547,7 @@ def test_a_diverging_training_ends_its_own_episode_with_the_penalty(reward):
     env, healthy = make_vec(**settings), make_vec(**settings)
     actions = random_actions(env.action_space, 2)
     play(env, [], seed=3)
-    env.learner.replicas.parameters[1] = 1e30
-    env.learner._pending = None
+    poison(env.learner, 1, 1e30)
     expected = play(healthy, actions, seed=3)
     answer = conforms(env, env.step(actions[0]))
     assert answer[2].tolist() == [False, True, False]
@@ -565,8 +565,7 @@ def test_a_diverged_row_starts_anew(mode, problem):
     env = make_vec(problem, num_envs=2, autoreset_mode=mode, horizon=4, steps_per_action=2)
     actions = random_actions(env.action_space, 2)
     env.reset(seed=3)
-    env.learner.replicas.parameters[1] = torch.nan
-    env.learner._pending = None
+    poison(env.learner, 1, torch.nan)
     answers = [conforms(env, env.step(action)) for action in actions]
     assert answers[0][2].tolist() == [False, True]
     assert not answers[-1][-1]["diverged"][answers[-1][-1]["_diverged"]].any()

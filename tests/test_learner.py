@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from rollouts import make_learner, rows_of, same, small, train
+from rollouts import make_learner, poison, rows_of, same, small, train
 from torch.nn import functional
 
 from mtl_gym.envs.arguments import check_arguments
@@ -285,12 +285,12 @@ def test_replicas_equal_being_trained_alone(name):
     torch.testing.assert_close(together.replicas.parameters[1], single.replicas.parameters[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("poison", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_poisoned_replica_leaves_the_others_bitwise(optimizer, poison):
+def test_a_poisoned_replica_leaves_the_others_bitwise(optimizer, value):
     healthy = train(make_learner(optimizer=optimizer), 5)
     poisoned = make_learner(optimizer=optimizer)
-    poisoned.replicas.parameters[1, 3] = poison
+    poison(poisoned, 1, value, entry=3)
     train(poisoned, 5)
     assert not torch.isfinite(poisoned.replicas.parameters[1]).all()
     assert same(rows_of(healthy.state(), [0, 2]), rows_of(poisoned.state(), [0, 2]))
@@ -300,7 +300,7 @@ def test_a_poisoned_replica_leaves_the_others_bitwise(optimizer, poison):
 def test_a_poisoned_replica_leaves_the_others_bitwise_in_every_network(name):
     healthy = train(make_learner(name, ids=[0, 1]), 2)
     poisoned = make_learner(name, ids=[0, 1])
-    poisoned.replicas.parameters[1] = torch.nan
+    poison(poisoned, 1, torch.nan)
     train(poisoned, 2)
     assert same(rows_of(healthy.state(), [0]), rows_of(poisoned.state(), [0]))
 
@@ -460,7 +460,7 @@ def test_epochs_count_whole_passes_over_the_own_training_set():
 
 def test_finite_names_the_rows_that_are():
     learner = make_learner()
-    learner.replicas.parameters[1, 0] = torch.nan
+    poison(learner, 1, torch.nan, entry=0)
     assert learner.finite().tolist() == [True, False, True]
 
 
