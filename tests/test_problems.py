@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rollouts import make
 
 import mtl_gym.problems
 from mtl_gym.problems import PROBLEMS, load_problem
@@ -223,8 +224,8 @@ def test_splits_of_different_input_shapes_are_refused():
 
 
 def test_an_unknown_network_is_refused():
-    with pytest.raises(ValueError, match=r"`network`.*Did you mean 'mlp'"):
-        Problem("own", TASKS, {name: split() for name in SPLITS}, network="mpl")
+    with pytest.raises(ValueError, match=r"`network` should be one of.*Did you mean 'mlp'"):
+        make(Problem("own", TASKS, {name: split(32) for name in SPLITS}, network="mpl"))
 
 
 @pytest.mark.parametrize(
