@@ -1,0 +1,131 @@
+"""Small settings, rollouts and comparisons that the tests share."""
+
+import gymnasium
+import numpy as np
+import torch
+
+import mtl_gym  # noqa: F401  (registers the environments)
+from mtl_gym.envs.arguments import check_arguments
+from mtl_gym.problems import PROBLEMS, load_problem
+from mtl_gym.problems.base import Problem, Split
+from mtl_gym.training.learner import Learner
+
+LOSS_WEIGHTING = "mtl_gym/LossWeighting-v0"
+HIDDEN = {"mlp": [8], "conv": [2, 8], "dense": [2, 2], "point": []}
+
+
+def small(problem="digits", **others):
+    """Arguments under which an episode of any problem takes a fraction of a second."""
+    row = problem if isinstance(problem, Problem) else PROBLEMS.get(str(problem))
+    settings = {"problem": problem, "hidden": HIDDEN.get(getattr(row, "network", "mlp"), [8]), "horizon": 8, "steps_per_action": 4}
+    return settings | {"batch_size": 16, "holdout_size": 16} | others
+
+
+def make(problem="digits", env_id=LOSS_WEIGHTING, **others):
+    return gymnasium.make(env_id, disable_env_checker=True, **small(problem, **others))
+
+
+def make_vec(problem="digits", num_envs=3, env_id=LOSS_WEIGHTING, **others):
+    return gymnasium.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **small(problem, **others))
+
+
+def make_learner(problem="digits", ids=(0, 1, 2), **others):
+    """A learner whose rows have begun the instances ``ids``."""
+    arguments = check_arguments(LOSS_WEIGHTING, **small(problem, **{"steps_per_action": 1} | others))
+    learner = Learner(arguments.problem, arguments.recipe, len(ids))
+    learner.begin(range(len(ids)), ids)
+    return learner
+
+
+def train(learner, steps, weights=None, active=None):
+    """Trains with weights (N, K) (ones) in the active rows (all)."""
+    count = learner.num_replicas
+    weights = torch.ones(count, learner.recipe.num_tasks) if weights is None else torch.as_tensor(weights, dtype=torch.float32)
+    active = torch.ones(count, dtype=torch.bool) if active is None else torch.tensor(active)
+    for _ in range(steps):
+        learner.update(weights.expand(count, -1), active)
+    return learner
+
+
+def poison(learner, row, value, entry=slice(None)):
+    """Puts a value in place of a row's parameters (or of some of them)."""
+    state = learner.state()
+    state["parameters"][row, entry] = value
+    learner.restore(state)
+
+
+def random_actions(space, decisions, seed=0):
+    """``decisions`` actions; those of the large Box of weights stay small, so that trainings live."""
+    rng = np.random.default_rng(seed)
+    high = np.minimum(space.high, 3)
+    return [rng.uniform(np.maximum(space.low, -high / 10), high).astype(np.float32) for _ in range(decisions)]
+
+
+def extreme_actions(space, decisions, seed=0):
+    """Actions whose every entry lies on a bound."""
+    rng = np.random.default_rng(seed)
+    return [np.where(rng.random(space.shape) < 0.5, space.low, space.high).astype(np.float32) for _ in range(decisions)]
+
+
+def play(env, actions, seed=0, options=None):
+    """All that an environment returns: the reset's answer and one tuple for each action."""
+    return [env.reset(seed=seed, options=options), *[env.step(action) for action in actions]]
+
+
+def flat(value, path=""):
+    """Every leaf of nested containers by its path, as an array."""
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        value = list(value)
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, (list, tuple)):
+        items = enumerate(value)
+    elif hasattr(value, "__dataclass_fields__"):
+        items = vars(value).items()
+    elif isinstance(value, np.random.Generator):
+        return {path: np.asarray(repr(value.bit_generator.state))}
+    else:
+        return {path: value.detach().numpy().copy() if isinstance(value, torch.Tensor) else np.asarray(value)}
+    return {name: leaf for key, part in items for name, leaf in flat(part, f"{path}/{key}").items()}
+
+
+def _bits(leaf):
+    return leaf.dtype, leaf.shape, leaf.tolist() if leaf.dtype == object else leaf.tobytes()
+
+
+def same(first, second):
+    """Whether two nested containers hold the same, bit for bit."""
+    first, second = flat(first), flat(second)
+    return first.keys() == second.keys() and all(_bits(first[name]) == _bits(second[name]) for name in first)
+
+
+def differing(first, second):
+    """The paths at which two nested containers differ."""
+    first, second = flat(first), flat(second)
+    return [
+        name for name in {**first, **second} if name not in first or name not in second or _bits(first[name]) != _bits(second[name])
+    ]
+
+
+def rows_of(state, rows):
+    """Those rows of every tensor of a learner's state."""
+    return {name: value[list(rows)] for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def with_splits(problem, **splits):
+    """A problem like that one, with other splits."""
+    problem = load_problem(problem)
+    return Problem(
+        problem.name,
+        problem.tasks,
+        {**problem.splits, **splits},
+        network=problem.network,
+        defaults=problem.defaults,
+        version=problem.version,
+    )
+
+
+def blind(problem):
+    """The problem with NaN in place of every number of its test split."""
+    test = load_problem(problem).splits["test"]
+    return with_splits(problem, test=Split(torch.full_like(test.inputs, torch.nan), torch.full_like(test.targets, torch.nan)))

@@ -1,0 +1,318 @@
+import gymnasium
+import numpy as np
+import pytest
+from rollouts import differing, make, make_vec, random_actions
+
+from mtl_gym.envs.observations import OBSERVATIONS
+from mtl_gym.envs.rewards import REWARDS
+from mtl_gym.envs.weights import ACTIONS, RULES
+from mtl_gym.problems import PROBLEMS
+from mtl_gym.problems.instances import AXES, DISTRIBUTIONS
+from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
+
+REFUSED = (ValueError, TypeError, gymnasium.error.Error)
+
+NAMES = {
+    "problem": ("digit", "digits", PROBLEMS),
+    "distribution": ("cleen", "clean", DISTRIBUTIONS),
+    "reward": ("val_men", "val_mean", REWARDS),
+    "action": ("softmx", "softmax", ACTIONS),
+    "rule": ("inet", "init", RULES),
+    "optimizer": ("adm", "adam", OPTIMIZERS),
+    "lr_schedule": ("cosin", "cosine", LR_SCHEDULES),
+}
+
+
+@pytest.mark.parametrize("maker", [make, make_vec])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unknown_name_lists_the_known_ones_and_the_nearest(name, maker):
+    wrong, nearest, table = NAMES[name]
+    with pytest.raises(REFUSED) as caught:
+        maker(**{name: wrong})
+    message = str(caught.value)
+    assert f"`{name}`" in message
+    assert f"{name}={wrong!r}" in message
+    assert f"Did you mean {nearest!r}?" in message
+    assert all(known in message for known in table)
+
+
+@pytest.mark.parametrize("maker", [make, make_vec])
+def test_an_unknown_observation_lists_the_known_ones_and_the_nearest(maker):
+    with pytest.raises(REFUSED, match=r"`observe`.*Received observe='gapp'.*Did you mean 'gap'") as caught:
+        maker(observe=["gapp"])
+    assert all(known in str(caught.value) for known in OBSERVATIONS)
+
+
+def test_an_unknown_axis_lists_the_known_ones_and_the_nearest():
+    with pytest.raises(REFUSED, match=r"Did you mean 'noise'\?") as caught:
+        make(distribution={"nose": (0.0, 0.1)})
+    assert all(axis in str(caught.value) for axis in AXES)
+
+
+@pytest.mark.parametrize("mode", ["samestep", "Never", 3, None])
+def test_an_unknown_autoreset_mode_lists_the_known_ones(mode):
+    with pytest.raises(REFUSED, match=r"`autoreset_mode`.*NextStep.*SameStep.*Disabled"):
+        make_vec(autoreset_mode=mode)
+
+
+def test_an_unknown_argument_is_refused():
+    with pytest.raises(TypeError, match="lerning_rate"):
+        make_vec(lerning_rate=0.1)
+
+
+ARGUMENTS = [
+    ("problem", 3),
+    ("problem", None),
+    ("problem", ["digits"]),
+    ("distribution", 3),
+    ("distribution", {"noise": (-0.1, 0.1)}),
+    ("distribution", {"noise": (0.0, 1.1)}),
+    ("distribution", {"noise": (0.3, 0.1)}),
+    ("distribution", {"noise": 0.3}),
+    ("distribution", {"noise": (0.1, float("nan"))}),
+    ("distribution", {"scale": (0.0, 1.0)}),
+    ("distribution", {"scale": (1.0, float("inf"))}),
+    ("distribution", {"size": (0.0, 1.0)}),
+    ("distribution", {"size": (0.5, 1.5)}),
+    ("distribution", {"size": ("a", "b")}),
+    ("num_tasks", 0),
+    ("num_tasks", -1),
+    ("num_tasks", 7),
+    ("num_tasks", 1.5),
+    ("num_tasks", True),
+    ("num_tasks", "2"),
+    ("observe", []),
+    ("observe", "gap"),
+    ("observe", ["gap", "gap"]),
+    ("observe", [3]),
+    ("reward", None),
+    ("reward", ["val_mean"]),
+    ("steps_per_action", 0),
+    ("steps_per_action", -4),
+    ("steps_per_action", 2.5),
+    ("steps_per_action", 3),
+    ("horizon", 0),
+    ("horizon", 9),
+    ("horizon", 4),
+    ("horizon", 8.0),
+    ("optimizer", None),
+    ("lr", 0),
+    ("lr", -0.1),
+    ("lr", float("nan")),
+    ("lr", float("inf")),
+    ("lr", "fast"),
+    ("lr", "0.1"),
+    ("lr_schedule", 1),
+    ("momentum", -0.1),
+    ("momentum", 1.0),
+    ("momentum", 1.1),
+    ("momentum", float("nan")),
+    ("weight_decay", -0.1),
+    ("weight_decay", float("nan")),
+    ("weight_decay", [0.1]),
+    ("batch_size", 0),
+    ("batch_size", 801),
+    ("batch_size", 16.0),
+    ("hidden", 8),
+    ("hidden", "8"),
+    ("hidden", [0]),
+    ("hidden", [-8]),
+    ("hidden", [8.5]),
+    ("holdout_size", 0),
+    ("holdout_size", -1),
+    ("device", "gpu"),
+    ("device", "cuda:99"),
+    ("device", 3.5),
+    ("action", None),
+    ("rule", 1),
+    ("weight_range", 1.0),
+    ("weight_range", 0.1),
+    ("weight_range", float("inf")),
+    ("weight_range", float("nan")),
+]
+
+
+@pytest.mark.parametrize("maker", [make, make_vec])
+@pytest.mark.parametrize(("name", "value"), ARGUMENTS, ids=[f"{name}={value}" for name, value in ARGUMENTS])
+def test_a_wrong_argument_is_named_with_its_value(name, value, maker):
+    with pytest.raises((ValueError, TypeError)) as caught:
+        maker(**{name: value})
+    message = str(caught.value)
+    named = ("steps_per_action", "horizon") if name in ("steps_per_action", "horizon") else (name,)
+    assert any(f"`{one}" in message for one in named)
+    assert "Received" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_envs", 0),
+        ("num_envs", -1),
+        ("num_envs", 2.5),
+        ("max_episode_steps", 0),
+        ("max_episode_steps", -1),
+        ("max_episode_steps", 1.5),
+        ("render_mode", "human"),
+    ],
+)
+def test_a_wrong_argument_of_the_vector_form_is_named_with_its_value(name, value):
+    from mtl_gym.envs.loss_weighting import LossWeightingVectorEnv
+
+    with pytest.raises((ValueError, TypeError), match=f"`{name}` should.*Received"):
+        LossWeightingVectorEnv(**{"num_envs": 2, "problem": "quadratic", name: value})
+
+
+@pytest.mark.parametrize(
+    ("problem", "hidden"),
+    [("multimnist", [8]), ("multimnist", []), ("multimnist", [2] * 6), ("stereo", [8]), ("stereo", []), ("quadratic", [8])],
+)
+def test_widths_that_the_network_cannot_have_are_refused(problem, hidden):
+    with pytest.raises(ValueError, match=r"`hidden` should.*Received hidden="):
+        make(problem, hidden=hidden)
+
+
+def test_a_batch_larger_than_the_smallest_training_set_is_refused():
+    with pytest.raises(ValueError, match="`batch_size` should be at most 80"):
+        make(distribution={"size": (0.1, 1.0)}, batch_size=100)
+
+
+# --- actions ----------------------------------------------------------------------------------------------------------
+
+ACTION = np.zeros(6)
+
+
+def wrong(entry):
+    action = ACTION.copy()
+    action[2] = entry
+    return action
+
+
+WRONG_ACTIONS = {
+    "too short": ACTION[:5],
+    "too long": np.zeros(7),
+    "one number": 0.0,
+    "two dimensions": np.zeros((2, 6)),
+    "NaN": wrong(np.nan),
+    "inf": wrong(np.inf),
+    "-inf": wrong(-np.inf),
+    "above": wrong(1.1),
+    "below": wrong(-1.1),
+    "far above": wrong(1e300),
+    "None": None,
+    "text": "abc",
+    "ragged": [[0.0], [0.0, 0.0]],
+}
+
+
+@pytest.mark.parametrize("name", WRONG_ACTIONS)
+def test_a_wrong_action_is_refused_and_changes_nothing(name):
+    env = make()
+    action = random_actions(env.action_space, 1)[0]
+    env.reset(seed=1)
+    env.step(action)
+    before = env.unwrapped.state()
+    with pytest.raises(REFUSED, match="`action"):
+        env.unwrapped.step(WRONG_ACTIONS[name])
+    assert not differing(before, env.unwrapped.state())
+
+
+@pytest.mark.parametrize("name", WRONG_ACTIONS)
+def test_wrong_actions_are_refused_and_change_nothing(name):
+    env = make_vec()
+    env.reset(seed=1)
+    before = env.state()
+    with pytest.raises(REFUSED, match="`actions`"):
+        env.step(WRONG_ACTIONS[name])
+    with pytest.raises(REFUSED, match="`actions`"):
+        env.step([ACTION, WRONG_ACTIONS[name], ACTION])
+    assert not differing(before, env.state())
+
+
+def test_the_row_of_a_wrong_action_is_named():
+    env = make_vec()
+    env.reset(seed=1)
+    with pytest.raises(ValueError, match=r"Received actions=\[.*1\.5.*\]\. See row 1"):
+        env.step([ACTION, wrong(1.5), ACTION])
+
+
+@pytest.mark.parametrize("mode", ["SameStep", "NextStep", "Disabled"])
+def test_step_before_reset_is_refused(mode):
+    env = make_vec(autoreset_mode=mode)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(np.zeros((3, 6)))
+
+
+def test_scalar_step_before_reset_and_after_the_end_is_refused():
+    env = make().unwrapped
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(ACTION)
+    env.reset(seed=0)
+    env.step(ACTION)
+    env.step(ACTION)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.step(ACTION)
+
+
+def test_render_before_reset_is_refused():
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        make_vec(render_mode="rgb_array").render()
+
+
+# --- resets -----------------------------------------------------------------------------------------------------------
+
+WRONG_OPTIONS = [
+    {"instance": -1},
+    {"instance": 2**62},
+    {"instance": 1.5},
+    {"instance": "1"},
+    {"instance": None},
+    {"instance": True},
+    {"instance": [1, 2]},
+    {"instance": [1, 2, 3, 4]},
+    {"instance": [[1, 2, 3]]},
+    {"instance": []},
+    {"instance": 2**70},
+    {"reset_mask": [True, False, True]},
+    {"reset_mask": np.array([True, False])},
+    {"reset_mask": np.array([1, 0, 1])},
+    {"reset_mask": np.zeros(3, dtype=bool)},
+    {"reset_mask": None},
+    {"instnce": 3},
+]
+
+
+@pytest.mark.parametrize("options", WRONG_OPTIONS, ids=str)
+def test_wrong_options_are_refused_and_change_nothing(options):
+    env = make_vec()
+    env.reset(seed=1)
+    env.step(random_actions(env.action_space, 1)[0])
+    before = env.state()
+    with pytest.raises(REFUSED, match=r"`options"):
+        env.reset(seed=9, options=options)
+    assert not differing(before, env.state())
+
+
+@pytest.mark.parametrize("options", WRONG_OPTIONS[:6] + WRONG_OPTIONS[-1:], ids=str)
+def test_wrong_options_of_the_scalar_form_are_refused_and_change_nothing(options):
+    env = make().unwrapped
+    env.reset(seed=1)
+    before, stream = env.state(), env.np_random.bit_generator.state
+    with pytest.raises(REFUSED, match=r"`options"):
+        env.reset(seed=9, options=options)
+    assert not differing(before, env.state())
+    assert stream == env.np_random.bit_generator.state
+
+
+@pytest.mark.parametrize("seed", [[1, 2], [1, 2, 3, 4], -1, [5, 6, -1], "abc", 1.5])
+def test_wrong_seeds_are_refused_and_change_nothing(seed):
+    env = make_vec()
+    env.reset(seed=1)
+    before = env.state()
+    with pytest.raises(REFUSED):
+        env.reset(seed=seed)
+    assert not differing(before, env.state())
+
+
+def test_a_partial_reset_before_the_first_is_refused():
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        make_vec().reset(options={"reset_mask": np.array([True, False, True])})

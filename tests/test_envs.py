@@ -1,0 +1,787 @@
+import copy
+import inspect
+import pickle
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import FlattenObservation, TimeLimit
+from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from rollouts import (
+    LOSS_WEIGHTING,
+    blind,
+    differing,
+    extreme_actions,
+    flat,
+    make,
+    make_vec,
+    play,
+    poison,
+    random_actions,
+    rows_of,
+    same,
+    small,
+)
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
+
+from mtl_gym.envs.arguments import check_arguments
+from mtl_gym.envs.loss_weighting import LossWeightingVectorEnv
+from mtl_gym.envs.observations import OBSERVATIONS
+from mtl_gym.envs.rewards import REWARDS
+from mtl_gym.envs.weights import ACTIONS, RULES
+from mtl_gym.problems import PROBLEMS, load_problem
+from mtl_gym.problems.instances import EVALUATION_IDS, TRAINING_IDS
+
+PAIRS = [(env_id, name) for name, row in PROBLEMS.items() for env_id in row.environments]
+QUICK = ("digits", "yeast", "quadratic")
+SAME_STEP, NEXT_STEP, DISABLED = "SameStep", "NextStep", "Disabled"
+
+
+def conforms(env, answer):
+    """Asserts what every answer of a vector environment promises; returns it."""
+    observations, infos = answer[0], answer[-1]
+    assert observations in env.observation_space
+    assert all(values.dtype == np.float32 and np.isfinite(values).all() for values in observations.values())
+    if len(answer) == 5:
+        rewards, terminated, truncated = answer[1:4]
+        assert rewards.dtype == np.float64
+        assert np.isfinite(rewards).all()
+        assert terminated.dtype == truncated.dtype == np.bool_
+        assert rewards.shape == terminated.shape == truncated.shape == (env.num_envs,)
+    for name in infos:
+        assert name.startswith("_") or infos[f"_{name}"].shape == (env.num_envs,)
+    return answer
+
+
+# --- the checkers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("checker", [check_env, check_env_of_sb3], ids=["gymnasium", "sb3"])
+@pytest.mark.parametrize(("env_id", "problem"), PAIRS)
+def test_the_checkers_pass_without_warnings(env_id, problem, checker):
+    checker(make(problem, env_id).unwrapped, skip_render_check=True)
+
+
+@pytest.mark.parametrize("checker", [check_env, check_env_of_sb3], ids=["gymnasium", "sb3"])
+@pytest.mark.parametrize("env_id", sorted({env_id for env_id, _ in PAIRS}))
+def test_the_checkers_pass_with_rendering_and_default_problem(env_id, checker):
+    settings = {name: value for name, value in small().items() if name not in ("problem", "hidden")}
+    checker(gymnasium.make(env_id, disable_env_checker=True, render_mode="rgb_array", **settings).unwrapped)
+
+
+@pytest.mark.parametrize("checker", [check_env, check_env_of_sb3], ids=["gymnasium", "sb3"])
+@pytest.mark.parametrize("action", ACTIONS)
+def test_the_checkers_warn_at_most_of_the_box_of_weights(action, checker):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        checker(make("quadratic", action=action).unwrapped, skip_render_check=True)
+    messages = [str(warning.message) for warning in caught]
+    assert all("symmetric and normalized" in message for message in messages)
+    assert action == "weights" or not messages
+
+
+# --- the vector contract ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("actions", [random_actions, extreme_actions], ids=["random", "extreme"])
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_whole_episodes_conform(problem, actions):
+    env = make_vec(problem, num_envs=2, horizon=4, steps_per_action=2)
+    for answer in play(env, actions(env.action_space, 5)):
+        conforms(env, answer)
+
+
+@pytest.mark.parametrize("mode", [SAME_STEP, NEXT_STEP, DISABLED])
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("actions", [random_actions, extreme_actions], ids=["random", "extreme"])
+def test_whole_episodes_conform_in_every_mode(action, actions, mode):
+    env = make_vec("quadratic", action=action, autoreset_mode=mode, optimizer="sgd")
+    for answer in play(env, actions(env.action_space, 6)):
+        conforms(env, answer)
+
+
+@pytest.mark.parametrize("problem", QUICK)
+@pytest.mark.parametrize("reward", REWARDS)
+def test_each_reward_works_by_itself(reward, problem):
+    env = make_vec(problem, num_envs=2, reward=reward, horizon=4, steps_per_action=2)
+    returns = sum(conforms(env, answer)[1] for answer in play(env, random_actions(env.action_space, 2))[1:])
+    assert (returns != 0).all() == (reward != "none")
+
+
+@pytest.mark.parametrize("problem", QUICK)
+@pytest.mark.parametrize("name", OBSERVATIONS)
+def test_each_observation_works_by_itself(name, problem):
+    env = make_vec(problem, num_envs=2, observe=[name], reward="none", horizon=4, steps_per_action=2, num_tasks=3)
+    answers = [conforms(env, answer) for answer in play(env, random_actions(env.action_space, 3))]
+    assert list(answers[0][0]) == [name]
+
+
+@pytest.mark.parametrize("num_tasks", [1, 2])
+def test_every_observation_and_reward_works_with_few_tasks(num_tasks):
+    for reward in REWARDS:
+        env = make_vec(observe=list(OBSERVATIONS), reward=reward, num_tasks=num_tasks, horizon=4, steps_per_action=2)
+        for answer in play(env, random_actions(env.action_space, 3)):
+            conforms(env, answer)
+
+
+@pytest.mark.parametrize("name", OBSERVATIONS)
+def test_each_observation_works_without_hidden_layers(name):
+    env = make_vec(observe=[name], hidden=[])
+    for answer in play(env, random_actions(env.action_space, 2)):
+        conforms(env, answer)
+
+
+def test_answers_are_fresh_arrays():
+    env = make_vec()
+    first = play(env, random_actions(env.action_space, 1))
+    kept = copy.deepcopy(first)
+    for values in env.step(random_actions(env.action_space, 1)[0])[0].values():
+        values[:] = 0
+    assert same(first, kept)
+
+
+def test_writing_into_an_answer_does_not_reach_the_environment():
+    env, twin = make_vec(), make_vec()
+    actions = random_actions(env.action_space, 2)
+    twin_answers = play(twin, actions)
+    for values in env.reset(seed=0)[0].values():
+        values[:] = 9
+    answer = env.step(actions[0])
+    for leaf in [*answer[0].values(), *answer[1:4]]:
+        leaf[:] = 0
+    answer[-1]["instance"][:] = 0
+    assert same(env.step(actions[1]), twin_answers[-1])
+
+
+# --- episodes ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_episode_terminates_at_the_horizon():
+    env = make_vec(autoreset_mode=DISABLED)
+    answers = play(env, random_actions(env.action_space, 2))
+    assert [answer[2].tolist() for answer in answers[1:]] == [[False] * 3, [True] * 3]
+    assert not any(answer[3].any() for answer in answers[1:])
+    assert env.learner.replicas.step.tolist() == [8] * 3
+
+
+def test_the_test_metrics_are_in_the_last_info_alone():
+    env = make_vec(autoreset_mode=DISABLED)
+    answers = play(env, random_actions(env.action_space, 2))
+    assert [("test" in answer[-1]) for answer in answers] == [False, False, True]
+    names = {f"{task.name}/{metric}" for task in env.arguments.problem.tasks for metric in task.metrics}
+    assert {name for name in answers[-1][-1]["test"] if not name.startswith("_")} == names
+
+
+def test_same_step_hands_over_the_last_observation_and_info():
+    env, disabled = make_vec(), make_vec(autoreset_mode=DISABLED)
+    actions = random_actions(env.action_space, 2)
+    ended, last = play(env, actions)[-1], play(disabled, actions)[-1]
+    infos = ended[-1]
+    assert ended[2].all()
+    assert infos["_final_obs"].all()
+    assert infos["_final_info"].all()
+    for row in range(3):
+        assert same(infos["final_obs"][row], {name: values[row] for name, values in last[0].items()})
+    assert same(infos["final_info"], last[-1])
+    assert "test" not in infos
+    assert ended[0]["progress"].tolist() == [[0.0]] * 3
+
+
+def test_an_autoreset_draws_new_training_ids():
+    env = make_vec(num_envs=4)
+    answers = play(env, random_actions(env.action_space, 4))
+    ids = np.concatenate([answers[0][-1]["instance"], answers[2][-1]["instance"], answers[4][-1]["instance"]])
+    assert len(set(ids.tolist())) == 12
+    assert ((ids >= TRAINING_IDS[0]) & (ids < TRAINING_IDS[1])).all()
+
+
+def test_an_autoreset_equals_a_reset_to_that_instance():
+    env = make_vec()
+    last = play(env, random_actions(env.action_space, 2))[-1]
+    fresh = make_vec()
+    observations, _ = fresh.reset(options={"instance": last[-1]["instance"]})
+    assert same(last[0], observations)
+
+
+def test_next_step_restarts_with_the_next_action():
+    env = make_vec(autoreset_mode=NEXT_STEP)
+    answers = play(env, random_actions(env.action_space, 4))
+    assert answers[2][2].all()
+    assert answers[2][0]["progress"].tolist() == [[1.0]] * 3
+    assert answers[3][0]["progress"].tolist() == [[0.0]] * 3
+    assert answers[3][1].tolist() == [0.0] * 3
+    assert not answers[3][2].any()
+    assert answers[3][-1]["_instance"].all()
+    assert answers[4][0]["progress"].tolist() == [[0.5]] * 3
+
+
+def test_disabled_rows_ignore_actions_until_they_are_reset():
+    env = make_vec(autoreset_mode=DISABLED)
+    actions = random_actions(env.action_space, 4)
+    play(env, actions[:2])
+    before = env.learner.state()
+    _, rewards, terminated, truncated, infos = env.step(actions[2])
+    assert same(before, env.learner.state())
+    assert rewards.tolist() == [0.0] * 3
+    assert not terminated.any()
+    assert not truncated.any()
+    assert "test" not in infos
+    env.reset(options={"reset_mask": np.array([False, True, False])})
+    assert env.step(actions[3])[1].astype(bool).tolist() == [False, True, False]
+
+
+def test_a_partial_reset_leaves_the_other_rows_bitwise():
+    env = make_vec(autoreset_mode=DISABLED)
+    before_obs = play(env, random_actions(env.action_space, 1))[-1][0]
+    before = env.state()
+    observations, infos = env.reset(options={"reset_mask": np.array([False, True, False])})
+    after = env.state()
+    assert infos["_instance"].tolist() == [False, True, False]
+    assert same(rows_of(before["learner"], [0, 2]), rows_of(after["learner"], [0, 2]))
+    assert all(same(before_obs[name][[0, 2]], observations[name][[0, 2]]) for name in observations)
+    assert [differing(before["_streams"][row], after["_streams"][row]) == [] for row in range(3)] == [True, False, True]
+
+
+def test_rows_out_of_step_equal_rows_in_step():
+    env, steady = make_vec(autoreset_mode=DISABLED), make_vec(autoreset_mode=DISABLED)
+    actions = random_actions(env.action_space, 2)
+    options = {"instance": np.array([5, 6, 7])}
+    play(env, actions[:1], options=options)
+    env.reset(options=options | {"reset_mask": np.array([False, True, False])})
+    second = [env.step(action)[0] for action in actions]
+    first = [answer[0] for answer in play(steady, actions, options=options)[1:]]
+    for early, late in zip(first, second, strict=True):
+        for name in early:
+            np.testing.assert_allclose(early[name][1], late[name][1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("ids", [7, [1, 2, 3], np.array([9, 9, 2**62 - 1])])
+def test_reset_starts_the_instances_that_are_asked_for(ids):
+    env = make_vec()
+    infos = env.reset(options={"instance": ids})[1]
+    assert infos["instance"].tolist() == np.broadcast_to(ids, 3).tolist()
+    assert [instance.id for instance in env.learner.instances] == infos["instance"].tolist()
+
+
+def test_asking_for_instances_draws_none():
+    env, twin = make_vec(), make_vec()
+    env.reset(seed=3, options={"instance": 4})
+    assert same(env.reset()[1], twin.reset(seed=3)[1])
+
+
+def test_the_same_instance_gives_the_same_rows():
+    env = make_vec(distribution="varied")
+    observations, _ = env.reset(options={"instance": EVALUATION_IDS[0]})
+    assert all((values == values[0]).all() for values in observations.values())
+
+
+def test_seeds_of_each_row_may_be_given():
+    env, twin = make_vec(), make_vec()
+    assert same(env.reset(seed=4), twin.reset(seed=[4, 5, 6]))
+
+
+def test_a_reset_without_a_seed_goes_on_in_the_stream():
+    env = make_vec()
+    first, second = env.reset(seed=1)[1], env.reset()[1]
+    assert not set(first["instance"].tolist()) & set(second["instance"].tolist())
+
+
+# --- wrappers and forms -----------------------------------------------------------------------------------------------
+
+
+def test_time_limit_truncates():
+    env = TimeLimit(make(), max_episode_steps=1)
+    _, _, terminated, truncated, _ = play(env, random_actions(env.action_space, 1))[-1]
+    assert (terminated, truncated) == (False, True)
+
+
+def test_make_vec_hands_over_max_episode_steps():
+    env = make_vec(max_episode_steps=2, steps_per_action=2)
+    answers = play(env, random_actions(env.action_space, 2))
+    assert answers[-1][3].all()
+    assert not answers[-1][2].any()
+    assert set(flat(answers[-1][-1]["final_info"]["test"]))
+
+
+def test_statistics_of_whole_episodes_are_recorded():
+    env = RecordEpisodeStatistics(make_vec())
+    answers = play(env, random_actions(env.action_space, 4))
+    for end in (2, 4):
+        episode = answers[end][-1]["episode"]
+        np.testing.assert_allclose(episode["r"], answers[end - 1][1] + answers[end][1], rtol=1e-6)
+        assert episode["l"].tolist() == [2] * 3
+
+
+def test_flatten_observation_gives_one_array():
+    env = FlattenObservation(make())
+    answers = play(env, random_actions(env.action_space, 2))
+    assert all(answer[0] in env.observation_space for answer in answers)
+
+
+def test_the_scalar_form_answers_with_python_numbers():
+    env = make()
+    _, reward, terminated, truncated, info = play(env, random_actions(env.action_space, 2))[-1]
+    assert (type(reward), type(terminated), type(truncated)) == (float, bool, bool)
+    assert (terminated, truncated) == (True, False)
+    assert all(type(leaf.item()) in (int, float, bool) for leaf in flat(info).values())
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_the_scalar_form_equals_the_vectors_row(problem):
+    vector, steps = make_vec(problem, num_envs=2, horizon=4, steps_per_action=2, distribution="varied"), 2
+    actions = random_actions(vector.action_space, steps)
+    rows = play(vector, actions, seed=11)
+    for row in range(2):
+        env = make(problem, horizon=4, steps_per_action=2, distribution="varied")
+        answers = play(env, [action[row] for action in actions], seed=11 + row)
+        assert answers[0][-1]["instance"] == rows[0][-1]["instance"][row]
+        for own, others in zip(answers[:-1], rows[:-1], strict=True):
+            for name in own[0]:
+                np.testing.assert_allclose(own[0][name], others[0][name][row], rtol=1e-4, atol=1e-4)
+        for name, value in answers[-1][0].items():
+            np.testing.assert_allclose(value, rows[-1][-1]["final_obs"][row][name], rtol=1e-4, atol=1e-4)
+        for own, others in zip(answers[1:], rows[1:], strict=True):
+            assert own[1] == pytest.approx(others[1][row], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_replaying_a_seed_is_bitwise(problem, num_envs):
+    envs = [make_vec(problem, num_envs=num_envs, horizon=4, steps_per_action=2, distribution="varied") for _ in range(2)]
+    actions = random_actions(envs[0].action_space, 3)
+    first, second = (play(env, actions, seed=5) for env in envs)
+    assert same(first, second)
+    assert same(first, play(envs[0], actions, seed=5))
+
+
+def test_another_seed_plays_other_instances():
+    env = make()
+    actions = random_actions(env.action_space, 2)
+    assert not same(play(env, actions, seed=1), play(env, actions, seed=2))
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("maker", [make, make_vec])
+@pytest.mark.parametrize("observe", [None, list(OBSERVATIONS)], ids=["default", "all"])
+def test_a_copy_in_the_middle_of_an_episode_continues_bitwise(maker, clone, observe):
+    env = maker(observe=observe, distribution="varied", steps_per_action=2)
+    actions = random_actions(env.action_space, 8)
+    play(env, actions[:2], seed=1)
+    other = clone(env)
+    rest = 2 if maker is make else 6
+    assert same([env.step(action) for action in actions[2 : 2 + rest]], [other.step(action) for action in actions[2 : 2 + rest]])
+
+
+@pytest.mark.parametrize("maker", [make, make_vec])
+@pytest.mark.parametrize("observe", [None, list(OBSERVATIONS)], ids=["default", "all"])
+def test_a_restored_environment_continues_bitwise(maker, observe):
+    env = maker(observe=observe, distribution="varied", steps_per_action=2)
+    actions = random_actions(env.action_space, 4)
+    play(env, actions[:2], seed=1)
+    kept = env.unwrapped.state()
+    first = [env.step(action) for action in actions[2:]]
+    env.unwrapped.restore(kept)
+    assert same(first, [env.step(action) for action in actions[2:]])
+
+
+def test_a_restored_scalar_environment_draws_the_same_ids_again():
+    env = make()
+    env.reset(seed=1)
+    kept = env.unwrapped.state()
+    first = env.reset()
+    env.unwrapped.restore(kept)
+    assert same(first, env.reset())
+
+
+def test_another_environment_continues_from_a_state_bitwise():
+    env, other = make_vec(steps_per_action=2), make_vec(steps_per_action=2)
+    actions = random_actions(env.action_space, 6)
+    play(env, actions[:1], seed=1)
+    other.restore(env.state())
+    assert same([env.step(action) for action in actions[1:]], [other.step(action) for action in actions[1:]])
+
+
+def test_the_specification_is_written_as_json():
+    env = make(observe=["progress"], distribution={"scale": [0.5, 2.0]})
+    spec = gymnasium.envs.registration.EnvSpec.from_json(env.spec.to_json())
+    actions = random_actions(env.action_space, 2)
+    assert same(play(env, actions), play(gymnasium.make(spec, disable_env_checker=True), actions))
+
+
+def test_a_problem_of_ones_own_plays_as_its_name_does():
+    envs = make_vec("digits"), make_vec(load_problem("digits"))
+    actions = random_actions(envs[0].action_space, 3)
+    assert same(*(play(env, actions) for env in envs))
+
+
+def test_a_problem_of_ones_own_is_not_written_as_json():
+    with pytest.raises((TypeError, ValueError)):
+        make(load_problem("digits")).spec.to_json()
+
+
+def test_ppo_trains_on_the_scalar_form_without_a_wrapper():
+    agent = PPO("MultiInputPolicy", make("quadratic").unwrapped, n_steps=8, batch_size=8, n_epochs=1, device="cpu", seed=0)
+    assert agent.learn(16).num_timesteps == 16
+
+
+# --- honesty ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reward", REWARDS)
+@pytest.mark.parametrize("problem", QUICK)
+def test_the_test_split_cannot_be_seen(problem, reward):
+    settings = {"observe": list(OBSERVATIONS), "reward": reward, "num_tasks": 3, "num_envs": 2, "horizon": 4}
+    settings |= {"distribution": "varied", "steps_per_action": 2}
+    env, unseeing = make_vec(problem, **settings), make_vec(blind(problem), **settings)
+    actions = random_actions(env.action_space, 4)
+    sighted, blinded = play(env, actions, seed=2), play(unseeing, actions, seed=2)
+    assert same([answer[:-1] for answer in sighted], [answer[:-1] for answer in blinded])
+    finals = sighted[2][-1]["final_info"], blinded[2][-1]["final_info"]
+    assert all("/test/" in name for name in differing(*finals))
+    assert same(sighted[2][-1]["final_obs"][0], blinded[2][-1]["final_obs"][0])
+
+
+@pytest.mark.parametrize("name", OBSERVATIONS)
+def test_observing_changes_neither_training_nor_reward(name):
+    plain, curious = make_vec(observe=["progress"]), make_vec(observe=[name])
+    actions = random_actions(plain.action_space, 2)
+    first, second = play(plain, actions), play(curious, actions)
+    assert same([answer[1] for answer in first[1:]], [answer[1] for answer in second[1:]])
+    assert same(first[-1][-1]["final_info"]["test"], second[-1][-1]["final_info"]["test"])
+
+
+@pytest.mark.parametrize("reward", REWARDS)
+def test_rewarding_does_not_change_the_training(reward):
+    plain, paid = make_vec(reward="none"), make_vec(reward=reward)
+    actions = random_actions(plain.action_space, 2)
+    first, second = play(plain, actions), play(paid, actions)
+    assert same(first[-1][-1]["final_info"]["test"], second[-1][-1]["final_info"]["test"])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_default_observations_do_not_reveal_planted_scales(rule):
+    envs = [make_vec(distribution={"scale": (scale, scale)}, action="residual", rule=rule) for scale in (1.0, 8.0)]
+    actions = random_actions(envs[0].action_space, 1)
+    plain, scaled = (play(env, actions, options={"instance": 5}) for env in envs)
+    for own, others in zip(plain, scaled, strict=True):
+        for name in own[0]:
+            np.testing.assert_allclose(own[0][name], others[0][name], rtol=1e-3, atol=1e-3, err_msg=name)
+
+
+def test_global_generators_are_neither_read_nor_written():
+    before = torch.get_rng_state().clone(), np.random.get_state()[1].copy()  # noqa: NPY002
+    env = make_vec(distribution="varied", observe=list(OBSERVATIONS))
+    play(env, random_actions(env.action_space, 3))
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_the_number_of_threads_is_left_alone():
+    before = torch.get_num_threads()
+    env = make_vec()
+    play(env, random_actions(env.action_space, 1))
+    assert torch.get_num_threads() == before
+
+
+# --- every argument changes something ---------------------------------------------------------------------------------
+
+CHANGES = {
+    "problem": ({}, "census"),
+    "distribution": ({}, "varied"),
+    "num_tasks": ({}, 3),
+    "observe": ({}, ["progress", "gap"]),
+    "reward": ({}, "val_min"),
+    "steps_per_action": ({}, 2),
+    "horizon": ({}, 16),
+    "optimizer": ({}, "sgd"),
+    "lr": ({}, 0.1),
+    "lr_schedule": ({}, "cosine"),
+    "momentum": ({}, 0.1),
+    "weight_decay": ({}, 0.5),
+    "batch_size": ({}, 8),
+    "hidden": ({}, [4, 4]),
+    "holdout_size": ({}, 8),
+    "action": ({}, "weights"),
+    "rule": ({"action": "residual"}, "si"),
+    "weight_range": ({}, 10.0),
+    "autoreset_mode": ({}, "NextStep"),
+    "max_episode_steps": ({}, 1),
+}
+UNSEEN = {"num_envs", "device", "render_mode", "environment", "arguments", "self"}
+
+
+def test_the_table_of_changes_knows_every_argument():
+    known = {*inspect.signature(check_arguments).parameters, *inspect.signature(LossWeightingVectorEnv.__init__).parameters}
+    assert known - UNSEEN == set(CHANGES)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_every_argument_changes_something(name):
+    settings, value = CHANGES[name]
+    rollouts = []
+    for arguments in (settings, settings | {name: value}):
+        env = make_vec(**arguments)
+        rollouts.append(play(env, random_actions(env.action_space, 3), seed=4))
+    assert differing(*rollouts)
+
+
+@pytest.mark.parametrize("name", ["lr", "momentum", "weight_decay", "lr_schedule"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_every_optimizer_heeds_its_arguments(name, optimizer):
+    envs = [make_vec(optimizer=optimizer), make_vec(optimizer=optimizer, **{name: CHANGES[name][1]})]
+    first, second = (play(env, random_actions(env.action_space, 2), seed=4) for env in envs)
+    assert not same([answer[1] for answer in first[1:]], [answer[1] for answer in second[1:]])
+
+
+# --- divergence -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reward", REWARDS)
+def test_a_diverging_training_ends_its_own_episode_with_the_penalty(reward):
+    settings = {"reward": reward, "observe": list(OBSERVATIONS), "autoreset_mode": DISABLED}
+    env, healthy = make_vec(**settings), make_vec(**settings)
+    actions = random_actions(env.action_space, 2)
+    play(env, [], seed=3)
+    poison(env.learner, 1, 1e30)
+    expected = play(healthy, actions, seed=3)
+    answer = conforms(env, env.step(actions[0]))
+    assert answer[2].tolist() == [False, True, False]
+    assert answer[1][1] == REWARDS[reward].penalty
+    assert answer[-1]["diverged"].tolist() == [False, True, False]
+    assert same(answer[1][[0, 2]], expected[1][1][[0, 2]])
+    answer = conforms(env, env.step(actions[1]))
+    assert answer[1][1] == 0
+    assert same(answer[1][[0, 2]], expected[2][1][[0, 2]])
+    assert all(same(answer[0][name][[0, 2]], expected[2][0][name][[0, 2]]) for name in answer[0])
+
+
+@pytest.mark.parametrize(("mode", "problem"), [(NEXT_STEP, "digits"), *((SAME_STEP, name) for name in PROBLEMS)])
+def test_a_diverged_row_starts_anew(mode, problem):
+    env = make_vec(problem, num_envs=2, autoreset_mode=mode, horizon=4, steps_per_action=2)
+    actions = random_actions(env.action_space, 2)
+    env.reset(seed=3)
+    poison(env.learner, 1, torch.nan)
+    answers = [conforms(env, env.step(action)) for action in actions]
+    assert answers[0][2].tolist() == [False, True]
+    assert not answers[-1][-1]["diverged"][answers[-1][-1]["_diverged"]].any()
+    assert torch.isfinite(env.learner.replicas.parameters).all()
+
+
+@pytest.mark.parametrize("lr", [1e2, 1e4, 1e6, 1e10, 1e20, 1e35])
+@pytest.mark.parametrize("reward", REWARDS)
+@pytest.mark.parametrize("observe", [["progress"], list(OBSERVATIONS)], ids=["blind", "all"])
+def test_a_huge_learning_rate_keeps_answers_finite(observe, reward, lr):
+    settings = {"lr": lr, "optimizer": "sgd", "reward": reward, "horizon": 2, "steps_per_action": 1, "num_envs": 2}
+    env = make_vec(observe=observe, **settings)
+    for answer in play(env, random_actions(env.action_space, 5)):
+        conforms(env, answer)
+
+
+def test_diverged_is_false_otherwise():
+    env = make_vec(autoreset_mode=DISABLED)
+    answers = play(env, random_actions(env.action_space, 2))
+    assert not any(answer[-1]["diverged"].any() for answer in answers[1:])
+
+
+# --- what actions and rewards mean ------------------------------------------------------------------------------------
+
+
+def test_softmax_actions_become_k_softmax():
+    env = make_vec(weight_range=100.0)
+    action = random_actions(env.action_space, 1)[0]
+    play(env, [action])
+    logits = np.log(100) / 2 * action.astype(np.float64)
+    expected = 6 * np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    env = make_vec(weight_range=100.0, autoreset_mode=DISABLED)
+    play(env, [action])
+    for step in range(4):
+        np.testing.assert_allclose(env.learner.replicas.weights[:, step], expected, rtol=1e-4)
+
+
+def test_the_extremes_of_softmax_reach_the_weight_range():
+    env = make_vec(weight_range=50.0)
+    action = np.full((3, 6), -1, dtype=np.float32)
+    action[:, 2] = 1
+    play(env, [action])
+    weights = env.learner.replicas.weights[0, 0]
+    assert (weights[2] / weights[0]).item() == pytest.approx(50, rel=1e-4)
+
+
+def test_weights_are_applied_as_they_are():
+    env = make_vec(action="weights")
+    action = random_actions(env.action_space, 1)[0]
+    play(env, [action])
+    assert same(env.learner.replicas.weights[:, 0], torch.from_numpy(action))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_residual_multiplies_the_rules_weights(rule):
+    env, plain = make_vec(action="residual", rule=rule), make_vec()
+    action = random_actions(env.action_space, 1)[0]
+    play(env, [action])
+    play(plain, [action])
+    factors, losses = plain.learner.replicas.weights, env.learner.replicas.losses
+    for step in range(4):
+        divisor = {"init": losses[:, 0], "si": losses[:, step]}[rule]
+        torch.testing.assert_close(env.learner.replicas.weights[:, step], factors[:, step] / divisor)
+
+
+def test_scale_invariant_weights_follow_the_gradient_of_the_sum_of_logs():
+    env = make_vec(action="residual", rule="si", optimizer="sgd", momentum=0.0, lr=0.1, steps_per_action=1, num_envs=1)
+    env.reset(seed=0)
+    before = env.learner.state()["parameters"]
+    total = env.learner._graph().log().sum()
+    parts = torch.autograd.grad(total, env.learner._parameters, retain_graph=True)
+    env.step(np.zeros((1, 6), dtype=np.float32))
+    expected = before - 0.1 * torch.cat([part.flatten(1) for part in parts], dim=1)
+    torch.testing.assert_close(env.learner.replicas.parameters, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_clipped_counts_the_entries_on_a_bound(action):
+    env = make_vec("quadratic", action=action)
+    chosen = np.zeros((3, 3), dtype=np.float32)
+    chosen[1, 0], chosen[2, :2] = env.single_action_space.high[0], env.single_action_space.low[0]
+    assert play(env, [chosen])[-1][-1]["clipped"].tolist() == [0, 1, 2]
+
+
+def holdout(env, split="reward"):
+    return env.learner.holdout([split], torch.zeros(env.num_envs, dtype=torch.bool))[split].double().numpy()
+
+
+@pytest.mark.parametrize("distribution", ["clean", "varied"])
+def test_returns_of_val_mean_are_the_total_decline_of_the_log_losses(distribution):
+    env = make_vec(autoreset_mode=DISABLED, distribution=distribution)
+    env.reset(seed=1)
+    before = holdout(env)
+    returns = sum(env.step(action)[1] for action in random_actions(env.action_space, 2))
+    np.testing.assert_allclose(returns, (np.log(before) - np.log(holdout(env))).mean(1), rtol=1e-4, atol=1e-5)
+
+
+def test_val_min_pays_the_worst_tasks_decline():
+    env = make_vec(autoreset_mode=DISABLED, reward="val_min")
+    env.reset(seed=1)
+    before = holdout(env)
+    reward = env.step(random_actions(env.action_space, 1)[0])[1]
+    np.testing.assert_allclose(reward, (np.log(before) - np.log(holdout(env))).min(1), rtol=1e-4, atol=1e-5)
+
+
+def test_same_batch_pays_the_decline_by_the_last_step():
+    env = make_vec(autoreset_mode=DISABLED, reward="same_batch")
+    reward = play(env, random_actions(env.action_space, 1))[-1][1]
+    last = env.learner.replicas.losses[:, 3].double().log()
+    after = env.learner.last_batch(torch.zeros(3, dtype=torch.bool)).double().log()
+    np.testing.assert_allclose(reward, (last - after).mean(1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("lr_schedule", ["constant", "step"])
+def test_igb_pays_the_least_improved_task(lr_schedule):
+    settings = {"reward": "igb", "batch_size": 400, "horizon": 8, "steps_per_action": 1, "lr_schedule": lr_schedule}
+    env = make_vec(autoreset_mode=DISABLED, **settings)
+    rewards = [answer[1] for answer in play(env, random_actions(env.action_space, 7))[1:]]
+    losses = env.learner.replicas.losses.double()  # (N, 8, K), two batches an epoch
+    for step in range(6):
+        base = losses[:, 2:4].mean(1) if step >= 3 else losses[:, 0]
+        factor = 10 if lr_schedule == "step" and 4 <= step < 6 else 1
+        factor = 100 if lr_schedule == "step" and step >= 6 else factor
+        expected = factor * ((losses[:, step] - losses[:, step + 1]) / base).amin(1)
+        np.testing.assert_allclose(rewards[step], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_terminal_delta_m_pays_at_the_end_alone():
+    env = make_vec("quadratic", reward="terminal_delta_m", autoreset_mode=DISABLED)
+    answers = play(env, random_actions(env.action_space, 2))
+    assert answers[1][1].tolist() == [0.0] * 3
+    assert (answers[2][1] != 0).all()
+
+
+def test_the_cost_of_a_plain_episode_is_its_steps():
+    env = make_vec(observe=["progress"], reward="none", autoreset_mode=DISABLED)
+    infos = play(env, random_actions(env.action_space, 2))[-1][-1]
+    assert infos["forward"].tolist() == infos["backward"].tolist() == [8.0] * 3
+
+
+# --- what observations mean -------------------------------------------------------------------------------------------
+
+
+def observed(names, decisions=2, **others):
+    env = make_vec(observe=names, autoreset_mode=DISABLED, **others)
+    answers = play(env, random_actions(env.action_space, decisions))
+    return env, [answer[0] for answer in answers]
+
+
+def test_mean_losses_and_slopes_are_relative_to_the_first_batch():
+    env, answers = observed(["log_loss_mean", "slope"])
+    losses = env.learner.replicas.losses
+    first, second, initial = losses[:, :4].mean(1), losses[:, 4:].mean(1), losses[:, 0]
+    assert (answers[0]["log_loss_mean"] == 0).all()
+    np.testing.assert_allclose(answers[1]["log_loss_mean"], (first / initial).log(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(answers[2]["log_loss_mean"], (second / initial).log(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(answers[2]["slope"], (second / first).log(), rtol=1e-4, atol=1e-5)
+
+
+def test_raw_losses_are_those_of_the_batch_about_to_be_trained_on():
+    env, answers = observed(["log_loss"])
+    losses = env.learner.replicas.losses.log()
+    np.testing.assert_allclose(answers[0]["log_loss"], losses[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(answers[1]["log_loss"], losses[:, 4], rtol=1e-6)
+
+
+def test_the_gap_is_relative_to_the_second_epoch():
+    env, answers = observed(["gap"], decisions=6, batch_size=400, horizon=6, steps_per_action=1)
+    losses = env.learner.replicas.losses
+    for decision in (1, 2, 3):
+        np.testing.assert_allclose(answers[decision]["gap"], losses[:, decision - 1] / losses[:, 0], rtol=1e-4)
+    for decision in (4, 5, 6):
+        np.testing.assert_allclose(answers[decision]["gap"], losses[:, decision - 1] / losses[:, 2:4].mean(1), rtol=1e-4)
+
+
+def test_meta_losses_are_relative_to_the_first_batch():
+    env, answers = observed(["meta_log_loss", "meta_slope"])
+    expected = np.log(holdout(env, "meta") / env.learner.replicas.losses[:, 0].numpy())
+    np.testing.assert_allclose(answers[2]["meta_log_loss"], expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        answers[2]["meta_slope"], answers[2]["meta_log_loss"] - answers[1]["meta_log_loss"], rtol=1e-3, atol=1e-4
+    )
+
+
+def test_last_weights_are_shares_of_what_the_action_said():
+    env, answers = observed(["last_weights"], action="weights")
+    action = random_actions(env.action_space, 2)[-1]
+    np.testing.assert_allclose(answers[0]["last_weights"], 1 / 6, rtol=1e-6)
+    np.testing.assert_allclose(answers[2]["last_weights"], action / np.abs(action).sum(1, keepdims=True), rtol=1e-5)
+
+
+def test_gram_matrices_come_back_from_cosines_and_norms():
+    env, answers = observed(["cosines", "log_norms"], decisions=1, num_tasks=3)
+    gramian = env.learner.gramian(torch.zeros(3, dtype=torch.bool))
+    norms, first, second = np.exp(answers[1]["log_norms"]), *np.triu_indices(3, 1)
+    np.testing.assert_allclose(norms**2, gramian.diagonal(dim1=1, dim2=2), rtol=1e-4)
+    products = answers[1]["cosines"] * norms[:, first] * norms[:, second]
+    np.testing.assert_allclose(products, gramian[:, first, second], rtol=1e-3, atol=1e-6)
+
+
+def test_progress_epoch_and_rate_tell_where_the_training_is():
+    _, answers = observed(["progress", "epoch", "lr"], decisions=4, batch_size=400, lr_schedule="step", steps_per_action=2, lr=0.5)
+    assert [answer["progress"][0, 0] for answer in answers] == [0, 0.25, 0.5, 0.75, 1]
+    assert [answer["epoch"][0, 0] for answer in answers] == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose([answer["lr"][0, 0] for answer in answers[:4]], [0.5, 0.5, 0.05, 0.005], rtol=1e-5)
+
+
+def test_the_autoreset_mode_is_the_instances_own():
+    env = make_vec(autoreset_mode=AutoresetMode.DISABLED)
+    assert env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
+    assert LossWeightingVectorEnv.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+
+
+def test_every_environment_is_registered_in_both_forms():
+    for env_id, _ in PAIRS:
+        spec = gymnasium.spec(env_id)
+        assert spec.entry_point
+        assert spec.vector_entry_point
+    assert LOSS_WEIGHTING in {env_id for env_id, _ in PAIRS}

@@ -1,0 +1,285 @@
+import copy
+import importlib.util
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rollouts import make
+
+import mtl_gym.problems
+from mtl_gym.problems import PROBLEMS, load_problem
+from mtl_gym.problems.base import SPLITS, Problem, Split, Task, divide, shipped
+from mtl_gym.problems.quadratic import CENTRES, objectives, optimum
+
+EACH = pytest.mark.parametrize("name", PROBLEMS)
+# The inputs of `quadratic` are the same for every sample; many children of `census` fill in their forms alike.
+UNIQUE = [name for name in PROBLEMS if name not in ("quadratic", "census")]
+
+
+def rows(split):
+    return {row.tobytes() for row in split.inputs.flatten(1).numpy()}
+
+
+# --- every row of the table -------------------------------------------------------------------------------------------
+
+
+@EACH
+def test_a_problem_is_read_once(name):
+    assert load_problem(name) is load_problem(name)
+    assert load_problem(load_problem(name)) is load_problem(name)
+
+
+@EACH
+def test_a_problem_is_what_its_row_says(name):
+    problem, row = load_problem(name), PROBLEMS[name]
+    assert (problem.name, problem.network, problem.version) == (name, row.network, row.version)
+    assert problem.defaults == row.defaults
+    assert row.summary
+    assert row.environments
+
+
+@EACH
+def test_inputs_are_finite_float32(name):
+    for split in load_problem(name).splits.values():
+        assert split.inputs.dtype == split.targets.dtype == torch.float32
+        assert torch.isfinite(split.inputs).all()
+
+
+@EACH
+def test_targets_are_finite_or_missing(name):
+    for split in load_problem(name).splits.values():
+        assert not torch.isinf(split.targets).any()
+        assert not torch.isnan(split.targets).all()
+
+
+@EACH
+def test_targets_fit_their_losses(name):
+    problem = load_problem(name)
+    for split in problem.splits.values():
+        for task, columns in zip(problem.tasks, problem.target_slices, strict=True):
+            values = split.targets[:, columns]
+            known = values[~torch.isnan(values)]
+            if task.loss == "cross_entropy":
+                assert set(known.unique().tolist()) <= set(range(task.outputs))
+            if task.loss == "bce":
+                assert set(known.unique().tolist()) <= {0.0, 1.0}
+            if task.loss == "cosine":
+                lengths = values.norm(dim=1)
+                torch.testing.assert_close(lengths[~torch.isnan(lengths)].mean(), torch.tensor(1.0))
+
+
+@EACH
+def test_every_class_and_both_labels_occur_in_training_and_test(name):
+    problem = load_problem(name)
+    for split in (problem.splits["train"], problem.splits["test"]):
+        for task, columns in zip(problem.tasks, problem.target_slices, strict=True):
+            values = split.targets[:, columns]
+            classes = {"cross_entropy": task.outputs, "bce": 2}.get(task.loss, 2)
+            assert len(values[~torch.isnan(values)].unique()) >= classes or name == "quadratic"
+
+
+@EACH
+def test_the_slices_cover_all_channels_in_order(name):
+    problem = load_problem(name)
+    for slices, total in [
+        (problem.output_slices, problem.outputs),
+        (problem.target_slices, problem.splits["train"].targets.shape[1]),
+    ]:
+        assert [index for part in slices for index in range(part.start, part.stop)] == list(range(total))
+    assert problem.num_tasks == len(problem.tasks) >= 2
+
+
+@EACH
+def test_an_episode_holds_at_least_six_epochs(name):
+    problem = load_problem(name)
+    per_epoch = len(problem.splits["train"]) // problem.defaults.batch_size
+    assert problem.defaults.horizon >= 6 * per_epoch
+
+
+@EACH
+def test_defaults_divide_into_decisions(name):
+    assert load_problem(name).defaults.horizon % 10 == 0
+
+
+@pytest.mark.parametrize("name", UNIQUE)
+def test_no_input_is_in_two_splits(name):
+    splits = load_problem(name).splits
+    for first in SPLITS:
+        for second in SPLITS[: SPLITS.index(first)]:
+            assert not rows(splits[first]) & rows(splits[second])
+
+
+def test_no_measurement_of_river_flow_is_in_two_splits():
+    from mtl_gym.problems.river_flow import _BLOCK, _CYCLE, _PATTERN
+
+    data, problem = shipped("rf1_series.npz"), load_problem("river_flow")
+    series, lags, horizon = data["S"], data["lags"].tolist(), int(data["horizon"])
+    measured = np.isfinite(series).all(1)
+    spans = {name: set() for name in SPLITS}
+    counts = dict.fromkeys(SPLITS, 0)
+    for index, hour in enumerate(range(max(lags), len(series) - horizon)):
+        hours = [*(hour - lag for lag in lags), hour + horizon]
+        if index % _CYCLE < _BLOCK and measured[hours].all():
+            name = _PATTERN[index // _CYCLE % len(_PATTERN)]
+            spans[name].update(hours)
+            counts[name] += 1
+    assert counts == {name: len(split) for name, split in problem.splits.items()}
+    assert sum(map(len, spans.values())) == len(set().union(*spans.values()))
+
+
+def test_no_digit_of_multimnist_is_in_two_splits(monkeypatch):
+    from mtl_gym.problems import multimnist
+
+    pixels, digit = multimnist.mnist_data()
+    marked = np.repeat(np.arange(len(pixels), dtype=np.float64)[:, None] + 1, pixels.shape[1], axis=1)  # its number, as an image
+    monkeypatch.setattr(multimnist, "mnist_data", lambda: (marked * 255, digit))
+    _, splits = multimnist.load()
+    seen = {name: set(split.inputs[:, 0, [0, -1], [0, -1]].unique().tolist()) for name, split in splits.items()}
+    assert all(len(numbers) > 400 for numbers in seen.values())
+    assert sum(map(len, seen.values())) == len(set().union(*seen.values()))
+
+
+@EACH
+def test_pickles_name_the_problem(name):
+    problem = load_problem(name)
+    data = pickle.dumps(problem)
+    assert len(data) < 1000
+    assert pickle.loads(data) is problem
+
+
+@EACH
+def test_a_deepcopy_is_the_problem_itself(name):
+    assert copy.deepcopy(load_problem(name)) is load_problem(name)
+
+
+@pytest.mark.parametrize("name", [name for name, row in PROBLEMS.items() if row.package])
+def test_a_missing_package_gives_the_install_line(name, monkeypatch):
+    find = importlib.util.find_spec
+    package = PROBLEMS[name].package
+    monkeypatch.setattr(importlib.util, "find_spec", lambda wanted, *rest: None if wanted == package else find(wanted, *rest))
+    with pytest.raises(ModuleNotFoundError, match=rf'{package}.*pip install "mtl-gym\[data\]"'):
+        mtl_gym.problems._load.__wrapped__(name)  # what is read once stays for the other tests
+
+
+def test_every_file_that_loads_has_a_row():
+    folder = Path(mtl_gym.problems.__file__).parent
+    files = {path.stem for path in folder.glob("*.py") if "\ndef load(" in path.read_text()}
+    assert files == {row.load.split(":")[0].rsplit(".", 1)[1] for row in PROBLEMS.values()}
+
+
+# --- one's own --------------------------------------------------------------------------------------------------------
+
+
+def split(count=8, channels=2):
+    return Split(torch.zeros(count, 3), torch.zeros(count, channels))
+
+
+TASKS = (Task("a", "mse", ("rmse",)), Task("b", "bce", ("auc",)))
+
+
+def test_a_problem_of_ones_own_is_kept_by_pickle():
+    problem = Problem("own", TASKS, {name: split() for name in SPLITS}, version=3)
+    other = pickle.loads(pickle.dumps(problem))
+    assert (other.name, other.tasks, other.version) == ("own", TASKS, 3)
+    assert torch.equal(other.splits["test"].inputs, problem.splits["test"].inputs)
+
+
+def test_a_problem_that_bears_a_tables_name_is_not_mistaken_for_it():
+    problem = Problem("digits", TASKS, {name: split() for name in SPLITS})
+    assert pickle.loads(pickle.dumps(problem)).tasks == TASKS
+
+
+@pytest.mark.parametrize(
+    ("tasks", "splits", "message"),
+    [
+        ((), {name: split() for name in SPLITS}, "`tasks` should hold at least one task"),
+        ((TASKS[0], TASKS[0]), {name: split() for name in SPLITS}, "`tasks` should have names of their own"),
+        (TASKS, {name: split() for name in SPLITS[:3]}, "`splits` should be train, meta, reward, test"),
+        (TASKS, {name: split() for name in (*SPLITS, "more")}, "`splits` should be train, meta, reward, test"),
+        (TASKS, {name: split(0 if name == "meta" else 8) for name in SPLITS}, r"`splits\['meta'\]` should hold at least one"),
+        (TASKS, {name: split(channels=3) for name in SPLITS}, r"`splits\['train'\].targets` should.*\(8, 2\).*\(8, 3\)"),
+        (TASKS, {name: Split(torch.zeros(8, 3), torch.zeros(7, 2)) for name in SPLITS}, r"targets` should.*\(8, 2\).*\(7, 2\)"),
+    ],
+)
+def test_what_is_no_problem_is_refused(tasks, splits, message):
+    with pytest.raises(ValueError, match=message):
+        Problem("own", tasks, splits)
+
+
+@pytest.mark.parametrize("value", [-1.0, 3.0, 0.5])
+def test_class_numbers_outside_the_range_are_refused(value):
+    tasks = (Task("a", "cross_entropy", ("accuracy",), outputs=3),)
+    with pytest.raises(ValueError, match="targets"):
+        Problem("own", tasks, {name: Split(torch.zeros(8, 3), torch.full((8, 1), value)) for name in SPLITS})
+
+
+def test_splits_of_different_input_shapes_are_refused():
+    splits = {name: split() for name in SPLITS[:3]} | {"test": Split(torch.zeros(8, 4), torch.zeros(8, 2))}
+    with pytest.raises(ValueError, match="inputs"):
+        Problem("own", TASKS, splits)
+
+
+def test_an_unknown_network_is_refused():
+    with pytest.raises(ValueError, match=r"`network` should be one of.*Did you mean 'mlp'"):
+        make(Problem("own", TASKS, {name: split(32) for name in SPLITS}, network="mpl"))
+
+
+@pytest.mark.parametrize(
+    ("loss", "metrics", "message"),
+    [("msee", ("rmse",), "`loss` should.*Did you mean 'mse'"), ("mse", ("rms",), "`metrics` should.*Did you mean 'rmse'")],
+)
+def test_an_unknown_loss_or_metric_of_a_task_is_refused(loss, metrics, message):
+    with pytest.raises(ValueError, match=message):
+        Task("a", loss, metrics)
+
+
+def test_a_split_is_made_of_arrays():
+    own = Split.of(np.arange(6).reshape(3, 2), [np.array([0, 1, np.nan]), np.ones((3, 2))])
+    assert own.inputs.dtype == own.targets.dtype == torch.float32
+    assert own.targets.shape == (3, 3)
+    assert torch.isnan(own.targets[2, 0])
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(4, 200), seed=st.integers(0, 10), part=st.integers(1, 4))
+def test_divided_rows_are_disjoint_and_complete(count, seed, part):
+    parts = divide(count, {"a": part, "b": -1}, seed=seed)
+    assert sorted([*parts["a"], *parts["b"]]) == list(range(count))
+    assert len(parts["a"]) == part
+
+
+# --- quadratic --------------------------------------------------------------------------------------------------------
+
+WEIGHTS = st.lists(st.floats(0.05, 20), min_size=3, max_size=3)
+
+
+@settings(max_examples=30, deadline=None)
+@given(weights=WEIGHTS)
+def test_the_optimum_is_a_stationary_point(weights):
+    point = torch.tensor(optimum(weights), requires_grad=True)
+    problem = load_problem("quadratic")
+    scales = problem.splits["train"].inputs[0].double().unflatten(0, (3, 4))
+    values = ((scales * point - scales * torch.from_numpy(CENTRES)) ** 2).mean(1)
+    np.testing.assert_allclose(values.detach(), objectives(optimum(weights)), rtol=1e-5)
+    (gradient,) = torch.autograd.grad((values * torch.tensor(weights)).sum(), point)
+    assert gradient.norm() < 1e-5 * sum(weights)
+
+
+@settings(max_examples=30, deadline=None)
+@given(weights=WEIGHTS, seed=st.integers(0, 1000))
+def test_no_point_dominates_an_optimum(weights, seed):
+    best = optimum(weights)
+    rng = np.random.default_rng(seed)
+    others = best + rng.normal(size=(500, 4)) * 10.0 ** rng.uniform(-4, 1, size=(500, 1))
+    values = objectives(others)
+    assert not (values < objectives(best) - 1e-12).all(1).any()
+
+
+@pytest.mark.parametrize("task", range(3))
+def test_the_optimum_of_one_objective_is_its_centre(task):
+    np.testing.assert_allclose(optimum(np.eye(3)[task]), CENTRES[task])
+    assert objectives(CENTRES[task])[task] == 0

@@ -1,0 +1,70 @@
+import json
+
+import pytest
+import torch
+from rollouts import make_learner, small, train, with_splits
+
+from mtl_gym.envs.arguments import check_arguments
+from mtl_gym.problems import load_problem
+from mtl_gym.problems.base import Split
+from mtl_gym.training import references
+from mtl_gym.training.references import average_references, fingerprint, single_task_metrics
+
+
+def checked(problem="quadratic", **others):
+    arguments = check_arguments("mtl_gym/LossWeighting-v0", **small(problem, **others))
+    return arguments.problem, arguments.recipe
+
+
+@pytest.mark.parametrize("problem", ["digits", "quadratic"])
+def test_a_reference_is_the_metric_of_a_training_of_that_task_alone(problem):
+    metrics = single_task_metrics(*checked(problem), [3, 4], "test")
+    for task, own in enumerate(load_problem(problem).tasks):
+        learner = make_learner(problem, ids=[3, 4])
+        train(learner, 8, torch.eye(load_problem(problem).num_tasks)[task])
+        for metric in own.metrics:
+            name = f"{own.name}/{metric}"
+            torch.testing.assert_close(metrics[name], learner.metrics("test")[name].double(), rtol=1e-4, atol=1e-5)
+
+
+def test_references_do_not_depend_on_how_many_are_trained_at_once():
+    problem, recipe = checked("digits", horizon=4, steps_per_action=2)
+    many, one = single_task_metrics(problem, recipe, range(12), "reward"), single_task_metrics(problem, recipe, [11], "reward")
+    for name, values in many.items():
+        torch.testing.assert_close(values[11:], one[name], rtol=1e-4, atol=1e-5)
+
+
+def test_tasks_that_do_not_take_part_have_no_reference():
+    metrics = single_task_metrics(*checked("digits", num_tasks=2), [1, 2, 3], "test")
+    known = torch.stack([~torch.isnan(values) for values in metrics.values()])
+    assert known.sum(0).tolist() == [2, 2, 2]
+
+
+def test_averages_are_kept_in_the_cache(cache_folder, monkeypatch):
+    problem, recipe = checked(lr=0.0123)
+    first = average_references(problem, recipe)
+    texts = [path.read_text() for path in cache_folder.glob("references-*.json")]
+    assert any(json.loads(text).get(json.dumps(fingerprint(problem, recipe), sort_keys=True)) for text in texts)
+    monkeypatch.setattr(references, "_known", {})
+    assert average_references(problem, recipe) == first
+
+
+def test_averages_are_finite_and_of_every_metric():
+    problem, recipe = checked("digits", horizon=4, steps_per_action=2, num_tasks=3)
+    averages = average_references(problem, recipe)
+    assert set(averages) == {f"{task.name}/{metric}" for task in problem.tasks for metric in task.metrics}
+    assert all(torch.isfinite(value) for value in averages.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("lr", 0.5), ("horizon", 16), ("batch_size", 8), ("hidden", [4]), ("num_tasks", 2), ("optimizer", "sgd")]
+)
+def test_what_a_training_depends_on_has_a_fingerprint_of_its_own(name, value):
+    assert fingerprint(*checked("digits")) != fingerprint(*checked("digits", **{name: value}))
+
+
+def test_other_data_under_the_same_name_have_a_fingerprint_of_their_own():
+    problem, recipe = checked()
+    split = problem.splits["reward"]
+    other = with_splits("quadratic", reward=Split(split.inputs, split.targets + 1))
+    assert fingerprint(problem, recipe) != fingerprint(other, recipe)
