@@ -1,0 +1,129 @@
+"""A picture of one training so far: its losses, its weights and its improvable gaps."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from torch import Tensor
+
+from mtl_gym.training.learner import Learner
+from mtl_gym.training.signals import SMALLEST_LOSS, improvable_gap
+
+TASK_COLOURS = ("#332288", "#CC6677", "#44AA99", "#DDAA33", "#AA4499", "#6FB7E0", "#117733", "#882255", "#777777")
+"""Tol's muted scheme, which colour-blind readers can tell apart; the pale yellow is darkened so that it shows on white."""
+LINE_STYLES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
+"""Where there are more lines than colours, the colours come again in the next style."""
+
+_RECENT = 10  # batches that a gap is averaged over
+_SIZE = (12.0, 4.0)  # inches, at 100 dots each
+_LONGEST_NAME = 16  # characters of a task's name in the legend
+_COLUMNS = 7  # tasks in a row of the legend
+
+
+def line_style(colours: tuple[str, ...], index: int) -> dict[str, object]:
+    """Colour and dashes of a line: no two are the same before all colours have come in all styles."""
+    return {"color": colours[index % len(colours)], "linestyle": LINE_STYLES[index // len(colours) % len(LINE_STYLES)]}
+
+
+def log_axis(axes: Axes, low: float, high: float) -> None:
+    """Makes the y axis logarithmic from ``low`` to ``high``, both positive, with a few plain numbers at its ticks."""
+    ratio = high / low
+    ticks = MaxNLocator(4) if ratio < 5 else LogLocator(subs=(1, 2, 5)) if ratio < 200 else LogLocator()
+    axes.set_yscale("log")
+    axes.set_ylim(low, high)
+    axes.yaxis.set_major_locator(ticks)
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
+def label_lines(figure: Figure, lines: list[Line2D], labels: list[str], *, columns: int, place: str) -> None:
+    """Puts a legend on the figure. Labels are set afterwards: matplotlib leaves out those that begin with an underscore."""
+    legend = figure.legend(lines, ["-"] * len(lines), ncols=columns, loc=place, frameon=False)
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set_parse_math(False)
+        text.set_text(label)
+
+
+def draw_training(learner: Learner, row: int) -> npt.NDArray[np.uint8]:
+    """Draws one replica's batch losses relative to the first, its weights as shares, and its improvable gaps.
+
+    Args:
+        learner: The trainings.
+        row: The replica to draw; it may be at its very beginning.
+
+    Returns:
+        (height, width, 3) array. Values that are not finite leave a gap in their line.
+    """
+    figure = Figure(figsize=_SIZE, dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 3)
+    figure.subplots_adjust(left=0.05, right=0.985, top=0.83, bottom=0.28, wspace=0.2)
+    lines = [_draw(axes, *panel, learner.recipe.horizon) for axes, panel in zip(panels, _panels(learner, row), strict=True)]
+    for axes in panels[[0, 2]]:
+        _scale(axes)
+    panels[1].axhline(0, color="#cccccc", linewidth=0.8, zorder=0)
+    label_lines(figure, lines[0], _names(learner, row), columns=_COLUMNS, place="lower center")
+    figure.suptitle(_title(learner, row), fontsize=12, parse_math=False)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _panels(learner: Learner, row: int) -> list[tuple[str, Tensor]]:
+    """Titles and values (steps, K)."""
+    step = int(learner.replicas.step[row])
+    losses, weights = (tensor[row, :step].double().cpu() for tensor in (learner.replicas.losses, learner.replicas.weights))
+    shares = weights / weights.abs().sum(1, keepdim=True).clamp(min=SMALLEST_LOSS)
+    return [
+        ("batch loss / first batch loss", losses / losses[:1].clamp(min=SMALLEST_LOSS)),
+        ("weight / sum of absolute weights", shares),
+        ("improvable gap", _gaps(losses, int(learner.steps_per_epoch()[row]))),
+    ]
+
+
+def _gaps(losses: Tensor, epoch: int) -> Tensor:
+    """Gaps (steps, K) of the mean of the last batches, with the base that was known at each step."""
+    steps, num_tasks = losses.shape
+    if steps == 0:
+        return losses
+    before = losses.new_full((_RECENT - 1, num_tasks), torch.nan)
+    recent = torch.cat([before, losses]).unfold(0, _RECENT, 1).nanmean(2)  # (steps, K)
+    known = torch.arange(1, steps + 1)[:, None] >= 2 * epoch
+    return improvable_gap(recent, torch.where(known, losses[epoch : 2 * epoch].mean(0), losses[0]))
+
+
+def _draw(axes: Axes, title: str, values: Tensor, horizon: int) -> list[Line2D]:
+    marker = "o" if len(values) == 1 else None  # a line through one point is invisible
+    shown = torch.where(torch.isfinite(values), values, torch.nan).numpy()
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("optimiser step", fontsize=9)
+    axes.set_xlim(0, horizon)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    return [
+        axes.plot(column, linewidth=1.2, marker=marker, markersize=3, **line_style(TASK_COLOURS, task))[0]  # type: ignore[arg-type]
+        for task, column in enumerate(shown.T)
+    ]
+
+
+def _scale(axes: Axes) -> None:
+    """Limits that hold all positive values, and 1 in any case."""
+    values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
+    values = values[np.isfinite(values) & (values > 0)]
+    log_axis(axes, min(0.5, values.min(initial=1) / 1.2), max(1.2, values.max(initial=1) * 1.2))
+
+
+def _names(learner: Learner, row: int) -> list[str]:
+    names = [learner.problem.tasks[task].name for task in learner.replicas.tasks[row].tolist()]
+    return [name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…" for name in names]
+
+
+def _title(learner: Learner, row: int) -> str:
+    instance = learner.instances[row]
+    id = "–" if instance is None else instance.id
+    return f"{learner.problem.name}, instance {id}, step {int(learner.replicas.step[row])} of {learner.recipe.horizon}"
