@@ -13,7 +13,9 @@ from mtl_gym.policies import Requirements
 
 
 class IGB(Heuristic):
-    """Improvable gap balancing, the heuristic IGBv1: the scale-invariant loss ``sum_k v_k log L_k`` with ``v = K softmax(gap)``, so ``w_k = v_k / L_k``.
+    """Improvable gap balancing, the heuristic IGBv1: the scale-invariant loss with weights of the gaps.
+
+    The loss is ``sum_k v_k log L_k`` with ``v = K softmax(gap)``, so ``w_k = v_k / L_k``.
 
     The improvable gap is ``gap_k = L_k / Lbase_k``, the distance to a desired final loss of 0, with Lbase_k the mean batch loss of
     the second epoch. v = 1 during the first two epochs. No temperature, and the gap is not differentiated.

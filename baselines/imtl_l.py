@@ -9,7 +9,9 @@ from baselines.learned_scales import LearnedScales
 
 
 class IMTLL(LearnedScales):
-    """Impartial multi-task learning, the loss balance: ``sum_k e^{s_k} L_k - s_k`` with learned s: ``w_k = e^{s_k}``; at its optimum all weighted losses are 1.
+    """Impartial multi-task learning, the loss balance (IMTL-L): ``sum_k e^{s_k} L_k - s_k`` with learned s.
+
+    So ``w_k = e^{s_k}``, and at the optimum of s all weighted losses are 1.
 
     Liu, Li, Kuang, Xue, Chen, Yang, Liao and Zhang, "Towards Impartial Multi-task Learning", ICLR 2021, section 3.2. s starts at 0.
     """

@@ -49,8 +49,8 @@ def positive_int(name: str, value: object, *, least: int = 1) -> int:
     return number
 
 
-def number(name: str, value: object, *, low: float = -math.inf, high: float = math.inf, open_low: bool = False) -> float:
-    """Returns ``value`` as a finite float within [low, high] (or (low, high] if ``open_low``).
+def number(name: str, value: object, *, low: float = -math.inf, high: float = math.inf, ends: str = "[]") -> float:
+    """Returns ``value`` as a finite float between ``low`` and ``high``; ``ends`` says, by its brackets, whether they are allowed.
 
     Raises:
         TypeError: If it is no number.
@@ -62,7 +62,8 @@ def number(name: str, value: object, *, low: float = -math.inf, high: float = ma
         raise TypeError(should(name, "be a number", value)) from None
     if isinstance(value, (bool, str)):
         raise TypeError(should(name, "be a number", value))
-    if not math.isfinite(result) or result > high or result < low or (open_low and result == low):
-        bracket = "(" if open_low else "["
-        raise ValueError(should(name, f"be a finite number in {bracket}{low:g}, {high:g}]", value))
+    above = result >= low if ends[0] == "[" else result > low
+    below = result <= high if ends[1] == "]" else result < high
+    if not (math.isfinite(result) and above and below):
+        raise ValueError(should(name, f"be a finite number in {ends[0]}{low:g}, {high:g}{ends[1]}", value))
     return result

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 
 from mtl_gym.arguments import choose, number, positive_int, should
@@ -20,6 +21,8 @@ from mtl_gym.problems.base import Problem
 from mtl_gym.problems.instances import TRAINING_IDS, Distribution, resolve
 from mtl_gym.training.learner import Recipe
 from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
+
+RESET_OPTIONS = {"instance": "an id, or one for each row", "reset_mask": "(N,) bool, the rows to reset"}
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,9 @@ def check_arguments(
         horizon=length,
         batch_size=positive_int("batch_size", defaults.batch_size if batch_size is None else batch_size),
         optimizer=optimizer,
-        lr=number("lr", defaults.lr if lr is None else lr, low=0.0, open_low=True),
+        lr=number("lr", defaults.lr if lr is None else lr, low=0.0, ends="(]"),
         lr_schedule=lr_schedule,
-        momentum=number("momentum", momentum, low=0.0, high=1.0),
+        momentum=number("momentum", momentum, low=0.0, high=1.0, ends="[)"),
         weight_decay=number("weight_decay", weight_decay, low=0.0),
         holdout_size=positive_int("holdout_size", holdout_size),
         device=_device(device),
@@ -138,14 +141,33 @@ def check_reset_options(options: dict[str, Any], num_envs: int) -> tuple[npt.NDA
     Raises:
         TypeError, ValueError: If one of them is wrong.
     """
+    for name in options:
+        choose("options", name, RESET_OPTIONS)
     mask = options.get("reset_mask", np.ones(num_envs, dtype=bool))
     if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (num_envs,) or not mask.any():
         raise ValueError(should("options['reset_mask']", f"be a bool array of shape ({num_envs},) with a True", mask))
     if "instance" not in options:
-        return mask, None
-    ids = np.atleast_1d(np.asarray(options["instance"]))
+        return mask.copy(), None
+    try:
+        ids = np.atleast_1d(np.asarray(options["instance"]))
+    except ValueError:
+        ids = np.empty(0)
     if not np.issubdtype(ids.dtype, np.integer):
-        raise TypeError(should("options['instance']", "be whole numbers", options["instance"]))
+        raise TypeError(should("options['instance']", "be a whole number, or one for each row", options["instance"]))
     if ids.shape not in ((1,), (num_envs,)) or (ids < 0).any() or (ids >= TRAINING_IDS[1]).any():
         raise ValueError(should("options['instance']", f"be an id in [0, 2^62), or {num_envs} of them", options["instance"]))
     return mask.copy(), np.broadcast_to(ids, num_envs).tolist()
+
+
+def check_seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[np.random.Generator | None]:
+    """Returns the stream of instance ids that each row's seed begins: ``seed + row`` for one number; ``None`` keeps a row's stream.
+
+    Raises:
+        ValueError, gymnasium.error.Error: If the number of seeds is wrong or one is negative.
+    """
+    if isinstance(seed, (int, np.integer)):
+        seed = [int(seed) + row for row in range(num_envs)]
+    seeds = [None] * num_envs if seed is None else list(seed)
+    if len(seeds) != num_envs:
+        raise ValueError(should("seed", f"be one number, or {num_envs}", seed))
+    return [None if own is None else seeding.np_random(own)[0] for own in seeds]

@@ -17,8 +17,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
-from mtl_gym.arguments import should
-from mtl_gym.envs.arguments import Arguments, check_autoreset_mode, check_reset_options
+from mtl_gym.arguments import positive_int, should
+from mtl_gym.envs.arguments import Arguments, check_autoreset_mode, check_reset_options, check_seeds
 from mtl_gym.envs.infos import Array, Infos, final_infos, masked, merged
 from mtl_gym.envs.meter import Meter
 from mtl_gym.envs.observations import observe, space
@@ -61,7 +61,7 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
             raise ValueError(should("render_mode", "be None or 'rgb_array'", render_mode))
         self.metadata = {**self.metadata, "autoreset_mode": check_autoreset_mode(autoreset_mode)}
         self.num_envs, self.render_mode, self.arguments = num_envs, render_mode, arguments
-        self.max_episode_steps = max_episode_steps
+        self.max_episode_steps = None if max_episode_steps is None else positive_int("max_episode_steps", max_episode_steps)
         self.single_observation_space = space(arguments.observe, arguments.recipe.num_tasks)
         self.single_action_space = action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -113,12 +113,9 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         mask, ids = check_reset_options(options or {}, self.num_envs)
         if self._signals is None and not mask.all():
             raise gymnasium.error.ResetNeeded("Reset all rows once before a partial reset.")
-        seeds = [seed + row for row in range(self.num_envs)] if isinstance(seed, (int, np.integer)) else seed
-        if seeds is not None and len(seeds) != self.num_envs:
-            raise ValueError(should("seed", f"be one number, or {self.num_envs}", seed))
+        streams = check_seeds(seed, self.num_envs)
         for row in np.flatnonzero(mask).tolist():
-            if seeds is not None and seeds[row] is not None:
-                self._streams[row], _ = seeding.np_random(seeds[row])
+            self._streams[row] = streams[row] or self._streams[row]
         self._begin(mask, ids)
         return observe(self.arguments.observe, self.signals), self._instance_infos(mask)
 
@@ -159,12 +156,12 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         factors = self._train(checked, active)
         self._decisions[playing] += 1
         signals = self._meter.next(previous, factors, active)
-        diverged = playing & ~as_array(self._meter.is_finite(signals))
+        over = as_array(signals.progress >= 1) | (self._decisions >= (self.max_episode_steps or np.inf))
+        self._signals = self._meter.scored(signals, self._tensor(playing & over))
+        rewards, diverged = self._rewards(playing)
         terminated = playing & (diverged | as_array(signals.progress >= 1))
-        truncated = playing & ~terminated & (self._decisions >= (self.max_episode_steps or np.inf))
+        truncated = playing & over & ~terminated
         ended = terminated | truncated
-        self._signals = self._meter.scored(signals, self._tensor(ended & ~diverged))
-        rewards = np.where(playing, self._rewards(diverged), 0.0)
         infos = self._step_infos(playing, diverged, ended, self._action_infos(checked))
         observations = observe(self.arguments.observe, self.signals)
         restarting = ended if mode is AutoresetMode.SAME_STEP else self.finished & (mode is AutoresetMode.NEXT_STEP)
@@ -177,9 +174,12 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
             infos = merged(infos, self._instance_infos(restarting), restarting)
         return observations, rewards, terminated, truncated, infos
 
-    def _rewards(self, diverged: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    def _rewards(self, playing: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        """Rewards (N,), and the rows (N,) whose training has become non-finite, which are paid the penalty."""
         row = REWARDS[self.arguments.reward]
-        return np.where(diverged, row.penalty, as_array(row.function(self.signals).double()))
+        rewards = as_array(row.function(self.signals).double())
+        diverged = playing & ~(as_array(self._meter.is_finite(self.signals)) & np.isfinite(rewards))
+        return np.where(playing, np.where(diverged, row.penalty, rewards), 0.0), diverged
 
     def _tensor(self, array: Array) -> Tensor:
         return torch.from_numpy(array).to(self.arguments.recipe.device)
@@ -222,10 +222,10 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         """Draws each row's losses, weights and gaps so far: (height, width, 3) uint8; ``None`` without a render mode."""
         if self.render_mode is None:
             return None
-        from mtl_gym.envs.rendering import draw_training
-
         if self._signals is None:
             raise gymnasium.error.ResetNeeded(_RESET_FIRST)
+        from mtl_gym.envs.rendering import draw_training
+
         return tuple(draw_training(self.learner, row) for row in range(self.num_envs))
 
 

@@ -16,6 +16,9 @@ from mtl_gym.problems.metrics import delta_m
 from mtl_gym.training.learner import Learner
 from mtl_gym.training.references import average_references
 
+WORST = -100.0
+"""Least delta_m in percent that is paid, so that a divergence does not pay better than a bad training."""
+
 
 class Meter:
     """Measures N trainings.
@@ -71,7 +74,8 @@ class Meter:
 
     def is_finite(self, signals: Signals) -> Tensor:
         """Whether a training's losses and parameters are all finite (N,)."""
-        losses = torch.stack([signals.mean, *signals.holdout.values()])
+        seen = [signals.upcoming, signals.after, signals.mean, *signals.holdout.values()]
+        losses = torch.stack([losses for losses in seen if losses is not None])
         return self._learner.finite() & torch.isfinite(losses).all(2).all(0)
 
     def scored(self, signals: Signals, ended: Tensor) -> Signals:
@@ -82,7 +86,7 @@ class Meter:
         references = average_references(self._arguments.problem, self._arguments.recipe)
         score = torch.zeros_like(signals.progress)
         for row in ended.nonzero()[:, 0].tolist():
-            score[row] = delta_m({name: values[name][row] for name in self._learner.metric_names(row)}, references)
+            score[row] = delta_m({name: values[name][row] for name in self._learner.metric_names(row)}, references).clamp(min=WORST)
         return replace(signals, score=score)
 
     def _measure(self, payers: Tensor) -> dict[str, Any]:

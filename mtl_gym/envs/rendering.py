@@ -125,5 +125,5 @@ def _names(learner: Learner, row: int) -> list[str]:
 
 def _title(learner: Learner, row: int) -> str:
     instance = learner.instances[row]
-    id = "–" if instance is None else instance.id
+    id = "-" if instance is None else instance.id
     return f"{learner.problem.name}, instance {id}, step {int(learner.replicas.step[row])} of {learner.recipe.horizon}"

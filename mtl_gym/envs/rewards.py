@@ -66,7 +66,7 @@ REWARDS = {
     "terminal_delta_m": Reward(
         lambda s: measured(s.score),
         "at the end: delta_m on the *reward* split in percent, against single-task training averaged over 32 instances; "
-        "0: as good as single-task training, 1: better by one percent",
+        "0: as good as single-task training, 1: better by one percent, at least -100",
         (SCORE,),
         penalty=-100.0,
     ),

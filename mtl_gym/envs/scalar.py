@@ -8,6 +8,8 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
+from mtl_gym.arguments import should
+from mtl_gym.envs.arguments import check_reset_options
 from mtl_gym.envs.base import MTLVectorEnv, draw_id
 from mtl_gym.envs.infos import Array, Infos
 
@@ -35,9 +37,13 @@ class MTLEnv(gymnasium.Env[dict[str, Array], Array]):
         Args:
             seed: Seeds the stream of instance ids; the same as row 0 of the vector form.
             options: ``{"instance": id}`` asks for an instance instead of drawing one.
+
+        Raises:
+            TypeError, ValueError: If an option is wrong; nothing is changed then.
         """
-        super().reset(seed=seed)
         chosen = dict(options or {})
+        check_reset_options(chosen, 1)
+        super().reset(seed=seed)
         if "instance" not in chosen:
             chosen["instance"] = draw_id(self.np_random)
         observations, infos = self.vector.reset(options=chosen)
@@ -52,17 +58,21 @@ class MTLEnv(gymnasium.Env[dict[str, Array], Array]):
         """
         if self.vector.finished.all():
             raise gymnasium.error.ResetNeeded("The episode has not begun, or it has ended: call reset.")
-        actions = np.asarray(action)[None]
+        try:
+            actions = np.asarray(action, dtype=np.float64)[None]
+        except (TypeError, ValueError):
+            raise TypeError(should("action", "be an array of numbers", action)) from None
         observations, rewards, terminated, truncated, infos = self.vector.step(actions)
         return _first(observations), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _first_infos(infos)
 
     def state(self) -> dict[str, Any]:
-        """See :meth:`MTLVectorEnv.state`."""
-        return self.vector.state()
+        """A copy of all that the environment is; see :meth:`MTLVectorEnv.state`."""
+        return {"vector": self.vector.state(), "stream": self.np_random.bit_generator.state}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """See :meth:`MTLVectorEnv.restore`."""
-        self.vector.restore(state)
+        """Goes back to a :meth:`state`."""
+        self.vector.restore(state["vector"])
+        self.np_random.bit_generator.state = state["stream"]
 
     def render(self) -> Array | None:
         """Draws losses, weights and gaps so far: (height, width, 3) uint8; ``None`` without a render mode."""

@@ -55,8 +55,9 @@ class Weighting:
 
     def __init__(self, *, action: str, rule: str, weight_range: float, num_tasks: int) -> None:
         self._mode = choose("action", action, ACTIONS)
-        self._rule = choose("rule", rule, RULES)
-        self._sharpness = math.log(number("weight_range", weight_range, low=1.0, open_low=True)) / 2
+        choose("rule", rule, RULES)
+        self._rule = rule
+        self._sharpness = math.log(number("weight_range", weight_range, low=1.0, ends="(]")) / 2
         self.space = Box(-self._mode.bound, self._mode.bound, (num_tasks,), np.float32)
 
     def clipped(self, actions: Tensor) -> Tensor:
@@ -69,28 +70,26 @@ class Weighting:
 
     def weights(self, factors: Tensor, losses: Tensor, initial: Tensor) -> Tensor:
         """Weights (N, K) of one optimiser step, from the factors, the batch's losses and L(0)."""
-        return factors * self._rule(losses, initial) if self._mode.rule else factors
+        return factors * RULES[self._rule](losses, initial) if self._mode.rule else factors
 
 
 def checked_actions(actions: npt.ArrayLike, space: Box, num_envs: int) -> npt.NDArray[np.float32]:
     """Returns the actions as a fresh float32 array.
 
     Raises:
+        TypeError: If they are no numbers.
         ValueError: If the shape is not (num_envs, K), or a number is not finite or outside the space; the row is named.
     """
-    values = np.array(actions, dtype=np.float32)
+    try:
+        values = np.array(actions, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(should("actions", "be an array of numbers", actions)) from None
     shape = (num_envs, *space.shape)
     if values.shape != shape:
         raise ValueError(should("actions", f"have the shape {shape}", values.shape))
     inside = (np.isfinite(values) & (values >= space.low) & (values <= space.high)).all(axis=1)
     if not inside.all():
         row = int(np.argmin(inside))
-        raise ValueError(
-            should(
-                "actions",
-                f"be finite and within [{space.low.flat[0]:g}, {space.high.flat[0]:g}]",
-                values[row].tolist(),
-                f"See row {row}.",
-            )
-        )
-    return values
+        bounds = f"[{space.low.flat[0]:g}, {space.high.flat[0]:g}]"
+        raise ValueError(should("actions", f"be finite and within {bounds}", values[row].tolist(), f"See row {row}."))
+    return values.astype(np.float32)

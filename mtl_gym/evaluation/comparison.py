@@ -207,7 +207,7 @@ def setting(plan: Plan) -> dict[str, Any]:
     return {
         "env": plan.env,
         "problem": problem.name,
-        "problem_version": problem.version,
+        "identity": problem.identity,
         "arguments": {**asdict(plan.checked.recipe), **arguments},
         "version": mtl_gym.__version__,
     }

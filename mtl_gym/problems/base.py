@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -113,6 +114,7 @@ class Problem:
         self._check()
         self.output_slices = _slices([task.outputs for task in self.tasks])
         self.target_slices = _slices([task.target_channels for task in self.tasks])
+        self._check_classes()
         self.complete = not any(bool(torch.isnan(self.splits[name].targets).any()) for name in SPLITS[:3])
         """Whether no label is missing in the splits that losses are computed on."""
 
@@ -132,6 +134,31 @@ class Problem:
                 raise ValueError(
                     should(f"splits[{name!r}].targets", f"have a shape that begins with {shape}", tuple(split.targets.shape))
                 )
+            if split.inputs.shape[1:] != self.splits["train"].inputs.shape[1:]:
+                shape = tuple(self.splits["train"].inputs.shape[1:])
+                raise ValueError(
+                    should(f"splits[{name!r}].inputs", f"have samples of shape {shape}, as in train", tuple(split.inputs.shape))
+                )
+
+    def _check_classes(self) -> None:
+        for name, split in self.splits.items():
+            for task, own in zip(self.tasks, self.target_slices, strict=True):
+                labels = split.targets[:, own]
+                labels = labels[~torch.isnan(labels)]
+                if task.loss == "cross_entropy" and not ((labels >= 0) & (labels < task.outputs) & (labels % 1 == 0)).all():
+                    condition = f"hold class numbers from 0 to {task.outputs - 1} for the task {task.name!r}"
+                    raise ValueError(should(f"splits[{name!r}].targets", condition, sorted(set(labels.tolist()))[:20]))
+
+    @property
+    def identity(self) -> list[str | int]:
+        """What tells it from others: name and version; for one that is not in the table, also a digest of its data."""
+        if self.name in PROBLEMS and load_problem(self.name) is self:
+            return [self.name, self.version]
+        digest = hashlib.sha256(repr(self.tasks).encode())
+        for name in SPLITS:
+            for tensor in (self.splits[name].inputs, self.splits[name].targets):
+                digest.update(tensor.contiguous().numpy().tobytes())
+        return [self.name, self.version, digest.hexdigest()]
 
     @property
     def num_tasks(self) -> int:

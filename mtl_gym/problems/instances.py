@@ -58,12 +58,9 @@ def resolve(distribution: str | Distribution) -> Distribution:
         choose("distribution", axis, AXES)
         if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
             raise TypeError(should(f"distribution[{axis!r}]", "be a pair (low, high)", bounds))
-        low, high = (
-            number(
-                f"distribution[{axis!r}]", bound, low=_BOUNDS[axis][0], high=_BOUNDS[axis][1], open_low=axis in ("size", "scale")
-            )
-            for bound in bounds
-        )
+        least, most = _BOUNDS[axis]
+        ends = "(]" if axis in ("size", "scale") else "[]"
+        low, high = (number(f"distribution[{axis!r}]", bound, low=least, high=most, ends=ends) for bound in bounds)
         if low > high:
             raise ValueError(should(f"distribution[{axis!r}]", "have low <= high", bounds))
         ranges[axis] = (low, high)
@@ -122,7 +119,8 @@ def draw(problem: Problem, *, distribution: Distribution, num_tasks: int, networ
         network: Words that identify the network, since it fixes the initial weights.
         id: In [0, 2^62).
     """
-    identity = [problem.name, problem.version, sorted(distribution.items()), num_tasks, network]
+    # The ranges are not part of the seed: what an axis draws does not depend on the range of another.
+    identity = [problem.name, problem.version, num_tasks, network]
     digest = hashlib.sha256(json.dumps(identity).encode()).digest()
     entropy = (*np.frombuffer(digest, dtype=np.uint32).tolist(), id)
 

@@ -54,7 +54,7 @@ def root_mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def normalised_error(outputs: Tensor, targets: Tensor) -> Tensor:
     """Root mean squared error over the root of the mean (over channels) variance of the targets that it is measured on."""
-    variance = targets.double().var(1, correction=0).mean()
+    variance = (targets.double() - targets.double().mean(1, keepdim=True)).square().mean()
     return root_mean_squared_error(outputs, targets) / variance.sqrt().clamp(min=1e-12)
 
 

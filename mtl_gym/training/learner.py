@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtl_gym.arguments import should
+from mtl_gym.arguments import choose, should
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.instances import Instance, draw
 from mtl_gym.problems.metrics import METRICS
@@ -44,7 +44,7 @@ class Learner:
         smallest = round(len(problem.splits["train"]) * recipe.distribution["size"][0])
         if smallest < recipe.batch_size:
             raise ValueError(should("batch_size", f"be at most {smallest}, the smallest training set", recipe.batch_size))
-        self.network = NETWORKS[problem.network](problem, recipe.hidden)
+        self.network = choose("network", problem.network, NETWORKS)(problem, recipe.hidden)
         self.instances: list[Instance | None] = [None] * num_replicas
         self.replicas = Replicas.empty(
             num_replicas,
@@ -181,10 +181,12 @@ class Learner:
     def gramian(self, payers: Tensor) -> Tensor:
         """Inner products (N, K, K) of the gradients of the tasks' losses on the batch that is about to be trained on.
 
-        With respect to the shared parameters; K backward passes, counted for ``payers`` (N,).
+        With respect to the shared parameters (zeros, if there are none); K backward passes, counted for ``payers`` (N,).
         """
         self.forward()
         shared = self._parameters[: self.network.shared]
+        if not shared:
+            return torch.zeros(self.num_replicas, self.recipe.num_tasks, self.recipe.num_tasks, device=self._rows.device)
         gradients = []
         for losses in self._graph().unbind(1):
             parts = torch.autograd.grad(losses.sum(), shared, retain_graph=True)

@@ -69,7 +69,7 @@ def _own(learner: Learner, name: str, values: Tensor) -> Tensor:
 def fingerprint(problem: Problem, recipe: Recipe) -> dict[str, Any]:
     """All that a training depends on but its instance and its weights, JSON-plain."""
     trained = {name: value for name, value in asdict(recipe).items() if name not in ("device", "holdout_size")}
-    return {"problem": problem.name, "version": problem.version, "network": problem.network, **json.loads(json.dumps(trained))}
+    return {"problem": problem.identity, "network": problem.network, **json.loads(json.dumps(trained))}
 
 
 def average_references(problem: Problem, recipe: Recipe) -> Mapping[str, Tensor]:
