@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -44,7 +46,8 @@ def log_axis(axes: Axes, low: float, high: float) -> None:
 
 def label_lines(figure: Figure, lines: list[Line2D], labels: list[str], *, columns: int, place: str) -> None:
     """Puts a legend on the figure. Labels are set afterwards: matplotlib leaves out those that begin with an underscore."""
-    legend = figure.legend(lines, ["-"] * len(lines), ncols=columns, loc=place, frameon=False)
+    where: Any = place  # matplotlib types the places one by one
+    legend = figure.legend(lines, ["-"] * len(lines), ncols=columns, loc=where, frameon=False)
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_parse_math(False)
         text.set_text(label)

@@ -21,7 +21,7 @@ from mtl_gym.evaluation.results import Result, Results, spec_key
 from mtl_gym.evaluation.rollout import make_env, rollout
 from mtl_gym.policies import Policy, names_and_policies
 from mtl_gym.problems.instances import EVALUATION_IDS
-from mtl_gym.problems.metrics import METRICS
+from mtl_gym.problems.metrics import METRICS, relative_gain
 
 IDS_PER_SEED = 10_000
 REFERENCES = "single-task references"
@@ -191,13 +191,6 @@ def to_frame(results: Sequence[Result], about: Mapping[str, Any]) -> pd.DataFram
     frame = pd.DataFrame(rows)
     frame.attrs["about"] = dict(about)
     return frame
-
-
-def relative_gain(value: float, reference: float, metric: str) -> float:
-    """Gain over single-task learning in percent; positive is better."""
-    row = METRICS[metric]
-    gain = 100 * (value - reference) / max(reference, row.floor)
-    return gain if row.higher_is_better else -gain
 
 
 def setting(plan: Plan) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from mtl_gym.cache import write_whole
@@ -43,20 +44,18 @@ def table(summary: Mapping[str, Any]) -> Table:
     policies = summary["policies"]
     first = next(iter(policies))
     count = policies[first]["instances"]
-    result = Table(title=f"{summary['about']['problem']}: gain over single-task learning, {count} instances", title_justify="left")
-    result.add_column("policy", no_wrap=True)
-    for column in ("delta_m % (IQM)", "95 % interval", f"against {first}", "95 % interval", "P(better)", "passes F + B"):
+    result = Table(box=None, pad_edge=False, header_style="bold", title_justify="left", title_style="bold")
+    result.title = f"{summary['about']['problem']}: gain over single-task learning, {count} instances, 95 % intervals"
+    result.add_column("policy", overflow="fold")
+    for column in ("delta_m %", f"over {first}", f"P(> {first})", "F + B"):
         result.add_column(column, justify="right", no_wrap=True)
     for name, row in sorted(policies.items(), key=lambda item: -_number(item[1]["delta_m"]["iqm"])):
-        pair = row["paired"].get(first, {})
-        cost = row["cost"]
+        pair, cost = row["paired"].get(first, {}), row["cost"]
         result.add_row(
-            name,
-            _text(row["delta_m"]["iqm"]),
-            _interval(row["delta_m"]),
-            _text(pair.get("difference"), "+.2f"),
-            _interval(pair),
-            _text(row["probability_of_improvement"].get(first)),
+            escape(name),
+            f"{_text(row['delta_m']['iqm'], '.1f')} {_interval(row['delta_m'])}",
+            "" if name == first else f"{_text(pair.get('difference'), '+.1f')} {_interval(pair)}",
+            "" if name == first else _text(row["probability_of_improvement"].get(first)),
             f"{cost['forward']:.0f} + {cost['backward']:.0f}",
         )
     return result
@@ -72,4 +71,4 @@ def _text(value: float | None, form: str = ".2f") -> str:
 
 def _interval(row: Mapping[str, float | None]) -> str:
     low, high = row.get("low"), row.get("high")
-    return "-" if low is None or high is None else f"[{low:.2f}, {high:.2f}]"
+    return "-" if low is None or high is None else escape(f"[{low:.1f}, {high:.1f}]")

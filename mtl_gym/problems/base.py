@@ -134,11 +134,9 @@ class Problem:
                 raise ValueError(
                     should(f"splits[{name!r}].targets", f"have a shape that begins with {shape}", tuple(split.targets.shape))
                 )
-            if split.inputs.shape[1:] != self.splits["train"].inputs.shape[1:]:
-                shape = tuple(self.splits["train"].inputs.shape[1:])
-                raise ValueError(
-                    should(f"splits[{name!r}].inputs", f"have samples of shape {shape}, as in train", tuple(split.inputs.shape))
-                )
+            if split.inputs.shape[1:] != self.input_shape:
+                condition = f"have samples of shape {self.input_shape}, as in train"
+                raise ValueError(should(f"splits[{name!r}].inputs", condition, tuple(split.inputs.shape)))
 
     def _check_classes(self) -> None:
         for name, split in self.splits.items():

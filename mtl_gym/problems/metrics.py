@@ -90,3 +90,10 @@ def delta_m(values: Mapping[str, Tensor], references: Mapping[str, Tensor]) -> T
         gain = (value - reference) / reference.clamp(min=row.floor)
         gains.setdefault(task, []).append(gain if row.higher_is_better else -gain)
     return 100 * torch.stack([torch.stack(own).mean(0) for own in gains.values()]).mean(0)
+
+
+def relative_gain(value: float, reference: float, metric: str) -> float:
+    """Gain of one metric over its reference in percent, divided by ``max(reference, floor)``; positive is better."""
+    row = METRICS[metric]
+    gain = 100 * (value - reference) / max(reference, row.floor)
+    return gain if row.higher_is_better else -gain

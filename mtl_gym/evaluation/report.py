@@ -1,0 +1,147 @@
+"""One self-contained page that shows a comparison to a person."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from mtl_gym.cache import write_whole
+from mtl_gym.evaluation.plots import figures, ranked
+from mtl_gym.evaluation.results import Result
+
+Summary = Mapping[str, Any]
+
+_CAPTIONS = {
+    "forest": (
+        "Gain over single-task learning",
+        "Interquartile mean over instances (dot) with its 95 % bootstrap interval (bar); small dots are single instances.",
+    ),
+    "gains": ("Which task pays", "Mean gain of each metric over single-task learning, in percent; blue is better, red is worse."),
+    "curves": ("Learning curves", "Held-out loss (the reward split) of each task, median over instances."),
+    "weights": (
+        "What the policies did",
+        "Each task's share of the weights, median over instances. Dividing by the loss gives large shares to small losses.",
+    ),
+    "probability": (
+        "Probability of improvement",
+        "Share of the instances on which the policy of the row is better than that of the column; ties count half.",
+    ),
+}
+
+
+def write_report(results: Sequence[Result], summary: Summary, folder: Path) -> Path:
+    """Writes ``report.html``: headline, table, figures, how to read them, settings. It loads nothing from elsewhere.
+
+    Args:
+        results: All results.
+        summary: Of :func:`mtl_gym.summarise`.
+        folder: Where the page is written.
+
+    Returns:
+        The page's path.
+    """
+    about = summary["about"]
+    page = Template(resources.files("mtl_gym").joinpath("data").joinpath("report.html").read_text()).substitute(
+        title=escape(f"{about['problem']}: {len(summary['policies'])} policies"),
+        problem=escape(about["problem"]),
+        env=escape(about["env"]),
+        headline=headline(summary),
+        table=_table(summary),
+        figures="\n".join(_figure(name, svg) for name, svg in figures(results, summary).items()),
+        settings=_settings(about),
+    )
+    path = folder / "report.html"
+    write_whole(path, page)
+    return path
+
+
+def headline(summary: Summary) -> str:
+    """In words: which policy is best, whether its lead can be told from noise, and what the run could have detected."""
+    names, policies = ranked(summary), summary["policies"]
+    best = f"<strong>{escape(names[0])}</strong>"
+    row = policies[names[0]]
+    gain = row["delta_m"]["iqm"]
+    against = f"{abs(gain):.1f} % {'above' if gain >= 0 else 'below'} single-task learning"
+    start = f"{best} serves best on {row['instances']} instances: {against}."
+    if len(names) == 1:
+        return start
+    pair = row["paired"][names[1]]
+    runner_up = f"<strong>{escape(names[1])}</strong>"
+    if pair["low"] is None:
+        return f"{start} One instance cannot tell it from {runner_up}."
+    told = "can" if pair["low"] > 0 or pair["high"] < 0 else "cannot"
+    lead = f"mean difference {pair['difference']:+.2f} points, 95 % interval {_interval(pair)}"
+    return (
+        f"{start} Its lead over {runner_up} <strong>{told}</strong> be told from noise ({lead}); "
+        f"this run could have detected {pair['detectable']:.2f} points."
+    )
+
+
+def _table(summary: Summary) -> str:
+    names, policies, metrics = ranked(summary), summary["policies"], summary["about"]["metrics"]
+    best = names[0]
+    heads = ["", "policy", "delta_m, %", "over the best", "P(better)", "passes"]
+    if any(row["diverged"] for row in policies.values()):
+        heads.append("diverged")
+    rows = [_row(rank, name, best, policies[name], metrics, "diverged" in heads) for rank, name in enumerate(names, start=1)]
+    rows.append(_reference_row(policies[best], metrics, len(heads)))
+    cells = "".join(f"<th>{escape(head)}</th>" for head in heads) + "".join(_metric_head(name, metrics) for name in metrics)
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _row(rank: int, name: str, best: str, row: Mapping[str, Any], metrics: Mapping[str, Any], diverged: bool) -> str:
+    pair, cost = row["paired"].get(best, {}), row["cost"]
+    cells = [
+        str(rank),
+        escape(name),
+        f"{_text(row['delta_m']['iqm'])} <small>{_interval(row['delta_m'])}</small>",
+        f"{_text(pair.get('difference'), '+.2f')} <small>{_interval(pair)}</small>" if pair else "",
+        _text(row["probability_of_improvement"].get(best)) if pair else "",
+        f"{cost['forward']:.0f}&#8239;F&#8239;{cost['backward']:.0f}&#8239;B",
+    ]
+    cells += [str(row["diverged"])] if diverged else []
+    cells += [_text(row["metrics"].get(metric, {}).get("mean"), ".3f") for metric in metrics]
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _reference_row(row: Mapping[str, Any], metrics: Mapping[str, Any], width: int) -> str:
+    empty = f"<td></td><td>single-task</td><td>0</td>{'<td></td>' * (width - 3)}"
+    cells = [_text(row["metrics"].get(metric, {}).get("reference"), ".3f") for metric in metrics]
+    return f'<tr class="reference">{empty}{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+
+
+def _metric_head(name: str, metrics: Mapping[str, Any]) -> str:
+    task, metric = name.rsplit("/", 1)
+    arrow = "&#8593;" if metrics[name]["higher_is_better"] else "&#8595;"
+    return f"<th>{escape(task)}<br><small>{escape(metric)} {arrow}</small></th>"
+
+
+def _figure(name: str, svg: str) -> str:
+    title, caption = _CAPTIONS[name]
+    return f"<section><h2>{title}</h2><p>{caption}</p>{svg}</section>"
+
+
+def _settings(about: Mapping[str, Any]) -> str:
+    ids = about["instances"]
+    rows = {"instances": f"{len(ids)}: {ids[0]} to {ids[-1]}", **about["arguments"], **about["versions"]}
+    lines = [f"<dt>{escape(str(name))}</dt><dd>{escape(_plain(value))}</dd>" for name, value in rows.items()]
+    command = f"<pre>{escape(about['command'])}</pre>" if about.get("command") else ""
+    return f"{command}<dl>{''.join(lines)}</dl>"
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _text(value: float | None, form: str = ".2f") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    low, high = row.get("low"), row.get("high")
+    return "-" if low is None or high is None else f"[{low:.2f}, {high:.2f}]"
