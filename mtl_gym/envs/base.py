@@ -44,7 +44,6 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4, "autoreset_mode": AutoresetMode.SAME_STEP}
-    environment: str
     single_action_space: Box
 
     def __init__(
