@@ -1,6 +1,7 @@
-"""How often the environment's bounds change what a baseline says, on every ``varied`` problem: it must not decide who wins.
+"""How often the environment's bounds change what a baseline says, on every ``varied`` problem: they must not decide who wins.
 
-Prints and writes ``benchmarks/results/clipping.json``: the share of weights that lie on a bound (in percent), and the largest weight.
+Prints and writes ``benchmarks/results/clipping.json``: the percentage of weights that lie on a bound,
+and the largest weight.
 """
 
 from __future__ import annotations
