@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,9 +31,10 @@ class Heuristic:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """Identifies the heuristic by its class and options."""
+        """Identifies the heuristic by its class, its options and its source, so that results of an older source are not reused."""
         options = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
-        return {"heuristic": f"{type(self).__module__}:{type(self).__qualname__}", "options": options}
+        name = f"{type(self).__module__}:{type(self).__qualname__}"
+        return {"heuristic": name, "options": options, "source": _source_digest(*_modules(type(self)))}
 
     def initial_state(self, seeds: npt.NDArray[np.int64], num_tasks: int) -> State:
         """The memory (N, ...) at the start of an episode; ``seeds`` (N,) seed a random policy's rows."""
@@ -76,6 +81,20 @@ class Heuristic:
         # A random policy's next episode takes the seed N further on, so that its noise is new.
         fresh = self.initial_state(state.get("seed", np.arange(len(start))) + len(start), num_tasks)
         return {name: np.where(start.reshape(-1, *[1] * (old.ndim - 1)), fresh[name], old) for name, old in state.items()}
+
+
+def _modules(heuristic: type[Heuristic]) -> list[str]:
+    """The modules of a class and its bases, and those of the same package that they take names from."""
+    own = {base.__module__ for base in heuristic.__mro__ if base is not object}
+    package = heuristic.__module__.partition(".")[0]
+    taken = {str(getattr(value, "__module__", "")) for name in own for value in vars(sys.modules[name]).values()}
+    return sorted(own | {name for name in taken if name.partition(".")[0] == package})
+
+
+@functools.cache
+def _source_digest(*modules: str) -> str:
+    files = [Path(str(getattr(sys.modules.get(name), "__file__", ""))) for name in modules]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()
 
 
 def losses(obs: Observation) -> Array:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from baselines.base import Array, Heuristic, Observation, State, softmax
 from baselines.epochs import empty_epochs, follow_epochs
+from mtl_gym.arguments import number
 from mtl_gym.policies import Requirements
 
 
@@ -24,9 +25,7 @@ class DWA(Heuristic):
     requires: ClassVar[Requirements] = Requirements(observe=("log_loss", "epoch"), action="weights", steps_per_action=1)
 
     def __init__(self, temperature: float = 2.0) -> None:
-        if not (np.isfinite(temperature) and temperature > 0):
-            raise ValueError(f"`temperature` should be a positive number. Received temperature={temperature!r}.")
-        self.temperature = temperature
+        self.temperature = number("temperature", temperature, low=0.0, ends="(]")
 
     def initial_state(self, seeds: npt.NDArray[np.int64], num_tasks: int) -> State:
         """No epoch's means."""

@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from baselines.base import Array, Heuristic, Observation, State, losses
+from mtl_gym.arguments import number
 from mtl_gym.policies import Requirements
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
 
 class LearnedScales(Heuristic):
-    """Scales s_k that follow Adam at the training's own learning rate, as they do where they are parameters of the same optimiser.
+    """Scales s_k that follow Adam (0.9, 0.999) at the training's own learning rate, as if they were parameters of an Adam training.
 
     Subclasses give the weights and the derivative of their loss with respect to s. The scales are updated with the losses
     of the same batch, after its weights have been taken, as in a joint step.
@@ -26,9 +27,7 @@ class LearnedScales(Heuristic):
     requires: ClassVar[Requirements] = Requirements(observe=("log_loss", "lr"), action="weights", steps_per_action=1)
 
     def __init__(self, lr: float | None = None) -> None:
-        if lr is not None and not (np.isfinite(lr) and lr > 0):
-            raise ValueError(f"`lr` should be a positive number. Received lr={lr!r}.")
-        self.lr = lr
+        self.lr = None if lr is None else number("lr", lr, low=0.0, ends="(]")
 
     def weights(self, scales: Array) -> Array:
         """Weights (N, K) at scales (N, K)."""

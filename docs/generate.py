@@ -49,7 +49,8 @@ def _fenced(manual: str) -> str:
     """Puts the example's lines into a block."""
     head, rest = manual.split("## Example\n")
     example, tail = rest.split("\n\n", 1)
-    return f"{head}## Example\n```python\n{example}\n```\n\n{tail}".replace("``", "`").replace("`" * 2 + "python", "```python")
+    head, tail = head.replace("``", "`"), tail.replace("``", "`")
+    return f"{head}## Example\n```python\n{example}\n```\n\n{tail}"
 
 
 def main() -> int:

@@ -132,13 +132,21 @@ def _export(results: Any, about: Mapping[str, Any], folder: Path) -> None:
     console.print(f"curves:      tensorboard --logdir {shlex.quote(str(folder / 'tensorboard'))}", soft_wrap=True)
 
 
+_OPTIONS = ("problem", "env", "policies", "instances", "seed", "num_envs", "out")
+
+
 def _settings(pairs: list[str]) -> dict[str, Any]:
     settings = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.strip():
             raise ValueError(should("--set", "be of the form key=value", pair))
-        settings[key.strip().replace("-", "_")] = option_value(value)
+        name = key.strip().replace("-", "_")
+        if name in _OPTIONS:
+            raise ValueError(
+                should("--set", f"be an argument of the environment; there is an option --{name.replace('_', '-')}", pair)
+            )
+        settings[name] = option_value(value)
     return settings
 
 

@@ -6,7 +6,9 @@ import hashlib
 import importlib
 import inspect
 import json
+import marshal
 import re
+import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -99,11 +101,33 @@ class FunctionPolicy:
         return weights.clip(-WEIGHT_BOUND, WEIGHT_BOUND).astype(np.float32)
 
     @property
-    def spec(self) -> dict[str, Any]:
-        """Identifies the function by its code."""
-        code = inspect.unwrap(self.function).__code__
-        digest = hashlib.sha256(code.co_code + repr((code.co_consts, code.co_names)).encode()).hexdigest()
-        return {"function": code.co_qualname, "code": digest}
+    def spec(self) -> dict[str, Any] | None:
+        """Identifies the function by its code and the values that it uses; ``None`` where that cannot be told."""
+        digest = _digest(self.function)
+        return None if digest is None else {"function": digest}
+
+
+def _digest(function: Any) -> str | None:
+    """A hash of a function's code, defaults, closure and globals; ``None`` if one of them is more than data."""
+    if not isinstance(function, types.FunctionType):
+        return None
+    code = function.__code__
+    used = {name: function.__globals__[name] for name in code.co_names if name in function.__globals__}
+    values = [value for value in used.values() if not isinstance(value, types.ModuleType)]
+    values += [function.__defaults__, function.__kwdefaults__, [cell.cell_contents for cell in function.__closure__ or ()]]
+    if any(isinstance(constant, types.CodeType) for constant in code.co_consts):
+        return None  # a function inside may close over anything
+    try:
+        data = json.dumps(values, default=_data)
+    except TypeError:
+        return None
+    return hashlib.sha256(marshal.dumps(code) + data.encode()).hexdigest()
+
+
+def _data(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return [value.dtype.str, value.tolist()]
+    raise TypeError
 
 
 def policy(function: Callable[[Array], npt.ArrayLike]) -> FunctionPolicy:
@@ -173,13 +197,13 @@ def split_policies(text: str) -> list[str]:
 
 
 def option_value(text: str) -> Any:
-    """The value of an option: JSON where it can be, a list where commas divide it, or the text itself."""
+    """The value of an option: JSON where it can be; a list where commas divide it; or the text itself."""
     for candidate in (text, f"[{text}]"):
         try:
             return json.loads(candidate)
         except json.JSONDecodeError:
             continue
-    return text
+    return [part.strip() for part in text.split(",")] if "," in text else text
 
 
 def names_and_policies(policies: str | Sequence[str | Policy] | Mapping[str, str | Policy]) -> dict[str, Policy]:

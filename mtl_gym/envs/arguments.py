@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 
-from mtl_gym.arguments import choose, number, positive_int, should
+from mtl_gym.arguments import choose, number, positive_int, should, unknown
 from mtl_gym.envs import observations
 from mtl_gym.envs.observations import OBSERVATIONS
 from mtl_gym.envs.rewards import REWARDS
@@ -22,6 +23,7 @@ from mtl_gym.problems.instances import TRAINING_IDS, Distribution, resolve
 from mtl_gym.training.learner import Recipe
 from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
 
+WEIGHTING_ARGUMENTS = ("action", "rule", "weight_range")
 RESET_OPTIONS = {"instance": "an id, or one for each row", "reset_mask": "(N,) bool, the rows to reset"}
 
 
@@ -63,12 +65,15 @@ def check_arguments(
     hidden: Sequence[int] | None = None,
     holdout_size: int = 128,
     device: str = "cpu",
+    **others: object,
 ) -> Arguments:
     """Checks the common arguments of the environment with that id, and fills in the problem's defaults.
 
     Raises:
         ValueError, TypeError: If one of them is wrong; the message names it, its value and the way out.
     """
+    for name in others:
+        raise TypeError(unknown("argument", name, _names()))
     loaded = load_problem(problem)
     if isinstance(problem, str) and environment not in PROBLEMS[problem].environments:
         supported = [name for name, row in PROBLEMS.items() if environment in row.environments]
@@ -96,6 +101,11 @@ def check_arguments(
         device=_device(device),
     )
     return Arguments(loaded, recipe, _observe(observe), reward, steps)
+
+
+def _names() -> list[str]:
+    own = inspect.signature(check_arguments).parameters.values()
+    return [*WEIGHTING_ARGUMENTS, *(parameter.name for parameter in own if parameter.kind is parameter.KEYWORD_ONLY)]
 
 
 def _num_tasks(num_tasks: int | None, problem: Problem) -> int:

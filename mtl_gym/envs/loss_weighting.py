@@ -15,8 +15,7 @@ from mtl_gym.envs.observations import DEFAULT, OBSERVATIONS
 from mtl_gym.envs.rewards import REWARDS
 from mtl_gym.envs.scalar import MTLEnv
 from mtl_gym.envs.weights import Weighting
-
-ENVIRONMENT = "mtl_gym/LossWeighting-v0"
+from mtl_gym.problems import LOSS_WEIGHTING
 
 
 class LossWeightingVectorEnv(MTLVectorEnv):
@@ -27,7 +26,7 @@ class LossWeightingVectorEnv(MTLVectorEnv):
         action: See the manual.
         rule: See the manual.
         weight_range: See the manual.
-        render_mode: ``None`` or ``"rgbas_array"``.
+        render_mode: ``None`` or ``"rgb_array"``.
         autoreset_mode: ``"SameStep"``, ``"NextStep"`` or ``"Disabled"``, or the enum.
         max_episode_steps: Decisions after which an episode is truncated.
         arguments: The common arguments; see the manual.
@@ -45,7 +44,7 @@ class LossWeightingVectorEnv(MTLVectorEnv):
         max_episode_steps: int | None = None,
         **arguments: Any,
     ) -> None:
-        checked = check_arguments(ENVIRONMENT, **arguments)
+        checked = check_arguments(LOSS_WEIGHTING, **arguments)
         self._weighting = Weighting(action=action, rule=rule, weight_range=weight_range, num_tasks=checked.recipe.num_tasks)
         super().__init__(
             positive_int("num_envs", num_envs),
@@ -110,7 +109,8 @@ class LossWeightingEnv(MTLEnv):
     ## Episode End
     1. Terminated: ``horizon`` optimiser steps have been taken (`progress` is observed).
     2. Terminated: the training diverged: a loss or a parameter is not finite. Only this row's episode ends.
-    3. Truncated: ``max_episode_steps`` decisions have been taken, if that is given (or by ``TimeLimit``).
+    3. Truncated: ``max_episode_steps`` decisions have been taken, if that is given to ``make_vec``. (``make`` wraps the environment
+       in a ``TimeLimit``, of which it does not know: then there is no `test`, and no `terminal_delta_m` before the horizon.)
 
     ## Information
     | key | what |

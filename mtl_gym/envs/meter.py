@@ -16,9 +16,6 @@ from mtl_gym.problems.metrics import delta_m
 from mtl_gym.training.learner import Learner
 from mtl_gym.training.references import average_references
 
-WORST = -100.0
-"""Least delta_m in percent that is paid, so that a divergence does not pay better than a bad training."""
-
 
 class Meter:
     """Measures N trainings.
@@ -86,7 +83,8 @@ class Meter:
         references = average_references(self._arguments.problem, self._arguments.recipe)
         score = torch.zeros_like(signals.progress)
         for row in ended.nonzero()[:, 0].tolist():
-            score[row] = delta_m({name: values[name][row] for name in self._learner.metric_names(row)}, references).clamp(min=WORST)
+            own = {name: float(values[name][row]) for name in self._learner.metric_names(row)}
+            score[row] = delta_m(own, references)
         return replace(signals, score=score)
 
     def _measure(self, payers: Tensor) -> dict[str, Any]:

@@ -26,6 +26,9 @@ class MTLEnv(gymnasium.Env[dict[str, Array], Array]):
     vector_form: ClassVar[type[MTLVectorEnv]]
 
     def __init__(self, *, render_mode: str | None = None, **arguments: Any) -> None:
+        for name in ("num_envs", "autoreset_mode", "max_episode_steps"):
+            if name in arguments:
+                raise TypeError(should(name, "be given to gymnasium.make_vec (max_episode_steps: also to make)", arguments[name]))
         self.vector: MTLVectorEnv = self.vector_form(num_envs=1, render_mode=render_mode, autoreset_mode="Disabled", **arguments)
         self.observation_space = self.vector.single_observation_space
         self.action_space = self.vector.single_action_space

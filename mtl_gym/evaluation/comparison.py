@@ -5,20 +5,24 @@ from __future__ import annotations
 import platform
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pandas as pd
+from gymnasium.spaces import Box
 
 import mtl_gym
-from mtl_gym.arguments import positive_int, should
+from mtl_gym.arguments import choose, positive_int, should
 from mtl_gym.envs.arguments import Arguments
+from mtl_gym.envs.weights import checked_actions
 from mtl_gym.evaluation.references import reference_metrics
-from mtl_gym.evaluation.results import Result, Results, spec_key
-from mtl_gym.evaluation.rollout import make_env, rollout
+from mtl_gym.evaluation.results import Result, Results, plain, spec_key
+from mtl_gym.evaluation.rollout import initial_memory, make_env, rollout
 from mtl_gym.policies import Policy, names_and_policies
 from mtl_gym.problems.instances import EVALUATION_IDS
 from mtl_gym.problems.metrics import METRICS, relative_gain
@@ -67,11 +71,25 @@ def plan(
     Raises:
         ValueError, TypeError, gymnasium.error.Error: If one of them is wrong.
     """
+    choose("env", env, {id: id for id in gymnasium.registry if id.startswith("mtl_gym/")})
     chosen = names_and_policies(policies)
     ids = instance_ids(instances, seed)
     count = positive_int("num_envs", num_envs)
-    checked = [make_env(policy, env, 1, arguments).unwrapped.arguments for policy in chosen.values()]  # type: ignore[attr-defined]
-    return Plan(chosen, env, ids, count, arguments, checked[0])
+    given = {name: value if name == "problem" else plain(value) for name, value in arguments.items()}
+    checked = [_tried(policy, env, ids[0], given) for policy in chosen.values()]
+    return Plan(chosen, env, ids, count, given, checked[0])
+
+
+def _tried(policy: Policy, env: str, id: int, arguments: Mapping[str, Any]) -> Arguments:
+    """Makes a policy's environment and asks it for one action, so that what does not fit is said before anything is run."""
+    envs = make_env(policy, env, 1, arguments)
+    observations, _ = envs.reset(options={"instance": id})
+    checked: Arguments = envs.unwrapped.arguments  # type: ignore[attr-defined]
+    memory = initial_memory(policy, [id], checked.recipe.num_tasks)
+    actions, _ = policy.predict(observations, state=memory, episode_start=np.ones(1, dtype=bool), deterministic=True)
+    box: Box = envs.single_action_space  # type: ignore[assignment]
+    checked_actions(np.clip(actions, box.low, box.high), box, 1)
+    return checked
 
 
 def instance_ids(instances: int | Sequence[int], seed: int) -> list[int]:
@@ -109,31 +127,26 @@ def run(plan: Plan, *, out: Path | None = None, watch: Watch | None = None) -> l
         The results, policy by policy, in the order of the instances.
     """
     tell = watch or (lambda label, steps: None)
-    store = None if out is None else Results(out / "results.sqlite")
-    horizon = plan.checked.recipe.horizon
+    horizon, shared = plan.checked.recipe.horizon, setting(plan)
+    specs = {label: _specs(plan, shared, policy) for label, policy in plan.policies.items()}
+    keys = {label: {id: spec_key(spec) for id, spec in own.items()} for label, own in specs.items()}
+    store = None if out is None else Results(out / "results.sqlite", "out")
+    if store:
+        store.begin(shared, keys)
     references = reference_metrics(plan.checked, plan.ids, lambda count: tell(REFERENCES, count * horizon))
     results = []
     for label, policy in plan.policies.items():
-        specs = {id: {**_spec(plan, label, policy), "instance": id} for id in plan.ids}
-        keys = {id: spec_key(spec) for id, spec in specs.items()}
-        known = store.read(keys.values()) if store else {}
-        missing = [id for id in plan.ids if keys[id] not in known]
+        known = store.read(keys[label].values()) if store else {}
+        missing = [id for id in plan.ids if keys[label][id] not in known]
         tell(label, (len(plan.ids) - len(missing)) * horizon)
         for start in range(0, len(missing), plan.num_envs):
             batch = missing[start : start + plan.num_envs]
-            done = rollout(
-                label,
-                policy,
-                plan.env,
-                batch,
-                arguments=plan.arguments,
-                references=references,
-                advance=partial(tell, label),
-            )
+            own = {id: references[id] for id in batch}
+            done = rollout(label, policy, plan.env, batch, arguments=plan.arguments, references=own, advance=partial(tell, label))
             if store:
-                store.write([specs[id] for id in batch], done)
-            known |= {keys[result.instance]: result for result in done}
-        results += [known[keys[id]] for id in plan.ids]
+                store.write([specs[label][id] for id in batch], done)
+            known |= {keys[label][result.instance]: result for result in done}
+        results += [replace(known[keys[label][id]], policy=label) for id in plan.ids]
     return results
 
 
@@ -201,7 +214,7 @@ def setting(plan: Plan) -> dict[str, Any]:
         "env": plan.env,
         "problem": problem.name,
         "identity": problem.identity,
-        "arguments": {**asdict(plan.checked.recipe), **arguments},
+        "arguments": {**plain(asdict(plan.checked.recipe)), **arguments},
         "version": mtl_gym.__version__,
     }
 
@@ -227,7 +240,7 @@ def about(
     }
 
 
-def _spec(plan: Plan, label: str, policy: Policy) -> dict[str, Any]:
-    """All that a result depends on but its instance. A policy that cannot be identified is never found again."""
-    identity = getattr(policy, "spec", None) or {"unknown": uuid.uuid4().hex}
-    return {"setting": setting(plan), "label": label, "policy": identity}
+def _specs(plan: Plan, setting: Mapping[str, Any], policy: Policy) -> dict[int, dict[str, Any]]:
+    """All that each result depends on, by its instance. A policy that cannot be identified is never found again."""
+    shared = {"setting": setting, "policy": plain(getattr(policy, "spec", None) or {"unknown": uuid.uuid4().hex})}
+    return {id: {**shared, "instance": id} for id in plan.ids}

@@ -215,5 +215,10 @@ def _svg(figure: Figure) -> str:
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
     text = stream.getvalue()
-    text = re.sub(r"(\d+\.\d{2})\d+", r"\1", text[text.index("<svg") :])  # a hundredth of a point is enough
+    text = re.sub(r'="[^"<>]*"', _rounded, text[text.index("<svg") :])
     return re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"', r"<svg \1\2", text)
+
+
+def _rounded(attribute: re.Match[str]) -> str:
+    """An attribute's numbers to a hundredth of a point; what is written in the figure is left alone."""
+    return re.sub(r"(\d+\.\d{2})\d+", r"\1", attribute.group())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,11 +36,22 @@ def reference_metrics(
     for start in range(0, len(missing), _AT_ONCE):
         batch = missing[start : start + _AT_ONCE]
         metrics = single_task_metrics(arguments.problem, arguments.recipe, batch, "test")
-        rows = [{name: float(values[index]) for name, values in metrics.items()} for index in range(len(batch))]
-        taking_part = [{name: value for name, value in row.items() if value == value} for row in rows]
-        results = [Result("single-task", id, own, own, 0.0, {}, False) for id, own in zip(batch, taking_part, strict=True)]
+        rows = [_checked({name: float(values[index]) for name, values in metrics.items()}, id) for index, id in enumerate(batch)]
+        results = [Result("single-task", id, own, own, 0.0, {}, False) for id, own in zip(batch, rows, strict=True)]
         store.write([specs[id] for id in batch], results)
         known |= {keys[result.instance]: result for result in results}
         if advance:
             advance(len(batch))
     return {id: known[keys[id]].metrics for id in ids}
+
+
+def _checked(metrics: dict[str, float], id: int) -> dict[str, float]:
+    """The metrics of the tasks that take part in an instance (the others are NaN).
+
+    Raises:
+        ValueError: If a single-task training diverged.
+    """
+    diverged = [name for name, value in metrics.items() if math.isinf(value)]
+    if diverged:
+        raise ValueError(f"`lr` should be smaller: single-task training diverged on instance {id} ({', '.join(diverged)}).")
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}

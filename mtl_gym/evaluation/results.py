@@ -7,18 +7,26 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mtl_gym.arguments import should
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS results (
-    key TEXT PRIMARY KEY, setting TEXT NOT NULL, policy TEXT NOT NULL, instance INTEGER NOT NULL, delta_m REAL,
+    key TEXT PRIMARY KEY, policy TEXT NOT NULL, instance INTEGER NOT NULL, delta_m REAL,
     spec TEXT NOT NULL, result TEXT NOT NULL, written TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
-)
+);
+CREATE TABLE IF NOT EXISTS comparisons (
+    number INTEGER PRIMARY KEY, setting TEXT NOT NULL, keys TEXT NOT NULL, written TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
+);
 """
+_COLUMNS = {"results": "key, policy, instance, delta_m, spec, result", "comparisons": "setting, keys"}
+Keys = Mapping[str, Mapping[int, str]]
+"""Keys of results by the policy's label and the instance."""
 
 
 @dataclass(frozen=True)
@@ -59,22 +67,24 @@ class Results:
 
     Args:
         path: The SQLite file, made if it is missing; several processes may share it (WAL mode).
+        argument: What the path is called in an error.
 
     Raises:
         ValueError: If the file cannot be made or written, or is no database of results.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, argument: str = "path") -> None:
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with closing(self._connect()) as connection, connection:
                 connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute(_SCHEMA)
-                connection.execute("INSERT INTO results SELECT * FROM results WHERE 0")
+                connection.executescript(_SCHEMA)
+                for table, columns in _COLUMNS.items():
+                    connection.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {table} WHERE 0")
         except (OSError, sqlite3.DatabaseError) as error:
             condition = "be in a folder that can be written, and a database of results if it is there"
-            raise ValueError(f"{should('path', condition, str(path))} ({error})") from error
+            raise ValueError(f"{should(argument, condition, str(path))} ({error})") from error
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self.path, timeout=60)
@@ -88,30 +98,44 @@ class Results:
     def write(self, specs: Iterable[Mapping[str, Any]], results: Iterable[Result]) -> None:
         """Adds results with their specifications in one transaction; a key that is there already is kept as it is."""
         rows = [
-            (
-                spec_key(spec),
-                json.dumps(spec.get("setting", {}), sort_keys=True),
-                result.policy,
-                result.instance,
-                result.delta_m,
-                json.dumps(spec),
-                json.dumps(asdict(result)),
-            )
+            (spec_key(spec), result.policy, result.instance, result.delta_m, json.dumps(spec), json.dumps(asdict(result)))
             for spec, result in zip(specs, results, strict=True)
         ]
-        columns = "key, setting, policy, instance, delta_m, spec, result"
         with closing(self._connect()) as connection, connection:
-            connection.executemany(f"INSERT OR IGNORE INTO results ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            connection.executemany(f"INSERT OR IGNORE INTO results ({_COLUMNS['results']}) VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def begin(self, setting: Mapping[str, Any], keys: Keys) -> None:
+        """Notes which results a comparison is about to have."""
+        with closing(self._connect()) as connection, connection:
+            row = (json.dumps(setting), json.dumps(keys))
+            connection.execute(f"INSERT INTO comparisons ({_COLUMNS['comparisons']}) VALUES (?, ?)", row)
 
     def latest(self) -> tuple[dict[str, Any], list[Result]]:
-        """The setting that was written last, and all of its results in the order of their writing.
+        """The setting of the last comparison, and those of its results that are finished, policy by policy.
 
         Raises:
             ValueError: If there are none.
         """
         with closing(self._connect()) as connection:
-            last = connection.execute("SELECT setting FROM results ORDER BY rowid DESC LIMIT 1").fetchone()
-            if last is None:
-                raise ValueError(should("path", "hold results", str(self.path)))
-            rows = connection.execute("SELECT result FROM results WHERE setting = ? ORDER BY rowid", last).fetchall()
-        return json.loads(last[0]), [Result(**json.loads(row[0])) for row in rows]
+            last = connection.execute("SELECT setting, keys FROM comparisons ORDER BY number DESC LIMIT 1").fetchone()
+        keys: Keys = json.loads(last[1]) if last else {}
+        known = self.read(key for own in keys.values() for key in own.values())
+        results = [replace(known[key], policy=label) for label, own in keys.items() for key in own.values() if key in known]
+        if not results:
+            raise ValueError(should("path", "hold results", str(self.path)))
+        return json.loads(last[0]), results
+
+
+def plain(value: Any) -> Any:
+    """JSON-plain: tuples as lists, numpy's numbers as Python's.
+
+    Raises:
+        TypeError: If a value has no plain form.
+    """
+    return json.loads(json.dumps(value, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    raise TypeError(should("arguments", "be numbers, texts, lists and mappings of them", value))

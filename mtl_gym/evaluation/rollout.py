@@ -13,16 +13,13 @@ import torch
 from gymnasium.vector import VectorEnv
 
 from mtl_gym.envs.base import MTLVectorEnv
-from mtl_gym.evaluation.results import Result
+from mtl_gym.evaluation.results import Result, plain
 from mtl_gym.policies import Policy, Requirements
-from mtl_gym.problems.metrics import delta_m
+from mtl_gym.problems.metrics import WORST_DELTA_M, delta_m
 from mtl_gym.training.learner import Learner
 
 CHECKPOINTS = 30
 """Points of a learning curve."""
-
-DIVERGED_DELTA_M = -100.0
-"""What a diverged training counts as: all that single-task learning reaches is lost."""
 
 Advance = Callable[[int], None]
 
@@ -35,7 +32,7 @@ def make_env(policy: Policy, env: str, num_envs: int, arguments: Mapping[str, An
     """
     required = getattr(policy, "requires", Requirements()).arguments()
     for name, value in required.items():
-        if name in arguments and arguments[name] != value:
+        if name in arguments and plain(arguments[name]) != plain(value):
             raise ValueError(
                 f"`{name}` should be {value!r}, which {type(policy).__name__} requires. Received {name}={arguments[name]!r}."
             )
@@ -73,7 +70,8 @@ def rollout(
     base: MTLVectorEnv = envs.unwrapped  # type: ignore[assignment]
     learner, length = base.learner, base.arguments.steps_per_action
     observations, _ = envs.reset(options={"instance": np.asarray(ids)})
-    memory, start = _initial_memory(policy, ids, learner.recipe.num_tasks), np.ones(len(ids), dtype=bool)
+    memory = initial_memory(policy, ids, learner.recipe.num_tasks)
+    start = np.full(len(ids), memory is None)  # a memory that was given is not begun anew
     returns = np.zeros(len(ids))
     last: list[dict[str, Any]] = [{} for _ in ids]
     steps, curves = _checkpoints(learner.recipe.horizon, length), [_holdout_losses(learner)]
@@ -134,7 +132,8 @@ def row_infos(infos: Mapping[str, Any], row: int) -> dict[str, Any]:
     return own
 
 
-def _initial_memory(policy: Policy, ids: Sequence[int], num_tasks: int) -> Any:
+def initial_memory(policy: Policy, ids: Sequence[int], num_tasks: int) -> Any:
+    """The memory that a policy begins with on these instances; ``None`` if it does not say."""
     begin = getattr(policy, "initial_state", None)
     return begin(np.asarray(ids), num_tasks) if begin else None
 
@@ -176,10 +175,6 @@ def _result(
 ) -> Result:
     metrics = {name: float(value) for name, value in info["test"].items()}
     diverged = bool(info["diverged"])
-    gain = DIVERGED_DELTA_M if diverged else float(delta_m(_tensors(metrics), _tensors(references)))
+    gain = WORST_DELTA_M if diverged else delta_m(metrics, references)
     cost = {"forward": float(info["forward"]), "backward": float(info["backward"])}
     return Result(label, int(id), metrics, dict(references), gain, cost, diverged, total, curves)
-
-
-def _tensors(values: Mapping[str, float]) -> dict[str, torch.Tensor]:
-    return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}

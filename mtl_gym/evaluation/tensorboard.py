@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from mtl_gym.evaluation.results import Result
 
 
 def write_events(results: Sequence[Result], summary: Mapping[str, Any], folder: Path) -> None:
-    """Writes each policy's scalars and hyper-parameters to a run of its own; what was in the folder is replaced.
+    """Writes each policy's scalars and hyper-parameters to a run of its own; the event files of an earlier call are replaced.
 
     Scalars are ``loss/<task>`` (held-out) and ``weight/<task>``, medians over instances by optimiser step, and ``delta_m/iqm``,
     ``delta_m/low`` and ``delta_m/high``.
@@ -25,7 +24,7 @@ def write_events(results: Sequence[Result], summary: Mapping[str, Any], folder: 
         summary: Of :func:`mtl_gym.summarise`.
         folder: The log folder.
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    _clear(folder)
     settings = {name: value for name, value in summary["about"]["arguments"].items() if isinstance(value, (str, int, float, bool))}
     for number, (label, row) in enumerate(summary["policies"].items()):
         run = folder / f"{number:02d}-{re.sub(r'[^A-Za-z0-9._=,-]+', '_', label)[:80]}"
@@ -45,3 +44,12 @@ def _write_curves(writer: SummaryWriter, results: Sequence[Result]) -> None:
                 values = [column[place] for column in columns if len(column) > place and column[place] is not None]
                 if values:
                     writer.add_scalar(f"{kind}/{task}", float(np.median(values)), step)
+
+
+def _clear(folder: Path) -> None:
+    """Removes the event files of earlier runs, and nothing else."""
+    for run in folder.glob("[0-9][0-9]-*"):
+        for events in run.glob("events.out.tfevents.*"):
+            events.unlink()
+        if not any(run.iterdir()):
+            run.rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mtl_gym.arguments import choose, should
+from mtl_gym.arguments import choose, positive_int, should
 from mtl_gym.problems import PROBLEMS, Defaults, load_problem
 from mtl_gym.problems.losses import LOSSES
 from mtl_gym.problems.metrics import METRICS
@@ -41,8 +42,15 @@ class Task:
 
     def __post_init__(self) -> None:
         choose("loss", self.loss, LOSSES)
+        positive_int("outputs", self.outputs)
+        if self.loss == "bce" and self.outputs > 1:
+            raise ValueError(should("outputs", "be 1 for the loss 'bce': make a task of each label", self.outputs))
+        if isinstance(self.metrics, str) or not self.metrics:
+            raise ValueError(should("metrics", "be a tuple with at least one name", self.metrics))
         for metric in self.metrics:
             choose("metrics", metric, METRICS)
+            if metric == "auc" and self.outputs > 1:
+                raise ValueError(should("metrics", "not hold 'auc' for a task of several outputs", self.metrics))
 
     @property
     def target_channels(self) -> int:
@@ -114,7 +122,7 @@ class Problem:
         self._check()
         self.output_slices = _slices([task.outputs for task in self.tasks])
         self.target_slices = _slices([task.target_channels for task in self.tasks])
-        self._check_classes()
+        self._check_labels()
         self.complete = not any(bool(torch.isnan(self.splits[name].targets).any()) for name in SPLITS[:3])
         """Whether no label is missing in the splits that losses are computed on."""
 
@@ -138,23 +146,26 @@ class Problem:
                 condition = f"have samples of shape {self.input_shape}, as in train"
                 raise ValueError(should(f"splits[{name!r}].inputs", condition, tuple(split.inputs.shape)))
 
-    def _check_classes(self) -> None:
+    def _check_labels(self) -> None:
         for name, split in self.splits.items():
             for task, own in zip(self.tasks, self.target_slices, strict=True):
                 labels = split.targets[:, own]
                 labels = labels[~torch.isnan(labels)]
+                if len(labels) == 0 and name in SPLITS[:3]:
+                    raise ValueError(should(f"splits[{name!r}].targets", f"hold a label of the task {task.name!r}", "NaN only"))
                 if task.loss == "cross_entropy" and not ((labels >= 0) & (labels < task.outputs) & (labels % 1 == 0)).all():
                     condition = f"hold class numbers from 0 to {task.outputs - 1} for the task {task.name!r}"
                     raise ValueError(should(f"splits[{name!r}].targets", condition, sorted(set(labels.tolist()))[:20]))
 
-    @property
+    @functools.cached_property
     def identity(self) -> list[str | int]:
         """What tells it from others: name and version; for one that is not in the table, also a digest of its data."""
         if self.name in PROBLEMS and load_problem(self.name) is self:
             return [self.name, self.version]
-        digest = hashlib.sha256(repr(self.tasks).encode())
+        digest = hashlib.sha256(repr((self.tasks, self.network)).encode())
         for name in SPLITS:
             for tensor in (self.splits[name].inputs, self.splits[name].targets):
+                digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
                 digest.update(tensor.contiguous().numpy().tobytes())
         return [self.name, self.version, digest.hexdigest()]
 

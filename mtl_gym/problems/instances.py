@@ -31,7 +31,8 @@ DISTRIBUTIONS: dict[str, Distribution] = {
     "clean": {},
     "varied": {"size": (0.3, 1.0), "noise": (0.0, 0.4), "scale": (0.1, 10.0)},
 }
-"""``clean``: only initial weights and order vary. ``varied``: every axis varies (what agents train on)."""
+"""``clean``: only initial weights and order vary. ``varied``: training size, label noise and loss scales vary too (what agents
+train on); hold-outs stay clean."""
 
 EVALUATION_IDS = (0, 2**31)
 TRAINING_IDS = (2**31, 2**62)

@@ -6,6 +6,7 @@ target channels. R2 is not among them: it crosses zero, where relative gains exp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -73,23 +74,8 @@ METRICS = {
 }
 
 
-def delta_m(values: Mapping[str, Tensor], references: Mapping[str, Tensor]) -> Tensor:
-    """Mean relative gain over single-task learning, in percent; higher is better.
-
-    Each task first averages the gains of its own metrics. (Some papers average over all metrics and print a drop, whose sign
-    is the opposite.)
-
-    Args:
-        values: Metrics (...,) by ``task/metric``.
-        references: The same of single-task learning; a difference is divided by ``max(reference, floor)``.
-    """
-    gains: dict[str, list[Tensor]] = {}
-    for name, value in values.items():
-        task, metric = name.rsplit("/", 1)
-        row, reference = METRICS[metric], references[name]
-        gain = (value - reference) / reference.clamp(min=row.floor)
-        gains.setdefault(task, []).append(gain if row.higher_is_better else -gain)
-    return 100 * torch.stack([torch.stack(own).mean(0) for own in gains.values()]).mean(0)
+WORST_DELTA_M = -100.0
+"""Least delta_m in percent, and that of a diverged training: all that single-task learning reaches is lost."""
 
 
 def relative_gain(value: float, reference: float, metric: str) -> float:
@@ -97,3 +83,21 @@ def relative_gain(value: float, reference: float, metric: str) -> float:
     row = METRICS[metric]
     gain = 100 * (value - reference) / max(reference, row.floor)
     return gain if row.higher_is_better else -gain
+
+
+def delta_m(values: Mapping[str, float], references: Mapping[str, float]) -> float:
+    """Mean relative gain over single-task learning, in percent; higher is better; at least -100.
+
+    Each task first averages the gains of its own metrics. (Some papers average over all metrics and print a drop, whose sign
+    is the opposite.)
+
+    Args:
+        values: Metrics by ``task/metric``.
+        references: The same of single-task learning.
+    """
+    gains: dict[str, list[float]] = {}
+    for name, value in values.items():
+        task, metric = name.rsplit("/", 1)
+        gains.setdefault(task, []).append(relative_gain(value, references[name], metric))
+    mean = sum(sum(own) / len(own) for own in gains.values()) / len(gains)
+    return max(mean, WORST_DELTA_M) if math.isfinite(mean) else WORST_DELTA_M

@@ -22,7 +22,7 @@ from mtl_gym.training.objectives import Objectives
 from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
 from mtl_gym.training.recipe import Recipe as Recipe
 from mtl_gym.training.replicas import Replicas
-from mtl_gym.training.samples import Samples, noisy_splits
+from mtl_gym.training.samples import Samples, check_labels, noisy_splits
 
 _CHUNK = 1024  # samples of a split that are evaluated at once
 
@@ -44,6 +44,7 @@ class Learner:
         smallest = round(len(problem.splits["train"]) * recipe.distribution["size"][0])
         if smallest < recipe.batch_size:
             raise ValueError(should("batch_size", f"be at most {smallest}, the smallest training set", recipe.batch_size))
+        check_labels(problem, recipe)
         self.network = choose("network", problem.network, NETWORKS)(problem, recipe.hidden)
         self.instances: list[Instance | None] = [None] * num_replicas
         self.replicas = Replicas.empty(
@@ -80,12 +81,9 @@ class Learner:
         self.network = NETWORKS[self.problem.network](self.problem, self.recipe.hidden)
         self._link()
 
-    # --- training ---------------------------------------------------------------------------------------------------------
-
     def begin(self, rows: Iterable[int], ids: Iterable[int]) -> None:
         """Starts the trainings of these instances in these rows; the other rows are left as they are, bit for bit."""
-        recipe = self.recipe
-        network = f"{self.problem.network}{list(recipe.hidden)}"
+        recipe, network = self.recipe, f"{self.problem.network}{list(self.recipe.hidden)}"
         for row, id in zip(rows, ids, strict=True):
             instance = draw(self.problem, distribution=recipe.distribution, num_tasks=recipe.num_tasks, network=network, id=id)
             self.instances[row] = instance
@@ -151,8 +149,6 @@ class Learner:
         sizes = [1 if instance is None else len(instance.rows) // self.recipe.batch_size for instance in self.instances]
         return torch.tensor(sizes, device=self._rows.device)
 
-    # --- measuring --------------------------------------------------------------------------------------------------------
-
     def last_batch(self, payers: Tensor) -> Tensor:
         """Losses (N, K), as they are now, of the batch that was trained on last: one forward pass, counted for ``payers`` (N,)."""
         self.replicas.passes[payers, 0] += 1
@@ -216,8 +212,6 @@ class Learner:
         tasks = [self.problem.tasks[task] for task in self.replicas.tasks[row].tolist()]
         return [f"{task.name}/{metric}" for task in tasks for metric in task.metrics]
 
-    # --- batches ----------------------------------------------------------------------------------------------------------
-
     def _graph(self) -> Tensor:
         """The pending losses (N, K) with their graph."""
         if self._pending is None:
@@ -237,16 +231,18 @@ class Learner:
         all_of_them = self.recipe.num_tasks == self.problem.num_tasks
         return (losses if all_of_them else losses.gather(1, self.replicas.tasks)) * self.replicas.scales
 
-    # --- keeping ----------------------------------------------------------------------------------------------------------
-
     def state(self) -> dict[str, Any]:
         """A copy of all that the trainings are: parameters, optimiser, data order, counters and instances."""
         return {"instances": list(self.instances), **{name: tensor.clone() for name, tensor in self.replicas.tensors().items()}}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes back to a :meth:`state` of a learner with the same arguments; what follows is the same bit for bit."""
+        tensors = self.replicas.tensors()
+        for name, tensor in tensors.items():
+            if name not in state or state[name].shape != tensor.shape:
+                raise ValueError(f"`state` should be of a learner with the same arguments: {name} differs in shape.")
         self.instances = list(state["instances"])
-        for name, tensor in self.replicas.tensors().items():
+        for name, tensor in tensors.items():
             tensor.copy_(state[name])
         self._pending = None
 

@@ -36,7 +36,8 @@ def single_task_metrics(problem: Problem, recipe: Recipe, ids: Sequence[int], sp
         split: The whole split on which to measure.
 
     Returns:
-        Metrics (len(ids),) float64 by ``task/metric``; NaN where a task does not take part in an instance.
+        Metrics (len(ids),) float64 by ``task/metric``; NaN where a task does not take part in an instance, infinite where its
+        training diverged.
     """
     results: dict[str, Tensor] = {}
     per_round = max(1, _REPLICAS // recipe.num_tasks)
@@ -63,7 +64,8 @@ def _own(learner: Learner, name: str, values: Tensor) -> Tensor:
     task = names.index(name.rsplit("/", 1)[0])
     tasks = learner.replicas.tasks[:: learner.recipe.num_tasks]  # (n, K)
     table = values.cpu().unflatten(0, tasks.shape).double()
-    return torch.where(tasks.cpu() == task, table, 0).sum(1).where((tasks.cpu() == task).any(1), torch.nan)
+    own = torch.where(tasks.cpu() == task, table.nan_to_num(nan=torch.inf), 0).sum(1)
+    return own.where((tasks.cpu() == task).any(1), torch.nan)
 
 
 def fingerprint(problem: Problem, recipe: Recipe) -> dict[str, Any]:
@@ -72,8 +74,8 @@ def fingerprint(problem: Problem, recipe: Recipe) -> dict[str, Any]:
     return {"problem": problem.identity, "network": problem.network, **json.loads(json.dumps(trained))}
 
 
-def average_references(problem: Problem, recipe: Recipe) -> Mapping[str, Tensor]:
-    """Single-task metrics () on the *reward* split by ``task/metric``, averaged over 32 training instances.
+def average_references(problem: Problem, recipe: Recipe) -> Mapping[str, float]:
+    """Single-task metrics on the *reward* split by ``task/metric``, averaged over 32 training instances.
 
     Those of default arguments are shipped (``mtl_gym/data/references.json``); others are trained on first use and cached.
     """
@@ -82,7 +84,7 @@ def average_references(problem: Problem, recipe: Recipe) -> Mapping[str, Tensor]
         _known[key] = _read_references(key) or train_average_references(problem, recipe)
         if key not in _shipped():
             write_whole(_cache_file(key), json.dumps({key: _known[key]}))
-    return {name: torch.tensor(value, dtype=torch.float64) for name, value in _known[key].items()}
+    return _known[key]
 
 
 _known: dict[str, dict[str, float]] = {}

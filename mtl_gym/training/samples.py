@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from mtl_gym.arguments import should
 from mtl_gym.problems.base import Problem, Split
 from mtl_gym.training.recipe import Recipe
 
 HOLDOUTS = ("meta", "reward")
 """Splits that losses are measured on, on fixed samples."""
+
+
+_RARE = 1e-6  # probability of a batch without a label of some task
 
 
 class Samples:
@@ -59,6 +64,21 @@ def noisy_splits(problem: Problem, recipe: Recipe) -> dict[str, tuple[int, int]]
     if holdout_noise > 0:
         sizes |= {name: min(recipe.holdout_size, len(problem.splits[name])) for name in HOLDOUTS}
     return {name: (size, problem.num_tasks) for name, size in sizes.items()}
+
+
+def check_labels(problem: Problem, recipe: Recipe) -> None:
+    """Sees to it that every batch holds labels of every task: a task without any has no loss to weigh.
+
+    Raises:
+        ValueError: If a batch without a label of some task is more likely than one in a million.
+    """
+    targets = problem.splits["train"].targets
+    for task, own in zip(problem.tasks, problem.target_slices, strict=True):
+        share = float((~torch.isnan(targets[:, own])).flatten(1).any(1).float().mean())
+        least = 1 if share == 1 else math.ceil(math.log(_RARE) / math.log1p(-share))
+        if recipe.batch_size < least:
+            condition = f"be at least {least}, since {share:.1%} of the samples have a label of the task {task.name!r}"
+            raise ValueError(should("batch_size", condition, recipe.batch_size))
 
 
 def _spread(count: int, size: int) -> Tensor:
