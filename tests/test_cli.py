@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import mtl_gym
 from baselines import BASELINES
-from mtl_gym.cli import app, main
+from mtl_gym.cli import app
 from mtl_gym.problems import PROBLEMS
 
 ROOT = Path(mtl_gym.__file__).parents[1]
@@ -152,69 +152,64 @@ def test_report_rebuilds_everything_from_the_database_alone(finished, tmp_path):
     assert summary(tmp_path)["policies"] == summary(out)["policies"]
 
 
+def python_compare(out, policies="ew", **others):
+    arguments = {"problem": "quadratic", "instances": 2, "horizon": 4, "batch_size": 16, "holdout_size": 16, **others}
+    return mtl_gym.summarise(mtl_gym.compare(policies, out=out, **arguments))
+
+
+def report(out):
+    answer = invoke("report", out)
+    assert answer.exit_code == 0, answer.output + repr(answer.exception)
+    return summary(out)
+
+
 def test_report_holds_the_policies_of_several_runs_of_one_setting(tmp_path):
-    compare(tmp_path, "ew")
-    compare(tmp_path, "si")
-    assert list(summary(tmp_path)["policies"]) == ["si"]
-    invoke("report", tmp_path)
-    assert list(summary(tmp_path)["policies"]) == ["ew", "si"]
+    python_compare(tmp_path, "ew")
+    python_compare(tmp_path, "si")
+    assert list(report(tmp_path)["policies"]) == ["ew", "si"]
 
 
 def test_report_shows_the_setting_compared_last(tmp_path):
-    compare(tmp_path, "ew", "--set", "lr=0.1")
-    compare(tmp_path, "ew", "--set", "lr=0.2")
-    compare(tmp_path, "ew", "--set", "lr=0.1")
-    invoke("report", tmp_path)
-    assert summary(tmp_path)["about"]["arguments"]["lr"] == 0.1
+    for lr in (0.1, 0.2, 0.1):
+        python_compare(tmp_path, lr=lr)
+    assert report(tmp_path)["about"]["arguments"]["lr"] == 0.1
 
 
 def test_report_of_policies_without_a_shared_instance_does_not_compare_them(tmp_path):
-    compare(tmp_path, "ew")
-    compare(tmp_path, "si", "--seed", "1")
-    answer = invoke("report", tmp_path)
-    assert answer.exit_code == 0, answer.output + repr(answer.exception)
-    assert summary(tmp_path)["policies"]["si"]["probability_of_improvement"] in ({}, {"ew": None})
+    python_compare(tmp_path, "ew")
+    python_compare(tmp_path, "si", seed=1)
+    assert report(tmp_path)["policies"]["si"]["probability_of_improvement"] in ({}, {"ew": None})
 
 
 def test_report_of_a_function_shows_its_newest_code(tmp_path):
-    arguments = {"problem": "quadratic", "instances": 2, "horizon": 4, "optimizer": "sgd", "out": tmp_path}
-    mtl_gym.compare({"mine": mtl_gym.policy(lambda losses: losses * 0 + 1)}, **arguments)
-    frame = mtl_gym.compare({"mine": mtl_gym.policy(lambda losses: losses * 0 - 1)}, **arguments)
-    invoke("report", tmp_path)
-    assert summary(tmp_path)["policies"]["mine"]["delta_m"] == pytest.approx(
-        mtl_gym.summarise(frame)["policies"]["mine"]["delta_m"]
-    )
+    python_compare(tmp_path, {"mine": mtl_gym.policy(lambda losses: losses * 0 + 1)}, optimizer="sgd")
+    newest = python_compare(tmp_path, {"mine": mtl_gym.policy(lambda losses: losses * 0 - 1)}, optimizer="sgd")
+    assert report(tmp_path)["policies"]["mine"]["delta_m"] == pytest.approx(newest["policies"]["mine"]["delta_m"])
 
 
 # --- --set and options of policies -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "name", "value"),
-    [
-        ("lr=0.05", "lr", 0.05),
-        ("lr=5e-2", "lr", 0.05),
-        ("lr-schedule=cosine", "lr_schedule", "cosine"),
-        (" num_tasks =2", "num_tasks", 2),
-        ('distribution={"noise": [0, 0.2]}', "distribution", {"noise": [0, 0.2]}),
-        ("distribution=varied", "distribution", "varied"),
-    ],
-)
-def test_set_takes_numbers_names_lists_and_json(text, name, value, tmp_path):
-    compare(tmp_path, "ew", "--set", text)
-    assert summary(tmp_path)["about"]["arguments"][name] == value
+SETTINGS = {
+    "lr=5e-2": ("lr", 0.05),
+    "lr-schedule=cosine": ("lr_schedule", "cosine"),
+    " num_tasks =2": ("num_tasks", 2),
+    'distribution={"noise": [0, 0.2]}': ("distribution", {"noise": [0, 0.2]}),
+    "hidden=8,4": ("hidden", [8, 4]),
+    'reward="val_min"': ("reward", "val_min"),
+}
 
 
-@pytest.mark.parametrize(("text", "hidden"), [("hidden=8,4", [8, 4]), ("hidden=[8,4]", [8, 4]), ("hidden=[8]", [8])])
-def test_set_takes_lists(text, hidden, tmp_path):
-    compare(tmp_path, "ew", "--problem", "digits", "--set", text)
-    assert summary(tmp_path)["about"]["arguments"]["hidden"] == hidden
+def test_set_takes_numbers_names_lists_and_json(tmp_path):
+    compare(tmp_path, "ew", "--problem", "digits", *[word for text in SETTINGS for word in ("--set", text)])
+    arguments = summary(tmp_path)["about"]["arguments"]
+    assert {name: arguments[name] for name, _ in SETTINGS.values()} == dict(SETTINGS.values())
 
 
-@pytest.mark.parametrize("text", ["constant:w=1,2,3", "constant:w=[1,2,3]", "constant:w=1, -2, .5", "constant:w=1e0,2,3"])
-def test_a_comma_before_a_number_continues_the_value(text, tmp_path):
-    compare(tmp_path, f"ew,{text},si")
-    assert list(summary(tmp_path)["policies"]) == ["ew", text, "si"]
+def test_a_comma_before_a_number_continues_the_value(tmp_path):
+    texts = ["constant:w=1,2,3", "constant:w=[1,2,3]", "constant:w=1, -2, 0.5", "constant:w=1e0,2,-3"]
+    compare(tmp_path, ",".join(["ew", *texts, "si"]))
+    assert list(summary(tmp_path)["policies"]) == ["ew", *texts, "si"]
 
 
 # --- wrong input ------------------------------------------------------------------------------------------------------------
@@ -295,7 +290,7 @@ def test_report_of_something_that_is_no_database_is_refused(tmp_path):
     assert "results.sqlite" in answer.stderr
 
 
-@pytest.mark.parametrize("name", ["[red]out", "out[/b]", "a b", "$HOME", "<out>", "[bold]"])
+@pytest.mark.parametrize("name", ["a [red]out", "out[/b]"])
 def test_the_folders_name_is_printed_as_it_is(name, tmp_path):
     answer = compare(tmp_path / name, "ew")
     assert str(tmp_path / name / "report.html") in answer.output
@@ -345,20 +340,29 @@ def test_a_package_plugs_its_policies_in(tmp_path):
     assert delta_m["plugged"] == delta_m["ew"]
 
 
+HOSTILE = [f"plugged:mode={mode}" for mode in ("<b>hi</b>", "a&b", "$x_1$", "_hidden", "%s{0}", "../../up", "[red]", "é")]
+
+
 @pytest.mark.usefixtures("plugin")
-@pytest.mark.parametrize(
-    "mode", ["[red]", "[/red]", "<script>alert(1)</script>", "a&b", "$x_1$", "_hidden", "%s{0}", "../../up", "é漢"]
-)
-@pytest.mark.parametrize("first", [True, False])
-def test_labels_are_printed_and_written_as_they_are(mode, first, tmp_path):
-    label = f"plugged:mode={mode}"
-    answer = compare(tmp_path / "out", f"{label},ew" if first else f"ew,{label}")
-    assert label in answer.output
-    assert label in summary(tmp_path / "out")["policies"]
-    if first:
-        assert f"over {label}" in answer.output
-    assert "<script>" not in (tmp_path / "out" / "report.html").read_text()
-    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+@pytest.mark.parametrize("policies", [["ew", *HOSTILE], HOSTILE])
+def test_labels_are_printed_and_written_as_they_are(policies, tmp_path):
+    out = tmp_path / "out"
+    answer = compare(out, ",".join(policies))
+    for label in policies:
+        assert label in answer.output
+    assert f"over {policies[0]}"[:12] in answer.output
+    assert list(summary(out)["policies"]) == policies
+    assert "<b>hi</b>" not in (out / "report.html").read_text()
+    assert {path.name for path in out.iterdir()} == FILES
+    assert len(list((out / "tensorboard").iterdir())) == len(policies)
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize("label", ["plugged:mode=[red]", "plugged:mode=[/red]", "plugged:mode=漢", f"plugged:mode={'long' * 20}"])
+def test_any_label_can_be_the_first(label, tmp_path):
+    answer = compare(tmp_path / "out", label)
+    assert label[:30] in answer.output
+    assert list(summary(tmp_path / "out")["policies"]) == [label]
 
 
 @pytest.mark.usefixtures("plugin")
@@ -379,4 +383,3 @@ def test_the_command_runs_as_a_process(tmp_path):
     assert "nothing" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert not answer.stdout
-    assert callable(main)

@@ -13,11 +13,11 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+from rollouts import LOSS_WEIGHTING, small
 
 import mtl_gym
 from mtl_gym.cache import cache_folder
 from mtl_gym.evaluation.comparison import plan, run
-from rollouts import LOSS_WEIGHTING, small
 
 ROOT = Path(mtl_gym.__file__).parents[1]
 HEADS = ["policy", "instance", "task", "metric"]
@@ -159,7 +159,7 @@ def test_one_task_alone_is_its_single_task_reference(problem):
 
 def test_weight_on_one_task_only_reaches_that_tasks_reference():
     tasks = list(dict.fromkeys(compare("ew", "digits")["task"]))
-    frame = compare({task: f"constant:w={list(np.eye(6)[place])}" for place, task in enumerate(tasks)}, "digits", horizon=20)
+    frame = compare({task: f"constant:w={np.eye(6)[place].tolist()}" for place, task in enumerate(tasks)}, "digits", horizon=20)
     own = frame[frame["policy"] == frame["task"]]
     assert len(own) == 3 * len(frame[frame["policy"] == tasks[0]].groupby(["task", "metric"]))
     np.testing.assert_allclose(own["value"], own["reference"], rtol=1e-5)
