@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mtl_gym
@@ -106,7 +106,6 @@ def test_the_examples_in_the_manual_run():
     ("requires", "arguments"),
     [
         (Requirements(), {}),
-        (Requirements(observe=()), {"observe": []}),
         (Requirements(observe=("gap", "lr")), {"observe": ["gap", "lr"]}),
         (Requirements(action="softmax", steps_per_action=5), {"action": "softmax", "steps_per_action": 5}),
         (LOSSES_TO_WEIGHTS, {"observe": ["log_loss"], "action": "weights", "steps_per_action": 1}),
@@ -142,6 +141,7 @@ numbers = st.one_of(st.integers(-1000, 1000), st.floats(allow_nan=False, allow_i
 options = st.tuples(names, st.lists(numbers, min_size=1, max_size=4))
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(names, st.lists(options, max_size=2)), min_size=1, max_size=5))
 def test_splitting_undoes_joining(items):
     texts = [":".join([name, *[f"{key}={','.join(map(repr, values))}" for key, values in own]]) for name, own in items]
@@ -162,14 +162,13 @@ def test_splitting_undoes_joining(items):
         ('{"noise": [0, 1]}', {"noise": [0, 1]}),
         ('"8"', "8"),
         ("cosine", "cosine"),
-        ("", ""),
         (".5", 0.5),
         ("1,.5", [1, 0.5]),
         ("+1,-1", [1, -1]),
     ],
 )
 def test_values_are_json_where_they_can_be(text, value):
-    assert option_value(text) == value or (text == "" and option_value(text) in ("", []))
+    assert option_value(text) == value
 
 
 def test_options_reach_the_policy():

@@ -82,7 +82,8 @@ def test_one_pair_has_no_interval():
 
 
 @pytest.mark.parametrize(
-    ("own", "other", "share"), [([1, 2], [0, 1], 1), ([1, 2], [1, 2], 0.5), ([1, 2], [2, 1], 0.5), ([1, 0, 5, 0], [1, 1, 1, 1], 0.375)]
+    ("own", "other", "share"),
+    [([1, 2], [0, 1], 1), ([1, 2], [1, 2], 0.5), ([1, 2], [2, 1], 0.5), ([1, 0, 5, 0], [1, 1, 1, 1], 0.375)],
 )
 def test_ties_count_half(own, other, share):
     own, other = np.array(own, dtype=float), np.array(other, dtype=float)
