@@ -1,0 +1,385 @@
+"""The command line: what it prints, what it writes, and what it says to wrong input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import mtl_gym
+from baselines import BASELINES
+from mtl_gym.cli import app
+from mtl_gym.problems import PROBLEMS
+
+ROOT = Path(mtl_gym.__file__).parents[1]
+SMALL = ("--problem", "quadratic", "--instances", "2", "--set", "horizon=4", "--set", "batch_size=16", "--set", "holdout_size=16")
+FILES = {"results.sqlite", "results.csv", "summary.json", "report.html", "tensorboard"}
+
+
+def invoke(*words):
+    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(word) for word in words])
+
+
+def compare(out, policies="ew,si", *more):
+    answer = invoke("compare", "--policies", policies, "--out", out, *SMALL, *more)
+    assert answer.exit_code == 0, answer.output
+    return answer
+
+
+def summary(out):
+    return json.loads((out / "summary.json").read_text())
+
+
+def count(out):
+    with closing(sqlite3.connect(out / "results.sqlite")) as connection:
+        return connection.execute("SELECT COUNT(*) FROM results").fetchone()[0]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with a comparison of three policies, and what the command printed."""
+    out = tmp_path_factory.mktemp("results") / "nested" / "folder"
+    return out, compare(out, "ew,si,constant:w=1,2,3").output
+
+
+# --- list -----------------------------------------------------------------------------------------------------------------
+
+
+def test_list_names_everything_in_the_tables():
+    answer = invoke("list")
+    assert answer.exit_code == 0
+    for name in ("mtl_gym/LossWeighting-v0", *PROBLEMS, *BASELINES):
+        assert name in answer.output
+
+
+@pytest.mark.parametrize(
+    ("what", "inside", "outside"),
+    [("problems", "river_flow", "baselines.gls"), ("policies", "baselines.gls", "river_flow"), ("environments", "LossW", "gls")],
+)
+def test_list_can_be_told_what(what, inside, outside):
+    output = invoke("list", what).output
+    assert inside in output
+    assert outside not in output
+
+
+def test_list_of_something_else_is_refused():
+    assert invoke("list", "things").exit_code == 2
+
+
+def test_version():
+    assert invoke("--version").output.strip() == mtl_gym.__version__
+
+
+def test_without_a_command_the_help_is_shown():
+    assert "compare" in invoke().output
+
+
+def test_listing_loads_neither_torch_nor_stable_baselines3():
+    code = (
+        "from typer.testing import CliRunner; from mtl_gym.cli import app; import sys; answer = CliRunner().invoke(app, ['list'])"
+    )
+    code += "; assert 'digits' in answer.output; print(sorted({'torch', 'stable_baselines3', 'matplotlib'} & set(sys.modules)))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert answer.stdout.strip() == "[]"
+
+
+# --- compare --------------------------------------------------------------------------------------------------------------
+
+
+def test_compare_writes_all_files(finished):
+    out, _ = finished
+    assert {path.name for path in out.iterdir()} == FILES
+    assert count(out) == 6
+    assert list((out / "tensorboard").rglob("events.out.tfevents.*"))
+
+
+def test_the_summary_has_the_documented_shape(finished):
+    policies = summary(finished[0])["policies"]
+    assert list(policies) == ["ew", "si", "constant:w=1,2,3"]
+    for name, row in policies.items():
+        assert {"iqm", "low", "high"} <= set(row["delta_m"])
+        assert row["delta_m"]["low"] <= row["delta_m"]["iqm"] <= row["delta_m"]["high"]
+        assert set(row["metrics"]) == {"objective_1/rmse", "objective_2/rmse", "objective_3/rmse"}
+        assert row["instances"] == 2
+        assert set(row["probability_of_improvement"]) == set(policies) - {name}
+        assert row["cost"] == {"forward": 4.0, "backward": 4.0}
+
+
+def test_the_csv_is_the_tidy_frame(finished):
+    with (finished[0] / "results.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 3 * 2 * 3
+    assert {"policy", "instance", "task", "metric", "value", "reference", "delta_m"} <= set(rows[0])
+
+
+def test_what_is_printed_has_the_table_and_says_where_the_page_is(finished):
+    out, output = finished
+    for text in ("ew", "si", "constant:w=1,2,3", "delta_m", str(out / "report.html"), f"tensorboard --logdir {out}"):
+        assert text in output
+
+
+def test_compare_again_keeps_every_row(finished):
+    out, _ = finished
+    before, text = count(out), summary(out)["policies"]
+    compare(out, "ew,si,constant:w=1,2,3")
+    assert count(out) == before
+    assert summary(out)["policies"] == text
+
+
+def test_the_results_are_those_of_python(finished):
+    frame = mtl_gym.compare("ew,si,constant:w=1,2,3", problem="quadratic", instances=2, horizon=4, batch_size=16, holdout_size=16)
+    expected = mtl_gym.summarise(frame)["policies"]
+    for name, row in summary(finished[0])["policies"].items():
+        assert row["delta_m"] == pytest.approx(expected[name]["delta_m"], rel=1e-6, abs=1e-9)
+
+
+def test_report_rebuilds_everything_from_the_database_alone(finished, tmp_path):
+    out, _ = finished
+    (tmp_path / "results.sqlite").write_bytes((out / "results.sqlite").read_bytes())
+    answer = invoke("report", tmp_path)
+    assert answer.exit_code == 0, answer.output
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+    assert (tmp_path / "results.csv").read_text() == (out / "results.csv").read_text()
+    assert summary(tmp_path)["policies"] == summary(out)["policies"]
+
+
+def python_compare(out, policies="ew", **others):
+    arguments = {"problem": "quadratic", "instances": 2, "horizon": 4, "batch_size": 16, "holdout_size": 16, **others}
+    return mtl_gym.summarise(mtl_gym.compare(policies, out=out, **arguments))
+
+
+def report(out):
+    answer = invoke("report", out)
+    assert answer.exit_code == 0, answer.output + repr(answer.exception)
+    return summary(out)
+
+
+def test_report_holds_the_policies_of_several_runs_of_one_setting(tmp_path):
+    python_compare(tmp_path, "ew")
+    python_compare(tmp_path, "si")
+    assert list(report(tmp_path)["policies"]) == ["ew", "si"]
+
+
+def test_report_shows_the_setting_compared_last(tmp_path):
+    for lr in (0.1, 0.2, 0.1):
+        python_compare(tmp_path, lr=lr)
+    assert report(tmp_path)["about"]["arguments"]["lr"] == 0.1
+
+
+def test_report_of_policies_without_a_shared_instance_does_not_compare_them(tmp_path):
+    python_compare(tmp_path, "ew")
+    python_compare(tmp_path, "si", seed=1)
+    assert report(tmp_path)["policies"]["si"]["probability_of_improvement"] in ({}, {"ew": None})
+
+
+def test_report_of_a_function_shows_its_newest_code(tmp_path):
+    python_compare(tmp_path, {"mine": mtl_gym.policy(lambda losses: losses * 0 + 1)}, optimizer="sgd")
+    newest = python_compare(tmp_path, {"mine": mtl_gym.policy(lambda losses: losses * 0 - 1)}, optimizer="sgd")
+    assert report(tmp_path)["policies"]["mine"]["delta_m"] == pytest.approx(newest["policies"]["mine"]["delta_m"])
+
+
+# --- --set and options of policies -----------------------------------------------------------------------------------------
+
+
+SETTINGS = {
+    "lr=5e-2": ("lr", 0.05),
+    "lr-schedule=cosine": ("lr_schedule", "cosine"),
+    " num_tasks =2": ("num_tasks", 2),
+    'distribution={"noise": [0, 0.2]}': ("distribution", {"noise": [0, 0.2]}),
+    "hidden=8,4": ("hidden", [8, 4]),
+    'reward="val_min"': ("reward", "val_min"),
+}
+
+
+def test_set_takes_numbers_names_lists_and_json(tmp_path):
+    compare(tmp_path, "ew", "--problem", "digits", *[word for text in SETTINGS for word in ("--set", text)])
+    arguments = summary(tmp_path)["about"]["arguments"]
+    assert {name: arguments[name] for name, _ in SETTINGS.values()} == dict(SETTINGS.values())
+
+
+def test_a_comma_before_a_number_continues_the_value(tmp_path):
+    texts = ["constant:w=1,2,3", "constant:w=[1,2,3]", "constant:w=1, -2, 0.5", "constant:w=1e0,2,-3"]
+    compare(tmp_path, ",".join(["ew", *texts, "si"]))
+    assert list(summary(tmp_path)["policies"]) == ["ew", *texts, "si"]
+
+
+# --- wrong input ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--policies", "ew,sy"], "Did you mean 'si'"),
+        (["--policies", "igp"], "Did you mean 'igb'"),
+        (["--policies", ""], "policies"),
+        (["--policies", "ew,ew"], "policies"),
+        (["--policies", "ew:3"], "name:option=value"),
+        (["--policies", "ew:speed=3"], "speed"),
+        (["--policies", "constant:w=<script>alert(1)</script>"], "<script>"),
+        (["--policies", "constant:w=[red]1[/red]"], "[red]1[/red]"),
+        (["--policies", "[/]"], "[/]"),
+        (["--policies", "constant:w=1,2"], "3 tasks"),
+        (["--problem", "quadratik"], "Did you mean 'quadratic'"),
+        (["--env", "mtl_gym/LossWeightin-v0"], "LossWeighting"),
+        (["--instances", "0"], "instances"),
+        (["--instances", "-3"], "instances"),
+        (["--instances", "100000"], "instances"),
+        (["--num-envs", "0"], "num_envs"),
+        (["--seed", "-1"], "seed"),
+        (["--seed", "99999999"], "instances"),
+        (["--set", "horizn=4"], "Did you mean 'horizon'"),
+        (["--set", "horizon"], "key=value"),
+        (["--set", "=4"], "key=value"),
+        (["--set", "horizon=0"], "horizon"),
+        (["--set", "lr=fast"], "lr"),
+        (["--set", "lr=NaN"], "lr"),
+        (["--set", "lr=-1"], "lr"),
+        (["--set", "hidden=8,-4"], "hidden"),
+        (["--set", "optimizer=adan"], "Did you mean 'adam'"),
+        (["--set", "action=softmax"], "action"),
+        (["--set", 'distribution={"noize": [0, 1]}'], "noise"),
+        (["--set", 'distribution={"noise": [-1, 1]}'], "noise"),
+        (["--set", "observe=[red]"], "observe"),
+    ],
+)
+def test_wrong_input_is_named_with_status_2_and_nothing_is_written(words, message, tmp_path):
+    out = tmp_path / "out"
+    answer = invoke("compare", "--out", out, *SMALL, *(() if "--policies" in words else ("--policies", "ew")), *words)
+    assert answer.exit_code == 2
+    assert message in answer.stderr.replace("\n", " ")
+    assert "Traceback" not in answer.output
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("words", [["--policies", "ew"], ["--out", "x"], ["--policies", "ew", "--out", "x", "--instances", "many"]])
+def test_missing_and_mistyped_options_are_refused(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert invoke("compare", *words).exit_code == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    answer = invoke("compare", "--policies", "ew", "--out", tmp_path / "file" / "out", *SMALL)
+    assert answer.exit_code == 2
+    assert str(tmp_path / "file") in answer.stderr
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_report_of_a_folder_without_results_is_refused(tmp_path):
+    for folder in (tmp_path, tmp_path / "missing"):
+        answer = invoke("report", folder)
+        assert answer.exit_code == 2
+        assert "results.sqlite" in answer.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_report_of_something_that_is_no_database_is_refused(tmp_path):
+    (tmp_path / "results.sqlite").write_text("certainly no database, but long enough to look like something else" * 20)
+    answer = invoke("report", tmp_path)
+    assert answer.exit_code == 2
+    assert "results.sqlite" in answer.stderr
+
+
+@pytest.mark.parametrize("name", ["a [red]out", "out[/b]"])
+def test_the_folders_name_is_printed_as_it_is(name, tmp_path):
+    answer = compare(tmp_path / name, "ew")
+    assert str(tmp_path / name / "report.html") in answer.output
+
+
+# --- policies of others ---------------------------------------------------------------------------------------------------
+
+PLUGIN = '''
+import numpy as np
+from mtl_gym import Requirements
+
+TABLE = {"plugged": "plugin_of_a_third_party:Plugged"}
+
+class Plugged:
+    """Equal weights of somebody else; with a mode."""
+
+    requires = Requirements(observe=("log_loss",), action="weights", steps_per_action=1)
+
+    def __init__(self, mode="plain", stop=False):
+        self.spec, self.stop = {"plugged": mode}, stop
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        if self.stop:
+            raise KeyboardInterrupt
+        return np.ones_like(observation["log_loss"]), state
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """A package with policies of its own, installed for one test."""
+    home = tmp_path / "site"
+    (home / "plugin-1.dist-info").mkdir(parents=True)
+    (home / "plugin-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1\n")
+    (home / "plugin-1.dist-info" / "entry_points.txt").write_text("[mtl_gym.policies]\nplugin = plugin_of_a_third_party:TABLE\n")
+    (home / "plugin_of_a_third_party.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(home)
+    yield
+    sys.modules.pop("plugin_of_a_third_party", None)
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_package_plugs_its_policies_in(tmp_path):
+    assert "plugged" in invoke("list", "policies").output
+    compare(tmp_path / "out", "ew,plugged")
+    delta_m = {name: row["delta_m"] for name, row in summary(tmp_path / "out")["policies"].items()}
+    assert delta_m["plugged"] == delta_m["ew"]
+
+
+HOSTILE = [f"plugged:mode={mode}" for mode in ("<b>hi</b>", "a&b", "$x_1$", "_hidden", "%s{0}", "../../up", "[red]", "é")]
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize("policies", [["ew", *HOSTILE], HOSTILE])
+def test_labels_are_printed_and_written_as_they_are(policies, tmp_path):
+    out = tmp_path / "out"
+    answer = compare(out, ",".join(policies))
+    for label in policies:
+        assert label in answer.output
+    assert f"over {policies[0]}"[:12] in answer.output
+    assert list(summary(out)["policies"]) == policies
+    assert "<b>hi</b>" not in (out / "report.html").read_text()
+    assert {path.name for path in out.iterdir()} == FILES
+    assert len(list((out / "tensorboard").iterdir())) == len(policies)
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize("label", ["plugged:mode=[red]", "plugged:mode=[/red]", "plugged:mode=漢", f"plugged:mode={'long' * 20}"])
+def test_any_label_can_be_the_first(label, tmp_path):
+    answer = compare(tmp_path / "out", label)
+    assert label[:30] in answer.output
+    assert list(summary(tmp_path / "out")["policies"]) == [label]
+
+
+@pytest.mark.usefixtures("plugin")
+def test_an_interruption_says_what_is_kept(tmp_path):
+    answer = invoke("compare", "--policies", "ew,plugged:stop=true", "--out", tmp_path / "[red]", *SMALL)
+    assert answer.exit_code == 130
+    assert str(tmp_path / "[red]") in answer.stderr
+    assert "goes on" in answer.stderr
+    assert count(tmp_path / "[red]") == 2
+
+
+def test_the_command_runs_as_a_process(tmp_path):
+    words = ["compare", "--policies", "ew,nothing", "--out", str(tmp_path / "out")]
+    code = "from mtl_gym.cli import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    answer = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, env=environment)
+    assert answer.returncode == 2
+    assert "nothing" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert not answer.stdout

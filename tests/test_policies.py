@@ -1,0 +1,241 @@
+"""What a policy is, how one is made of a function, and how policies are named, found and told apart."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mtl_gym
+from baselines import BASELINES
+from baselines.constant import Constant
+from mtl_gym import policies
+from mtl_gym.policies import (
+    LOSSES_TO_WEIGHTS,
+    WEIGHT_BOUND,
+    Policy,
+    Requirements,
+    find_policies,
+    make_policy,
+    names_and_policies,
+    option_value,
+    policy_class,
+    split_policies,
+)
+
+LOG_LOSS = {"log_loss": np.log([[4.0, 1.0], [9.0, 16.0]]).astype(np.float32)}
+
+# --- functions ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_function_is_called_for_each_row_with_its_losses():
+    seen = []
+    weights, state = mtl_gym.policy(lambda losses: [seen.append(losses), [1.0, 2.0]][1]).predict(LOG_LOSS, "memory")
+    np.testing.assert_allclose(seen, [[4, 1], [9, 16]], rtol=1e-6)
+    assert (weights.tolist(), weights.dtype, state) == ([[1, 2], [1, 2]], np.float32, "memory")
+
+
+def test_a_function_takes_an_observation_without_rows():
+    weights, _ = mtl_gym.policy(lambda losses: losses).predict({"log_loss": np.zeros(3, dtype=np.float32)})
+    assert weights.tolist() == [1, 1, 1]
+
+
+def test_a_function_that_changes_its_argument_changes_nothing_else():
+    def spoil(losses):
+        losses[:] = 7
+        return losses
+
+    obs = {"log_loss": LOG_LOSS["log_loss"].copy()}
+    mtl_gym.policy(spoil).predict(obs)
+    np.testing.assert_array_equal(obs["log_loss"], LOG_LOSS["log_loss"])
+
+
+def test_huge_weights_are_kept_within_the_action_space():
+    weights, _ = mtl_gym.policy(lambda losses: np.array([1e9, -1e9])).predict(LOG_LOSS)
+    assert weights[0].tolist() == [WEIGHT_BOUND, -WEIGHT_BOUND]
+
+
+@pytest.mark.parametrize(
+    "answer", [1.0, [1.0], [1.0, 2.0, 3.0], [[1.0, 2.0]], [1.0, np.nan], [1.0, np.inf], None, "ab", [1.0, "a"], [[1.0], [1.0, 2.0]]]
+)
+def test_a_wrong_answer_of_a_function_is_named(answer):
+    with pytest.raises(ValueError, match="`function` should return 2 finite weights"):
+        mtl_gym.policy(lambda losses: answer).predict(LOG_LOSS)
+
+
+@pytest.mark.parametrize("function", [3, None, "ew", [1.0, 2.0]])
+def test_what_cannot_be_called_is_no_function(function):
+    with pytest.raises(TypeError, match="`function` should be callable"):
+        mtl_gym.policy(function)
+
+
+def test_a_function_is_a_policy_that_needs_the_losses_at_every_step():
+    made = mtl_gym.policy(lambda losses: losses)
+    assert isinstance(made, Policy)
+    assert made.requires.arguments() == {"observe": ["log_loss"], "action": "weights", "steps_per_action": 1}
+
+
+def nested(losses):
+    return np.array([(lambda loss: 1 / loss)(loss) for loss in losses])
+
+
+def test_the_spec_of_a_function_does_not_depend_on_the_process():
+    spec = {"function": "nested", "code": mtl_gym.policy(nested).spec["code"]}
+    again = importlib.util.spec_from_file_location("copy_of_these_tests", __file__)
+    module = importlib.util.module_from_spec(again)
+    sys.modules.pop("copy_of_these_tests", None)
+    again.loader.exec_module(module)
+    assert mtl_gym.policy(module.nested).spec == spec
+
+
+def test_the_examples_in_the_manual_run():
+    result = doctest.testmod(policies)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+# --- requirements ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("requires", "arguments"),
+    [
+        (Requirements(), {}),
+        (Requirements(observe=("gap", "lr")), {"observe": ["gap", "lr"]}),
+        (Requirements(action="softmax", steps_per_action=5), {"action": "softmax", "steps_per_action": 5}),
+        (LOSSES_TO_WEIGHTS, {"observe": ["log_loss"], "action": "weights", "steps_per_action": 1}),
+    ],
+)
+def test_requirements_become_arguments(requires, arguments):
+    assert requires.arguments() == arguments
+
+
+# --- names ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("ew", ["ew"]),
+        ("ew,si", ["ew", "si"]),
+        (" ew , si ,", ["ew", "si"]),
+        ("", []),
+        ("constant:w=1,2,3,si", ["constant:w=1,2,3", "si"]),
+        ("constant:w=-1,-.5,+2,ew", ["constant:w=-1,-.5,+2", "ew"]),
+        ("constant:w=1, 2, 3, si", ["constant:w=1, 2, 3", "si"]),
+        ("constant:w=[1,2],ew", ["constant:w=[1,2]", "ew"]),
+        ("imtl-l,dwa:temperature=0.5", ["imtl-l", "dwa:temperature=0.5"]),
+    ],
+)
+def test_a_comma_before_a_number_continues_the_value(text, parts):
+    assert split_policies(text) == parts
+
+
+names = st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True)
+numbers = st.one_of(st.integers(-1000, 1000), st.floats(allow_nan=False, allow_infinity=False))
+options = st.tuples(names, st.lists(numbers, min_size=1, max_size=4))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(names, st.lists(options, max_size=2)), min_size=1, max_size=5))
+def test_splitting_undoes_joining(items):
+    texts = [":".join([name, *[f"{key}={','.join(map(repr, values))}" for key, values in own]]) for name, own in items]
+    assert split_policies(",".join(texts)) == texts
+    assert split_policies(" , ".join(texts)) == texts
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("-0.5", -0.5),
+        ("true", True),
+        ("null", None),
+        ("1,2,3", [1, 2, 3]),
+        ("1, -2", [1, -2]),
+        ("[1,2]", [1, 2]),
+        ('{"noise": [0, 1]}', {"noise": [0, 1]}),
+        ('"8"', "8"),
+        ("cosine", "cosine"),
+        (".5", 0.5),
+        ("1,.5", [1, 0.5]),
+        ("+1,-1", [1, -1]),
+    ],
+)
+def test_values_are_json_where_they_can_be(text, value):
+    assert option_value(text) == value
+
+
+def test_options_reach_the_policy():
+    assert make_policy(" constant:w=1,2,3 ").w.tolist() == [1, 2, 3]
+    assert make_policy("dwa:temperature=0.5").temperature == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        ("sy", ["Did you mean 'si'", *BASELINES]),
+        ("EW", ["ew"]),
+        ("", ["one of"]),
+        ("dwa:temprature=2", ["temprature", "(temperature"]),
+        ("ew:w=3", ["none"]),
+        ("constant", ["(w)"]),
+        ("constant:w", ["name:option=value"]),
+        ("constant:=3", ["name:option=value"]),
+    ],
+)
+def test_a_wrong_name_or_option_lists_the_known_ones(text, messages):
+    with pytest.raises(ValueError, match="`policies`") as error:
+        make_policy(text)
+    assert all(message in str(error.value) for message in messages)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_every_row_can_be_found_and_imported(name):
+    assert find_policies()[name] == BASELINES[name]
+    assert callable(policy_class(name).predict)
+
+
+def test_lists_texts_and_mappings_give_the_same_policies():
+    for given_as in ("ew,constant:w=1,2", ["ew", "constant:w=1,2"], {"ew": "ew", "constant:w=1,2": "constant:w=1,2"}):
+        made = names_and_policies(given_as)
+        assert list(made) == ["ew", "constant:w=1,2"]
+        assert isinstance(made["constant:w=1,2"], Constant)
+
+
+def named(losses):
+    return losses
+
+
+def test_labels_of_policies_are_their_names():
+    assert list(names_and_policies([mtl_gym.policy(named), Constant([1.0]), mtl_gym.policy(lambda losses: losses)])) == [
+        "named",
+        "Constant",
+        "function",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ("", ValueError),
+        ([], ValueError),
+        ({}, ValueError),
+        (["ew", "ew"], ValueError),
+        ([Constant([1.0]), Constant([2.0])], ValueError),
+        ([3], TypeError),
+        ({"own": None}, TypeError),
+        ([Constant], TypeError),
+        (3, TypeError),
+        (None, TypeError),
+        (Constant([1.0]), TypeError),
+    ],
+)
+def test_wrong_policies_are_refused_by_name(wrong, error):
+    with pytest.raises(error, match="`policies`"):
+        names_and_policies(wrong)

@@ -1,0 +1,112 @@
+"""Pictures of trainings."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot
+from rollouts import make, make_vec, poison
+
+from mtl_gym.envs.rendering import TASK_COLOURS, line_style
+from mtl_gym.problems.base import Problem, Split, Task
+
+SHAPE = (400, 1200, 3)
+
+
+def is_picture(frame):
+    return frame.shape == SHAPE and frame.dtype == np.uint8 and frame.min() < 100 and frame.max() == 255
+
+
+def many_tasks(count=14, name="task_{}"):
+    rng = np.random.default_rng(0)
+    tasks = [Task(name.format(number), "mse", ("rmse",)) for number in range(count)]
+    splits = {
+        split: Split.of(rng.normal(size=(32, 3)), [rng.normal(size=32) for _ in tasks])
+        for split in ("train", "meta", "reward", "test")
+    }
+    return Problem("many", tasks, splits)
+
+
+@pytest.mark.parametrize("problem", ["digits", "quadratic"])
+def test_a_picture_right_after_reset_and_at_every_step(problem):
+    env = make(problem, render_mode="rgb_array")
+    env.reset(seed=0)
+    frames = [env.render()]
+    for _ in range(2):
+        env.step(env.action_space.sample() * 0)
+        frames.append(env.render())
+    assert all(is_picture(frame) for frame in frames)
+    assert not np.array_equal(frames[0], frames[1])
+    assert not np.array_equal(frames[1], frames[2])
+
+
+def test_a_picture_for_each_row():
+    envs = make_vec("digits", render_mode="rgb_array")
+    envs.reset(seed=0)
+    envs.step(np.random.default_rng(0).uniform(-1, 1, envs.action_space.shape).astype(np.float32))
+    frames = envs.render()
+    assert isinstance(frames, tuple)
+    assert len(frames) == 3
+    assert all(is_picture(frame) for frame in frames)
+    assert not np.array_equal(frames[0], frames[1])
+
+
+def test_drawing_twice_gives_the_same_and_changes_nothing():
+    drawn, plain = make("digits", render_mode="rgb_array"), make("digits")
+    for env in (drawn, plain):
+        env.reset(seed=0)
+    assert np.array_equal(drawn.render(), drawn.render())
+    action = np.zeros(6, dtype=np.float32)
+    (first, *_), (second, *_) = drawn.step(action), plain.step(action)
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, second[name])
+
+
+def test_without_a_render_mode_there_is_no_picture():
+    for env in (make("quadratic"), make_vec("quadratic")):
+        env.reset(seed=0)
+        assert env.unwrapped.render() is None
+
+
+def test_a_picture_needs_a_reset():
+    for env in (make("quadratic", render_mode="rgb_array"), make_vec("quadratic", render_mode="rgb_array")):
+        with pytest.raises(gymnasium.error.ResetNeeded):
+            env.unwrapped.render()
+
+
+def test_another_render_mode_is_refused():
+    with pytest.raises(ValueError, match="render_mode"):
+        make_vec("quadratic", render_mode="ansi")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e30])
+def test_a_training_that_diverges_is_drawn(value):
+    env = make("digits", render_mode="rgb_array")
+    env.reset(seed=0)
+    poison(env.unwrapped.vector.learner, 0, value)
+    env.step(np.zeros(6, dtype=np.float32))
+    assert is_picture(env.render())
+
+
+@pytest.mark.parametrize("name", ["task_{}", "_hidden {}", "$x_{}$", "a very long name of a task, number {}"])
+def test_fourteen_tasks_of_any_name_are_drawn(name):
+    env = make(many_tasks(name=name), render_mode="rgb_array")
+    env.reset(seed=0)
+    env.step(np.zeros(14, dtype=np.float32))
+    assert is_picture(env.render())
+
+
+def test_the_lines_of_36_tasks_differ():
+    styles = {repr(line_style(TASK_COLOURS, task)) for task in range(36)}
+    assert len(styles) == 36
+
+
+def test_pyplot_is_not_touched():
+    backend = pyplot.get_backend()
+    env = make("quadratic", render_mode="rgb_array")
+    env.reset(seed=0)
+    env.render()
+    assert not pyplot.get_fignums()
+    assert pyplot.get_backend() == backend

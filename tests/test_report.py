@@ -1,0 +1,290 @@
+"""The page, its figures and the TensorBoard curves, of results made by hand: hostile names, gaps, few and many of everything."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from mtl_gym.evaluation.comparison import to_frame
+from mtl_gym.evaluation.export import export, finite
+from mtl_gym.evaluation.plots import figures, learning_curves, weight_trajectories
+from mtl_gym.evaluation.report import headline, write_report
+from mtl_gym.evaluation.results import Result
+from mtl_gym.evaluation.statistics import summarise
+from mtl_gym.evaluation.tensorboard import write_events
+
+STEPS = [0, 10, 20]
+
+
+def make_result(policy="ew", instance=0, tasks=("left", "right"), delta_m=None, seed=0, **changes):
+    rng = np.random.default_rng([seed, instance, len(policy)])
+    metrics = {f"{task}/accuracy": float(rng.uniform(0.5, 0.9)) for task in tasks}
+    curves = {
+        "step": STEPS,
+        "loss": {task: rng.uniform(0.1, 2, 3).tolist() for task in tasks},
+        "weight": {task: rng.uniform(0.1, 2, 3).tolist() for task in tasks},
+    }
+    gain = float(rng.normal()) if delta_m is None else delta_m
+    fields = {"metrics": metrics, "references": dict.fromkeys(metrics, 0.7), "cost": {"forward": 20.0, "backward": 20.0}}
+    return Result(policy, instance, delta_m=gain, **{"diverged": False, "curves": curves, **fields, **changes})
+
+
+def make_results(policies=("ew", "si"), instances=3, tasks=("left", "right"), **changes):
+    return [make_result(policy, instance, tasks, **changes) for policy in policies for instance in range(instances)]
+
+
+def make_about(results, **changes):
+    metrics = {name: {"higher_is_better": True} for result in results for name in result.metrics}
+    return {
+        "env": "mtl_gym/LossWeighting-v0",
+        "problem": "digits",
+        "instances": sorted({result.instance for result in results}),
+        "seed": 0,
+        "arguments": {"lr": 0.01, "hidden": [8]},
+        "command": "mtl-gym compare",
+        "versions": {"python": "3.11"},
+        "metrics": metrics,
+        **changes,
+    }
+
+
+def summary_of(results, **changes):
+    return finite(summarise(to_frame(results, make_about(results, **changes))))
+
+
+def page_of(results, folder, **changes):
+    return write_report(results, summary_of(results, **changes), folder).read_text()
+
+
+class Elements(HTMLParser):
+    """Tags with their attributes, and the text between them."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.texts = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+HOSTILE = ["<script>alert(1)</script>", "$x_1$", "_hidden", "a&b", '" onload="alert(1)', "${env}", "[red]", "constant:w=1,2"]
+
+
+@pytest.fixture(scope="module")
+def hostile_page(tmp_path_factory):
+    results = make_results(HOSTILE, tasks=("<img src=x>", "$t_1$", "_task"))
+    return page_of(results, tmp_path_factory.mktemp("page"), problem="<i>problem</i>", command="mtl-gym <u>x</u>")
+
+
+def test_the_page_loads_nothing_from_elsewhere(hostile_page):
+    elements = Elements(hostile_page)
+    assert not {tag for tag, _ in elements.tags} & {"script", "link", "img", "iframe", "object", "embed", "base"}
+    for _, attributes in elements.tags:
+        assert "src" not in attributes
+        for name in ("href", "xlink:href"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/png;base64,"))
+        assert not [name for name in attributes if name.startswith("on")]
+    assert "@import" not in hostile_page
+    assert not re.search(r"url\((?!['\"]?#)", hostile_page)
+
+
+def test_hostile_names_are_shown_as_they_are(hostile_page):
+    texts = Elements(hostile_page).texts
+    for name in [*HOSTILE, "<img src=x>", "$t_1$", "_task", "mtl-gym <u>x</u>"]:
+        assert name in texts
+    for markup in ("<script", "<img", "<i>problem", "<u>"):
+        assert markup not in hostile_page
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_every_figure_of_policies_names_each_of_them(name, hostile_page):
+    drawn = re.findall(r"<svg.*?</svg>", hostile_page, flags=re.DOTALL)
+    assert len(drawn) == 5
+    for svg in drawn:
+        assert name in [text.strip() for text in Elements(svg).texts]
+
+
+def test_what_a_figure_refers_to_is_the_same_wherever_it_is_defined(hostile_page):
+    targets = set(re.findall(r'(?:url\(#|href="#)([^")]+)', hostile_page))
+    assert targets
+    for target in targets:
+        definitions = re.findall(rf'<(\w+) id="{target}"(.*?)</\1>|<path id="{target}"(.*?)/>', hostile_page, flags=re.DOTALL)
+        assert len(set(definitions)) == 1, target
+
+
+SHAPES = {
+    "one of everything": {"policies": ["ew"], "instances": 1, "tasks": ["only"]},
+    "one policy": {"policies": ["ew"]},
+    "one instance": {"instances": 1},
+    "fourteen tasks": {"tasks": [f"task {number}" for number in range(14)]},
+    "sixteen policies": {"policies": [f"constant:w={number},2,3,4,5,6" for number in range(16)]},
+    "long names": {"policies": ["long " * 20, "ew"], "tasks": ["task " * 12, "right"]},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_page_holds_every_policy_and_task(shape, tmp_path):
+    results = make_results(**SHAPES[shape])
+    page = unescape(page_of(results, tmp_path))
+    for name in {result.policy for result in results} | {task for result in results for task in result.curves["loss"]}:
+        assert name in page
+    assert "nan" not in page.lower()
+
+
+def changed_curves(**changes):
+    return {**make_result().curves, **changes}
+
+
+GAPS = {
+    "losses end": changed_curves(loss={"left": [1.0, None, None], "right": [1.0, 0.5, None]}),
+    "no loss": changed_curves(loss={"left": [None] * 3, "right": [None] * 3}),
+    "zero losses": changed_curves(loss={"left": [0.0] * 3, "right": [0.0] * 3}),
+    "negative losses": changed_curves(loss={"left": [-1.0] * 3, "right": [1.0] * 3}),
+    "zero weights": changed_curves(weight={"left": [0.0] * 3, "right": [0.0] * 3}),
+    "no weight": changed_curves(weight={"left": [None] * 3, "right": [None] * 3}),
+    "negative weights": changed_curves(weight={"left": [-1.0] * 3, "right": [1.0] * 3}),
+    "huge": changed_curves(loss={"left": [1e30] * 3, "right": [1e-30] * 3}, weight={"left": [1e30] * 3, "right": [1e-30] * 3}),
+    "stopped at once": {"step": [0], "loss": {"left": [1.0], "right": [None]}, "weight": {"left": [1.0], "right": [1.0]}},
+    "other tasks": {"step": STEPS, "loss": {"third": [1.0] * 3}, "weight": {"third": [1.0] * 3}},
+}
+
+
+def test_gaps_in_curves_are_survived(tmp_path):
+    results = [make_result(name, curves=curves) for name, curves in GAPS.items()]
+    summary = summary_of(results)
+    page = write_report(results, summary, tmp_path).read_text()
+    assert all(name in page for name in GAPS)
+    write_events(results, summary, tmp_path / "tensorboard")
+    assert len(read_events(tmp_path / "tensorboard")) == len(GAPS)
+
+
+@pytest.mark.parametrize("gap", GAPS)
+def test_curves_of_one_result_with_gaps_are_drawn(gap):
+    results = [make_result(curves=GAPS[gap])]
+    for draw in (learning_curves, weight_trajectories):
+        lines = [line for axes in draw(results, summary_of(results)).axes for line in axes.get_lines()]
+        assert len(lines) == len(GAPS[gap]["loss"])
+
+
+def test_a_diverged_policy_is_shown(tmp_path):
+    wild = [
+        make_result("wild", instance, delta_m=-100.0, diverged=True, metrics={"left/accuracy": np.nan, "right/accuracy": np.nan})
+        for instance in range(3)
+    ]
+    for results in ([*make_results(), *wild], wild):
+        page = page_of(results, tmp_path)
+        assert "<th>diverged</th>" in page
+        assert "nan" not in page.lower()
+
+
+def test_the_same_results_make_the_same_page(tmp_path):
+    first, second = (page_of(make_results(), tmp_path / name) for name in ("one", "two"))
+    assert first == second
+    assert "$" not in first
+    assert "<th>diverged</th>" not in first
+
+
+def test_figures_leave_matplotlib_as_it_was():
+    import matplotlib as mpl
+    from matplotlib import pyplot
+
+    before = dict(mpl.rcParams)
+    figures(make_results(), summary_of(make_results()))
+    assert dict(mpl.rcParams) == before
+    assert not pyplot.get_fignums()
+
+
+# --- headline -------------------------------------------------------------------------------------------------------------
+
+
+def scored(**scores):
+    return [make_result(name, instance, delta_m=value) for name, own in scores.items() for instance, value in enumerate(own)]
+
+
+def test_the_headline_says_that_a_lead_can_be_told_from_noise():
+    text = headline(summary_of(scored(ew=[1.0, 2.0, 3.0, 4.0], si=[3.0, 4.1, 5.0, 6.1])))
+    assert "<strong>si</strong> serves best on 4 instances: 4.5 % above" in text
+    assert "<strong>can</strong> be told" in text
+    assert "+2.05 points" in text
+
+
+def test_the_headline_says_that_a_lead_cannot_be_told_from_noise():
+    text = headline(summary_of(scored(ew=[1.0, -2.0, 3.0, -4.0], si=[-3.0, 4.1, -2.0, 4.0])))
+    assert "<strong>cannot</strong> be told" in text
+
+
+def test_the_headline_says_when_the_best_is_below_single_task_learning():
+    assert "5.0 % below single-task learning" in headline(summary_of(scored(ew=[-5.0, -5.0], si=[-6.0, -7.0])))
+
+
+def test_one_policy_or_instance_leads_nobody():
+    assert "lead" not in headline(summary_of(scored(ew=[1.0, 2.0])))
+    assert "cannot tell" in headline(summary_of(scored(ew=[1.0], si=[2.0])))
+
+
+def test_the_table_is_sorted_best_first(tmp_path):
+    page = page_of(scored(worst=[1.0, 1.0], best=[3.0, 3.0], middle=[2.0, 2.0]), tmp_path)
+    body = page[page.index("<tbody>") : page.index("</tbody>")]
+    assert re.findall(r"<tr[^>]*><td>\d*</td><td>([\w-]+)</td>", body) == ["best", "middle", "worst", "single-task"]
+
+
+# --- TensorBoard and files --------------------------------------------------------------------------------------------------
+
+
+def read_events(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    runs = {}
+    for run in sorted(folder.iterdir()):
+        events = EventAccumulator(str(run))
+        events.Reload()
+        runs[run.name] = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return runs
+
+
+def test_events_hold_medians_and_are_not_doubled_when_written_again(tmp_path):
+    results = make_results()
+    summary = summary_of(results)
+    for _ in range(2):
+        write_events(results, summary, tmp_path / "runs")
+    runs = read_events(tmp_path / "runs")
+    assert list(runs) == ["00-ew", "01-si"]
+    own = [result for result in results if result.policy == "si"]
+    for kind in ("loss", "weight"):
+        median = np.median([result.curves[kind]["left"] for result in own], axis=0)
+        assert [step for step, _ in runs["01-si"][f"{kind}/left"]] == STEPS
+        np.testing.assert_allclose([value for _, value in runs["01-si"][f"{kind}/left"]], median, rtol=1e-6)
+    assert runs["01-si"]["delta_m/iqm"][0][1] == pytest.approx(summary["policies"]["si"]["delta_m"]["iqm"], rel=1e-6)
+
+
+def test_events_of_hostile_names_stay_in_the_folder(tmp_path):
+    results = make_results([*HOSTILE, "../../up", "/etc"])
+    write_events(results, summary_of(results), tmp_path / "runs")
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    assert len(read_events(tmp_path / "runs")) == len(HOSTILE) + 2
+
+
+def test_export_replaces_what_was_there(tmp_path):
+    export(make_results(["ew", "si", "rlw"]), make_about(make_results()), tmp_path)
+    results = make_results(["gls"])
+    summary = export(results, make_about(results), tmp_path)
+    assert list(summary["policies"]) == ["gls"]
+    assert {path.name for path in tmp_path.iterdir()} == {"results.csv", "summary.json", "report.html", "tensorboard"}
+    assert [path.name for path in (tmp_path / "tensorboard").iterdir()] == ["00-gls"]
+    assert "rlw" not in (tmp_path / "report.html").read_text()
+
+
+def test_numbers_that_are_not_finite_become_null():
+    assert finite({"a": [1.0, float("nan")], "b": (float("inf"), "text", 3)}) == {"a": [1.0, None], "b": [None, "text", 3]}
+
+
+def test_the_headline_escapes_names():
+    assert "<strong>a&amp;&lt;b&gt;</strong>" in headline(summary_of(scored(**{"a&<b>": [1.0, 2.0]})))

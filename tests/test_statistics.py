@@ -1,0 +1,157 @@
+"""Statistics against formulas, simulations and scipy's own."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from mtl_gym.evaluation.statistics import (
+    bootstrap_interval,
+    interquartile_mean,
+    paired_difference,
+    probability_of_improvement,
+    summarise,
+)
+
+
+def normal(count, seed=0, mean=0.0):
+    return np.random.default_rng(seed).normal(mean, 1, count)
+
+
+@pytest.mark.parametrize(
+    ("values", "mean"), [([5.0], 5), ([1.0, 3.0], 2), ([0.0, 1.0, 3.0, 100.0], 2), ([-9.0, 1, 2, 3, 4, 5, 6, 900], 3.5)]
+)
+def test_the_interquartile_mean_leaves_out_a_quarter_at_each_end(values, mean):
+    assert interquartile_mean(np.array(values)) == mean
+
+
+def test_the_bootstrap_agrees_with_one_of_our_own():
+    values, rng = normal(30), np.random.default_rng(7)
+    means = np.sort(values[rng.integers(0, 30, (20_000, 30))], axis=1)[:, 7:23].mean(1)
+    np.testing.assert_allclose(bootstrap_interval(values, interquartile_mean), np.quantile(means, [0.025, 0.975]), atol=0.03)
+
+
+def test_the_bootstrap_is_the_same_at_every_call():
+    assert bootstrap_interval(normal(10), interquartile_mean) == bootstrap_interval(normal(10), interquartile_mean)
+
+
+def test_the_bootstrap_covers_the_truth():
+    intervals = [bootstrap_interval(normal(40, seed), np.mean) for seed in range(200)]
+    assert 0.88 <= np.mean([low <= 0 <= high for low, high in intervals]) <= 0.99
+
+
+@pytest.mark.parametrize("values", [[], [1.0]])
+def test_fewer_than_two_values_have_no_interval(values):
+    assert bootstrap_interval(np.array(values), np.mean) == (None, None)
+
+
+def test_equal_values_have_an_interval_of_no_width():
+    assert bootstrap_interval(np.full(5, 3.0), interquartile_mean) == (3.0, 3.0)
+
+
+def test_the_paired_interval_is_students():
+    own, other = normal(12, 1), normal(12, 2, 0.3)
+    result = paired_difference(own, other)
+    expected = scipy.stats.ttest_rel(own, other).confidence_interval(0.95)
+    assert (result["low"], result["high"]) == pytest.approx((expected.low, expected.high))
+    assert result["difference"] == pytest.approx((own - other).mean())
+
+
+def test_a_difference_is_antisymmetric():
+    own, other = normal(12, 1), normal(12, 2, 0.3)
+    there, back = paired_difference(own, other), paired_difference(other, own)
+    assert (there["low"], there["detectable"]) == pytest.approx((-back["high"], back["detectable"]))
+
+
+def test_the_detectable_difference_is_found_four_times_in_five():
+    rng, count = np.random.default_rng(0), 20
+    error = 1 / np.sqrt(count)
+    samples = rng.normal(size=(4_000, count))
+    reach = paired_difference(samples[0], np.zeros(count))["detectable"] / samples[0].std(ddof=1)
+    found = scipy.stats.ttest_1samp(samples + reach, 0, axis=1).pvalue < 0.05
+    assert found.mean() == pytest.approx(0.8, abs=0.02)
+    assert reach == pytest.approx(2.95 * error, rel=0.02)
+
+
+def test_one_pair_has_no_interval():
+    assert paired_difference(np.array([3.0]), np.array([1.0])) == {"difference": 2.0, "low": None, "high": None, "detectable": None}
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "share"),
+    [([1, 2], [0, 1], 1), ([1, 2], [1, 2], 0.5), ([1, 2], [2, 1], 0.5), ([1, 0, 5, 0], [1, 1, 1, 1], 0.375)],
+)
+def test_ties_count_half(own, other, share):
+    own, other = np.array(own, dtype=float), np.array(other, dtype=float)
+    assert probability_of_improvement(own, other) == share
+    assert probability_of_improvement(own, other) + probability_of_improvement(other, own) == 1
+
+
+def row(policy, instance, delta_m, task="one", value=0.5, **changes):
+    head = {"policy": policy, "instance": instance, "task": task, "metric": "accuracy", "value": value, "reference": 0.4}
+    return {**head, "gain": 0.0, "delta_m": delta_m, "forward": 10.0, "backward": 8.0, "return": 1.0, "diverged": False, **changes}
+
+
+def frame_of(*rows):
+    frame = pd.DataFrame(list(rows))
+    frame.attrs["about"] = {"problem": "by hand"}
+    return frame
+
+
+def test_a_summary_by_hand():
+    wild = row("b", 3, -100.0, value=np.nan, diverged=True)
+    scores = {"a": [1.0, 2.0, 3.0, 10.0], "b": [2.0, 2.0, 2.0]}
+    frame = frame_of(*[row(name, place, score) for name, own in scores.items() for place, score in enumerate(own)], wild)
+    summary = summarise(frame)
+    a, b = summary["policies"]["a"], summary["policies"]["b"]
+    assert summary["about"] == {"problem": "by hand"}
+    assert (a["delta_m"]["iqm"], a["delta_m"]["mean"], a["instances"], a["diverged"]) == (2.5, 4.0, 4, 0)
+    assert (b["delta_m"]["iqm"], b["delta_m"]["mean"], b["instances"], b["diverged"]) == (2.0, -23.5, 4, 1)
+    assert b["metrics"]["one/accuracy"] == {"mean": 0.5, "low": 0.5, "high": 0.5, "reference": pytest.approx(0.4)}
+    assert a["probability_of_improvement"] == {"b": 0.625}
+    assert a["paired"]["b"]["difference"] == pytest.approx(27.5)
+    assert (a["cost"], a["return"]) == ({"forward": 10.0, "backward": 8.0}, 1.0)
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_tasks_are_summarised_one_by_one_and_scores_once_for_each_instance():
+    frame = frame_of(*[row("a", place, float(place), task, 0.1 * place) for place in range(3) for task in ("one", "two")])
+    own = summarise(frame)["policies"]["a"]
+    assert own["instances"] == 3
+    assert own["delta_m"]["mean"] == 1.0
+    assert list(own["metrics"]) == ["one/accuracy", "two/accuracy"]
+
+
+def test_one_instance_has_no_intervals():
+    own = summarise(frame_of(row("a", 0, 1.0), row("b", 0, 2.0)))["policies"]["b"]
+    assert own["delta_m"] == {"iqm": 2.0, "low": None, "high": None, "mean": 2.0}
+    assert own["paired"]["a"]["low"] is None
+    assert own["probability_of_improvement"] == {"a": 1.0}
+
+
+def test_policies_are_paired_on_the_instances_that_they_share():
+    frame = frame_of(*[row("a", id, 1.0 * id) for id in (0, 1, 2, 3)], *[row("b", id, 5.0) for id in (3, 2, 9)])
+    own = summarise(frame)["policies"]["b"]
+    assert own["instances"] == 3
+    assert own["paired"]["a"]["difference"] == pytest.approx(2.5)
+
+
+def test_policies_without_a_shared_instance_are_not_compared():
+    own = summarise(frame_of(row("a", 0, 1.0), row("b", 1, 2.0)))["policies"]["a"]
+    assert own["probability_of_improvement"] in ({}, {"b": None})
+
+
+def test_all_diverged_is_minus_100_without_metrics():
+    own = summarise(frame_of(*[row("a", id, -100.0, value=np.nan, diverged=True) for id in (0, 1)]))["policies"]["a"]
+    assert (own["delta_m"]["iqm"], own["diverged"], own["metrics"]) == (-100.0, 2, {})
+
+
+def test_summarising_leaves_the_frame():
+    frame = frame_of(row("a", 0, 1.0), row("b", 0, 2.0))
+    before = frame.copy(deep=True)
+    summarise(frame)
+    assert frame.equals(before)
