@@ -512,7 +512,7 @@ CHANGES = {
     "autoreset_mode": ({}, "NextStep"),
     "max_episode_steps": ({}, 1),
 }
-UNSEEN = {"num_envs", "device", "render_mode", "environment", "arguments", "self"}
+UNSEEN = {"num_envs", "device", "render_mode", "environment", "arguments", "others", "self"}
 
 
 def test_the_table_of_changes_knows_every_argument():
