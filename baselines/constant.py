@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from baselines.base import Array, Heuristic, Observation, State
 
@@ -24,7 +25,7 @@ class Constant(Heuristic):
         w: K weights, in the order of the tasks; applied as they are.
 
     Raises:
-        ValueError: If there is no weight or one is not finite; from ``predict`` if their number is not K.
+        ValueError: If there is no weight or one is not finite; from ``initial_state`` if their number is not K.
     """
 
     def __init__(self, w: Sequence[float] | float) -> None:
@@ -35,9 +36,12 @@ class Constant(Heuristic):
         if self.w.ndim != 1 or not np.isfinite(self.w).all():
             raise ValueError(f"`w` should be a list of finite numbers. Received w={w!r}.")
 
-    def act(self, obs: Observation, state: State) -> tuple[Array, State]:
-        """The given weights."""
-        rows, num_tasks = obs["log_loss"].shape
+    def initial_state(self, seeds: npt.NDArray[np.int64], num_tasks: int) -> State:
+        """None; checks the number of weights."""
         if len(self.w) != num_tasks:
             raise ValueError(f"`w` should hold one weight for each of the {num_tasks} tasks. Received w={self.w.tolist()}.")
-        return np.tile(self.w, (rows, 1)), state
+        return {}
+
+    def act(self, obs: Observation, state: State) -> tuple[Array, State]:
+        """The given weights."""
+        return np.tile(self.w, (len(obs["log_loss"]), 1)), state

@@ -33,12 +33,17 @@ INTERRUPTED = 130
 WRONG = 2
 
 
-@app.callback()
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
-    """The training of multi-task networks as Gymnasium environments."""
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         console.print(mtl_gym.__version__)
         raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)] = False,
+) -> None:
+    """The training of multi-task networks as Gymnasium environments."""
 
 
 @app.command("list")
@@ -128,8 +133,8 @@ def _export(results: Any, about: Mapping[str, Any], folder: Path) -> None:
 
     summary = export(results, about, folder)
     console.print(table(summary))
-    console.print(f"page:        {folder / 'report.html'}", soft_wrap=True)
-    console.print(f"curves:      tensorboard --logdir {shlex.quote(str(folder / 'tensorboard'))}", soft_wrap=True)
+    console.print(f"page:        {folder / 'report.html'}", soft_wrap=True, markup=False)
+    console.print(f"curves:      tensorboard --logdir {shlex.quote(str(folder / 'tensorboard'))}", soft_wrap=True, markup=False)
 
 
 _OPTIONS = ("problem", "env", "policies", "instances", "seed", "num_envs", "out")
@@ -155,7 +160,13 @@ def _progress(steps: int) -> Iterator[Callable[[str, int], None]]:
     """A live bar with the time left, in training steps."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description:24}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:24}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=steps)
         yield lambda label, done: progress.update(task, description=label[:24], advance=done)
@@ -170,7 +181,11 @@ def _reported(folder: Path) -> Iterator[None]:
         errors.print(f"[bold red]Error:[/] {_escaped(error)}", highlight=False, soft_wrap=True)
         raise typer.Exit(WRONG) from error
     except KeyboardInterrupt:
-        errors.print(f"Interrupted. What was finished is kept in {folder}; the same command goes on from there.", soft_wrap=True)
+        errors.print(
+            f"Interrupted. What was finished is kept in {folder}; the same command goes on from there.",
+            soft_wrap=True,
+            markup=False,
+        )
         raise typer.Exit(INTERRUPTED) from None
 
 

@@ -6,7 +6,6 @@ import hashlib
 import importlib
 import inspect
 import json
-import marshal
 import re
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -95,39 +94,59 @@ class FunctionPolicy:
         return np.stack(rows).reshape(losses.shape), state
 
     def _weights(self, losses: Array) -> Array:
-        weights = np.asarray(self.function(losses.copy()), dtype=np.float64)
+        answer = self.function(losses.copy())
+        try:
+            weights = np.asarray(answer, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(should("function", f"return {len(losses)} finite weights", answer)) from None
         if weights.shape != losses.shape or not np.isfinite(weights).all():
             raise ValueError(should("function", f"return {len(losses)} finite weights", weights.tolist(), f"Losses: {losses}."))
         return weights.clip(-WEIGHT_BOUND, WEIGHT_BOUND).astype(np.float32)
 
     @property
     def spec(self) -> dict[str, Any] | None:
-        """Identifies the function by its code and the values that it uses; ``None`` where that cannot be told."""
-        digest = _digest(self.function)
-        return None if digest is None else {"function": digest}
+        """Identifies the function by its code and by the values that it uses; ``None`` if that cannot be done."""
+        try:
+            content = _content(self.function)
+        except TypeError:
+            return None
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return {"function": self.function.__qualname__, "code": digest}
 
 
-def _digest(function: Any) -> str | None:
-    """A hash of a function's code, defaults, closure and globals; ``None`` if one of them is more than data."""
-    if not isinstance(function, types.FunctionType):
-        return None
-    code = function.__code__
-    used = {name: function.__globals__[name] for name in code.co_names if name in function.__globals__}
-    values = [value for value in used.values() if not isinstance(value, types.ModuleType)]
-    values += [function.__defaults__, function.__kwdefaults__, [cell.cell_contents for cell in function.__closure__ or ()]]
-    if any(isinstance(constant, types.CodeType) for constant in code.co_consts):
-        return None  # a function inside may close over anything
-    try:
-        data = json.dumps(values, default=_data)
-    except TypeError:
-        return None
-    return hashlib.sha256(marshal.dumps(code) + data.encode()).hexdigest()
+def _content(thing: Any, seen: tuple[Any, ...] = ()) -> Any:
+    """What makes a function what it is, JSON-plain.
+
+    Raises:
+        TypeError: If it uses something that cannot be told from another of its kind.
+    """
+    if thing is None or isinstance(thing, (bool, int, float, str)):
+        return [type(thing).__name__, repr(thing)]
+    if isinstance(thing, (list, tuple)):
+        return [type(thing).__name__, [_content(item, seen) for item in thing]]
+    if isinstance(thing, (set, frozenset)):
+        return ["set", sorted(json.dumps(_content(item, seen)) for item in thing)]
+    if isinstance(thing, dict):
+        return ["dict", [[_content(key, seen), _content(value, seen)] for key, value in thing.items()]]
+    if isinstance(thing, np.ndarray) and thing.dtype != object:
+        return ["array", thing.dtype.str, thing.tolist()]
+    if isinstance(thing, np.generic):
+        return ["number", thing.dtype.str, thing.item()]
+    if isinstance(thing, types.ModuleType):
+        return ["module", thing.__name__]
+    if isinstance(thing, types.CodeType):
+        return ["code", thing.co_code.hex(), thing.co_names, [_content(item, seen) for item in thing.co_consts]]
+    if isinstance(thing, types.FunctionType):
+        return _function_content(thing, seen)
+    raise TypeError(f"{thing!r} cannot be identified")
 
 
-def _data(value: Any) -> Any:
-    if isinstance(value, (np.ndarray, np.generic)):
-        return [value.dtype.str, value.tolist()]
-    raise TypeError
+def _function_content(function: types.FunctionType, seen: tuple[Any, ...]) -> Any:
+    if function in seen:
+        return ["function", seen.index(function)]
+    used = inspect.getclosurevars(function)
+    values = [function.__defaults__, function.__kwdefaults__, dict(used.nonlocals), dict(sorted(used.globals.items()))]
+    return [_content(function.__code__), [_content(value, (*seen, function)) for value in values]]
 
 
 def policy(function: Callable[[Array], npt.ArrayLike]) -> FunctionPolicy:
@@ -203,7 +222,12 @@ def option_value(text: str) -> Any:
             return json.loads(candidate)
         except json.JSONDecodeError:
             continue
-    return [part.strip() for part in text.split(",")] if "," in text else text
+    parts = text.split(",")
+    try:
+        numbers = [float(part) for part in parts]  # such as .5 and +1, which are not JSON
+    except ValueError:
+        return [part.strip() for part in parts] if len(parts) > 1 else text
+    return numbers if len(parts) > 1 else numbers[0]
 
 
 def names_and_policies(policies: str | Sequence[str | Policy] | Mapping[str, str | Policy]) -> dict[str, Policy]:
@@ -215,6 +239,8 @@ def names_and_policies(policies: str | Sequence[str | Policy] | Mapping[str, str
     """
     if isinstance(policies, str):
         policies = split_policies(policies)
+    if not isinstance(policies, (Mapping, Sequence)):
+        raise TypeError(should("policies", "be a text, a list or a mapping of labels to policies", policies))
     if not isinstance(policies, Mapping):
         labels = [item if isinstance(item, str) else _label(item) for item in policies]
         if len(set(labels)) < len(labels):
@@ -224,7 +250,7 @@ def names_and_policies(policies: str | Sequence[str | Policy] | Mapping[str, str
         raise ValueError(should("policies", "name at least one policy", policies, f"Known: {', '.join(find_policies())}."))
     made = {label: make_policy(item) if isinstance(item, str) else item for label, item in policies.items()}
     for label, item in made.items():
-        if not isinstance(item, Policy):
+        if isinstance(item, type) or not isinstance(item, Policy):
             raise TypeError(should("policies", "be names or have a method `predict`", {label: item}))
     return made
 

@@ -38,7 +38,7 @@ def labels(loss, count, shape, rng):
 
 def objectives(losses, targets):
     """Objectives of a problem with these losses; whether they are masked follows from the targets of `train`."""
-    tasks = [Task(f"{index}", loss, (), OUTPUTS[loss]) for index, loss in enumerate(losses)]
+    tasks = [Task(f"{index}", loss, ("rmse",), OUTPUTS[loss]) for index, loss in enumerate(losses)]
     full = torch.nan_to_num(targets)
     splits = {name: Split(torch.zeros(len(targets), 1), targets if name == "train" else full) for name in SPLITS}
     return Objectives(Problem("own", tasks, splits), torch.device("cpu"))

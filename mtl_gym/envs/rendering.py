@@ -37,8 +37,8 @@ def log_axis(axes: Axes, low: float, high: float) -> None:
     """Makes the y axis logarithmic from ``low`` to ``high``, both positive, with a few plain numbers at its ticks."""
     ratio = high / low
     ticks = MaxNLocator(4) if ratio < 5 else LogLocator(subs=(1, 2, 5)) if ratio < 200 else LogLocator()
+    axes.set_ylim(low, high)  # first: without it, a scale warns of lines that are nowhere positive
     axes.set_yscale("log")
-    axes.set_ylim(low, high)
     axes.yaxis.set_major_locator(ticks)
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

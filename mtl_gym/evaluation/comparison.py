@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import numpy as np
 import pandas as pd
-from gymnasium.spaces import Box
 
 import mtl_gym
 from mtl_gym.arguments import choose, positive_int, should
 from mtl_gym.envs.arguments import Arguments
-from mtl_gym.envs.weights import checked_actions
 from mtl_gym.evaluation.references import reference_metrics
 from mtl_gym.evaluation.results import Result, Results, plain, spec_key
 from mtl_gym.evaluation.rollout import initial_memory, make_env, rollout
@@ -76,20 +73,10 @@ def plan(
     ids = instance_ids(instances, seed)
     count = positive_int("num_envs", num_envs)
     given = {name: value if name == "problem" else plain(value) for name, value in arguments.items()}
-    checked = [_tried(policy, env, ids[0], given) for policy in chosen.values()]
+    checked = [make_env(policy, env, 1, given).unwrapped.arguments for policy in chosen.values()]  # type: ignore[attr-defined]
+    for policy in chosen.values():  # which also checks that the policy's options fit the number of tasks
+        initial_memory(policy, ids[:1], checked[0].recipe.num_tasks)
     return Plan(chosen, env, ids, count, given, checked[0])
-
-
-def _tried(policy: Policy, env: str, id: int, arguments: Mapping[str, Any]) -> Arguments:
-    """Makes a policy's environment and asks it for one action, so that what does not fit is said before anything is run."""
-    envs = make_env(policy, env, 1, arguments)
-    observations, _ = envs.reset(options={"instance": id})
-    checked: Arguments = envs.unwrapped.arguments  # type: ignore[attr-defined]
-    memory = initial_memory(policy, [id], checked.recipe.num_tasks)
-    actions, _ = policy.predict(observations, state=memory, episode_start=np.ones(1, dtype=bool), deterministic=True)
-    box: Box = envs.single_action_space  # type: ignore[assignment]
-    checked_actions(np.clip(actions, box.low, box.high), box, 1)
-    return checked
 
 
 def instance_ids(instances: int | Sequence[int], seed: int) -> list[int]:

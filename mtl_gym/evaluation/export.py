@@ -48,7 +48,7 @@ def table(summary: Mapping[str, Any]) -> Table:
     result.title = f"{summary['about']['problem']}: gain over single-task learning, {count} instances, 95 % intervals"
     result.add_column("policy", overflow="fold")
     for column in ("delta_m %", f"over {first}", f"P(> {first})", "F + B"):
-        result.add_column(column, justify="right", no_wrap=True)
+        result.add_column(escape(column), justify="right", no_wrap=True)
     for name, row in sorted(policies.items(), key=lambda item: -_number(item[1]["delta_m"]["iqm"])):
         pair, cost = row["paired"].get(first, {}), row["cost"]
         result.add_row(

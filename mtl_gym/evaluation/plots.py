@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,8 @@ _STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "lines.linewidth": 1.4,
 }
+_LONGEST_NAME = 28
+
 Array = npt.NDArray[np.float64]
 Results = Sequence[Result]
 Summary = Mapping[str, Any]
@@ -69,7 +72,7 @@ def forest(results: Results, summary: Summary) -> Figure:
         if row["low"] is not None:
             axes.hlines(place, row["low"], row["high"], color=colour, linewidth=3)
         axes.plot(row["iqm"], place, "o", color=colour, markersize=6)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), shortened(names))
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("delta_m in percent; 0 = single-task learning; higher is better")
@@ -99,9 +102,9 @@ def learning_curves(results: Results, summary: Summary) -> Figure:
     for axes, task in zip(panels, tasks, strict=True):
         for name in names:
             axes.plot(*_median_curve(results, name, task, "loss"), **style(summary, name))  # type: ignore[arg-type]
-        axes.set_title(task)
+        axes.set_title(shortened([task])[0])
         _log_axis(axes)
-    label_lines(figure, list(panels[0].get_lines()), names, columns=5, place="outside upper left")
+    label_lines(figure, list(panels[0].get_lines()), shortened(names), columns=5, place="outside upper left")
     figure.supxlabel("optimiser step", fontsize=9)
     figure.supylabel("held-out loss", fontsize=9)
     return figure
@@ -115,9 +118,9 @@ def weight_trajectories(results: Results, summary: Summary) -> Figure:
         for number, task in enumerate(tasks):
             steps, shares = _median_curve(results, name, task, "share")
             axes.plot(steps[1:], shares[1:], **line_style(TASK_COLOURS, number))  # type: ignore[arg-type]
-        axes.set_title(name)
+        axes.set_title(shortened([name])[0])
         axes.set_ylim(min(0.0, _extreme(axes, np.min) * 1.1), None)
-    label_lines(figure, list(panels[0].get_lines()), tasks, columns=7, place="outside upper left")
+    label_lines(figure, list(panels[0].get_lines()), shortened(tasks), columns=7, place="outside upper left")
     figure.supxlabel("optimiser step", fontsize=9)
     figure.supylabel("share of the weights", fontsize=9)
     return figure
@@ -131,6 +134,11 @@ def ranked(summary: Summary) -> list[str]:
 def style(summary: Summary, name: str) -> dict[str, object]:
     """Colour and line style of a policy, by its place in the comparison."""
     return line_style(POLICY_COLOURS, list(summary["policies"]).index(name))
+
+
+def shortened(names: Sequence[str]) -> list[str]:
+    """Names as figures have room for them; the table has them whole."""
+    return [name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…" for name in names]
 
 
 def _tasks(results: Results) -> list[str]:
@@ -192,7 +200,10 @@ def _heat_map(
     table: Array, rows: Sequence[str], columns: Sequence[str], *, form: str, colours: str, centre: float, reach: float | None = None
 ) -> Figure:
     """An annotated table, coloured around ``centre``."""
-    figure = Figure(figsize=(2.0 + 0.85 * len(columns), 0.9 + 0.34 * len(rows)), layout="constrained")
+    rows, columns = shortened(rows), shortened(columns)
+    slanted = max(map(len, columns)) >= 26
+    size = (2.0 + 0.05 * max(map(len, rows)) + 0.85 * len(columns), 0.9 + 0.34 * len(rows) + 1.5 * slanted)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     finite = np.abs(table[np.isfinite(table)] - centre)
     # The ninth decile sets the scale, so that one bad task does not make all others pale.
@@ -202,7 +213,7 @@ def _heat_map(
         dark = abs(value - centre) > 0.6 * reach
         text = format(value, form) if np.isfinite(value) else ""
         axes.text(column, row, text, ha="center", va="center", color="white" if dark else "#222")
-    axes.set_xticks(range(len(columns)), columns, rotation=0 if max(map(len, columns)) < 26 else 45)
+    axes.set_xticks(range(len(columns)), columns, rotation=45 if slanted else 0)
     axes.set_yticks(range(len(rows)), rows)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
@@ -213,7 +224,9 @@ def _heat_map(
 
 def _svg(figure: Figure) -> str:
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # the browser draws the text, with its own fonts
+        figure.savefig(stream, format="svg", metadata={"Date": None})
     text = stream.getvalue()
     text = re.sub(r'="[^"<>]*"', _rounded, text[text.index("<svg") :])
     return re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"', r"<svg \1\2", text)

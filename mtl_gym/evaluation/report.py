@@ -70,8 +70,10 @@ def headline(summary: Summary) -> str:
     start = f"{best} serves best on {row['instances']} instances: {against}."
     if len(names) == 1:
         return start
-    pair = row["paired"][names[1]]
     runner_up = f"<strong>{escape(names[1])}</strong>"
+    pair = row["paired"].get(names[1])
+    if pair is None:
+        return f"{start} It shares no instance with {runner_up}."
     if pair["low"] is None:
         return f"{start} One instance cannot tell it from {runner_up}."
     told = "can" if pair["low"] > 0 or pair["high"] < 0 else "cannot"

@@ -78,10 +78,11 @@ class Results:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with closing(self._connect()) as connection, connection:
-                connection.execute("PRAGMA journal_mode=WAL")
                 connection.executescript(_SCHEMA)
                 for table, columns in _COLUMNS.items():
                     connection.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {table} WHERE 0")
+                connection.commit()
+                connection.execute("PRAGMA journal_mode=WAL")
         except (OSError, sqlite3.DatabaseError) as error:
             condition = "be in a folder that can be written, and a database of results if it is there"
             raise ValueError(f"{should(argument, condition, str(path))} ({error})") from error

@@ -65,7 +65,8 @@ def summarise(frame: pd.DataFrame) -> dict[str, Any]:
         ``about`` (how it was made) and ``policies``: for each one ``delta_m`` (``iqm`` over instances, its bootstrap interval
         ``low`` and ``high`` at 95 %, and ``mean``; percent), ``metrics`` (by ``task/metric``: ``mean``, ``low``, ``high`` and the
         mean single-task ``reference``), ``instances``, ``diverged``, ``cost`` (mean ``forward`` and ``backward`` passes),
-        ``return``, and against each other policy ``probability_of_improvement`` and ``paired`` (see :func:`paired_difference`).
+        ``return``, and against each other policy with a shared instance
+        ``probability_of_improvement`` and ``paired`` (see :func:`paired_difference`).
         A diverged training counts as a ``delta_m`` of -100 and is left out of its tasks' metrics.
     """
     runs = frame.drop_duplicates(["policy", "instance"])
@@ -81,8 +82,8 @@ def _summary(own: pd.DataFrame, scores: pd.DataFrame, name: str) -> dict[str, An
     runs = own.drop_duplicates("instance")
     values = runs["delta_m"].to_numpy(dtype=np.float64)
     low, high = bootstrap_interval(values, interquartile_mean)
-    others = [other for other in scores.columns if other != name]
-    pairs = {other: _shared(scores, name, other) for other in others}
+    shared = {other: _shared(scores, name, other) for other in scores.columns if other != name}
+    pairs = {other: pair for other, pair in shared.items() if len(pair[0])}
     return {
         "delta_m": {"iqm": float(interquartile_mean(values)), "low": low, "high": high, "mean": float(values.mean())},
         "metrics": _metrics(own[~own["diverged"]]),

@@ -43,14 +43,14 @@ class Task:
     def __post_init__(self) -> None:
         choose("loss", self.loss, LOSSES)
         positive_int("outputs", self.outputs)
-        if self.loss == "bce" and self.outputs > 1:
-            raise ValueError(should("outputs", "be 1 for the loss 'bce': make a task of each label", self.outputs))
         if isinstance(self.metrics, str) or not self.metrics:
             raise ValueError(should("metrics", "be a tuple with at least one name", self.metrics))
         for metric in self.metrics:
             choose("metrics", metric, METRICS)
-            if metric == "auc" and self.outputs > 1:
-                raise ValueError(should("metrics", "not hold 'auc' for a task of several outputs", self.metrics))
+            if self.outputs > 1 and (metric == "auc" or (metric == "accuracy" and self.loss != "cross_entropy")):
+                raise ValueError(
+                    should("metrics", f"not hold {metric!r} for {self.outputs} outputs with {self.loss!r}", self.metrics)
+                )
 
     @property
     def target_channels(self) -> int:
