@@ -489,7 +489,7 @@ def test_an_argument_that_contradicts_a_policy_is_named(name, value):
         ({"problem": "quadratik"}, ValueError, "quadratic"),
         ({"lr": -1.0}, ValueError, "lr"),
         ({"horizn": 8}, (TypeError, ValueError), "horizon"),
-        ({"env": "mtl_gym/LossWeightin-v0"}, gymnasium.error.Error, "LossWeighting"),
+        ({"env": "mtl_gym/LossWeightin-v0"}, ValueError, "LossWeighting-v0"),
     ],
 )
 def test_wrong_arguments_are_named_before_anything_is_written(arguments, error, name, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -115,11 +115,11 @@ def run(plan: Plan, *, out: Path | None = None, watch: Watch | None = None) -> l
     """
     tell = watch or (lambda label, steps: None)
     horizon, shared = plan.checked.recipe.horizon, setting(plan)
-    specs = {label: _specs(plan, shared, policy) for label, policy in plan.policies.items()}
+    specs = {label: _specs(plan, shared, label, policy) for label, policy in plan.policies.items()}
     keys = {label: {id: spec_key(spec) for id, spec in own.items()} for label, own in specs.items()}
     store = None if out is None else Results(out / "results.sqlite", "out")
     if store:
-        store.begin(shared, keys)
+        store.begin(shared)
     references = reference_metrics(plan.checked, plan.ids, lambda count: tell(REFERENCES, count * horizon))
     results = []
     for label, policy in plan.policies.items():
@@ -133,7 +133,7 @@ def run(plan: Plan, *, out: Path | None = None, watch: Watch | None = None) -> l
             if store:
                 store.write([specs[label][id] for id in batch], done)
             known |= {keys[label][result.instance]: result for result in done}
-        results += [replace(known[keys[label][id]], policy=label) for id in plan.ids]
+        results += [known[keys[label][id]] for id in plan.ids]
     return results
 
 
@@ -227,7 +227,8 @@ def about(
     }
 
 
-def _specs(plan: Plan, setting: Mapping[str, Any], policy: Policy) -> dict[int, dict[str, Any]]:
+def _specs(plan: Plan, setting: Mapping[str, Any], label: str, policy: Policy) -> dict[int, dict[str, Any]]:
     """All that each result depends on, by its instance. A policy that cannot be identified is never found again."""
-    shared = {"setting": setting, "policy": plain(getattr(policy, "spec", None) or {"unknown": uuid.uuid4().hex})}
+    identity = plain(getattr(policy, "spec", None) or {"unknown": uuid.uuid4().hex})
+    shared = {"setting": setting, "label": label, "policy": identity}
     return {id: {**shared, "instance": id} for id in plan.ids}

@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,14 @@ import numpy as np
 
 from mtl_gym.arguments import should
 
-_SCHEMA = """
+_COLUMNS = "key, setting, policy, instance, delta_m, spec, result"
+_RESULTS = """
 CREATE TABLE IF NOT EXISTS results (
-    key TEXT PRIMARY KEY, policy TEXT NOT NULL, instance INTEGER NOT NULL, delta_m REAL,
+    key TEXT PRIMARY KEY, setting TEXT NOT NULL, policy TEXT NOT NULL, instance INTEGER NOT NULL, delta_m REAL,
     spec TEXT NOT NULL, result TEXT NOT NULL, written TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
-);
-CREATE TABLE IF NOT EXISTS comparisons (
-    number INTEGER PRIMARY KEY, setting TEXT NOT NULL, keys TEXT NOT NULL, written TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
-);
+)
 """
-_COLUMNS = {"results": "key, policy, instance, delta_m, spec, result", "comparisons": "setting, keys"}
-Keys = Mapping[str, Mapping[int, str]]
-"""Keys of results by the policy's label and the instance."""
+_COMPARISONS = "CREATE TABLE IF NOT EXISTS comparisons (setting TEXT NOT NULL)"
 
 
 @dataclass(frozen=True)
@@ -78,9 +74,9 @@ class Results:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with closing(self._connect()) as connection, connection:
-                connection.executescript(_SCHEMA)
-                for table, columns in _COLUMNS.items():
-                    connection.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {table} WHERE 0")
+                connection.execute(_RESULTS)
+                connection.execute(f"INSERT INTO results ({_COLUMNS}) SELECT {_COLUMNS} FROM results WHERE 0")
+                connection.execute(_COMPARISONS)
                 connection.commit()
                 connection.execute("PRAGMA journal_mode=WAL")
         except (OSError, sqlite3.DatabaseError) as error:
@@ -99,32 +95,40 @@ class Results:
     def write(self, specs: Iterable[Mapping[str, Any]], results: Iterable[Result]) -> None:
         """Adds results with their specifications in one transaction; a key that is there already is kept as it is."""
         rows = [
-            (spec_key(spec), result.policy, result.instance, result.delta_m, json.dumps(spec), json.dumps(asdict(result)))
+            (
+                spec_key(spec),
+                json.dumps(spec.get("setting", {}), sort_keys=True),
+                result.policy,
+                result.instance,
+                result.delta_m,
+                json.dumps(spec),
+                json.dumps(asdict(result)),
+            )
             for spec, result in zip(specs, results, strict=True)
         ]
         with closing(self._connect()) as connection, connection:
-            connection.executemany(f"INSERT OR IGNORE INTO results ({_COLUMNS['results']}) VALUES (?, ?, ?, ?, ?, ?)", rows)
+            connection.executemany(f"INSERT OR IGNORE INTO results ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def begin(self, setting: Mapping[str, Any], keys: Keys) -> None:
-        """Notes which results a comparison is about to have."""
+    def begin(self, setting: Mapping[str, Any]) -> None:
+        """Notes that a comparison of this setting begins; :meth:`latest` goes by it."""
         with closing(self._connect()) as connection, connection:
-            row = (json.dumps(setting), json.dumps(keys))
-            connection.execute(f"INSERT INTO comparisons ({_COLUMNS['comparisons']}) VALUES (?, ?)", row)
+            connection.execute("INSERT INTO comparisons VALUES (?)", (json.dumps(setting, sort_keys=True),))
 
     def latest(self) -> tuple[dict[str, Any], list[Result]]:
-        """The setting of the last comparison, and those of its results that are finished, policy by policy.
+        """The setting that was compared last, and its results: of each policy and instance the newest one.
 
         Raises:
             ValueError: If there are none.
         """
         with closing(self._connect()) as connection:
-            last = connection.execute("SELECT setting, keys FROM comparisons ORDER BY number DESC LIMIT 1").fetchone()
-        keys: Keys = json.loads(last[1]) if last else {}
-        known = self.read(key for own in keys.values() for key in own.values())
-        results = [replace(known[key], policy=label) for label, own in keys.items() for key in own.values() if key in known]
-        if not results:
-            raise ValueError(should("path", "hold results", str(self.path)))
-        return json.loads(last[0]), results
+            begun = "SELECT setting FROM comparisons WHERE setting IN (SELECT setting FROM results) ORDER BY rowid DESC LIMIT 1"
+            written = "SELECT setting FROM results ORDER BY rowid DESC LIMIT 1"
+            last = connection.execute(begun).fetchone() or connection.execute(written).fetchone()
+            if last is None:
+                raise ValueError(should("path", "hold results", str(self.path)))
+            rows = connection.execute("SELECT result FROM results WHERE setting = ? ORDER BY rowid", last).fetchall()
+        results = [Result(**json.loads(row[0])) for row in rows]
+        return json.loads(last[0]), list({(result.policy, result.instance): result for result in results}.values())
 
 
 def plain(value: Any) -> Any:

@@ -223,7 +223,14 @@ class Learner:
         samples = order[:, steps[0]] if len(set(steps)) == 1 else order[self._rows, step]  # (N, B)
         inputs = self._samples.splits["train"].inputs[samples]
         labels = self._samples.labels("train", samples, samples, self.replicas.sources)
-        return self._own_losses(self.network.forward(self._parameters, inputs), labels)
+        losses = self._own_losses(self.network.forward(self._parameters, inputs), labels)
+        return losses if self.problem.complete else self._carried(losses, labels, step)
+
+    def _carried(self, losses: Tensor, labels: Tensor, step: Tensor) -> Tensor:
+        """Where a batch has no label of a task, the task's last known loss (its scale, before the first), without a gradient."""
+        last = self.replicas.losses[self._rows, (step - 1).clamp(min=0)]
+        last = torch.where(step[:, None] > 0, last, self.replicas.scales)
+        return torch.where(self._samples.absent(labels).gather(1, self.replicas.tasks), last, losses)
 
     def _own_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Scaled losses (N, K) of the tasks that take part."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -16,7 +15,7 @@ HOLDOUTS = ("meta", "reward")
 """Splits that losses are measured on, on fixed samples."""
 
 
-_RARE = 1e-6  # probability of a batch without a label of some task
+_RARE = 0.05  # probability of a batch without a label of some task
 
 
 class Samples:
@@ -54,6 +53,11 @@ class Samples:
         bearers = sources[split][rows, positions].unbind(2)  # each (N, B)
         return torch.cat([targets[:, own][bearer] for own, bearer in zip(self._columns, bearers, strict=True)], dim=2)
 
+    def absent(self, labels: Tensor) -> Tensor:
+        """Whether a batch's labels (N, B, T, *S) have none of a task (N, all tasks)."""
+        missing = torch.isnan(labels).flatten(3).all(3) if labels.ndim > 3 else torch.isnan(labels)  # (N, B, T)
+        return torch.stack([missing[:, :, own].all(2).all(1) for own in self._columns], dim=1)
+
 
 def noisy_splits(problem: Problem, recipe: Recipe) -> dict[str, tuple[int, int]]:
     """Shapes (n, all tasks) of the tables of sources that the distribution needs."""
@@ -67,18 +71,27 @@ def noisy_splits(problem: Problem, recipe: Recipe) -> dict[str, tuple[int, int]]
 
 
 def check_labels(problem: Problem, recipe: Recipe) -> None:
-    """Sees to it that every batch holds labels of every task: a task without any has no loss to weigh.
+    """Sees to it that batches and hold-outs have labels of every task: a task without any has no loss to weigh.
 
     Raises:
-        ValueError: If a batch without a label of some task is more likely than one in a million.
+        ValueError: If a hold-out has no label of some task, or more than a twentieth of the batches.
     """
-    targets = problem.splits["train"].targets
     for task, own in zip(problem.tasks, problem.target_slices, strict=True):
-        share = float((~torch.isnan(targets[:, own])).flatten(1).any(1).float().mean())
-        least = 1 if share == 1 else math.ceil(math.log(_RARE) / math.log1p(-share))
-        if recipe.batch_size < least:
-            condition = f"be at least {least}, since {share:.1%} of the samples have a label of the task {task.name!r}"
+        known = {name: _labelled(problem.splits[name].targets[:, own]) for name in ("train", *HOLDOUTS)}
+        for name in HOLDOUTS:
+            if not known[name][_spread(len(known[name]), recipe.holdout_size)].any():
+                raise ValueError(
+                    should("holdout_size", f"be larger: {name} has no label of the task {task.name!r}", recipe.holdout_size)
+                )
+        share = float(known["train"].float().mean())
+        if (1 - share) ** recipe.batch_size > _RARE:
+            condition = f"be larger: {share:.1%} of the samples have a label of the task {task.name!r}"
             raise ValueError(should("batch_size", condition, recipe.batch_size))
+
+
+def _labelled(targets: Tensor) -> Tensor:
+    """Whether each sample (n,) has a label."""
+    return (~torch.isnan(targets)).flatten(1).any(1)
 
 
 def _spread(count: int, size: int) -> Tensor:
