@@ -87,8 +87,11 @@ def test_the_manual_names_every_action_mode(name):
 
 
 def constructor_arguments():
-    own = set(inspect.signature(LossWeightingVectorEnv).parameters) - {"num_envs", "arguments"}
-    return sorted(own | set(inspect.signature(check_arguments).parameters) - {"environment"})
+    parameters = [
+        *inspect.signature(LossWeightingVectorEnv).parameters.values(),
+        *inspect.signature(check_arguments).parameters.values(),
+    ]
+    return sorted({parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY})
 
 
 @pytest.mark.parametrize("name", constructor_arguments())
