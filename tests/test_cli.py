@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import mtl_gym
 from baselines import BASELINES
-from mtl_gym.cli import app
+from mtl_gym.cli import app, console
 from mtl_gym.problems import PROBLEMS
 
 ROOT = Path(mtl_gym.__file__).parents[1]
@@ -24,8 +24,16 @@ SMALL = ("--problem", "quadratic", "--instances", "2", "--set", "horizon=4", "--
 FILES = {"results.sqlite", "results.csv", "summary.json", "report.html", "tensorboard"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def wide():
+    """A terminal in which nothing is folded."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console, "_width", 200)
+        yield
+
+
 def invoke(*words):
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(word) for word in words])
+    return CliRunner().invoke(app, [str(word) for word in words])
 
 
 def compare(out, policies="ew,si", *more):
@@ -83,10 +91,13 @@ def test_without_a_command_the_help_is_shown():
 
 
 def test_listing_loads_neither_torch_nor_stable_baselines3():
-    code = (
-        "from typer.testing import CliRunner; from mtl_gym.cli import app; import sys; answer = CliRunner().invoke(app, ['list'])"
-    )
-    code += "; assert 'digits' in answer.output; print(sorted({'torch', 'stable_baselines3', 'matplotlib'} & set(sys.modules)))"
+    code = """
+import sys
+from typer.testing import CliRunner
+from mtl_gym.cli import app
+assert "digits" in CliRunner().invoke(app, ["list"]).output
+print(sorted({"torch", "stable_baselines3", "matplotlib"} & set(sys.modules)))
+"""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert answer.stdout.strip() == "[]"
@@ -344,21 +355,20 @@ HOSTILE = [f"plugged:mode={mode}" for mode in ("<b>hi</b>", "a&b", "$x_1$", "_hi
 
 
 @pytest.mark.usefixtures("plugin")
-@pytest.mark.parametrize("policies", [["ew", *HOSTILE], HOSTILE])
-def test_labels_are_printed_and_written_as_they_are(policies, tmp_path):
+def test_labels_are_printed_and_written_as_they_are(tmp_path):
     out = tmp_path / "out"
-    answer = compare(out, ",".join(policies))
-    for label in policies:
+    answer = compare(out, ",".join(HOSTILE))
+    for label in HOSTILE:
         assert label in answer.output
-    assert f"over {policies[0]}"[:12] in answer.output
-    assert list(summary(out)["policies"]) == policies
+    assert f"over {HOSTILE[0]}" in answer.output
+    assert list(summary(out)["policies"]) == HOSTILE
     assert "<b>hi</b>" not in (out / "report.html").read_text()
     assert {path.name for path in out.iterdir()} == FILES
-    assert len(list((out / "tensorboard").iterdir())) == len(policies)
+    assert len(list((out / "tensorboard").iterdir())) == len(HOSTILE)
 
 
 @pytest.mark.usefixtures("plugin")
-@pytest.mark.parametrize("label", ["plugged:mode=[red]", "plugged:mode=[/red]", "plugged:mode=漢", f"plugged:mode={'long' * 20}"])
+@pytest.mark.parametrize("label", ["plugged:mode=[/red]漢", f"plugged:mode={'long' * 20}"])
 def test_any_label_can_be_the_first(label, tmp_path):
     answer = compare(tmp_path / "out", label)
     assert label[:30] in answer.output
@@ -372,14 +382,3 @@ def test_an_interruption_says_what_is_kept(tmp_path):
     assert str(tmp_path / "[red]") in answer.stderr
     assert "goes on" in answer.stderr
     assert count(tmp_path / "[red]") == 2
-
-
-def test_the_command_runs_as_a_process(tmp_path):
-    words = ["compare", "--policies", "ew,nothing", "--out", str(tmp_path / "out")]
-    code = "from mtl_gym.cli import main; main()"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    answer = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False, env=environment)
-    assert answer.returncode == 2
-    assert "nothing" in answer.stderr
-    assert "Traceback" not in answer.stderr
-    assert not answer.stdout

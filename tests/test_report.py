@@ -123,7 +123,6 @@ def test_what_a_figure_refers_to_is_the_same_wherever_it_is_defined(hostile_page
 SHAPES = {
     "one of everything": {"policies": ["ew"], "instances": 1, "tasks": ["only"]},
     "one policy": {"policies": ["ew"]},
-    "one instance": {"instances": 1},
     "fourteen tasks": {"tasks": [f"task {number}" for number in range(14)]},
     "sixteen policies": {"policies": [f"constant:w={number},2,3,4,5,6" for number in range(16)]},
     "long names": {"policies": ["long " * 20, "ew"], "tasks": ["task " * 12, "right"]},

@@ -85,7 +85,9 @@ def test_threads_share_a_file(tmp_path):
         try:
             store = Results(path)
             for instance in range(20):
-                store.write([spec(instance, name), spec(instance, "shared")], [make_result(name), make_result("shared")])
+                store.write(
+                    [spec(instance, name), spec(instance, "shared")], [make_result(name, instance), make_result("shared", instance)]
+                )
         except Exception as error:
             errors.append(error)
 

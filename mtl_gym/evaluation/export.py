@@ -18,6 +18,8 @@ from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.statistics import summarise
 from mtl_gym.evaluation.tensorboard import write_events
 
+_LONGEST_HEAD = 10
+
 
 def export(results: Sequence[Result], about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Writes ``results.csv``, ``summary.json``, ``report.html`` and the folder ``tensorboard``; returns the summary."""
@@ -47,7 +49,8 @@ def table(summary: Mapping[str, Any]) -> Table:
     result = Table(box=None, pad_edge=False, header_style="bold", title_justify="left", title_style="bold")
     result.title = f"{summary['about']['problem']}: gain over single-task learning, {count} instances, 95 % intervals"
     result.add_column("policy", overflow="fold")
-    for column in ("delta_m %", f"over {first}", f"P(> {first})", "F + B"):
+    short = first if len(first) <= _LONGEST_HEAD else f"{first[: _LONGEST_HEAD - 1]}…"
+    for column in ("delta_m %", f"over {short}", f"P(> {short})", "F + B"):
         result.add_column(escape(column), justify="right", no_wrap=True)
     for name, row in sorted(policies.items(), key=lambda item: -_number(item[1]["delta_m"]["iqm"])):
         pair, cost = row["paired"].get(first, {}), row["cost"]
