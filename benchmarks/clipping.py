@@ -44,6 +44,7 @@ def main() -> None:
     for problem in PROBLEMS:
         results[problem] = {name: play(name, problem) for name in names}
         print(problem, json.dumps(results[problem]), flush=True)
+    OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps(results, indent=1) + "\n")
 
 

@@ -491,3 +491,8 @@ def test_a_batch_larger_than_the_smallest_training_set_is_refused():
 
 def test_every_network_is_used_by_a_problem():
     assert {row.network for row in PROBLEMS.values()} == set(NETWORKS)
+
+
+def test_the_losses_of_samples_average_to_those_of_the_batch():
+    learner = make_learner(distribution={"scale": (2.0, 2.0)})
+    torch.testing.assert_close(2 * learner.sample_losses().mean(1), learner.forward())

@@ -67,7 +67,7 @@ class Meter:
             progress=step / self._arguments.recipe.horizon,
             **self._measure(active),
         )
-        return signals.where(active, previous)
+        return signals if bool(active.all()) else signals.where(active, previous)
 
     def is_finite(self, signals: Signals) -> Tensor:
         """Whether a training's losses and parameters are all finite (N,)."""

@@ -22,7 +22,7 @@ from mtl_gym.training.objectives import Objectives
 from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
 from mtl_gym.training.recipe import Recipe as Recipe
 from mtl_gym.training.replicas import Replicas
-from mtl_gym.training.samples import Samples, check_labels, noisy_splits
+from mtl_gym.training.samples import Samples, check_labels, noisy_splits, take
 
 _CHUNK = 1024  # samples of a split that are evaluated at once
 
@@ -113,8 +113,8 @@ class Learner:
         columns = steps[0] if together else [steps[row] for row in chosen]
         replicas.losses[rows, columns] = losses.detach()[rows]
         replicas.weights[rows, columns] = weights[rows]
-        replicas.step[rows] += 1
-        replicas.passes[rows] += 1
+        replicas.step += active
+        replicas.passes += active[:, None]
 
     def _optimise(self, chosen: list[int]) -> None:
         recipe, replicas, optimizer = self.recipe, self.replicas, OPTIMIZERS[self.recipe.optimizer]
@@ -162,17 +162,23 @@ class Learner:
             splits: Names of the splits.
             payers: (N,) bool, the replicas for which the passes are counted.
         """
-        rows = [self._samples.holdouts[name] for name in splits]
-        inputs = torch.cat([self._samples.splits[name].inputs[row] for name, row in zip(splits, rows, strict=True)])
+        parts = self._samples.holdout_inputs(splits)
+        inputs = torch.cat(parts)
         self.replicas.passes[payers, 0] += len(inputs) / self.recipe.batch_size
         losses = {}
         with torch.no_grad():
             outputs = self.network.forward(self._parameters, inputs.expand(self.num_replicas, *inputs.shape))
-            for name, row, part in zip(splits, rows, outputs.split([len(row) for row in rows], dim=1), strict=True):
-                positions = torch.arange(len(row), device=row.device)
-                labels = self._samples.labels(name, row.expand(self.num_replicas, -1), positions, self.replicas.sources)
-                losses[name] = self._own_losses(part, labels)
+            for name, own in zip(splits, outputs.split([len(part) for part in parts], dim=1), strict=True):
+                labels = self._samples.holdout_labels(name, self.num_replicas, self.replicas.sources)
+                losses[name] = self._own_losses(own, labels)
         return losses
+
+    def sample_losses(self) -> Tensor:
+        """Losses (N, B, all tasks) of each sample of the batch that is about to be trained on, without the instances' scales."""
+        samples = self.replicas.order[self._rows, self.replicas.step]
+        with torch.no_grad():
+            outputs = self.network.forward(self._parameters, take(self._samples.splits["train"].inputs, samples))
+            return self._objectives.samples(outputs, self._samples.labels("train", samples, samples, self.replicas.sources))
 
     def gramian(self, payers: Tensor) -> Tensor:
         """Inner products (N, K, K) of the gradients of the tasks' losses on the batch that is about to be trained on.
@@ -221,7 +227,7 @@ class Learner:
     def _batch_losses(self, step: Tensor) -> Tensor:
         steps, order = step.tolist(), self.replicas.order
         samples = order[:, steps[0]] if len(set(steps)) == 1 else order[self._rows, step]  # (N, B)
-        inputs = self._samples.splits["train"].inputs[samples]
+        inputs = take(self._samples.splits["train"].inputs, samples)
         labels = self._samples.labels("train", samples, samples, self.replicas.sources)
         losses = self._own_losses(self.network.forward(self._parameters, inputs), labels)
         return losses if self.problem.complete else self._carried(losses, labels, step)
@@ -234,7 +240,7 @@ class Learner:
 
     def _own_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Scaled losses (N, K) of the tasks that take part."""
-        _, losses = self._objectives(outputs, labels)
+        losses = self._objectives(outputs, labels)
         all_of_them = self.recipe.num_tasks == self.problem.num_tasks
         return (losses if all_of_them else losses.gather(1, self.replicas.tasks)) * self.replicas.scales
 

@@ -35,18 +35,33 @@ class Objectives:
         self._averages = _averages(problem.tasks).to(device)  # (V, K)
         self._one_value_each = self._averages.shape[0] == self._averages.shape[1]
 
-    def __call__(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns losses of each sample and of each batch.
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Returns the losses (N, K) of batches: the mean over the samples that have a label, 0 where none has.
 
         Args:
             outputs: (N, B, O, *S).
             targets: (N, B, T, *S), NaN where a label is missing.
-
-        Returns:
-            The losses of each sample (N, B, K), 0 where it has no label of a task; and of each batch (N, K): the mean over
-            the samples that have a label, 0 where none has.
         """
-        replicas, batch = outputs.shape[:2]
+        values, counts = self._values(outputs, targets)
+        if counts is None:  # samples first: the matrix of averages then meets one row a batch, forwards and backwards
+            means = values.mean(1)
+            return means if self._one_value_each else means @ self._averages
+        losses, labelled = self._averaged(values, counts)
+        return losses.sum(1) / labelled.sum(1).clamp(min=1)
+
+    def samples(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Returns the losses (N, B, K) of samples, 0 where one has no label of a task; arguments as for batches."""
+        values, counts = self._values(outputs, targets)
+        return values @ self._averages if counts is None else self._averaged(values, counts)[0]
+
+    def _averaged(self, values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses of samples (N, B, K), and whether they have a label, from their values and the numbers of labelled pixels."""
+        shares = (counts > 0).to(values.dtype) @ self._averages
+        return values @ self._averages / torch.where(shares > 0, shares, 1), shares > 0
+
+    def _values(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The value of each sample and target channel (N, B, V), and its number of labelled pixels where labels are missing."""
+        shape = outputs.shape[:2]
         outputs, targets = outputs.flatten(0, 1), targets.flatten(0, 1)
         # One split has one backward node; a slice for each group would fill and add as many zeros.
         columns = zip(
@@ -55,16 +70,9 @@ class Objectives:
             targets.split([group.targets for group in self._groups], dim=1),
             strict=True,
         )
-        parts = [self._part(group.loss, *column) for group, *column in columns]
-        values = torch.cat([part[0] for part in parts], dim=1)  # (N B, V)
-        losses = values if self._one_value_each else values @ self._averages
-        if not self._masked:
-            losses = losses.unflatten(0, (replicas, batch))
-            return losses, losses.mean(1)
-        labelled = (torch.cat([part[1] for part in parts], dim=1) > 0).to(values.dtype) @ self._averages  # share of values
-        losses = (losses / torch.where(labelled > 0, labelled, 1)).unflatten(0, (replicas, batch))
-        count = (labelled > 0).unflatten(0, (replicas, batch)).sum(1)
-        return losses, losses.sum(1) / count.clamp(min=1)
+        values, counts = zip(*[self._part(group.loss, *column) for group, *column in columns], strict=True)
+        together = torch.cat(values, dim=1).view(*shape, -1)
+        return together, torch.cat(counts, dim=1).view(*shape, -1) if self._masked else None
 
     def _part(self, loss: Loss, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The mean over pixels of each value (N B, V), and the number of labelled pixels."""

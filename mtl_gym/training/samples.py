@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -35,6 +35,10 @@ class Samples:
         splits = problem.splits.items()
         self.splits = {name: Split(split.inputs.to(device), split.targets.to(device)) for name, split in splits}
         self.holdouts = {name: _spread(len(problem.splits[name]), recipe.holdout_size).to(device) for name in HOLDOUTS}
+        self._measured = {
+            name: Split(*(take(part, rows) for part in (self.splits[name].inputs, self.splits[name].targets)))
+            for name, rows in self.holdouts.items()
+        }
         self._columns = problem.target_slices
 
     def labels(self, split: str, samples: Tensor, positions: Tensor, sources: Mapping[str, Tensor]) -> Tensor:
@@ -48,15 +52,32 @@ class Samples:
         """
         targets = self.splits[split].targets
         if split not in sources:
-            return targets[samples]
+            return take(targets, samples)
         rows = torch.arange(len(samples), device=samples.device)[:, None]
         bearers = sources[split][rows, positions].unbind(2)  # each (N, B)
-        return torch.cat([targets[:, own][bearer] for own, bearer in zip(self._columns, bearers, strict=True)], dim=2)
+        return torch.cat([take(targets[:, own], bearer) for own, bearer in zip(self._columns, bearers, strict=True)], dim=2)
+
+    def holdout_inputs(self, names: Sequence[str]) -> list[Tensor]:
+        """Inputs (n, *shape) of the fixed samples of these splits."""
+        return [self._measured[name].inputs for name in names]
+
+    def holdout_labels(self, name: str, num_replicas: int, sources: Mapping[str, Tensor]) -> Tensor:
+        """Labels (N, n, T, *S) of the fixed samples of a split."""
+        if name not in sources:
+            targets = self._measured[name].targets
+            return targets.expand(num_replicas, *targets.shape)
+        rows = self.holdouts[name]
+        return self.labels(name, rows.expand(num_replicas, -1), torch.arange(len(rows), device=rows.device), sources)
 
     def absent(self, labels: Tensor) -> Tensor:
         """Whether a batch's labels (N, B, T, *S) have none of a task (N, all tasks)."""
         missing = torch.isnan(labels).flatten(3).all(3) if labels.ndim > 3 else torch.isnan(labels)  # (N, B, T)
         return torch.stack([missing[:, :, own].all(2).all(1) for own in self._columns], dim=1)
+
+
+def take(table: Tensor, rows: Tensor) -> Tensor:
+    """Rows (N, B) of a table (n, ...): (N, B, ...); faster than an index."""
+    return table.index_select(0, rows.flatten()).view(*rows.shape, *table.shape[1:])
 
 
 def noisy_splits(problem: Problem, recipe: Recipe) -> dict[str, tuple[int, int]]:
