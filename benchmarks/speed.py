@@ -1,8 +1,8 @@
 """Speed against a hand-written loop, as ratios measured side by side in one run: ``python benchmarks/speed.py``.
 
-Every round measures all contestants one after another, in short pieces. A ratio is that of the best speeds over all rounds, since
-a shared machine only ever slows a program down; the least and largest ratio within a round show how much it does. One thread. Writes
-``benchmarks/results/speed.json``.
+Every round measures all contestants one after another, in pieces of a tenth of a second, so that whatever else the machine does
+meets all of them. A ratio is that of all steps over all seconds of one contestant to those of another, beside the quartiles of the
+rounds' ratios. One thread. Writes ``benchmarks/results/speed.json``.
 """
 
 from __future__ import annotations
@@ -30,14 +30,7 @@ from mtl_gym.problems import load_problem
 
 ENV = "mtl_gym/LossWeighting-v0"
 OUT = Path(__file__).parent / "results" / "speed.json"
-ROUNDS = 15
-
-
-def steps_per_second(work: Callable[[], int]) -> float:
-    """Training steps per second of ``work``, which returns how many it did."""
-    start = time.perf_counter()
-    steps = work()
-    return steps / (time.perf_counter() - start)
+ROUNDS = 30
 
 
 def handwritten(problem: str, *, fused: bool, steps: int) -> Callable[[], int]:
@@ -68,8 +61,10 @@ def scalar(problem: str, *, decisions: int) -> Callable[[], int]:
     env = gymnasium.make(ENV, problem=problem)
     action = np.zeros(env.action_space.shape, dtype=np.float32)
 
+    ended = True
+
     def work() -> int:
-        ended = True
+        nonlocal ended
         for _ in range(decisions):
             if ended:
                 env.reset()
@@ -97,25 +92,28 @@ def heuristic(name: str, num_envs: int, *, decisions: int) -> Callable[[], int]:
     return work
 
 
-def measure(contestants: dict[str, Callable[[], int]], rounds: int = ROUNDS) -> dict[str, list[float]]:
-    """Steps per second of each contestant in each round, after a round that does not count."""
-    speeds: dict[str, list[float]] = {name: [] for name in contestants}
-    for round_number in range(rounds + 1):
+def measure(contestants: dict[str, Callable[[], int]], rounds: int = ROUNDS) -> dict[str, np.ndarray]:
+    """Steps and seconds (rounds, 2) of each contestant, after a round that does not count."""
+    speeds: dict[str, list[tuple[int, float]]] = {name: [] for name in contestants}
+    for _ in range(rounds + 1):
         for name, work in contestants.items():
-            speed = steps_per_second(work)
-            if round_number:
-                speeds[name].append(speed)
-    return speeds
+            start = time.perf_counter()
+            steps = work()
+            speeds[name].append((steps, time.perf_counter() - start))
+    return {name: np.array(own[1:]) for name, own in speeds.items()}
 
 
-def ratios(speeds: dict[str, list[float]], base: str) -> dict[str, dict[str, float]]:
-    """Each contestant's best speed over the base's best, beside the least and largest ratio within a round."""
+def ratios(speeds: dict[str, np.ndarray], base: str) -> dict[str, dict[str, float]]:
+    """Each contestant's speed over the base's, in all rounds together, and the quartiles of single rounds."""
     result = {}
     for name, own in speeds.items():
         if name != base:
-            values = [a / b for a, b in zip(own, speeds[base], strict=True)]
-            row = {"ratio": max(own) / max(speeds[base]), "least": min(values), "largest": max(values)}
-            result[name] = {key: round(value, 2) for key, value in row.items()}
+            steps, seconds = own.sum(0)
+            base_steps, base_seconds = speeds[base].sum(0)
+            rounds = (own[:, 0] / own[:, 1]) / (speeds[base][:, 0] / speeds[base][:, 1])
+            low, high = np.quantile(rounds, [0.25, 0.75])
+            row = {"ratio": steps / seconds / (base_steps / base_seconds), "lower quartile": low, "upper quartile": high}
+            result[name] = {key: round(float(value), 2) for key, value in row.items()}
     return result
 
 
@@ -124,9 +122,9 @@ def dense_speed() -> dict[str, object]:
         {
             "hand-written": handwritten("digits", fused=False, steps=150),
             "hand-written, fused": handwritten("digits", fused=True, steps=150),
-            "vector, N = 16": vector("digits", 16, decisions=10),
-            "vector, N = 64": vector("digits", 64, decisions=3),
-            "scalar": scalar("digits", decisions=30),
+            "vector, N = 16": vector("digits", 16, decisions=5),
+            "vector, N = 64": vector("digits", 64, decisions=2),
+            "scalar": scalar("digits", decisions=15),
         }
     )
     return {name: ratios(speeds, name) for name in ("hand-written", "hand-written, fused")}
@@ -135,8 +133,8 @@ def dense_speed() -> dict[str, object]:
 def heuristic_speed() -> dict[str, object]:
     names = [f"{name}:w=1,1,1,1,1,1" if name == "constant" else name for name in BASELINES]
     contestants = {"hand-written": handwritten("digits", fused=False, steps=150)}
-    contestants |= {name: heuristic(name, 16, decisions=60) for name in names}
-    return ratios(measure(contestants, rounds=8), "hand-written")
+    contestants |= {name: heuristic(name, 16, decisions=30) for name in names}
+    return ratios(measure(contestants, rounds=15), "hand-written")
 
 
 def convolutional_speed() -> dict[str, object]:

@@ -69,6 +69,8 @@ class Learner:
         sizes = [math.prod(shape) for shape in self.network.shapes]
         parts = zip(self.replicas.parameters.split(sizes, dim=1), self.network.shapes, strict=True)
         self._parameters = [part.unflatten(1, shape).detach().requires_grad_() for part, shape in parts]
+        optimised = (self.replicas.parameters, self._gradient, *self.replicas.moments.unbind(1), self.replicas.updates)
+        self._columns = [tensor.unbind(0) for tensor in optimised]  # each row is one tensor to the optimiser
         self._pending: Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -105,7 +107,7 @@ class Learner:
         gradients = torch.autograd.grad(losses, self._parameters, grad_outputs=weights)
         torch.cat([gradient.flatten(1) for gradient in gradients], dim=1, out=self._gradient)
         self._pending = None
-        chosen = active.nonzero()[:, 0].tolist()
+        chosen = [row for row, plays in enumerate(active.tolist()) if plays]
         self._optimise(chosen)
         replicas, steps = self.replicas, self.replicas.step.tolist()
         together = len(chosen) == self.num_replicas and len(set(steps)) == 1  # the usual case, which needs no index tensors
@@ -117,13 +119,10 @@ class Learner:
         replicas.passes += active[:, None]
 
     def _optimise(self, chosen: list[int]) -> None:
-        recipe, replicas, optimizer = self.recipe, self.replicas, OPTIMIZERS[self.recipe.optimizer]
-        tensors = (replicas.parameters, self._gradient, *replicas.moments.unbind(1), replicas.updates)
-        columns = [tensor.unbind(0) for tensor in tensors]
-        rates = self._rates()
+        recipe, optimizer, rates = self.recipe, OPTIMIZERS[self.recipe.optimizer], self._rates()
         for lr in {rates[row] for row in chosen}:
             rows = [row for row in chosen if rates[row] == lr]
-            parameters, gradients, *buffers, updates = [[column[row] for row in rows] for column in columns]
+            parameters, gradients, *buffers, updates = [[column[row] for row in rows] for column in self._columns]
             optimizer.update(
                 parameters, gradients, buffers, updates, lr=lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
             )
@@ -165,13 +164,12 @@ class Learner:
         parts = self._samples.holdout_inputs(splits)
         inputs = torch.cat(parts)
         self.replicas.passes[payers, 0] += len(inputs) / self.recipe.batch_size
-        losses = {}
+        sizes = [len(part) for part in parts]
         with torch.no_grad():
             outputs = self.network.forward(self._parameters, inputs.expand(self.num_replicas, *inputs.shape))
-            for name, own in zip(splits, outputs.split([len(part) for part in parts], dim=1), strict=True):
-                labels = self._samples.holdout_labels(name, self.num_replicas, self.replicas.sources)
-                losses[name] = self._own_losses(own, labels)
-        return losses
+            labels = [self._samples.holdout_labels(name, self.num_replicas, self.replicas.sources) for name in splits]
+            losses = self._objectives.parts(outputs, torch.cat(labels, dim=1), sizes)
+        return {name: self._scaled(own) for name, own in zip(splits, losses, strict=True)}
 
     def sample_losses(self) -> Tensor:
         """Losses (N, B, all tasks) of each sample of the batch that is about to be trained on, without the instances' scales."""
@@ -239,8 +237,10 @@ class Learner:
         return torch.where(self._samples.absent(labels).gather(1, self.replicas.tasks), last, losses)
 
     def _own_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Scaled losses (N, K) of the tasks that take part."""
-        losses = self._objectives(outputs, labels)
+        return self._scaled(self._objectives.parts(outputs, labels, [outputs.shape[1]])[0])
+
+    def _scaled(self, losses: Tensor) -> Tensor:
+        """Scaled losses (N, K) of the tasks that take part, from those of all tasks."""
         all_of_them = self.recipe.num_tasks == self.problem.num_tasks
         return (losses if all_of_them else losses.gather(1, self.replicas.tasks)) * self.replicas.scales
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -35,19 +36,20 @@ class Objectives:
         self._averages = _averages(problem.tasks).to(device)  # (V, K)
         self._one_value_each = self._averages.shape[0] == self._averages.shape[1]
 
-    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Returns the losses (N, K) of batches: the mean over the samples that have a label, 0 where none has.
+    def parts(self, outputs: Tensor, targets: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+        """Returns the losses (N, K) of parts of a batch: means over the samples that have a label, 0 where none has.
 
         Args:
             outputs: (N, B, O, *S).
             targets: (N, B, T, *S), NaN where a label is missing.
+            sizes: Numbers of samples of the parts, B together; ``[B]`` for one loss of all.
         """
         values, counts = self._values(outputs, targets)
-        if counts is None:  # samples first: the matrix of averages then meets one row a batch, forwards and backwards
-            means = values.mean(1)
-            return means if self._one_value_each else means @ self._averages
-        losses, labelled = self._averaged(values, counts)
-        return losses.sum(1) / labelled.sum(1).clamp(min=1)
+        if counts is None:  # samples first: the matrix of averages then meets one row a part, forwards and backwards
+            means = [values.mean(1)] if len(sizes) == 1 else [part.mean(1) for part in values.split(sizes, dim=1)]
+            return means if self._one_value_each else [mean @ self._averages for mean in means]
+        pairs = zip(*[table.split(sizes, dim=1) for table in self._averaged(values, counts)], strict=True)
+        return [losses.sum(1) / labelled.sum(1).clamp(min=1) for losses, labelled in pairs]
 
     def samples(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the losses (N, B, K) of samples, 0 where one has no label of a task; arguments as for batches."""
