@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from pathlib import Path
 
@@ -27,11 +28,35 @@ def _cells(row: dict[str, str]) -> list[str]:
 def readme() -> str:
     """README.md with the tables between its markers written anew."""
     text = (ROOT / "README.md").read_text()
-    for name, rows in tables().items():
+    for name, rows in {**tables(), "speed": speed()}.items():
         begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
         head, rest = text.split(begin)
         text = head + begin + markdown(rows) + end + rest.split(end)[1]
     return text
+
+
+def speed() -> list[dict[str, str]]:
+    """What ``benchmarks/speed.py`` last measured."""
+    studies = json.loads((ROOT / "benchmarks" / "results" / "speed.json").read_text())
+    dense, heuristics, convolutional, memory, imports = studies.values()
+    plain, fused = dense["hand-written"], dense["hand-written, fused"]
+    slowest = min(heuristics, key=lambda name: heuristics[name]["ratio"])
+    rows = {
+        "16 trainings side by side (`num_envs=16`), against `Adam`": _ratio(plain["vector, N = 16"]),
+        "the same, against `Adam(fused=True)`": _ratio(fused["vector, N = 16"]),
+        "64 trainings side by side, against `Adam(fused=True)`": _ratio(fused["vector, N = 64"]),
+        "one training (scalar environment), against `Adam(fused=True)`": _ratio(fused["scalar"]),
+        f"a heuristic that acts at every step, 16 trainings, the slowest (`{slowest}`)": _ratio(heuristics[slowest]),
+        "convolutions on a CPU, 16 trainings: `multimnist`": _ratio(convolutional["vector, N = 16, multimnist"]),
+        "convolutions on a CPU, 16 trainings: `stereo`": _ratio(convolutional["vector, N = 16, stereo"]),
+        "peak memory of 1,024 trainings of `digits`": f"{memory['N = 1024'] / 1024:.1f} GiB",
+        "`import mtl_gym` beyond `import gymnasium`": f"{imports['seconds beyond gymnasium']:.3f} s",
+    }
+    return [{"what": what, "measured": measured} for what, measured in rows.items()]
+
+
+def _ratio(row: dict[str, float]) -> str:
+    return f"{row['ratio']:.1f} x ({row['lower quartile']:.1f} to {row['upper quartile']:.1f})"
 
 
 def pages() -> dict[Path, str]:
