@@ -20,7 +20,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)  ## compare every baseline on digits; prints where the page is
-	$(BIN)/mtl-gym compare --problem digits --policies $(POLICIES) --instances 20 --seed 0 --out demo
+	OMP_NUM_THREADS=1 $(BIN)/mtl-gym compare --problem digits --policies $(POLICIES) --instances 20 --seed 0 --out demo
 
 test: $(READY)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
@@ -33,5 +33,6 @@ lint: $(READY)  ## format, lint and types
 docs: $(READY)  ## write the tables of README.md and the pages of docs/ anew
 	$(BIN)/python docs/generate.py
 
-benchmarks: $(READY)  ## measure the speeds that the README quotes (quiet machine, one thread)
+benchmarks: $(READY)  ## measure the speeds that the README quotes, and what the bounds clip (about ten minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/clipping.py
