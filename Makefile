@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-POLICIES := ew,init,si,gls,rlw,uw,dwa,imtl-l,igb,constant:w=1,1,1,4,4,16
+POLICIES := ew,init,si,gls,rlw,uw,dwa,imtl-l,igb,constant:w=1,4,2,16,16,16
 
 .PHONY: help setup demo test lint docs benchmarks
 
