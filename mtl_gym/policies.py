@@ -7,7 +7,6 @@ import importlib
 import inspect
 import json
 import re
-import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_gym.arguments import choose, should
+from mtl_gym.identity import function_content
 
 GROUP = "mtl_gym.policies"
 """Entry-point group; each entry is a table of names to ``"module:Class"``."""
@@ -107,46 +107,11 @@ class FunctionPolicy:
     def spec(self) -> dict[str, Any] | None:
         """Identifies the function by its code and by the values that it uses; ``None`` if that cannot be done."""
         try:
-            content = _content(self.function)
+            content = function_content(self.function)
         except TypeError:
             return None
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return {"function": self.function.__qualname__, "code": digest}
-
-
-def _content(thing: Any, seen: tuple[Any, ...] = ()) -> Any:
-    """What makes a function what it is, JSON-plain.
-
-    Raises:
-        TypeError: If it uses something that cannot be told from another of its kind.
-    """
-    if thing is None or isinstance(thing, (bool, int, float, str)):
-        return [type(thing).__name__, repr(thing)]
-    if isinstance(thing, (list, tuple)):
-        return [type(thing).__name__, [_content(item, seen) for item in thing]]
-    if isinstance(thing, (set, frozenset)):
-        return ["set", sorted(json.dumps(_content(item, seen)) for item in thing)]
-    if isinstance(thing, dict):
-        return ["dict", [[_content(key, seen), _content(value, seen)] for key, value in thing.items()]]
-    if isinstance(thing, np.ndarray) and thing.dtype != object:
-        return ["array", thing.dtype.str, thing.tolist()]
-    if isinstance(thing, np.generic):
-        return ["number", thing.dtype.str, thing.item()]
-    if isinstance(thing, types.ModuleType):
-        return ["module", thing.__name__]
-    if isinstance(thing, types.CodeType):
-        return ["code", thing.co_code.hex(), thing.co_names, [_content(item, seen) for item in thing.co_consts]]
-    if isinstance(thing, types.FunctionType):
-        return _function_content(thing, seen)
-    raise TypeError(f"{thing!r} cannot be identified")
-
-
-def _function_content(function: types.FunctionType, seen: tuple[Any, ...]) -> Any:
-    if function in seen:
-        return ["function", seen.index(function)]
-    used = inspect.getclosurevars(function)
-    values = [function.__defaults__, function.__kwdefaults__, dict(used.nonlocals), dict(sorted(used.globals.items()))]
-    return [_content(function.__code__), [_content(value, (*seen, function)) for value in values]]
 
 
 def policy(function: Callable[[Array], npt.ArrayLike]) -> FunctionPolicy:

@@ -24,7 +24,7 @@ HEAVY = (
     "river",
 )
 LAYERS = ("policies", "problems", "training", "envs", "evaluation", "balancer", "cli")
-EVERYWHERE = ("arguments", "cache")
+EVERYWHERE = ("arguments", "cache", "identity")
 
 
 def loaded(statement):

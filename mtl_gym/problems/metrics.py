@@ -9,11 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import scipy.stats
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from mtl_gym.problems.base import Problem
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,16 @@ METRICS = {
     "rmse": Metric(root_mean_squared_error, higher_is_better=False, floor=0.01),
     "angle": Metric(angular_error, higher_is_better=False, floor=1.0),
 }
+
+
+def task_metrics(problem: Problem, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Metrics (N,) of every task by ``task/metric``, over the labelled values of outputs (N, O, M) and targets (T, M)."""
+    results = {}
+    for task, own, labels in zip(problem.tasks, problem.output_slices, problem.target_slices, strict=True):
+        known = ~torch.isnan(targets[labels]).any(0)
+        for metric in task.metrics:
+            results[f"{task.name}/{metric}"] = METRICS[metric].function(outputs[:, own, known], targets[labels][:, known])
+    return results
 
 
 WORST_DELTA_M = -100.0

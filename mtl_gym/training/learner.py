@@ -16,7 +16,7 @@ from torch import Tensor
 from mtl_gym.arguments import choose, should
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.instances import Instance, draw
-from mtl_gym.problems.metrics import METRICS
+from mtl_gym.problems.metrics import task_metrics
 from mtl_gym.training.networks import NETWORKS
 from mtl_gym.training.objectives import Objectives
 from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
@@ -203,13 +203,7 @@ class Learner:
             outputs = torch.cat([self.network.forward(self._parameters, part) for part in parts], dim=1)
         outputs = outputs.movedim(1, 2).flatten(2)  # (N, O, M)
         targets = targets.movedim(0, 1).flatten(1)  # (T, M)
-        results = {}
-        for task, own, labels in zip(self.problem.tasks, self.problem.output_slices, self.problem.target_slices, strict=True):
-            known = ~torch.isnan(targets[labels]).any(0)
-            for metric in task.metrics:
-                function = METRICS[metric].function
-                results[f"{task.name}/{metric}"] = function(outputs[:, own, known], targets[labels][:, known])
-        return results
+        return task_metrics(self.problem, outputs, targets)
 
     def metric_names(self, row: int) -> list[str]:
         """Names ``task/metric`` of the metrics of the tasks that take part in a row's instance."""
