@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +21,7 @@ State = dict[str, npt.NDArray[Any]]
 """A policy's memory: arrays with a leading row axis; no array is changed in place."""
 
 
-class Heuristic:
+class Heuristic(ABC):
     """A policy that is not learned: subclasses write ``act``, and ``initial_state`` if they have a memory.
 
     N is the number of rows (environments) and K that of tasks. ``log_loss`` (N, K) holds the log losses of the batch that is about
@@ -40,9 +41,9 @@ class Heuristic:
         """The memory (N, ...) at the start of an episode; ``seeds`` (N,) seed a random policy's rows."""
         return {}
 
+    @abstractmethod
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:
         """Returns weights (N, K) and the next memory."""
-        raise NotImplementedError
 
     def predict(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
@@ -29,13 +30,13 @@ class LearnedScales(Heuristic):
     def __init__(self, lr: float | None = None) -> None:
         self.lr = None if lr is None else number("lr", lr, low=0.0, ends="(]")
 
+    @abstractmethod
     def weights(self, scales: Array) -> Array:
         """Weights (N, K) at scales (N, K)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def slope(self, scales: Array, current: Array) -> Array:
         """Derivative (N, K) of the method's loss with respect to the scales, at losses ``current`` (N, K)."""
-        raise NotImplementedError
 
     def initial_state(self, seeds: npt.NDArray[np.int64], num_tasks: int) -> State:
         """Scales of 0, Adam's moments (N, K) and the number of updates (N, 1)."""

@@ -244,19 +244,13 @@ class Learner:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes back to a :meth:`state` of a learner with the same arguments; what follows is the same bit for bit."""
-        tensors = self.replicas.tensors()
-        for name, tensor in tensors.items():
-            if name not in state or state[name].shape != tensor.shape:
-                raise ValueError(f"`state` should be of a learner with the same arguments: {name} differs in shape.")
+        self.replicas.load(state)
         self.instances = list(state["instances"])
-        for name, tensor in tensors.items():
-            tensor.copy_(state[name])
         self._pending = None
 
     def fork(self, source: Sequence[int], target: Sequence[int]) -> None:
         """Makes each row of ``target`` a copy of the row of ``source`` at the same place."""
-        for tensor in self.replicas.tensors().values():
-            tensor[list(target)] = tensor[list(source)]
+        self.replicas.copy_rows(source, target)
         for copy, original in zip(target, [self.instances[row] for row in source], strict=True):
             self.instances[copy] = original
         self._pending = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -103,6 +105,24 @@ class Replicas:
         """Every tensor by its name."""
         named = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "sources"}
         return named | {f"source_{split}": source for split, source in self.sources.items()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Copies the tensors of a state of trainings with the same arguments.
+
+        Raises:
+            ValueError: If one is missing or has another shape; nothing is changed then.
+        """
+        tensors = self.tensors()
+        for name, tensor in tensors.items():
+            if name not in state or state[name].shape != tensor.shape:
+                raise ValueError(f"`state` should be of a learner with the same arguments: {name} differs in shape.")
+        for name, tensor in tensors.items():
+            tensor.copy_(state[name])
+
+    def copy_rows(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """Makes each row of ``target`` a copy of the row of ``source`` at the same place."""
+        for tensor in self.tensors().values():
+            tensor[list(target)] = tensor[list(source)]
 
 
 def _initial(rng: np.random.Generator, network: Network) -> npt.NDArray[np.float32]:
