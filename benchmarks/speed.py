@@ -1,8 +1,8 @@
 """Speed against a hand-written loop, as ratios measured side by side in one run: ``python benchmarks/speed.py``.
 
 Every round measures all contestants one after another, in pieces of a tenth of a second, so that whatever else the machine does
-meets all of them. A ratio is that of all steps over all seconds of one contestant to those of another, beside the ratio of their best
-rounds and the quartiles of the rounds' ratios. One thread. Writes ``benchmarks/results/speed.json``.
+meets all of them. A ratio is that of all steps over all seconds of one contestant to those of another, beside the ratio of their
+best rounds and the quartiles of the rounds' ratios. One thread. Writes ``benchmarks/results/speed.json``.
 """
 
 from __future__ import annotations
