@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,6 +30,8 @@ app = typer.Typer(
 console = Console()
 errors = Console(stderr=True)
 
+COMMANDS = "mtl_gym.commands"
+"""Entry-point group; each entry is a function that becomes a command of its name."""
 INTERRUPTED = 130
 WRONG = 2
 
@@ -87,7 +90,7 @@ def _first_sentence(thing: Any) -> str:
 
 @app.command()
 def compare(
-    policies: Annotated[str, typer.Option(help="Names with options, e.g. ew,si,constant:w=1,2,3.")],
+    policies: Annotated[str, typer.Option(help="Names with options or paths of agents, e.g. ew,si,constant:w=1,2,3,runs/mine.")],
     out: Annotated[Path, typer.Option(help="Folder of the results; finished ones are found again.")],
     problem: Annotated[str, typer.Option(help="See: mtl-gym list problems.")] = "digits",
     env: Annotated[str, typer.Option(help="Id of the environment.")] = LOSS_WEIGHTING,
@@ -103,12 +106,12 @@ def compare(
 
     An interrupted run leaves what was finished in OUT, and the same command goes on from there.
     """
-    with _reported(out):
+    with reported(out):
         from mtl_gym.evaluation.comparison import about, plan, run, setting
 
-        arguments = {"problem": problem, **_settings(settings or [])}
+        arguments = {"problem": problem, **environment_arguments(settings or [])}
         checked = plan(split_policies(policies), env, instances=instances, seed=seed, num_envs=num_envs, **arguments)
-        with _progress(checked.steps) as watch:
+        with progress(checked.steps) as watch:
             results = run(checked, out=out, watch=watch)
         command = shlex.join(["mtl-gym", *sys.argv[1:]])
         _export(results, about(setting(checked), results, seed=seed, command=command), out)
@@ -117,7 +120,7 @@ def compare(
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="The --out of an earlier comparison.")]) -> None:
     """Write table, page and curves anew from FOLDER's database: all policies of the setting that was compared last."""
-    with _reported(folder):
+    with reported(folder):
         from mtl_gym.evaluation.comparison import about
         from mtl_gym.evaluation.results import Results
 
@@ -140,23 +143,37 @@ def _export(results: Any, about: Mapping[str, Any], folder: Path) -> None:
 _OPTIONS = ("problem", "env", "policies", "instances", "seed", "num_envs", "out")
 
 
-def _settings(pairs: list[str]) -> dict[str, Any]:
-    settings = {}
+def environment_arguments(pairs: list[str]) -> dict[str, Any]:
+    """The arguments of the environment that ``--set key=value`` gives.
+
+    Raises:
+        ValueError: If a pair is not of that form, or the command has an option for it.
+    """
+    arguments = assignments("--set", pairs)
+    for name, value in arguments.items():
+        if name in _OPTIONS:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(should("--set", f"be an argument of the environment; there is an option {option}", f"{name}={value}"))
+    return arguments
+
+
+def assignments(option: str, pairs: list[str]) -> dict[str, Any]:
+    """The names and values of ``key=value`` pairs.
+
+    Raises:
+        ValueError: If a pair is not of that form.
+    """
+    values = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.strip():
-            raise ValueError(should("--set", "be of the form key=value", pair))
-        name = key.strip().replace("-", "_")
-        if name in _OPTIONS:
-            raise ValueError(
-                should("--set", f"be an argument of the environment; there is an option --{name.replace('_', '-')}", pair)
-            )
-        settings[name] = option_value(value)
-    return settings
+            raise ValueError(should(option, "be of the form key=value", pair))
+        values[key.strip().replace("-", "_")] = option_value(value)
+    return values
 
 
 @contextmanager
-def _progress(steps: int) -> Iterator[Callable[[str, int], None]]:
+def progress(steps: int) -> Iterator[Callable[[str, int], None]]:
     """A live bar with the time left, in training steps."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -173,7 +190,7 @@ def _progress(steps: int) -> Iterator[Callable[[str, int], None]]:
 
 
 @contextmanager
-def _reported(folder: Path) -> Iterator[None]:
+def reported(folder: Path) -> Iterator[None]:
     """Turns errors of arguments into a message and an exit status, and says what an interruption leaves."""
     try:
         yield
@@ -197,4 +214,13 @@ def _escaped(error: BaseException) -> str:
 
 def main() -> None:
     """Runs the command line."""
-    app()
+    full_app()()
+
+
+def full_app() -> typer.Typer:
+    """The command line with the commands of all installed packages; each entry point is a function that Typer can call."""
+    known = {command.name for command in app.registered_commands}
+    for entry in entry_points(group=COMMANDS):
+        if entry.name not in known:
+            app.command(entry.name)(entry.load())
+    return app

@@ -8,8 +8,9 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,6 +21,8 @@ from mtl_gym.identity import function_content
 
 GROUP = "mtl_gym.policies"
 """Entry-point group; each entry is a table of names to ``"module:Class"``."""
+LOADERS = "mtl_gym.policy_files"
+"""Entry-point group; each entry is a function from the path of a file or folder to a policy."""
 
 WEIGHT_BOUND = 1e6
 """Largest absolute weight of ``action="weights"``."""
@@ -36,16 +39,20 @@ class Requirements:
         observe: Observations that it reads.
         action: Action mode that it answers in.
         steps_per_action: Optimiser steps between its decisions.
+        env: Id of the environment that it is for.
+        others: Other arguments of the environment, such as ``rule`` and ``weight_range``.
     """
 
     observe: tuple[str, ...] | None = None
     action: str | None = None
     steps_per_action: int | None = None
+    env: str | None = None
+    others: Mapping[str, Any] = field(default_factory=dict)
 
     def arguments(self) -> dict[str, Any]:
         """The environment's arguments that follow."""
         given = {"observe": self.observe and list(self.observe), "action": self.action, "steps_per_action": self.steps_per_action}
-        return {name: value for name, value in given.items() if value is not None}
+        return {**{name: value for name, value in given.items() if value is not None}, **self.others}
 
 
 LOSSES_TO_WEIGHTS = Requirements(observe=("log_loss",), action="weights", steps_per_action=1)
@@ -151,13 +158,16 @@ def policy_class(name: str) -> Any:
 
 
 def make_policy(text: str) -> Policy:
-    """Makes a policy of its name and options, as on the command line: ``name:option=value:option=value``.
+    """Makes a policy of its name and options, as on the command line: ``name:option=value:option=value``; or of its file.
 
-    Values are JSON where they can be, and numbers with commas between them are lists: ``constant:w=1,2,3``.
+    Values are JSON where they can be, and numbers with commas between them are lists: ``constant:w=1,2,3``. What is no name, and
+    has a slash or is there as a file or folder, is a path: of an agent, for example.
 
     Raises:
-        ValueError: If the name is unknown, an option has no value, or the policy does not take it.
+        ValueError: If the name is unknown, an option has no value, the policy does not take it, or the file holds no policy.
     """
+    if text.partition(":")[0] not in find_policies() and ("/" in text or Path(text).exists()):
+        return _from_file(text)
     name, *pairs = text.strip().split(":")
     options = {}
     for pair in pairs:
@@ -173,6 +183,22 @@ def make_policy(text: str) -> Policy:
         raise ValueError(should("policies", f"use the options of {name!r} ({known}); {error}", text)) from None
     result: Policy = made(**options)
     return result
+
+
+def _from_file(path: str) -> Policy:
+    loaders = entry_points(group=LOADERS)
+    if not Path(path).exists() or not loaders:
+        known = ", ".join(find_policies())
+        raise ValueError(should("policies", "be known names or paths of agents that are there", path, f"Known: {known}."))
+    reasons = []
+    for entry in loaders:
+        try:
+            found: Policy = entry.load()(path)
+        except ValueError as error:
+            reasons.append(error)
+        else:
+            return found
+    raise reasons[0]
 
 
 def split_policies(text: str) -> list[str]:

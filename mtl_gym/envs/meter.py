@@ -11,8 +11,8 @@ from torch import Tensor
 from mtl_gym.envs.arguments import Arguments
 from mtl_gym.envs.observations import OBSERVATIONS
 from mtl_gym.envs.rewards import REWARDS
-from mtl_gym.envs.signals import AFTER, BASE, GRAMIAN, META, REWARD, SCORE, UPCOMING, Signals
-from mtl_gym.problems.metrics import delta_m
+from mtl_gym.envs.signals import AFTER, BASE, GAINS, GRAMIAN, META, REWARD, SCORE, UPCOMING, Signals
+from mtl_gym.problems.metrics import WORST_DELTA_M, relative_gains
 from mtl_gym.training.learner import Learner
 from mtl_gym.training.references import average_references
 
@@ -42,6 +42,7 @@ class Meter:
             base=losses,
             factors=torch.ones_like(losses),
             previous_holdout=measures["holdout"],
+            previous_gains=measures["gains"],
             initial_lr=self._arguments.recipe.lr,
             previous_lr=measures["lr"],
             progress=torch.zeros_like(measures["lr"]),
@@ -63,6 +64,7 @@ class Meter:
             base=self._base(previous.base) if BASE in self._needs else previous.base,
             factors=factors,
             previous_holdout=previous.holdout,
+            previous_gains=previous.gains,
             previous_lr=previous.lr,
             progress=step / self._arguments.recipe.horizon,
             **self._measure(active),
@@ -79,13 +81,14 @@ class Meter:
         """Adds delta_m on *reward*, if it is needed, in the rows (N,) whose episode has ended."""
         if SCORE not in self._needs or not ended.any():
             return signals
-        values = self._learner.metrics(REWARD)
-        references = average_references(self._arguments.problem, self._arguments.recipe)
-        score = torch.zeros_like(signals.progress)
-        for row in ended.nonzero()[:, 0].tolist():
-            own = {name: float(values[name][row]) for name in self._learner.metric_names(row)}
-            score[row] = delta_m(own, references)
-        return replace(signals, score=score)
+        score = self._gains().mean(1).nan_to_num(nan=WORST_DELTA_M).clamp(min=WORST_DELTA_M)
+        return replace(signals, score=torch.where(ended, score.to(signals.progress.dtype), 0))
+
+    def _gains(self) -> Tensor:
+        """Relative gains (N, K) in percent of the tasks that take part, on *reward*, over averaged single-task references."""
+        problem, learner = self._arguments.problem, self._learner
+        gains = relative_gains(problem, learner.metrics(REWARD), average_references(problem, self._arguments.recipe))
+        return gains.gather(1, learner.replicas.tasks)
 
     def _measure(self, payers: Tensor) -> dict[str, Any]:
         learner, needs = self._learner, self._needs
@@ -97,6 +100,7 @@ class Meter:
             "after": learner.last_batch(payers) if AFTER in needs else None,
             "gramian": learner.gramian(payers) if GRAMIAN in needs else None,
             "score": torch.zeros_like(lr) if SCORE in needs else None,
+            "gains": self._gains() if GAINS in needs else None,
             "lr": lr,
             "epoch": learner.epoch(),
         }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtl_gym.envs.signals import AFTER, BASE, REWARD, SCORE, UPCOMING, Signals, measured
+from mtl_gym.envs.signals import AFTER, BASE, GAINS, REWARD, SCORE, UPCOMING, Signals, measured
 from mtl_gym.training.signals import SMALLEST_LOSS, log_loss
 
 
@@ -36,6 +36,11 @@ def _decline(before: Tensor, after: Tensor) -> Tensor:
 def _igb(s: Signals) -> Tensor:
     gains = (s.first - measured(s.upcoming)) / s.base.clamp(min=SMALLEST_LOSS)
     return s.initial_lr / s.previous_lr * gains.amin(1)
+
+
+def _distance(gains: Tensor | None) -> Tensor:
+    """Mean over tasks of the log of the relative distance, ``1 - gain``, to twice what single-task learning reaches."""
+    return (1 - measured(gains) / 100).clamp(min=SMALLEST_LOSS).log().mean(1)
 
 
 REWARDS = {
@@ -69,6 +74,13 @@ REWARDS = {
         "0: as good as single-task training, 1: better by one percent, at least -100",
         (SCORE,),
         penalty=-100.0,
+    ),
+    "gain": Reward(
+        lambda s: _distance(s.previous_gains) - _distance(s.gains),
+        "decline of the mean over tasks of log(1 - gain_k), gain_k the relative gain on the *reward* split that delta_m averages "
+        "(references as for `terminal_delta_m`), at every decision; for errors 1 - gain_k is the ratio to single-task training's. "
+        "A return of 0: as the initial weights, of 1: ratios fell by a factor of e in the geometric mean",
+        (GAINS,),
     ),
     "none": Reward(lambda s: torch.zeros_like(s.progress), "always 0, and nothing is measured", penalty=0.0),
 }

@@ -8,7 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-UPCOMING, AFTER, BASE, META, REWARD, GRAMIAN, SCORE = "upcoming", "after", "base", "meta", "reward", "gramian", "score"
+UPCOMING, AFTER, BASE, META, REWARD, GRAMIAN, SCORE, GAINS = (
+    "upcoming",
+    "after",
+    "base",
+    "meta",
+    "reward",
+    "gramian",
+    "score",
+    "gains",
+)
 """What can be measured beside the training's own losses; it is measured only if a table's row needs it."""
 
 
@@ -30,6 +39,8 @@ class Signals:
         after: (N, K) losses of the last batch after its update, if needed.
         gramian: (N, K, K) inner products of the gradients on the batch about to be trained on, if needed.
         score: (N,) delta_m on *reward* at the end of an episode and 0 before, if needed.
+        gains: (N, K) relative gains in percent over single-task learning on *reward*, if needed.
+        previous_gains: The same before the last decision.
         lr: (N,) learning rate of the next step.
         previous_lr: (N,) learning rate of the last decision's first step.
         initial_lr: Learning rate of the first step.
@@ -50,6 +61,8 @@ class Signals:
     after: Tensor | None
     gramian: Tensor | None
     score: Tensor | None
+    gains: Tensor | None
+    previous_gains: Tensor | None
     lr: Tensor
     previous_lr: Tensor
     initial_lr: float

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from gymnasium.vector import VectorEnv
 
+from mtl_gym.arguments import should
 from mtl_gym.envs.base import MTLVectorEnv
 from mtl_gym.evaluation.results import Result, plain
 from mtl_gym.policies import Policy, Requirements
@@ -28,9 +29,12 @@ def make_env(policy: Policy, env: str, num_envs: int, arguments: Mapping[str, An
     """Makes the vector environment that a policy requires; problem, instances and horizon are the arguments'.
 
     Raises:
-        ValueError: If the arguments contradict what the policy requires.
+        ValueError: If the policy is for another environment, or the arguments contradict what it requires.
     """
-    required = getattr(policy, "requires", Requirements()).arguments()
+    requirements = getattr(policy, "requires", Requirements())
+    if requirements.env not in (None, env):
+        raise ValueError(should("env", f"be {requirements.env!r}, which {type(policy).__name__} is for", env))
+    required = requirements.arguments()
     for name, value in required.items():
         if name in arguments and plain(arguments[name]) != plain(value):
             raise ValueError(

@@ -99,6 +99,25 @@ def relative_gain(value: float, reference: float, metric: str) -> float:
     return gain if row.higher_is_better else -gain
 
 
+def relative_gains(problem: Problem, values: Mapping[str, Tensor], references: Mapping[str, float]) -> Tensor:
+    """Relative gains (N, T) in percent of every task, each the mean over its metrics; tasks without a reference have NaN.
+
+    Args:
+        problem: The problem.
+        values: Metrics (N,) by ``task/metric``.
+        references: Those of single-task learning.
+    """
+    tasks = []
+    for task in problem.tasks:
+        own = []
+        for metric in task.metrics:
+            row, reference = METRICS[metric], references.get(f"{task.name}/{metric}", math.nan)
+            gain = 100 * (values[f"{task.name}/{metric}"].double() - reference) / max(reference, row.floor)
+            own.append(gain if row.higher_is_better else -gain)
+        tasks.append(torch.stack(own).mean(0))
+    return torch.stack(tasks, dim=1)
+
+
 def delta_m(values: Mapping[str, float], references: Mapping[str, float]) -> float:
     """Mean relative gain over single-task learning, in percent; higher is better; at least -100.
 

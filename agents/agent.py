@@ -1,0 +1,215 @@
+"""An agent: a trained policy with all that is known of it, to be played, compared, saved and loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+
+import mtl_gym
+from agents import AGENTS
+from agents.algorithms import Algorithm
+from agents.files import SUFFIX, digest, read, write
+from mtl_gym.arguments import choose, should
+from mtl_gym.envs.observations import OBSERVATIONS, SIZES
+from mtl_gym.policies import Requirements
+
+if TYPE_CHECKING:
+    from agents.training import Settings
+
+Array = npt.NDArray[Any]
+FORMAT = 1
+REQUIRED = ("observe", "action", "rule", "weight_range", "steps_per_action")
+"""The environment's arguments that an agent has been trained with and needs again; the others may differ."""
+_KEPT = ("seed", "num_envs", "siblings", "instances")
+
+
+class Agent:
+    """A trained policy.
+
+    It runs with any number of tasks where its networks are shared over tasks (all for Box actions): a policy of the same
+    parameters is built for each number that it meets.
+
+    Args:
+        about: JSON-plain: ``algorithm``, ``hyperparameters``, ``policy`` (its policy's), ``environment`` (``id`` and
+            ``arguments``), ``num_tasks``, ``observations`` (the rows of the table that it reads), ``versions``, ``training`` and ``scores``.
+        parameters: The policy's state dict.
+
+    Raises:
+        ValueError: If it is for another environment, other observations or another version than those installed here; the
+            message names the difference.
+    """
+
+    def __init__(self, about: Mapping[str, Any], parameters: Mapping[str, torch.Tensor]) -> None:
+        check(about)
+        self.about, self.parameters = dict(about), dict(parameters)
+        self._algorithm: type[Algorithm] = algorithm(about["algorithm"])
+        self._policies: dict[int, BasePolicy] = {}
+        self._policy(about["num_tasks"])  # so that parameters that do not fit are refused now
+
+    @property
+    def requires(self) -> Requirements:
+        """What it needs of its environment."""
+        arguments = self.about["environment"]["arguments"]
+        known = {name: arguments[name] for name in REQUIRED if name in arguments}
+        observe = tuple(known.pop("observe"))
+        action, steps = known.pop("action", None), known.pop("steps_per_action", None)
+        return Requirements(
+            observe=observe, action=action, steps_per_action=steps, others=known, env=self.about["environment"]["id"]
+        )
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What identifies it: the digest of its parameters and what makes actions of them."""
+        kept = {name: self.about[name] for name in ("algorithm", "policy", "environment", "observations")}
+        return {"agent": digest(repr(sorted(kept.items())), self.parameters), "algorithm": self.about["algorithm"]}
+
+    def predict(
+        self,
+        observation: Mapping[str, Array],
+        state: Any = None,
+        episode_start: npt.ArrayLike | None = None,
+        deterministic: bool = False,
+    ) -> tuple[Array, Any]:
+        """Stable-Baselines3's ``predict``, for any number of tasks.
+
+        Args:
+            observation: Arrays (N, length) by name, or (length,) of one environment.
+            state: What the last call returned; only recurrent agents have one.
+            episode_start: (N,) bool, the rows whose memory begins anew.
+            deterministic: Whether to take the mean action.
+
+        Raises:
+            ValueError: If the observation is not of the set that the agent was trained on.
+        """
+        own = self.about["observations"]
+        if set(observation) != set(own):
+            differing = ", ".join(sorted(set(observation) ^ set(own)))
+            raise ValueError(should("observation", f"hold {', '.join(own)}", sorted(observation), f"They differ in {differing}."))
+        sized = next(name for name, row in own.items() if row["size"] == "task")
+        policy = self._policy(np.asarray(observation[sized]).shape[-1])
+        starts = None if episode_start is None else np.asarray(episode_start, dtype=bool)
+        return policy.predict({name: np.asarray(values) for name, values in observation.items()}, state, starts, deterministic)
+
+    def _policy(self, num_tasks: int) -> BasePolicy:
+        if num_tasks not in self._policies:
+            observations = spaces.Dict({name: _box(name, num_tasks) for name in self.about["observations"]})
+            actions = spaces.Box(-1, 1, (num_tasks,), np.float32)
+            with torch.random.fork_rng(devices=[]):  # building draws initial weights, which are replaced
+                policy = self._algorithm.empty_policy(observations, actions, self.about["policy"])
+            try:
+                policy.load_state_dict(self.parameters)
+            except RuntimeError as error:
+                raise ValueError(f"The parameters should fit the policy of {self.about['algorithm']!r}. {error}") from error
+            policy.set_training_mode(False)
+            self._policies[num_tasks] = policy
+        return self._policies[num_tasks]
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the agent to a safetensors file, whole or not at all; returns the file's path."""
+        file = Path(path).with_suffix(SUFFIX)
+        write(file, {"about": self.about, "parameters": self.parameters})
+        return file
+
+
+def load(path: str | Path) -> Agent:
+    """Loads an agent; nothing in the file is run.
+
+    Args:
+        path: A file that :meth:`Agent.save` wrote, or the folder of a training, whose best agent is taken.
+
+    Raises:
+        ValueError: If the file is missing, damaged or altered, or its agent does not fit what is installed here.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / f"best{SUFFIX}"
+    content = read(file)
+    try:
+        return Agent(content["about"], content["parameters"])
+    except (KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(should("path", "be a whole file of an agent, as agents.train writes it", str(path), reason)) from error
+
+
+def check(about: Mapping[str, Any]) -> None:
+    """Refuses what does not fit this installation.
+
+    Raises:
+        ValueError: With the difference: the file's format, the library's version, the environment or an observation.
+    """
+    if about["format"] != FORMAT:
+        raise ValueError(should("format", f"be {FORMAT}, which this version reads", about["format"]))
+    trained, own = about["versions"]["mtl-gym"], mtl_gym.__version__
+    if _series(trained) != _series(own):
+        remedy = f"Install mtl-gym {trained}, or train the agent again."
+        raise ValueError(should("version", f"be that of the installed mtl-gym, {own}", trained, remedy))
+    id = about["environment"]["id"]
+    choose("environment", id, {known: known for known in gymnasium.registry if known.startswith("mtl_gym/")})
+    for name, row in about["observations"].items():
+        choose("observations", name, OBSERVATIONS)
+        if row != observation_row(name):
+            raise ValueError(should("observations", f"have {name!r} as {observation_row(name)}, as it is here", row))
+
+
+def observation_row(name: str) -> dict[str, Any]:
+    """What an agent relies on of an observation."""
+    row = OBSERVATIONS[name]
+    return {"size": row.size, "low": row.low, "high": row.high, "meaning": row.meaning}
+
+
+def versions() -> dict[str, str]:
+    """The versions of all that an agent's training depends on."""
+    packages = ("torch", "numpy", "gymnasium", "stable-baselines3", "sb3-contrib")
+    return {"mtl-gym": mtl_gym.__version__, **{name: version(name) for name in packages}}
+
+
+def _series(text: str) -> list[str]:
+    return str(text).split(".")[:2]
+
+
+def _box(name: str, num_tasks: int) -> spaces.Box:
+    row = OBSERVATIONS[name]
+    return spaces.Box(row.low, row.high, (SIZES[row.size](num_tasks),), np.float32)
+
+
+def agent_of(model: BaseAlgorithm, settings: Settings, scores: list[dict[str, float]]) -> Agent:
+    """The agent that an algorithm has trained so far, with a copy of its parameters."""
+    chosen = algorithm(settings.algorithm)
+    envs = model.get_env()
+    assert envs is not None
+    common = envs.get_attr("arguments")[0]
+    arguments = {**settings.arguments, "observe": list(common.observe), "steps_per_action": common.steps_per_action}
+    options = {**chosen.defaults, **settings.options}
+    about = {
+        "format": FORMAT,
+        "algorithm": settings.algorithm,
+        "hyperparameters": {name: value for name, value in options.items() if name != "policy_kwargs"},
+        "policy": {**chosen.policy_defaults, **options.get("policy_kwargs", {})},
+        "num_tasks": common.recipe.num_tasks,
+        "environment": {"id": settings.env, "arguments": arguments, "problem": common.problem.identity},
+        "observations": {name: observation_row(name) for name in common.observe},
+        "versions": versions(),
+        "training": {"time_steps": model.num_timesteps, **{name: getattr(settings, name) for name in _KEPT}},
+        "scores": scores,
+    }
+    return Agent(about, {name: tensor.detach().clone() for name, tensor in model.policy.state_dict().items()})
+
+
+def algorithm(name: str) -> type[Algorithm]:
+    """The algorithm of that name in ``AGENTS``.
+
+    Raises:
+        ValueError: If the table has no such name.
+    """
+    found: type[Algorithm] = Algorithm.load(choose("algorithm", name, AGENTS))
+    return found

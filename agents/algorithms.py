@@ -1,0 +1,162 @@
+"""What ``train`` offers: Stable-Baselines3's algorithms with policies over tasks and defaults for these environments.
+
+The docstring of each class has the story of its tuning; ``benchmarks/tuning.py`` is the search, and
+``benchmarks/results/tuning.json`` what it found.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.vec_env import VecEnv
+
+from mtl_gym.arguments import should
+
+
+class Algorithm:
+    """One of SB3's algorithms, as the environments of this package want it.
+
+    Attributes:
+        home: ``"module:Class"`` of the algorithm.
+        policy: ``"module:Class"`` of its policy.
+        actions: The kind of action space that it takes.
+        rollouts: Whether it learns from rollouts, which are a number of whole episodes then, or from a replay buffer.
+        defaults: Its hyper-parameters, where they are not SB3's own. ``learning_rate`` is the first one, which falls linearly to
+            zero; ``episodes`` is the length of a rollout; ``noise`` the deviation of Gaussian exploration.
+        policy_defaults: Its policy's.
+    """
+
+    home: ClassVar[str]
+    policy: ClassVar[str] = "stable_baselines3.common.policies:MultiInputActorCriticPolicy"
+    actions: ClassVar[type[spaces.Space[Any]]] = spaces.Box
+    rollouts: ClassVar[bool] = False
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    policy_defaults: ClassVar[Mapping[str, Any]] = {}
+
+    @classmethod
+    def make(cls, envs: VecEnv, *, episode: int, seed: int, **options: Any) -> BaseAlgorithm:
+        """Makes the algorithm.
+
+        Args:
+            envs: The environments.
+            episode: Decisions of an episode.
+            seed: Seeds the networks, the exploration and the environments.
+            options: Hyper-parameters that replace the defaults.
+
+        Raises:
+            ValueError, TypeError: If the environments' actions are of another kind, or an option is unknown to the algorithm.
+        """
+        if not isinstance(envs.action_space, cls.actions):
+            kind = cls.actions.__name__
+            raise ValueError(should("algorithm", f"fit the actions; it takes {kind}", f"{cls.__name__} for {envs.action_space}"))
+        chosen = {**cls.defaults, **options}
+        policy_options = {**cls.policy_defaults, **chosen.pop("policy_kwargs", {})}
+        if cls.rollouts:
+            chosen["n_steps"] = episode * chosen.pop("episodes", 1)
+        if "noise" in chosen:
+            deviation = np.full(envs.action_space.sample().shape, chosen.pop("noise"))
+            chosen["action_noise"] = NormalActionNoise(np.zeros_like(deviation), deviation)
+        rate = chosen.pop("learning_rate")
+        model = cls.load(cls.home)(
+            cls.load(cls.policy),
+            envs,
+            learning_rate=lambda remaining: rate * remaining,
+            policy_kwargs=policy_options,
+            seed=seed,
+            device="cpu",
+            **chosen,
+        )
+        model.set_logger(configure(None, []))
+        return model
+
+    @staticmethod
+    def load(home: str) -> Any:
+        """What ``"module:name"`` stands for."""
+        module, name = home.split(":")
+        return getattr(importlib.import_module(module), name)
+
+    @classmethod
+    def empty_policy(cls, observations: spaces.Dict, actions: spaces.Space[Any], options: Mapping[str, Any]) -> BasePolicy:
+        """A policy for these spaces, whose parameters are still to be loaded."""
+        policy: BasePolicy = cls.load(cls.policy)(
+            observations, actions, lambda remaining: 0.0, **{**cls.policy_defaults, **options}
+        )
+        return policy
+
+
+class PPO(Algorithm):
+    """Proximal policy optimisation."""
+
+    home = "stable_baselines3:PPO"
+    policy = "agents.policies:TaskActorCriticPolicy"
+    rollouts = True
+    defaults = {"learning_rate": 1e-3, "batch_size": 160, "n_epochs": 5, "gamma": 1.0, "gae_lambda": 0.95}
+    policy_defaults = {"log_std_init": -1.5}
+
+
+class RecurrentPPO(Algorithm):
+    """Proximal policy optimisation with an LSTM for each task."""
+
+    home = "sb3_contrib:RecurrentPPO"
+    policy = "agents.policies:TaskRecurrentPolicy"
+    rollouts = True
+    defaults = PPO.defaults
+    policy_defaults = PPO.policy_defaults
+
+
+class SAC(Algorithm):
+    """Soft actor-critic."""
+
+    home = "stable_baselines3:SAC"
+    policy = "agents.policies:TaskSACPolicy"
+    defaults = {
+        "learning_rate": 1e-3,
+        "buffer_size": 100_000,
+        "batch_size": 256,
+        "gamma": 0.99,
+        "gradient_steps": 8,
+        "ent_coef": "auto_0.1",
+    }
+
+
+class TD3(Algorithm):
+    """Twin delayed deep deterministic policy gradient."""
+
+    home = "stable_baselines3:TD3"
+    policy = "agents.policies:TaskTD3Policy"
+    defaults = {"learning_rate": 1e-3, "buffer_size": 100_000, "batch_size": 256, "gamma": 0.99, "gradient_steps": 8, "noise": 0.1}
+
+
+class TQC(Algorithm):
+    """Truncated quantile critics."""
+
+    home = "sb3_contrib:TQC"
+    policy = "agents.policies:TaskTQCPolicy"
+    defaults = SAC.defaults
+
+
+class DQN(Algorithm):
+    """Deep Q-learning, for discrete decisions without masks."""
+
+    home = "stable_baselines3:DQN"
+    policy = "stable_baselines3.dqn.policies:MultiInputPolicy"
+    actions = spaces.Discrete
+    defaults = {"learning_rate": 1e-3, "buffer_size": 100_000, "learning_starts": 1000, "gamma": 1.0, "target_update_interval": 500}
+
+
+class MaskablePPO(Algorithm):
+    """Proximal policy optimisation for discrete decisions of which some are not allowed."""
+
+    home = "sb3_contrib:MaskablePPO"
+    policy = "sb3_contrib.common.maskable.policies:MaskableMultiInputActorCriticPolicy"
+    actions = spaces.Discrete
+    rollouts = True
+    defaults = PPO.defaults

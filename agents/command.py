@@ -1,0 +1,94 @@
+"""The command ``mtl-gym train``."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from agents import AGENTS
+from mtl_gym.cli import assignments, console, environment_arguments, reported
+from mtl_gym.policies import split_policies
+from mtl_gym.problems import LOSS_WEIGHTING
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="Folder of the training; the same command goes on from it.")],
+    problem: Annotated[str, typer.Option(help="See: mtl-gym list problems.")] = "digits",
+    algorithm: Annotated[str, typer.Option(help=f"One of {', '.join(AGENTS)}.")] = "ppo",
+    env: Annotated[str, typer.Option(help="Id of the environment.")] = LOSS_WEIGHTING,
+    time_steps: Annotated[int, typer.Option(help="Decisions, over all rows.")] = 128_000,
+    seed: Annotated[int, typer.Option(help="Of networks, exploration and instances.")] = 0,
+    num_envs: Annotated[int, typer.Option(help="Trainings that run side by side.")] = 64,
+    siblings: Annotated[int, typer.Option(help="Rows that share an instance, whose mean reward is the baseline; 1: none.")] = 8,
+    evaluations: Annotated[int, typer.Option(help="How often the agent is evaluated and kept.")] = 10,
+    instances: Annotated[int, typer.Option(help="Held-out instances of an evaluation.")] = 32,
+    references: Annotated[str, typer.Option(help="Policies that are drawn beside the agent.")] = "ew,init,si",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Argument of the environment, key=value; can be repeated.", metavar="KEY=VALUE"),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", help="Hyper-parameter of the algorithm, key=value; can be repeated.", metavar="KEY=VALUE"),
+    ] = None,
+) -> None:
+    """Train an agent on drawn instances of a problem; keep the best one, the last one, and TensorBoard curves.
+
+    An interrupted training is gone on from by the same command.
+    """
+    with reported(out):
+        from agents.training import train as run
+
+        with _progress(time_steps) as watch:
+            agent = run(
+                problem,
+                out=out,
+                algorithm=algorithm,
+                env=env,
+                time_steps=time_steps,
+                seed=seed,
+                num_envs=num_envs,
+                siblings=siblings,
+                evaluations=evaluations,
+                instances=instances,
+                references=split_policies(references),
+                options=assignments("--option", options or []),
+                watch=watch,
+                **environment_arguments(settings or []),
+            )
+        best = agent.about["scores"][-1]
+        place = shlex.quote(str(out))
+        given = "".join(f" --set {shlex.quote(pair)}" for pair in settings or [])
+        lines = {
+            "best agent": f"delta_m {best['delta_m']:.1f} % on held-out instances, after {best['steps']:,.0f} time steps",
+            "curves": f"tensorboard --logdir {place}/events",
+            "compare it": f"mtl-gym compare --problem {problem} --policies ew,init,si,{place} --out {place}/comparison{given}",
+        }
+        for name, line in lines.items():
+            console.print(f"{name + ':':12} {line}", soft_wrap=True, markup=False, highlight=False)
+
+
+@contextmanager
+def _progress(time_steps: int) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+    """A live bar with the last return and held-out score."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("references, evaluation", total=time_steps)
+
+        def watch(steps: int, known: Mapping[str, float]) -> None:
+            text = f"return {known['return']:.3f}, held-out delta_m {known['delta_m']:.1f} %"
+            progress.update(task, description=text, completed=steps)
+
+        yield watch

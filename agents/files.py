@@ -1,0 +1,101 @@
+"""Files of agents: tensors and JSON in one safetensors file, written whole or not at all, read without running code.
+
+The content is a nest of mappings and lists with tensors among JSON-plain leaves. Tensors are stored as such; all else is JSON in
+the header, where each tensor's place is taken by its name. A digest of both tells an altered file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from mtl_gym.arguments import should
+from mtl_gym.cache import write_whole
+
+SUFFIX = ".safetensors"
+_TENSOR, _ITEMS = "$tensor", "$items"
+_LARGEST_TEXT = 10_000_000  # characters of JSON; an agent's has some thousands
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a nest of tensors (and numpy arrays) and JSON-plain values; a kill or a full disk leaves the previous file.
+
+    Raises:
+        TypeError: If a leaf is neither; nothing is written then.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    text = json.dumps(_without_tensors(content, "", tensors), allow_nan=False)
+    header = {"content": text, "digest": digest(text, tensors)}
+    write_whole(path, save(tensors, header))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Reads what :func:`write` wrote; arrays come back as tensors.
+
+    Raises:
+        ValueError: If the file is missing, truncated, altered or no file of an agent; nothing of it is used then.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        text = header["content"]
+        if len(text) > _LARGEST_TEXT or header["digest"] != digest(text, tensors):
+            raise ValueError("its digest does not match its content")
+        content = _with_tensors(json.loads(text), tensors)
+        if not isinstance(content, dict):
+            raise TypeError("its content is no mapping")
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(should("path", "be a whole file of an agent, as agents.train writes it", str(path), reason)) from error
+    return content
+
+
+def digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    """The hash of a text and of tensors by their names, types, shapes and bytes."""
+    sha = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return sha.hexdigest()
+
+
+def _without_tensors(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """The JSON-plain form of a nest; its tensors are put into ``tensors`` by their place."""
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, torch.Tensor):
+        tensors[name] = value.detach().cpu().clone().contiguous()
+        return {_TENSOR: name}
+    if isinstance(value, Mapping):
+        items = {key: _without_tensors(item, f"{name}/{key}", tensors) for key, item in value.items()}
+        plain = all(isinstance(key, str) and not key.startswith("$") for key in items)
+        return items if plain else {_ITEMS: [list(pair) for pair in items.items()]}  # an optimiser's state has numbers as keys
+    if isinstance(value, (list, tuple)):
+        return [_without_tensors(item, f"{name}/{place}", tensors) for place, item in enumerate(value)]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(should("content", "be made of tensors, numbers, texts, lists and mappings", {name: value}))
+
+
+def _with_tensors(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """The nest of a JSON-plain form."""
+    if isinstance(value, list):
+        return [_with_tensors(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if _TENSOR in value:
+        return tensors[value[_TENSOR]]
+    pairs = value[_ITEMS] if _ITEMS in value else value.items()
+    return {key: _with_tensors(item, tensors) for key, item in pairs}

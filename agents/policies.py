@@ -1,0 +1,230 @@
+"""Stable-Baselines3's policies over tasks: an actor shared over tasks, a critic that is invariant to their order.
+
+Each class builds SB3's policy and puts the modules of :mod:`agents.networks` in the places of its dense layers, so that training,
+``predict`` and the state dict stay SB3's. No parameter's shape depends on the number of tasks.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from gymnasium import spaces
+from sb3_contrib.common.recurrent.policies import RecurrentMultiInputActorCriticPolicy
+from sb3_contrib.tqc.policies import TQCPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, MultiInputActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.sac.policies import SACPolicy
+from stable_baselines3.td3.policies import TD3Policy
+from torch import Tensor, nn
+
+from agents.networks import EntityLSTM, OverEntities, Pool, exchangeable_layers
+from mtl_gym.envs.observations import OBSERVATIONS
+
+if TYPE_CHECKING:
+    _ActorCritic = ActorCriticPolicy  # what it is mixed into
+else:
+    _ActorCritic = object
+
+WIDTHS = (32, 32)
+"""Widths of the layers over tasks, of actors and critics."""
+
+
+class TaskFeatures(BaseFeaturesExtractor):
+    """A flat Dict of observations as features of each task, (N, K F).
+
+    An observation of a task is one feature of it; one of the whole training is a feature of every task; one of pairs gives each
+    task its mean and least value over the others. Which is which says the table of observations.
+
+    Args:
+        observation_space: The environment's.
+        num_tasks: K.
+    """
+
+    def __init__(self, observation_space: spaces.Dict, num_tasks: int) -> None:
+        self.kinds = {name: OBSERVATIONS[name].size for name in observation_space}
+        self.num_tasks = num_tasks
+        width = sum(2 if kind == "pair" else 1 for kind in self.kinds.values())
+        super().__init__(observation_space, features_dim=num_tasks * width)
+        first, second = torch.triu_indices(num_tasks, num_tasks, offset=1)
+        pairs = torch.zeros(num_tasks, num_tasks, dtype=torch.long)
+        pairs[first, second] = pairs[second, first] = torch.arange(len(first))
+        others = ~torch.eye(num_tasks, dtype=torch.bool)
+        self.pairs = pairs[others].view(num_tasks, num_tasks - 1)  # (K, K - 1)
+
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
+        """Stacks the features, in the order of the names: (N, K F)."""
+        parts = []
+        for name, kind in self.kinds.items():
+            values = observations[name]
+            if kind == "pair" and self.num_tasks > 1:
+                others = values[:, self.pairs]  # (N, K, K - 1)
+                parts += [others.mean(-1), others.amin(-1)]
+            elif kind == "pair":
+                parts += [torch.zeros(len(values), 1, device=values.device)] * 2
+            else:
+                parts.append(values.expand(-1, self.num_tasks))
+        return torch.stack(parts, dim=-1).flatten(1)
+
+
+def features_of(model: Any) -> TaskFeatures:
+    """The features that an actor or a critic sees."""
+    found: TaskFeatures = model.features_extractor
+    return found
+
+
+def _over_tasks(action_space: spaces.Box) -> dict[str, Any]:
+    """The arguments of SB3's policies that make them see features of tasks."""
+    return {"features_extractor_class": TaskFeatures, "features_extractor_kwargs": {"num_tasks": action_space.shape[0]}}
+
+
+def _head(inputs: int, num_tasks: int) -> OverEntities:
+    """One number for each task."""
+    return OverEntities(nn.Linear(inputs, 1), num_tasks)
+
+
+def _critic(inputs: int, outputs: int, num_tasks: int, activation: type[nn.Module]) -> OverEntities:
+    """Values of a state and an action."""
+    layers = exchangeable_layers(inputs + 1, WIDTHS, activation=activation)
+    return OverEntities(nn.Sequential(layers, Pool(), nn.Linear(2 * WIDTHS[-1], outputs)), num_tasks, extra=True, flatten=False)
+
+
+class _Latents(nn.Module):
+    """In the place of SB3's ``MlpExtractor``: layers over tasks for the actor, and pooled ones for the critic."""
+
+    latent_dim_pi, latent_dim_vf = WIDTHS[-1], 2 * WIDTHS[-1]
+
+    def __init__(self, inputs: int, num_tasks: int, activation: type[nn.Module]) -> None:
+        super().__init__()
+        self.policy_net = OverEntities(exchangeable_layers(inputs, WIDTHS, activation=activation), num_tasks)
+        critic = nn.Sequential(exchangeable_layers(inputs, WIDTHS, activation=activation), Pool())
+        self.value_net = OverEntities(critic, num_tasks, flatten=False)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return self.forward_actor(features), self.forward_critic(features)
+
+    def forward_actor(self, features: Tensor) -> Tensor:
+        return self.policy_net(features)
+
+    def forward_critic(self, features: Tensor) -> Tensor:
+        return self.value_net(features)
+
+
+class _TaskActorCritic(_ActorCritic):
+    """Builds actor, critic and one standard deviation for all tasks; mixed into SB3's actor-critic policies."""
+
+    def _latent_inputs(self) -> int:
+        return self.features_dim // self.action_space.shape[0]
+
+    def _build_mlp_extractor(self) -> None:
+        self.mlp_extractor = _Latents(self._latent_inputs(), self.action_space.shape[0], self.activation_fn)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        self.action_net = _head(WIDTHS[-1], self.action_space.shape[0])
+        self.action_net.apply(partial(self.init_weights, gain=0.01))
+        self.log_std = nn.Parameter(torch.full((1,), self.log_std_init))
+        self._make_optimizer(lr_schedule)
+
+    def _make_optimizer(self, lr_schedule: Schedule) -> None:
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+
+class TaskActorCriticPolicy(_TaskActorCritic, MultiInputActorCriticPolicy):
+    """PPO's policy over tasks: a Gaussian whose mean is equivariant and whose deviation all tasks share; an invariant critic."""
+
+    def __init__(self, observation_space: spaces.Dict, action_space: spaces.Box, lr_schedule: Schedule, **arguments: Any) -> None:
+        super().__init__(observation_space, action_space, lr_schedule, **{**arguments, **_over_tasks(action_space)})
+
+
+class TaskRecurrentPolicy(_TaskActorCritic, RecurrentMultiInputActorCriticPolicy):
+    """RecurrentPPO's policy over tasks: an LSTM that all tasks share, with a memory for each, before actor and critic."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Dict,
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        lstm_hidden_size: int = 32,
+        **arguments: Any,
+    ) -> None:
+        arguments = {**arguments, **_over_tasks(action_space), "lstm_hidden_size": lstm_hidden_size}
+        super().__init__(observation_space, action_space, lr_schedule, **arguments)
+        num_tasks = action_space.shape[0]
+        inputs = self.features_dim // num_tasks
+        actor, critic = (EntityLSTM(inputs, lstm_hidden_size, num_tasks) for _ in range(2))
+        self.lstm_actor, self.lstm_critic = actor, critic  # type: ignore[assignment]  # has what SB3 asks of an LSTM
+        self.lstm_hidden_state_shape = (1, 1, actor.hidden_size)
+        self._make_optimizer(lr_schedule)
+
+    def _latent_inputs(self) -> int:
+        return self.lstm_output_dim
+
+
+class TaskSACPolicy(SACPolicy):
+    """SAC's policy over tasks: an equivariant squashed Gaussian, and invariant critics."""
+
+    def __init__(self, observation_space: spaces.Dict, action_space: spaces.Box, lr_schedule: Schedule, **arguments: Any) -> None:
+        super().__init__(observation_space, action_space, lr_schedule, **{**arguments, **_over_tasks(action_space)})
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """SB3's actor, with layers over tasks."""
+        return _gaussian_actor(super().make_actor(features_extractor), self.device)
+
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """SB3's critics, with layers over tasks."""
+        return _critics(super().make_critic(features_extractor), 1, self.device)
+
+
+class TaskTQCPolicy(TQCPolicy):
+    """TQC's policy over tasks: an equivariant squashed Gaussian, and invariant critics of quantiles."""
+
+    def __init__(self, observation_space: spaces.Dict, action_space: spaces.Box, lr_schedule: Schedule, **arguments: Any) -> None:
+        super().__init__(observation_space, action_space, lr_schedule, **{**arguments, **_over_tasks(action_space)})
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """SB3's actor, with layers over tasks."""
+        return _gaussian_actor(super().make_actor(features_extractor), self.device)
+
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """SB3's critics, with layers over tasks."""
+        critic = super().make_critic(features_extractor)
+        return _critics(critic, critic.n_quantiles, self.device)
+
+
+class TaskTD3Policy(TD3Policy):
+    """TD3's policy over tasks: an equivariant action, and invariant critics."""
+
+    def __init__(self, observation_space: spaces.Dict, action_space: spaces.Box, lr_schedule: Schedule, **arguments: Any) -> None:
+        super().__init__(observation_space, action_space, lr_schedule, **{**arguments, **_over_tasks(action_space)})
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """SB3's actor, with layers over tasks."""
+        actor = super().make_actor(features_extractor)
+        num_tasks = features_of(actor).num_tasks
+        layers = exchangeable_layers(actor.features_dim // num_tasks, WIDTHS, activation=actor.activation_fn)
+        actor.mu = nn.Sequential(OverEntities(layers, num_tasks), _head(WIDTHS[-1], num_tasks), nn.Tanh()).to(self.device)
+        return actor
+
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """SB3's critics, with layers over tasks."""
+        return _critics(super().make_critic(features_extractor), 1, self.device)
+
+
+def _gaussian_actor(actor: Any, device: torch.device) -> Any:
+    num_tasks = features_of(actor).num_tasks
+    layers = exchangeable_layers(actor.features_dim // num_tasks, WIDTHS, activation=actor.activation_fn)
+    actor.latent_pi = OverEntities(layers, num_tasks).to(device)
+    actor.mu, actor.log_std = _head(WIDTHS[-1], num_tasks).to(device), _head(WIDTHS[-1], num_tasks).to(device)
+    return actor
+
+
+def _critics(critic: Any, outputs: int, device: torch.device) -> Any:
+    num_tasks = features_of(critic).num_tasks
+    inputs = features_of(critic).features_dim // num_tasks
+    critic.q_networks = [_critic(inputs, outputs, num_tasks, nn.ReLU).to(device) for _ in critic.q_networks]
+    for number, network in enumerate(critic.q_networks):
+        setattr(critic, f"qf{number}", network)
+    return critic

@@ -1,0 +1,186 @@
+"""Training an agent over many short trainings, side by side: the *meta* protocol. (*Online*: :mod:`agents.igbv2`.)"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.agent import Agent, algorithm, load
+from agents.checkpoint import read_checkpoint, restore
+from agents.files import SUFFIX
+from agents.monitor import Monitor
+from agents.randomness import kept_randomness
+from agents.siblings import Siblings
+from agents.vec_env import VectorEnvAdapter
+from mtl_gym.arguments import choose, positive_int, should
+from mtl_gym.evaluation.results import plain
+from mtl_gym.policies import names_and_policies
+from mtl_gym.problems import LOSS_WEIGHTING
+
+Watch = Callable[[int, Mapping[str, float]], None]
+"""Is told the time steps done, and what is known of the agent: mean ``return``, held-out ``score`` and ``delta_m``."""
+
+ENVIRONMENTS: dict[str, dict[str, Any]] = {
+    LOSS_WEIGHTING: {
+        "distribution": "varied",
+        "reward": "gain",
+        "action": "residual",
+        "weight_range": 1e3,
+        "steps_per_action": 30,
+    }
+}
+"""The arguments with which agents are trained unless others are given, by the environment's id."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a training depends on, JSON-plain.
+
+    Attributes:
+        env: The environment's id.
+        arguments: Its arguments.
+        algorithm: Row of ``AGENTS``.
+        options: Hyper-parameters that replace the algorithm's defaults.
+        time_steps: Decisions, over all rows.
+        seed: Of networks, exploration and instances.
+        num_envs: Trainings that run side by side.
+        siblings: Rows that share an instance, whose mean reward is the baseline; 1 for none.
+        evaluations: How often the agent is evaluated, saved, and can be gone on from.
+        instances: Number of held-out instances of an evaluation.
+        references: Policies whose held-out scores are drawn beside the agent's.
+    """
+
+    env: str
+    arguments: dict[str, Any]
+    algorithm: str
+    options: dict[str, Any]
+    time_steps: int
+    seed: int
+    num_envs: int
+    siblings: int
+    evaluations: int
+    instances: int
+    references: list[str]
+
+
+def train(
+    problem: str = "digits",
+    *,
+    out: str | Path,
+    algorithm: str = "ppo",
+    env: str = LOSS_WEIGHTING,
+    time_steps: int = 128_000,
+    seed: int = 0,
+    num_envs: int = 64,
+    siblings: int = 8,
+    evaluations: int = 10,
+    instances: int = 32,
+    references: Sequence[str] = ("ew", "init", "si"),
+    options: Mapping[str, Any] | None = None,
+    watch: Watch | None = None,
+    **arguments: Any,
+) -> Agent:
+    """Trains an agent on drawn instances of a problem, and returns the best one.
+
+    The folder holds ``best.safetensors`` and ``last.safetensors`` (see :func:`agents.load`), ``checkpoint.safetensors``, from which
+    the same call goes on after a kill (on fresh instances), and TensorBoard's ``events``. The best agent is that with the highest
+    mean ``delta_m`` on the *reward* split of the held-out instances, ids 990,000 and on; the test split is drawn, and chooses
+    nothing.
+
+    Args:
+        problem: A problem's name.
+        out: Folder of the training.
+        algorithm: Row of ``AGENTS``.
+        env: The environment's id.
+        time_steps: Decisions, over all rows.
+        seed: Of networks, exploration and instances.
+        num_envs: Trainings that run side by side.
+        siblings: Rows that share an instance, whose mean reward is the baseline (:class:`agents.siblings.Siblings`); 1 for none.
+        evaluations: How often the agent is evaluated, saved, and can be gone on from.
+        instances: Number of held-out instances of an evaluation.
+        references: Policies whose held-out scores are drawn beside the agent's.
+        options: Hyper-parameters that replace the algorithm's defaults.
+        watch: Is told of the progress.
+        arguments: The environment's arguments; what is not given is ``ENVIRONMENTS``'s.
+
+    Raises:
+        ValueError, TypeError, gymnasium.error.Error: If an argument is wrong, or the folder holds another training; before anything
+            is trained or changed.
+    """
+    settings = check_settings(
+        Settings(
+            env=env,
+            arguments=plain({**ENVIRONMENTS.get(env, {}), "problem": problem, **arguments}),
+            algorithm=algorithm,
+            options=plain(dict(options or {})),
+            time_steps=time_steps,
+            seed=seed,
+            num_envs=num_envs,
+            siblings=siblings,
+            evaluations=evaluations,
+            instances=instances,
+            references=list(references),
+        )
+    )
+    folder = Path(out)
+    checkpoint = read_checkpoint(folder, asdict(settings))
+    done = int(checkpoint["steps"]) if checkpoint else 0
+    if done >= settings.time_steps:
+        return load(folder)
+    with kept_randomness():
+        model = make_model(settings, done)
+        if checkpoint:
+            restore(model, checkpoint)
+        monitor = Monitor(settings, folder, checkpoint["scores"] if checkpoint else [], watch)
+        try:
+            model.learn(settings.time_steps - done, callback=monitor, reset_num_timesteps=False)
+            monitor.finish()
+        finally:
+            monitor.close()
+            model.get_env().close()  # type: ignore[union-attr]
+    return load(folder / f"best{SUFFIX}")
+
+
+def check_settings(settings: Settings) -> Settings:
+    """Returns the settings if they can be run.
+
+    Raises:
+        ValueError, TypeError: If one of them is wrong.
+    """
+    choose("env", settings.env, {id: id for id in gymnasium.registry if id.startswith("mtl_gym/")})
+    for name in ("time_steps", "num_envs", "siblings", "evaluations", "instances"):
+        positive_int(name, getattr(settings, name))
+    positive_int("seed", settings.seed, least=0)
+    if settings.num_envs % settings.siblings:
+        raise ValueError(should("siblings", f"divide num_envs={settings.num_envs}", settings.siblings))
+    names_and_policies(settings.references) if settings.references else None
+    algorithm(settings.algorithm)
+    return settings
+
+
+def make_model(settings: Settings, done: int) -> BaseAlgorithm:
+    """The algorithm with its environments; a training that goes on draws other instances than those before."""
+    seed = settings.seed if not done else int(np.random.SeedSequence([settings.seed, done]).generate_state(1)[0] % 2**31)
+    envs, episode = make_envs(settings)
+    model = algorithm(settings.algorithm).make(envs, episode=episode, seed=seed, **settings.options)
+    model.num_timesteps = done
+    return model
+
+
+def make_envs(settings: Settings) -> tuple[VecEnv, int]:
+    """The environments as SB3 sees them, and the number of an episode's decisions."""
+    vector = gymnasium.make_vec(
+        settings.env, num_envs=settings.num_envs, vectorization_mode="vector_entry_point", **settings.arguments
+    )
+    common = vector.unwrapped.arguments  # type: ignore[attr-defined]
+    envs: VecEnv = VectorEnvAdapter(vector)
+    if settings.siblings > 1:
+        envs = Siblings(envs, settings.siblings)
+    return envs, common.recipe.horizon // common.steps_per_action
