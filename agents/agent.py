@@ -41,7 +41,8 @@ class Agent:
 
     Args:
         about: JSON-plain: ``algorithm``, ``hyperparameters``, ``policy`` (its policy's), ``environment`` (``id`` and
-            ``arguments``), ``num_tasks``, ``observations`` (the rows of the table that it reads), ``versions``, ``training`` and ``scores``.
+            ``arguments``), ``num_tasks``, ``observations`` (the rows of the table that it reads), ``versions``, ``training``,
+            ``scores``.
         parameters: The policy's state dict.
 
     Raises:

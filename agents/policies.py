@@ -116,20 +116,22 @@ class _TaskActorCritic(_ActorCritic):
     """Builds actor, critic and one standard deviation for all tasks; mixed into SB3's actor-critic policies."""
 
     def _latent_inputs(self) -> int:
-        return self.features_dim // self.action_space.shape[0]
+        return self.features_dim // features_of(self).num_tasks
 
     def _build_mlp_extractor(self) -> None:
-        self.mlp_extractor = _Latents(self._latent_inputs(), self.action_space.shape[0], self.activation_fn)
+        self.mlp_extractor = _Latents(  # type: ignore[assignment]
+            self._latent_inputs(), features_of(self).num_tasks, self.activation_fn
+        )
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
-        self.action_net = _head(WIDTHS[-1], self.action_space.shape[0])
+        self.action_net = _head(WIDTHS[-1], features_of(self).num_tasks)
         self.action_net.apply(partial(self.init_weights, gain=0.01))
         self.log_std = nn.Parameter(torch.full((1,), self.log_std_init))
         self._make_optimizer(lr_schedule)
 
     def _make_optimizer(self, lr_schedule: Schedule) -> None:
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
 
 class TaskActorCriticPolicy(_TaskActorCritic, MultiInputActorCriticPolicy):

@@ -166,7 +166,7 @@ def make_policy(text: str) -> Policy:
     Raises:
         ValueError: If the name is unknown, an option has no value, the policy does not take it, or the file holds no policy.
     """
-    if text.partition(":")[0] not in find_policies() and ("/" in text or Path(text).exists()):
+    if text.strip() and text.partition(":")[0] not in find_policies() and ("/" in text or Path(text).exists()):
         return _from_file(text)
     name, *pairs = text.strip().split(":")
     options = {}
