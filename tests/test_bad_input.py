@@ -43,6 +43,24 @@ def test_an_unknown_observation_lists_the_known_ones_and_the_nearest(maker):
     assert all(known in str(caught.value) for known in OBSERVATIONS)
 
 
+@pytest.mark.parametrize("maker", [make, make_vec])
+def test_an_unknown_task_lists_those_of_the_problem_and_the_nearest(maker):
+    with pytest.raises(REFUSED, match=r"`tasks`.*digit, parity, loop.*Received tasks='pairity'.*Did you mean 'parity'"):
+        maker(tasks=["digit", "pairity"])
+
+
+@pytest.mark.parametrize("maker", [make, make_vec])
+def test_more_tasks_than_are_named_are_refused(maker):
+    with pytest.raises(ValueError, match=r"`num_tasks` should be at most 2, .*: digit, ink\. Received num_tasks=3"):
+        maker(tasks=["ink", "digit"], num_tasks=3)
+
+
+@pytest.mark.parametrize(("name", "value"), [("tasks", "ink"), ("observe", "gap")])
+def test_a_bare_name_is_refused_with_the_list_to_write(name, value):
+    with pytest.raises(TypeError, match=rf'`{name}` should be a list. Received {name}=\'{value}\'. A list of one is \["{value}"\]'):
+        make(**{name: value})
+
+
 def test_an_unknown_axis_lists_the_known_ones_and_the_nearest():
     with pytest.raises(REFUSED, match=r"Did you mean 'noise'\?") as caught:
         make(distribution={"nose": (0.0, 0.1)})
@@ -81,10 +99,18 @@ ARGUMENTS = [
     ("num_tasks", 1.5),
     ("num_tasks", True),
     ("num_tasks", "2"),
+    ("tasks", []),
+    ("tasks", "ink"),
+    ("tasks", ["ink", "ink"]),
+    ("tasks", [3]),
+    ("tasks", [["ink"]]),
+    ("tasks", 3),
+    ("tasks", {"ink", "loop"}),
     ("observe", []),
     ("observe", "gap"),
     ("observe", ["gap", "gap"]),
     ("observe", [3]),
+    ("observe", [["gap"]]),
     ("reward", None),
     ("reward", ["val_mean"]),
     ("steps_per_action", 0),

@@ -217,6 +217,27 @@ def test_set_takes_numbers_names_lists_and_json(tmp_path):
     assert {name: arguments[name] for name, _ in SETTINGS.values()} == dict(SETTINGS.values())
 
 
+@pytest.mark.parametrize(
+    ("text", "tasks"),
+    [
+        ("tasks=objective_3,objective_1", ["objective_1", "objective_3"]),
+        ("tasks=objective_1, objective_2", ["objective_1", "objective_2"]),
+        ('tasks=["objective_2"]', ["objective_2"]),
+    ],
+)
+def test_set_takes_the_names_of_tasks(text, tasks, tmp_path):
+    compare(tmp_path, "ew", "--set", text)
+    assert summary(tmp_path)["about"]["arguments"]["tasks"] == tasks
+    assert {metric.split("/")[0] for metric in summary(tmp_path)["policies"]["ew"]["metrics"]} == set(tasks)
+    assert report(tmp_path)["about"]["arguments"]["tasks"] == tasks
+
+
+def test_report_shows_the_tasks_compared_last(tmp_path):
+    for names in (["objective_1", "objective_2"], ["objective_3", "objective_2"]):
+        python_compare(tmp_path, tasks=names)
+    assert set(report(tmp_path)["policies"]["ew"]["metrics"]) == {"objective_2/rmse", "objective_3/rmse"}
+
+
 def test_a_comma_before_a_number_continues_the_value(tmp_path):
     texts = ["constant:w=1,2,3", "constant:w=[1,2,3]", "constant:w=1, -2, 0.5", "constant:w=1e0,2,-3"]
     compare(tmp_path, ",".join(["ew", *texts, "si"]))
@@ -260,6 +281,13 @@ def test_a_comma_before_a_number_continues_the_value(tmp_path):
         (["--set", 'distribution={"noize": [0, 1]}'], "noise"),
         (["--set", 'distribution={"noise": [-1, 1]}'], "noise"),
         (["--set", "observe=[red]"], "observe"),
+        (["--set", "tasks=objective_1,objektive_3"], "Did you mean 'objective_3'"),
+        (["--set", "tasks=objective_1"], 'A list of one is ["objective_1"]'),
+        (["--set", "tasks=objective_1,objective_1"], "each once"),
+        (["--set", "tasks=objective_1,"], "tasks"),
+        (["--set", "tasks=[]"], "at least one task"),
+        (["--set", "tasks="], "tasks"),
+        (["--set", "tasks=objective_1,objective_2", "--set", "num_tasks=3"], "num_tasks"),
     ],
 )
 def test_wrong_input_is_named_with_status_2_and_nothing_is_written(words, message, tmp_path):

@@ -494,6 +494,7 @@ CHANGES = {
     "problem": ({}, "census"),
     "distribution": ({}, "varied"),
     "num_tasks": ({}, 3),
+    "tasks": ({"num_tasks": 3}, ["digit", "parity", "ink"]),
     "observe": ({}, ["progress", "gap"]),
     "reward": ({}, "val_min"),
     "steps_per_action": ({}, 2),
@@ -528,6 +529,37 @@ def test_every_argument_changes_something(name):
         env = make_vec(**arguments)
         rollouts.append(play(env, random_actions(env.action_space, 3), seed=4))
     assert differing(*rollouts)
+
+
+@pytest.mark.parametrize("distribution", ["clean", "varied"])
+@pytest.mark.parametrize("num_tasks", [None, 2])
+def test_naming_all_tasks_in_any_order_is_naming_none(num_tasks, distribution):
+    names = [task.name for task in load_problem("digits").tasks]
+    envs = [make_vec(num_tasks=num_tasks, distribution=distribution, tasks=tasks) for tasks in (None, names, names[::-1])]
+    first, *others = (play(env, random_actions(env.action_space, 3), seed=4) for env in envs)
+    assert all(same(first, other) for other in others)
+
+
+def test_num_tasks_is_the_number_of_tasks_unless_it_is_given():
+    tasks = ("ink", "digit", "loop")
+    assert make_vec(tasks=tasks).single_action_space.shape == (3,)
+    assert make_vec(tasks=tasks, num_tasks=2).single_action_space.shape == (2,)
+    assert make(tasks=["ink"]).action_space.shape == (1,)
+
+
+def test_tasks_that_are_not_named_do_not_take_part():
+    env = make_vec(num_envs=8, tasks=["ink", "digit", "loop"], num_tasks=2, observe=list(OBSERVATIONS))
+    answers = [conforms(env, answer) for answer in play(env, random_actions(env.action_space, 6))]
+    tests = [answer[-1]["final_info"]["test"] for answer in answers if "final_info" in answer[-1]]
+    taken = {name[1:].split("/")[0] for test in tests for name, mask in test.items() if name.startswith("_") and mask.any()}
+    assert taken == {"ink", "digit", "loop"}
+
+
+def test_terminal_delta_m_is_paid_with_a_subset_of_tasks():
+    env = make_vec(tasks=["ink", "digit", "loop"], num_tasks=2, reward="terminal_delta_m", autoreset_mode=DISABLED)
+    answers = [conforms(env, answer) for answer in play(env, random_actions(env.action_space, 2))]
+    assert answers[1][1].tolist() == [0.0] * 3
+    assert ((answers[2][1] != 0) & (answers[2][1] > REWARDS["terminal_delta_m"].penalty)).all()
 
 
 @pytest.mark.parametrize("name", ["lr", "momentum", "weight_decay", "lr_schedule"])

@@ -173,6 +173,20 @@ def test_a_task_subset_differs_between_instances():
     assert np.isfinite(frame[NUMBERS].to_numpy(dtype=float)).all()
 
 
+def test_a_comparison_holds_the_tasks_that_are_named():
+    frame = compare("ew,si", "digits", tasks=["loop", "digit", "ink"], num_tasks=2, instances=6)
+    assert set(frame["task"]) == {"digit", "ink", "loop"}
+    assert set(frame.groupby("instance")["task"].nunique()) == {2}
+    assert np.isfinite(frame[NUMBERS].to_numpy(dtype=float)).all()
+    assert frame.attrs["about"]["arguments"]["tasks"] == ["digit", "loop", "ink"]  # in the order of the problem
+
+
+def test_one_named_task_is_its_single_task_reference():
+    frame = compare("ew", "digits", tasks=["ink"])
+    assert set(frame["task"]) == {"ink"}
+    np.testing.assert_allclose(frame["value"], frame["reference"], rtol=1e-5)
+
+
 def test_a_diverged_training_counts_as_minus_100_and_stops_nobody_else():
     diverging = {"optimizer": "sgd", "lr": 0.01, "horizon": 20}
     frame = compare({"ew": "ew", "wild": "constant:w=1e6,1e6,1e6"}, **diverging)
@@ -279,6 +293,7 @@ def test_more_instances_do_only_those_that_are_missing(tmp_path):
         ("distribution", "varied"),
         ("reward", "val_mean"),
         ("num_tasks", 2),
+        ("tasks", ["objective_1", "objective_3"]),
         ("lr_schedule", "cosine"),
         ("problem", "digits"),
     ],
@@ -290,6 +305,25 @@ def test_another_argument_makes_new_rows_and_keeps_the_old(name, value, tmp_path
     after = rows(tmp_path)
     assert after[: len(before)] == before
     assert len(after) == len(before) + 1
+
+
+def test_results_of_other_tasks_are_not_mixed_up(tmp_path):
+    def ask(*tasks):
+        return compare("ew", out=tmp_path, num_tasks=1, tasks=tasks)
+
+    first, second = ask("objective_1", "objective_2"), ask("objective_1", "objective_3")
+    assert len(rows(tmp_path)) == 6
+    assert set(first["task"]) <= {"objective_1", "objective_2"}
+    assert set(second["task"]) <= {"objective_1", "objective_3"}
+    assert ask("objective_2", "objective_1").equals(first)  # another order is the same setting
+    assert len(rows(tmp_path)) == 6
+
+
+def test_naming_all_tasks_finds_the_results_of_naming_none(tmp_path):
+    first = compare("ew", out=tmp_path)
+    assert compare("ew", out=tmp_path, tasks=["objective_3", "objective_1", "objective_2"]).equals(first)
+    assert compare("ew", out=tmp_path, tasks=None).equals(first)
+    assert len(rows(tmp_path)) == 3
 
 
 def test_options_of_a_policy_make_new_rows(tmp_path):

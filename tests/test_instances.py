@@ -10,10 +10,13 @@ RANGES = {"size": (0.3, 0.9), "noise": (0.1, 0.4), "scale": (0.1, 10.0), "holdou
 IDS = st.integers(0, TRAINING_IDS[1] - 1)
 
 
-def instance(id=0, distribution="clean", num_tasks=None, network="mlp[8]", problem="digits"):
+NAMES = [task.name for task in load_problem("digits").tasks]
+
+
+def instance(id=0, distribution="clean", num_tasks=None, network="mlp[8]", problem="digits", tasks=None):
     loaded = load_problem(problem)
     count = loaded.num_tasks if num_tasks is None else num_tasks
-    return draw(loaded, distribution=resolve(distribution), num_tasks=count, network=network, id=id)
+    return draw(loaded, distribution=resolve(distribution), num_tasks=count, tasks=tasks, network=network, id=id)
 
 
 def contents(drawn):
@@ -159,6 +162,36 @@ def test_a_subset_holds_that_many_tasks_in_order(id, num_tasks):
 
 def test_every_task_is_in_some_subset():
     assert {task for id in range(30) for task in instance(id, num_tasks=2).tasks.tolist()} == set(range(6))
+
+
+@pytest.mark.parametrize("absent", NAMES)
+def test_tasks_that_are_not_allowed_never_appear(absent):
+    allowed = [name for name in NAMES if name != absent]
+    ids = [*range(EVALUATION_IDS[0], EVALUATION_IDS[0] + 200), *range(TRAINING_IDS[0], TRAINING_IDS[0] + 200)]
+    drawn = [instance(id, num_tasks=3, tasks=allowed).tasks.tolist() for id in ids]
+    assert {NAMES[task] for tasks in drawn for task in tasks} == set(allowed)
+    assert len({tuple(tasks) for tasks in drawn}) == 10  # all subsets of three of the five
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("num_tasks", [1, 2, 6])
+def test_naming_all_tasks_changes_nothing(num_tasks, distribution):
+    for id in range(20):
+        drawn = [contents(instance(id, distribution, num_tasks, tasks=tasks)) for tasks in (None, NAMES, NAMES[::-1])]
+        assert drawn[0] == drawn[1] == drawn[2]
+
+
+@settings(max_examples=20, deadline=None)
+@given(id=IDS, data=st.data(), num_tasks=st.integers(1, 4))
+def test_the_tasks_that_are_allowed_change_the_subset_alone(id, data, num_tasks):
+    allowed = data.draw(st.permutations(NAMES).map(lambda names: names[:4]))
+    free, bound, again = (instance(id, "varied", num_tasks, tasks=tasks) for tasks in (None, allowed, allowed[::-1]))
+    assert contents(bound) == contents(again)
+    for name in ("size", "noise", "scale", "parameters", "order"):
+        assert contents(free)[name] == contents(bound)[name]
+    kept = {task for task in free.tasks.tolist() if NAMES[task] in allowed}
+    assert kept <= set(bound.tasks.tolist()) <= {NAMES.index(name) for name in allowed}
+    assert len(bound.tasks) == num_tasks
 
 
 @settings(max_examples=10, deadline=None)

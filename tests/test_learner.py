@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from rollouts import make_learner, poison, rows_of, same, small, train
+from rollouts import make_learner, poison, rows_of, same, small, train, with_splits
 from torch.nn import functional
 
 from mtl_gym.envs.arguments import check_arguments
@@ -229,6 +229,27 @@ def test_a_task_subset_trains_those_tasks():
     for row, instance in enumerate(learner.instances):
         expected = digits_losses(own_parameters(learner, row), *batch(learner, 0, row)).detach()
         torch.testing.assert_close(losses[row], expected[instance.tasks], rtol=1e-4, atol=1e-6)
+
+
+def test_a_task_subset_is_of_the_named_tasks():
+    learner = make_learner(ids=[1, 2, 3, 4], num_tasks=2, tasks=["loop", "digit", "ink"])
+    names = {learner.problem.tasks[task].name for task in learner.replicas.tasks.flatten().tolist()}
+    assert names == {"digit", "ink", "loop"}
+    losses = learner.forward()
+    for row, instance in enumerate(learner.instances):
+        expected = digits_losses(own_parameters(learner, row), *batch(learner, 0, row)).detach()
+        torch.testing.assert_close(losses[row], expected[instance.tasks], rtol=1e-4, atol=1e-6)
+
+
+def test_only_tasks_that_may_take_part_need_labels():
+    meta = load_problem("digits").splits["meta"]
+    names = [task.name for task in load_problem("digits").tasks]
+    targets = meta.targets.clone()
+    targets[:, load_problem("digits").target_slices[2]] = torch.nan
+    problem = with_splits("digits", meta=Split(meta.inputs, targets))
+    with pytest.raises(ValueError, match=f"`holdout_size` should be larger: meta has no label of the task {names[2]!r}"):
+        make_learner(problem)
+    assert torch.isfinite(train(make_learner(problem, tasks=[*names[:2], *names[3:]]), 2).forward()).all()
 
 
 def test_training_batches_bear_the_planted_labels():

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,8 +7,9 @@ import torch
 from rollouts import make_learner, small, train, with_splits
 
 from mtl_gym.envs.arguments import check_arguments
-from mtl_gym.problems import load_problem
+from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.base import Split
+from mtl_gym.problems.instances import DISTRIBUTIONS
 from mtl_gym.training import references
 from mtl_gym.training.references import average_references, fingerprint, single_task_metrics
 
@@ -57,11 +59,64 @@ def test_averages_are_finite_and_of_every_metric():
     assert all(np.isfinite(value) for value in averages.values())
 
 
+def test_averages_are_of_the_tasks_that_may_take_part():
+    problem, recipe = checked("digits", horizon=4, steps_per_action=2, num_tasks=2, tasks=["loop", "digit", "ink"])
+    averages = average_references(problem, recipe)
+    assert {name.split("/")[0] for name in averages} == {"digit", "ink", "loop"}
+    assert all(np.isfinite(value) for value in averages.values())
+
+
+def test_a_reference_does_not_depend_on_which_other_tasks_may_take_part():
+    names = ["digit", "ink", "loop"]
+    some, all_of_them = checked("digits", num_tasks=2, tasks=names), checked("digits", num_tasks=2)
+    bound, free = (single_task_metrics(*own, range(12), "test") for own in (some, all_of_them))
+    both = {name: ~torch.isnan(bound[name]) & ~torch.isnan(free[name]) for name in free}
+    assert sum(int(known.sum()) for known in both.values()) > 0
+    for name, known in both.items():
+        torch.testing.assert_close(bound[name][known], free[name][known], rtol=1e-4, atol=1e-5)
+        assert name.split("/")[0] in names or torch.isnan(bound[name]).all()
+
+
 @pytest.mark.parametrize(
-    ("name", "value"), [("lr", 0.5), ("horizon", 16), ("batch_size", 8), ("hidden", [4]), ("num_tasks", 2), ("optimizer", "sgd")]
+    ("name", "value"),
+    [
+        ("lr", 0.5),
+        ("horizon", 16),
+        ("batch_size", 8),
+        ("hidden", [4]),
+        ("num_tasks", 2),
+        ("tasks", ["digit", "ink"]),
+        ("optimizer", "sgd"),
+    ],
 )
 def test_what_a_training_depends_on_has_a_fingerprint_of_its_own(name, value):
     assert fingerprint(*checked("digits")) != fingerprint(*checked("digits", **{name: value}))
+
+
+def test_tasks_have_a_fingerprint_that_their_order_does_not_change():
+    def own(*tasks):
+        return fingerprint(*checked("digits", num_tasks=2, tasks=tasks))
+
+    assert own("ink", "digit", "loop") == own("loop", "ink", "digit")
+    assert own("ink", "digit", "loop") != own("ink", "digit", "parity")
+
+
+def test_naming_all_tasks_has_the_fingerprint_of_naming_none():
+    names = [task.name for task in load_problem("digits").tasks]
+    plain = fingerprint(*checked("digits"))
+    assert plain == fingerprint(*checked("digits", tasks=names[::-1]))
+    assert "tasks" not in plain
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_references_of_default_arguments_are_shipped(problem, distribution):
+    arguments = check_arguments(PROBLEMS[problem].environments[0], problem=problem, distribution=distribution)
+    loaded, recipe = arguments.problem, arguments.recipe
+    shipped = references._shipped()[json.dumps(fingerprint(loaded, recipe), sort_keys=True)]
+    assert set(shipped) == {f"{task.name}/{metric}" for task in loaded.tasks for metric in task.metrics}
+    fewer = replace(recipe, tasks=recipe.tasks[1:])
+    assert json.dumps(fingerprint(loaded, fewer), sort_keys=True) not in references._shipped()
 
 
 def test_other_data_under_the_same_name_have_a_fingerprint_of_their_own():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,7 @@ def check_arguments(
     problem: str | Problem = "digits",
     distribution: str | Distribution = "clean",
     num_tasks: int | None = None,
+    tasks: Sequence[str] | None = None,
     observe: Sequence[str] | None = None,
     reward: str = "val_mean",
     steps_per_action: int = 10,
@@ -86,9 +88,11 @@ def check_arguments(
     choose("optimizer", optimizer, OPTIMIZERS)
     choose("lr_schedule", lr_schedule, LR_SCHEDULES)
     choose("reward", reward, REWARDS)
+    allowed = _tasks(tasks, loaded)
     recipe = Recipe(
         distribution=resolve(distribution),
-        num_tasks=_num_tasks(num_tasks, loaded),
+        num_tasks=_num_tasks(num_tasks, allowed),
+        tasks=allowed,
         hidden=tuple(positive_int("hidden", width) for width in _sequence("hidden", defaults.hidden if hidden is None else hidden)),
         horizon=length,
         batch_size=positive_int("batch_size", defaults.batch_size if batch_size is None else batch_size),
@@ -108,25 +112,37 @@ def _names() -> list[str]:
     return [*WEIGHTING_ARGUMENTS, *(parameter.name for parameter in own if parameter.kind is parameter.KEYWORD_ONLY)]
 
 
-def _num_tasks(num_tasks: int | None, problem: Problem) -> int:
-    count = problem.num_tasks if num_tasks is None else positive_int("num_tasks", num_tasks)
-    if count > problem.num_tasks:
-        raise ValueError(should("num_tasks", f"be at most {problem.num_tasks}, the tasks of {problem.name!r}", count))
+def _tasks(names: Sequence[str] | None, problem: Problem) -> tuple[str, ...]:
+    """The tasks that may take part, in the problem's order: two orders of the same names are the same argument."""
+    known = {task.name: task for task in problem.tasks}
+    chosen = tuple(known) if names is None else _several("tasks", names, known, noun="task")
+    return tuple(name for name in known if name in chosen)
+
+
+def _num_tasks(num_tasks: int | None, tasks: Sequence[str]) -> int:
+    count = len(tasks) if num_tasks is None else positive_int("num_tasks", num_tasks)
+    if count > len(tasks):
+        raise ValueError(should("num_tasks", f"be at most {len(tasks)}, the tasks that may take part: {', '.join(tasks)}", count))
     return count
 
 
 def _observe(names: Sequence[str] | None) -> tuple[str, ...]:
-    chosen = observations.DEFAULT if names is None else _sequence("observe", names)
+    return observations.DEFAULT if names is None else _several("observe", names, OBSERVATIONS, noun="observation")
+
+
+def _several(name: str, value: Any, table: Mapping[str, Any], *, noun: str) -> tuple[str, ...]:
+    """Rows of a table: at least one, and each once."""
+    chosen = _sequence(name, value, f"A list of one is {json.dumps([value])}." if isinstance(value, str) else "")
+    for row in chosen:
+        choose(name, row, table)
     if not chosen or len(set(chosen)) < len(chosen):
-        raise ValueError(should("observe", "name at least one observation, each once", chosen))
-    for name in chosen:
-        choose("observe", name, OBSERVATIONS)
+        raise ValueError(should(name, f"name at least one {noun}, each once", chosen))
     return tuple(chosen)
 
 
-def _sequence(name: str, value: Any) -> Sequence[Any]:
+def _sequence(name: str, value: Any, remedy: str = "") -> Sequence[Any]:
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError(should(name, "be a list", value))
+        raise TypeError(should(name, "be a list", value, remedy))
     return value
 
 

@@ -104,7 +104,9 @@ class LossWeightingEnv(MTLEnv):
     ## Starting State
     An *instance* of the problem: initial weights, data order, and what else ``distribution`` lets vary. ``reset()`` draws ids of
     training instances, in [2^31, 2^62), from the seeded stream; ``reset(options={"instance": id})`` asks for one; ids in [0, 2^31)
-    are for evaluation. An instance is a pure function of the problem, distribution, number of tasks, network and id.
+    are for evaluation. An instance is a pure function of the problem, distribution, ``num_tasks``, ``tasks``, network and id.
+    ``tasks`` is only what the subset of ``num_tasks`` is drawn from: whatever it is, an id has the same initial weights and data
+    order, and the same subset if that is allowed. So an agent can be trained on subsets that lack a task and tested with it.
 
     ## Episode End
     1. Terminated: ``horizon`` optimiser steps have been taken (`progress` is observed).
@@ -129,7 +131,8 @@ class LossWeightingEnv(MTLEnv):
     |---|---|---|
     | `problem` | `"digits"` | a name (`mtl-gym list problems`) or a `mtl_gym.Problem` |
     | `distribution` | `"clean"` | `"clean"`, `"varied"`, or ranges of the axes, e.g. `{"noise": [0, 0.4], "scale": [0.1, 10]}` |
-    | `num_tasks` | all | size of the task subset that each instance draws |
+    | `num_tasks` | all of `tasks` | size of the task subset that each instance draws |
+    | `tasks` | all of the problem's | names of the tasks that the subset is drawn from, in any order |
     | `observe` | see above | names of observations |
     | `reward` | `"val_mean"` | name of a reward |
     | `action` | `"softmax"` | how actions become weights |

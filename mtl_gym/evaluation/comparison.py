@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -195,13 +195,14 @@ def to_frame(results: Sequence[Result], about: Mapping[str, Any]) -> pd.DataFram
 
 def setting(plan: Plan) -> dict[str, Any]:
     """What all results of a comparison share, JSON-plain."""
-    arguments = {name: value for name, value in plan.arguments.items() if name != "problem"}
+    # What is given comes last, but for `tasks`, which the recipe has in one order.
+    arguments = {name: value for name, value in plan.arguments.items() if name not in ("problem", "tasks")}
     problem = plan.checked.problem
     return {
         "env": plan.env,
         "problem": problem.name,
         "identity": problem.identity,
-        "arguments": {**plain(asdict(plan.checked.recipe)), **arguments},
+        "arguments": {**plan.checked.recipe.plain(problem), **arguments},
         "version": mtl_gym.__version__,
     }
 

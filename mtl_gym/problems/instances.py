@@ -1,14 +1,16 @@
-"""Instances: one draw from a problem, a pure function of ``(problem, distribution, num_tasks, network, id)``.
+"""Instances: one draw from a problem, a pure function of ``(problem, distribution, num_tasks, tasks, network, id)``.
 
 Every axis has its own stream, so that a wider range on one axis does not change the others. Initial weights and data order
-always vary; the other axes vary within the ranges that a distribution gives them.
+always vary; the other axes vary within the ranges that a distribution gives them. ``tasks``, those that may take part, are not
+part of the seed either: the subset is the first ``num_tasks`` of them in one permutation of all. So an instance whose tasks are
+all allowed is the same whatever else is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,17 +112,26 @@ class Instance:
         return _source(self.stream(split), self.tasks, self.noise * self.holdout_noise, num_tasks, rows, rows)
 
 
-def draw(problem: Problem, *, distribution: Distribution, num_tasks: int, network: str, id: int) -> Instance:
+def draw(
+    problem: Problem,
+    *,
+    distribution: Distribution,
+    num_tasks: int,
+    tasks: Collection[str] | None = None,
+    network: str,
+    id: int,
+) -> Instance:
     """Draws the instance with that id.
 
     Args:
         problem: The problem.
         distribution: The range of every axis, from :func:`resolve`.
         num_tasks: Size of the task subset.
+        tasks: Names of the tasks that the subset is drawn from, at least ``num_tasks``; ``None``: all of the problem's.
         network: Words that identify the network, since it fixes the initial weights.
         id: In [0, 2^62).
     """
-    # The ranges are not part of the seed: what an axis draws does not depend on the range of another.
+    # Neither ranges nor tasks are part of the seed: what an axis draws does not depend on the range of another.
     identity = [problem.name, problem.version, num_tasks, network]
     digest = hashlib.sha256(json.dumps(identity).encode()).digest()
     entropy = (*np.frombuffer(digest, dtype=np.uint32).tolist(), id)
@@ -130,11 +141,13 @@ def draw(problem: Problem, *, distribution: Distribution, num_tasks: int, networ
 
     count = len(problem.splits["train"])
     used = max(1, round(count * float(uniform("size"))))
+    allowed = [number for number, task in enumerate(problem.tasks) if tasks is None or task.name in tasks]
+    permuted = _stream(entropy, "subset").permutation(problem.num_tasks)
     scale_low, scale_high = np.log(distribution["scale"])
     return Instance(
         id=id,
         entropy=entropy,
-        tasks=np.sort(_stream(entropy, "subset").permutation(problem.num_tasks)[:num_tasks]),
+        tasks=np.sort(permuted[np.isin(permuted, allowed)][:num_tasks]),
         scales=np.exp(_stream(entropy, "scale").uniform(scale_low, scale_high, size=num_tasks)).astype(np.float32),
         noise=uniform("noise", num_tasks),
         holdout_noise=float(uniform("holdout_noise")),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mtl_gym.arguments import choose, should
 from mtl_gym.problems.base import Problem
-from mtl_gym.problems.instances import Instance, draw
+from mtl_gym.problems.instances import Instance
 from mtl_gym.problems.metrics import task_metrics
 from mtl_gym.training.networks import NETWORKS
 from mtl_gym.training.objectives import Objectives
@@ -85,10 +85,8 @@ class Learner:
 
     def begin(self, rows: Iterable[int], ids: Iterable[int]) -> None:
         """Starts the trainings of these instances in these rows; the other rows are left as they are, bit for bit."""
-        recipe, network = self.recipe, f"{self.problem.network}{list(self.recipe.hidden)}"
         for row, id in zip(rows, ids, strict=True):
-            instance = draw(self.problem, distribution=recipe.distribution, num_tasks=recipe.num_tasks, network=network, id=id)
-            self.instances[row] = instance
+            self.instances[row] = instance = self.recipe.draw(self.problem, id)
             self.replicas.begin(row, instance, self.network, self._samples.holdouts)
         self._pending = None
 
@@ -164,11 +162,10 @@ class Learner:
         parts = self._samples.holdout_inputs(splits)
         inputs = torch.cat(parts)
         self.replicas.passes[payers, 0] += len(inputs) / self.recipe.batch_size
-        sizes = [len(part) for part in parts]
         with torch.no_grad():
             outputs = self.network.forward(self._parameters, inputs.expand(self.num_replicas, *inputs.shape))
             labels = [self._samples.holdout_labels(name, self.num_replicas, self.replicas.sources) for name in splits]
-            losses = self._objectives.parts(outputs, torch.cat(labels, dim=1), sizes)
+            losses = self._objectives.parts(outputs, torch.cat(labels, dim=1), [len(part) for part in parts])
         return {name: self._scaled(own) for name, own in zip(splits, losses, strict=True)}
 
     def sample_losses(self) -> Tensor:
@@ -201,9 +198,7 @@ class Learner:
         with torch.no_grad():
             parts = [part.expand(self.num_replicas, *part.shape) for part in inputs.split(_CHUNK)]
             outputs = torch.cat([self.network.forward(self._parameters, part) for part in parts], dim=1)
-        outputs = outputs.movedim(1, 2).flatten(2)  # (N, O, M)
-        targets = targets.movedim(0, 1).flatten(1)  # (T, M)
-        return task_metrics(self.problem, outputs, targets)
+        return task_metrics(self.problem, outputs.movedim(1, 2).flatten(2), targets.movedim(0, 1).flatten(1))  # (N, O, M), (T, M)
 
     def metric_names(self, row: int) -> list[str]:
         """Names ``task/metric`` of the metrics of the tasks that take part in a row's instance."""
@@ -221,7 +216,8 @@ class Learner:
         samples = order[:, steps[0]] if len(set(steps)) == 1 else order[self._rows, step]  # (N, B)
         inputs = take(self._samples.splits["train"].inputs, samples)
         labels = self._samples.labels("train", samples, samples, self.replicas.sources)
-        losses = self._own_losses(self.network.forward(self._parameters, inputs), labels)
+        outputs = self.network.forward(self._parameters, inputs)
+        losses = self._scaled(self._objectives.parts(outputs, labels, [outputs.shape[1]])[0])
         return losses if self.problem.complete else self._carried(losses, labels, step)
 
     def _carried(self, losses: Tensor, labels: Tensor, step: Tensor) -> Tensor:
@@ -229,9 +225,6 @@ class Learner:
         last = self.replicas.losses[self._rows, (step - 1).clamp(min=0)]
         last = torch.where(step[:, None] > 0, last, self.replicas.scales)
         return torch.where(self._samples.absent(labels).gather(1, self.replicas.tasks), last, losses)
-
-    def _own_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return self._scaled(self._objectives.parts(outputs, labels, [outputs.shape[1]])[0])
 
     def _scaled(self, losses: Tensor) -> Tensor:
         """Scaled losses (N, K) of the tasks that take part, from those of all tasks."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from mtl_gym.problems.instances import Distribution
+from mtl_gym.problems.base import Problem
+from mtl_gym.problems.instances import Distribution, Instance, draw
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,7 @@ class Recipe:
     Attributes:
         distribution: The range of every axis of the instances.
         num_tasks: Tasks that take part, K.
+        tasks: Names of the tasks that may take part, in the problem's order.
         hidden: Widths of the trunk.
         horizon: Optimiser steps of a training.
         batch_size: Samples of a batch.
@@ -28,6 +32,7 @@ class Recipe:
 
     distribution: Distribution
     num_tasks: int
+    tasks: tuple[str, ...]
     hidden: tuple[int, ...]
     horizon: int
     batch_size: int
@@ -38,3 +43,19 @@ class Recipe:
     weight_decay: float
     holdout_size: int
     device: str
+
+    def draw(self, problem: Problem, id: int) -> Instance:
+        """Draws the instance of the problem with that id; the network is part of what it is."""
+        return draw(
+            problem,
+            distribution=self.distribution,
+            num_tasks=self.num_tasks,
+            tasks=self.tasks,
+            network=f"{problem.network}{list(self.hidden)}",
+            id=id,
+        )
+
+    def plain(self, problem: Problem) -> dict[str, Any]:
+        """All of it, JSON-plain; ``tasks`` only where some of the problem's may not take part, so that naming all is no change."""
+        named = {name: value for name, value in asdict(self).items() if name != "tasks" or len(value) < problem.num_tasks}
+        return dict(json.loads(json.dumps(named)))

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -70,12 +69,12 @@ def _own(learner: Learner, name: str, values: Tensor) -> Tensor:
 
 def fingerprint(problem: Problem, recipe: Recipe) -> dict[str, Any]:
     """All that a training depends on but its instance and its weights, JSON-plain."""
-    trained = {name: value for name, value in asdict(recipe).items() if name not in ("device", "holdout_size")}
-    return {"problem": problem.identity, "network": problem.network, **json.loads(json.dumps(trained))}
+    trained = {name: value for name, value in recipe.plain(problem).items() if name not in ("device", "holdout_size")}
+    return {"problem": problem.identity, "network": problem.network, **trained}
 
 
 def average_references(problem: Problem, recipe: Recipe) -> Mapping[str, float]:
-    """Single-task metrics on the *reward* split by ``task/metric``, averaged over 32 training instances.
+    """Single-task metrics on *reward* by ``task/metric`` of the tasks that may take part, averaged over 32 training instances.
 
     Those of default arguments are shipped (``mtl_gym/data/references.json``); others are trained on first use and cached.
     """
@@ -110,4 +109,4 @@ def train_average_references(problem: Problem, recipe: Recipe) -> dict[str, floa
     """Trains what :func:`average_references` returns."""
     ids = range(TRAINING_IDS[0], TRAINING_IDS[0] + _AVERAGED)
     metrics = single_task_metrics(problem, recipe, ids, "reward")
-    return {name: float(values.nanmean()) for name, values in metrics.items()}
+    return {name: float(values.nanmean()) for name, values in metrics.items() if name.rsplit("/", 1)[0] in recipe.tasks}

@@ -92,12 +92,14 @@ def noisy_splits(problem: Problem, recipe: Recipe) -> dict[str, tuple[int, int]]
 
 
 def check_labels(problem: Problem, recipe: Recipe) -> None:
-    """Sees to it that batches and hold-outs have labels of every task: a task without any has no loss to weigh.
+    """Sees to it that batches and hold-outs have labels of every task that may take part: one without any has no loss to weigh.
 
     Raises:
         ValueError: If a hold-out has no label of some task, or more than a twentieth of the batches.
     """
     for task, own in zip(problem.tasks, problem.target_slices, strict=True):
+        if task.name not in recipe.tasks:
+            continue
         known = {name: _labelled(problem.splits[name].targets[:, own]) for name in ("train", *HOLDOUTS)}
         for name in HOLDOUTS:
             if not known[name][_spread(len(known[name]), recipe.holdout_size)].any():
