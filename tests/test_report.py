@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 
@@ -16,6 +17,7 @@ from mtl_gym.evaluation.report import headline, write_report
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.statistics import summarise
 from mtl_gym.evaluation.tensorboard import write_events
+from mtl_gym.evaluation.weight_rules import weight_rules
 
 STEPS = [0, 10, 20]
 
@@ -27,10 +29,12 @@ def make_result(policy="ew", instance=0, tasks=("left", "right"), delta_m=None, 
         "step": STEPS,
         "loss": {task: rng.uniform(0.1, 2, 3).tolist() for task in tasks},
         "weight": {task: rng.uniform(0.1, 2, 3).tolist() for task in tasks},
+        "gap": {task: rng.uniform(0.1, 2, 3).tolist() for task in tasks},
     }
+    planted = {axis: {task: float(rng.uniform(0.1, 1)) for task in tasks} for axis in ("scale", "noise")}
     gain = float(rng.normal()) if delta_m is None else delta_m
     fields = {"metrics": metrics, "references": dict.fromkeys(metrics, 0.7), "cost": {"forward": 20.0, "backward": 20.0}}
-    return Result(policy, instance, delta_m=gain, **{"diverged": False, "curves": curves, **fields, **changes})
+    return Result(policy, instance, delta_m=gain, **{"diverged": False, "curves": curves, "planted": planted, **fields, **changes})
 
 
 def make_results(policies=("ew", "si"), instances=3, tasks=("left", "right"), **changes):
@@ -107,7 +111,7 @@ def test_hostile_names_are_shown_as_they_are(hostile_page):
 @pytest.mark.parametrize("name", HOSTILE)
 def test_every_figure_of_policies_names_each_of_them(name, hostile_page):
     drawn = re.findall(r"<svg.*?</svg>", hostile_page, flags=re.DOTALL)
-    assert len(drawn) == 5
+    assert len(drawn) == 6
     for svg in drawn:
         assert name in [text.strip() for text in Elements(svg).texts]
 
@@ -151,8 +155,15 @@ GAPS = {
     "no weight": changed_curves(weight={"left": [None] * 3, "right": [None] * 3}),
     "negative weights": changed_curves(weight={"left": [-1.0] * 3, "right": [1.0] * 3}),
     "huge": changed_curves(loss={"left": [1e30] * 3, "right": [1e-30] * 3}, weight={"left": [1e30] * 3, "right": [1e-30] * 3}),
-    "stopped at once": {"step": [0], "loss": {"left": [1.0], "right": [None]}, "weight": {"left": [1.0], "right": [1.0]}},
-    "other tasks": {"step": STEPS, "loss": {"third": [1.0] * 3}, "weight": {"third": [1.0] * 3}},
+    "no gap": changed_curves(gap={"left": [None] * 3, "right": [None] * 3}),
+    "zero gaps": changed_curves(gap={"left": [0.0] * 3, "right": [0.0] * 3}),
+    "stopped at once": {
+        "step": [0],
+        "loss": {"left": [1.0], "right": [None]},
+        "weight": {"left": [1.0], "right": [1.0]},
+        "gap": {"left": [1.0], "right": [None]},
+    },
+    "other tasks": {"step": STEPS, "loss": {"third": [1.0] * 3}, "weight": {"third": [1.0] * 3}, "gap": {"third": [1.0] * 3}},
 }
 
 
@@ -163,6 +174,23 @@ def test_gaps_in_curves_are_survived(tmp_path):
     assert all(name in page for name in GAPS)
     write_events(results, summary, tmp_path / "tensorboard")
     assert len(read_events(tmp_path / "tensorboard")) == len(GAPS)
+
+
+@pytest.mark.parametrize("gap", GAPS)
+def test_rules_of_one_result_with_gaps_are_drawn(gap):
+    results = [make_result(), make_result("other", curves=GAPS[gap])]
+    whole = weight_rules(results, summary_of(results)).axes[2].get_lines()[0].get_xydata()
+    assert len(whole) == 2
+    assert np.isfinite(whole).all()
+
+
+def test_results_without_the_traces_of_the_rules_still_make_a_page(tmp_path):
+    new = make_results()
+    old = [replace(result, curves={kind: result.curves[kind] for kind in ("step", "loss", "weight")}, planted={}) for result in new]
+    for results in (old, [*old[:1], *new[1:]]):
+        page = page_of(results, tmp_path)
+        assert "What did it learn?" not in page
+        assert page.count("<svg") == 5
 
 
 @pytest.mark.parametrize("gap", GAPS)

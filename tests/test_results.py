@@ -46,6 +46,14 @@ def test_a_diverged_result_is_read_back(tmp_path):
     assert np.isnan(read.metrics["a/rmse"])
 
 
+def test_a_result_written_before_planted_quantities_were_kept_is_read(tmp_path):
+    store, result = Results(tmp_path / "results.sqlite"), make_result()
+    store.write([spec()], [replace(result, planted={"scale": {"a": 2.0}})])
+    with closing(sqlite3.connect(store.path)) as connection, connection:
+        connection.execute("UPDATE results SET result = json_remove(result, '$.planted')")
+    assert store.read([spec_key(spec())]) == {spec_key(spec()): result}
+
+
 def test_the_first_result_of_a_key_stays(tmp_path):
     store = Results(tmp_path / "results.sqlite")
     for value in (1.0, 2.0):

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -33,15 +34,16 @@ def line_style(colours: tuple[str, ...], index: int) -> dict[str, object]:
     return {"color": colours[index % len(colours)], "linestyle": LINE_STYLES[index // len(colours) % len(LINE_STYLES)]}
 
 
-def log_axis(axes: Axes, low: float, high: float) -> None:
-    """Makes the y axis logarithmic from ``low`` to ``high``, both positive, with a few plain numbers at its ticks."""
+def log_axis(axes: Axes, low: float, high: float, *, name: str = "y") -> None:
+    """Makes the named axis logarithmic from ``low`` to ``high``, both positive, with a few plain numbers at its ticks."""
     ratio = high / low
     ticks = MaxNLocator(4) if ratio < 5 else LogLocator(subs=(1, 2, 5)) if ratio < 200 else LogLocator()
-    axes.set_ylim(low, high)  # first: without it, a scale warns of lines that are nowhere positive
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(ticks)
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.set(**{f"{name}lim": (low, high)})  # first: without it, a scale warns of lines that are nowhere positive
+    axes.set(**{f"{name}scale": "log"})
+    axis: Axis = getattr(axes, f"{name}axis")
+    axis.set_major_locator(ticks)
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def label_lines(figure: Figure, lines: list[Line2D], labels: list[str], *, columns: int, place: str) -> None:

@@ -1,4 +1,4 @@
-"""Figures of a comparison, as SVG for a page. Policies keep their colour throughout."""
+"""Figures of a comparison, as SVG for a page."""
 
 from __future__ import annotations
 
@@ -16,29 +16,9 @@ from matplotlib.figure import Figure
 
 from mtl_gym.envs.rendering import TASK_COLOURS, label_lines, line_style, log_axis
 from mtl_gym.evaluation.results import Result
+from mtl_gym.evaluation.styles import SETTINGS, shortened, style
+from mtl_gym.evaluation.weight_rules import weight_rules
 from mtl_gym.problems.metrics import relative_gain
-
-POLICY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
-"""Okabe and Ito's scheme, which colour-blind readers can tell apart."""
-
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "mtl-gym",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["system-ui", "DejaVu Sans"],
-    "font.size": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10.0,
-    "axes.titlelocation": "left",
-    "axes.edgecolor": "#888",
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.6,
-    "text.parse_math": False,
-    "lines.linewidth": 1.4,
-}
-_LONGEST_NAME = 28
 
 Array = npt.NDArray[np.float64]
 Results = Sequence[Result]
@@ -46,17 +26,19 @@ Summary = Mapping[str, Any]
 
 
 def figures(results: Results, summary: Summary) -> dict[str, str]:
-    """All figures as SVG texts, by name."""
-    draws: dict[str, Callable[[Results, Summary], Figure]] = {
+    """All figures as SVG texts, by name; those that have nothing to show are left out."""
+    draws: dict[str, Callable[[Results, Summary], Figure | None]] = {
         "forest": forest,
         "gains": task_gains,
         "curves": learning_curves,
         "weights": weight_trajectories,
+        "rules": weight_rules,
         "probability": probability_of_improvement,
     }
     with matplotlib.rc_context({"font.family": "sans-serif"}):
-        matplotlib.rcParams.update(_STYLE)
-        return {name: _svg(draw(results, summary)) for name, draw in draws.items()}
+        matplotlib.rcParams.update(SETTINGS)
+        drawn = {name: draw(results, summary) for name, draw in draws.items()}
+        return {name: _svg(figure) for name, figure in drawn.items() if figure}
 
 
 def forest(results: Results, summary: Summary) -> Figure:
@@ -129,16 +111,6 @@ def weight_trajectories(results: Results, summary: Summary) -> Figure:
 def ranked(summary: Summary) -> list[str]:
     """The policies, best first."""
     return sorted(summary["policies"], key=lambda name: -summary["policies"][name]["delta_m"]["iqm"])
-
-
-def style(summary: Summary, name: str) -> dict[str, object]:
-    """Colour and line style of a policy, by its place in the comparison."""
-    return line_style(POLICY_COLOURS, list(summary["policies"]).index(name))
-
-
-def shortened(names: Sequence[str]) -> list[str]:
-    """Names as figures have room for them; the table has them whole."""
-    return [name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…" for name in names]
 
 
 def _tasks(results: Results) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from mtl_gym.cache import write_whole
 from mtl_gym.evaluation.plots import figures, ranked
 from mtl_gym.evaluation.results import Result
+from mtl_gym.evaluation.weight_rules import constant_quantities
 
 Summary = Mapping[str, Any]
 
@@ -26,6 +27,15 @@ _CAPTIONS = {
     "weights": (
         "What the policies did",
         "Each task's share of the weights, median over instances. Dividing by the loss gives large shares to small losses.",
+    ),
+    "rules": (
+        "What did it learn?",
+        "How a task's weight depends on what makes tasks differ. Further right are tasks whose loss is still high by their own "
+        "standard (improvable gap), whose loss is multiplied by more (loss scale), or with more wrong labels (label noise). "
+        "A level line pays no attention to that, a falling line gives such tasks less weight, a rising line more; along the dashed "
+        "line the weight halves where the quantity doubles, which undoes a loss scale. <i>Relative</i> is to the geometric mean "
+        "over the tasks of the same training; against gap and noise, weights are over those of the first batch, since loss scales "
+        "would drown the rest. Points are medians over instances, tasks and steps, in bins that hold equally many.",
     ),
     "probability": (
         "Probability of improvement",
@@ -45,14 +55,14 @@ def write_report(results: Sequence[Result], summary: Summary, folder: Path) -> P
     Returns:
         The page's path.
     """
-    about = summary["about"]
+    about, notes = summary["about"], {"rules": f" {constant_quantities(results)}"}
     page = Template(resources.files("mtl_gym").joinpath("data").joinpath("report.html").read_text()).substitute(
         title=escape(f"{about['problem']}: {len(summary['policies'])} policies"),
         problem=escape(about["problem"]),
         env=escape(about["env"]),
         headline=headline(summary),
         table=_table(summary),
-        figures="\n".join(_figure(name, svg) for name, svg in figures(results, summary).items()),
+        figures="\n".join(_figure(name, svg, notes.get(name, "")) for name, svg in figures(results, summary).items()),
         settings=_settings(about),
     )
     path = folder / "report.html"
@@ -123,9 +133,9 @@ def _metric_head(name: str, metrics: Mapping[str, Any]) -> str:
     return f"<th>{escape(task)}<br><small>{escape(metric)} {arrow}</small></th>"
 
 
-def _figure(name: str, svg: str) -> str:
+def _figure(name: str, svg: str, note: str) -> str:
     title, caption = _CAPTIONS[name]
-    return f"<section><h2>{title}</h2><p>{caption}</p>{svg}</section>"
+    return f"<section><h2>{title}</h2><p>{caption}{note}</p>{svg}</section>"
 
 
 def _settings(about: Mapping[str, Any]) -> str:

@@ -38,8 +38,10 @@ class Result:
         cost: ``forward`` and ``backward`` passes of a training batch; the test split's evaluation is not counted.
         diverged: Whether the training became non-finite.
         episode_return: Sum of the rewards.
-        curves: Checkpoints: ``step`` (S,), ``loss`` (task to (S,), on *reward*, without the instance's loss scale) and
-            ``weight`` (task to (S,), mean since the checkpoint before); ``None`` where a number is not finite.
+        curves: Checkpoints: ``step`` (S,), ``loss`` (task to (S,), on *reward*, without the instance's loss scale), and
+            ``weight`` and improvable ``gap`` (task to (S,), of the means since the checkpoint before); ``None`` where a number
+            is not finite.
+        planted: What the instance planted in each task: ``scale`` of its loss and ``noise`` of its labels (task to number).
     """
 
     policy: str
@@ -51,6 +53,7 @@ class Result:
     diverged: bool
     episode_return: float = 0.0
     curves: dict[str, Any] = field(default_factory=dict)
+    planted: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def spec_key(spec: Mapping[str, Any]) -> str:

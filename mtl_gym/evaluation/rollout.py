@@ -18,6 +18,7 @@ from mtl_gym.evaluation.results import Result, plain
 from mtl_gym.policies import Policy, Requirements
 from mtl_gym.problems.metrics import WORST_DELTA_M, delta_m
 from mtl_gym.training.learner import Learner
+from mtl_gym.training.signals import improvable_gap
 
 CHECKPOINTS = 30
 """Points of a learning curve."""
@@ -95,9 +96,10 @@ def rollout(
         if base.finished.all():
             break
     traces = _traces(learner, steps[: len(curves)], np.stack(curves, axis=1))
+    planted = [_planted(learner, row) for row in range(len(ids))]
     envs.close()
-    rows = zip(ids, last, returns, traces, strict=True)
-    return [_result(label, id, info, references[id], float(total), trace) for id, info, total, trace in rows]
+    rows = zip(ids, last, returns, traces, planted, strict=True)
+    return [_result(label, id, info, references[id], float(total), *own) for id, info, total, *own in rows]
 
 
 def evaluate(
@@ -155,15 +157,43 @@ def _holdout_losses(learner: Learner) -> npt.NDArray[np.float64]:
 
 
 def _traces(learner: Learner, steps: Sequence[int], losses: npt.NDArray[np.float64]) -> list[dict[str, Any]]:
-    """The curves of each replica: losses (N, S, K) at the checkpoints, and mean weights since the checkpoint before."""
+    """The curves of each replica: losses (N, S, K) at the checkpoints, and mean weights and gaps since the checkpoint before."""
+    spans = [slice(steps[max(index - 1, 0)], max(step, 1)) for index, step in enumerate(steps)]
     weights = learner.replicas.weights.double().cpu().numpy()
-    spans = [(steps[max(index - 1, 0)], max(step, 1)) for index, step in enumerate(steps)]
-    means = np.stack([weights[:, first:stop].mean(1) for first, stop in spans], axis=1)  # (N, S, K)
-    traces = []
-    for row in range(learner.num_replicas):
-        names = [learner.problem.tasks[task].name for task in learner.replicas.tasks[row].tolist()]
-        traces.append({"step": list(steps), "loss": _columns(names, losses[row]), "weight": _columns(names, means[row])})
-    return traces
+    tables = {
+        "loss": losses,
+        "weight": np.stack([weights[:, span].mean(1) for span in spans], axis=1),  # (N, S, K)
+        "gap": _gaps(learner, steps, spans),
+    }
+    return [
+        {"step": list(steps), **{kind: _columns(_task_names(learner, row), table[row]) for kind, table in tables.items()}}
+        for row in range(learner.num_replicas)
+    ]
+
+
+def _gaps(learner: Learner, steps: Sequence[int], spans: Sequence[slice]) -> npt.NDArray[np.float64]:
+    """The observation ``gap`` (N, S, K) of decisions that end at the checkpoints; NaN where a training has ended before."""
+    replicas, epochs = learner.replicas, learner.steps_per_epoch()
+    taken = torch.arange(learner.recipe.horizon, device=epochs.device) < replicas.step[:, None]  # (N, H)
+    losses = replicas.losses.double().masked_fill(~taken[:, :, None], torch.nan)
+    means = torch.stack([losses[:, span].mean(1) for span in spans], dim=1)  # (N, S, K)
+    second = torch.stack([own[epoch : 2 * epoch].mean(0) for own, epoch in zip(losses, epochs.tolist(), strict=True)])
+    known = torch.tensor(steps, device=epochs.device) >= 2 * epochs[:, None]  # (N, S)
+    base = torch.where(known[:, :, None], second[:, None], losses[:, :1])
+    return improvable_gap(means, base).cpu().numpy()
+
+
+def _task_names(learner: Learner, row: int) -> list[str]:
+    return [learner.problem.tasks[task].name for task in learner.replicas.tasks[row].tolist()]
+
+
+def _planted(learner: Learner, row: int) -> dict[str, dict[str, float]]:
+    """What the row's instance planted in each task: the ``scale`` of its loss and the ``noise`` of its labels."""
+    instance = learner.instances[row]
+    if instance is None:
+        return {}
+    planted = {"scale": instance.scales.tolist(), "noise": instance.noise.tolist()}
+    return {axis: dict(zip(_task_names(learner, row), values, strict=True)) for axis, values in planted.items()}
 
 
 def _columns(names: Sequence[str], table: npt.NDArray[np.float64]) -> dict[str, list[float | None]]:
@@ -175,10 +205,16 @@ def _columns(names: Sequence[str], table: npt.NDArray[np.float64]) -> dict[str, 
 
 
 def _result(
-    label: str, id: int, info: Mapping[str, Any], references: Mapping[str, float], total: float, curves: dict[str, Any]
+    label: str,
+    id: int,
+    info: Mapping[str, Any],
+    references: Mapping[str, float],
+    total: float,
+    curves: dict[str, Any],
+    planted: dict[str, dict[str, float]],
 ) -> Result:
     metrics = {name: float(value) for name, value in info["test"].items()}
     diverged = bool(info["diverged"])
     gain = WORST_DELTA_M if diverged else delta_m(metrics, references)
     cost = {"forward": float(info["forward"]), "backward": float(info["backward"])}
-    return Result(label, int(id), metrics, dict(references), gain, cost, diverged, total, curves)
+    return Result(label, int(id), metrics, dict(references), gain, cost, diverged, total, curves, planted)

@@ -1,0 +1,155 @@
+"""What a policy learned, or was told: how a task's weight depends on what makes tasks differ.
+
+Tasks differ in many ways at once, and each would blur the picture of the others. So all is relative within one training (to the
+geometric mean over its tasks, which, unlike the arithmetic mean, leaves a power law its slope), and against gap and noise it is
+not the weight that is shown but its change since the first batch, when nothing could be known of either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mtl_gym.envs.rendering import label_lines, log_axis
+from mtl_gym.evaluation.results import Result
+from mtl_gym.evaluation.styles import shortened, style
+
+Array = npt.NDArray[np.float64]
+
+_BINS = 8
+_PARTS = ("first third of the training", "second third", "last third")
+
+
+@dataclass(frozen=True)
+class _Quantity:
+    """A way in which tasks differ: its name, what the axes say, and whether it is relative and held against a change."""
+
+    name: str
+    across: str
+    up: str
+    relative: bool
+    change: bool
+
+
+_WEIGHT, _CHANGE = "weight, relative", "weight / first weight, relative"
+_QUANTITIES = {
+    "gap": _Quantity("improvable gap", "improvable gap, relative", _CHANGE, relative=True, change=True),
+    "scale": _Quantity("loss scale", "planted loss scale, relative", _WEIGHT, relative=True, change=False),
+    "noise": _Quantity("label noise", "planted label noise: share of wrong labels", _CHANGE, relative=False, change=True),
+}
+
+
+def weight_rules(results: Sequence[Result], summary: Mapping[str, Any]) -> Figure | None:
+    """Weights against gap, loss scale and label noise (rows) in each third of the training (columns), a line for each policy.
+
+    Returns:
+        ``None`` if none of them varies, or if results were written before the traces that this takes.
+    """
+    names, drawn = list(summary["policies"]), _varying(results)
+    if not drawn:
+        return None
+    figure = Figure(figsize=(10.5, 0.9 + 2.5 * len(drawn)), layout="constrained")
+    panels = figure.subplots(len(drawn), len(_PARTS), sharex="row", sharey="row", squeeze=False)
+    for row, quantity in zip(panels, drawn, strict=True):
+        for part, axes in enumerate(row):
+            for name in names:
+                own = [_points(result, quantity, _part(results, part)) for result in results if result.policy == name]
+                x, y = binned(np.concatenate(own, axis=1), _BINS)
+                axes.plot(x, np.where(y > 0, y, np.nan), marker="o", markersize=2.5, **style(summary, name))
+        _finish(list(row), _QUANTITIES[quantity])
+    for axes, title in zip(panels[0], _PARTS, strict=True):
+        axes.set_title(title)
+    label_lines(figure, list(panels[0, 0].get_lines())[: len(names)], shortened(names), columns=5, place="outside upper left")
+    return figure
+
+
+def constant_quantities(results: Sequence[Result]) -> str:
+    """A sentence for the caption on what :func:`weight_rules` leaves out because it does not vary; empty if it is nothing."""
+    names = [quantity.name for key, quantity in _QUANTITIES.items() if key not in _varying(results)]
+    return f"Not shown: {' and '.join(names)}, the same for all tasks here." if names else ""
+
+
+def binned(points: Array, bins: int) -> Array:
+    """Medians (2, bins) of points (2, P), in bins of their first row that hold about as many each.
+
+    Points of the same x share a bin, so that bins may be empty; those are not returned.
+    """
+    x = points[0]
+    _, place, counts = np.unique(x, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - counts / 2  # of each value, from 0 to P
+    number = (ranks * bins / max(len(x), 1)).astype(int)[place]
+    medians = [np.median(points[:, number == bin], axis=1) for bin in np.unique(number)]
+    return np.stack(medians, axis=1) if medians else np.empty((2, 0))
+
+
+def relative(values: Array) -> Array:
+    """Values (S, K) over the geometric mean of the positive ones of their row; NaN where there is none."""
+    positive = values > 0
+    logs = np.log(np.where(positive, values, 1)).sum(1, keepdims=True)
+    count = positive.sum(1, keepdims=True)
+    return np.where(count > 0, values / np.exp(logs / np.maximum(count, 1)), np.nan)
+
+
+def _varying(results: Sequence[Result]) -> list[str]:
+    """The quantities that are drawn."""
+    if not all("gap" in result.curves and result.planted for result in results):
+        return []
+    spans = {}
+    for quantity in _QUANTITIES:
+        across = np.concatenate([_points(result, quantity, (0, np.inf))[0] for result in results])
+        spans[quantity] = np.ptp(across) if across.size else 0.0
+    return [quantity for quantity, span in spans.items() if span > 1e-6]
+
+
+def _part(results: Sequence[Result], part: int) -> tuple[float, float]:
+    """The steps after which, and up to which, a part of the training goes."""
+    horizon = max(result.curves["step"][-1] for result in results)
+    return part * horizon / len(_PARTS), (part + 1) * horizon / len(_PARTS)
+
+
+def _points(result: Result, quantity: str, steps: tuple[float, float]) -> Array:
+    """Quantity and weight (2, P) of every task at the checkpoints between two steps, as they are drawn."""
+    curves, kind, tasks = result.curves, _QUANTITIES[quantity], list(result.curves["weight"])
+    weights = _table(curves["weight"], tasks)  # (S, K)
+    if kind.change:
+        weights = np.divide(weights, weights[:1], out=np.full_like(weights, np.nan), where=weights[:1] != 0)
+    if quantity == "gap":
+        across = _table(curves["gap"], tasks)
+    else:
+        across = np.broadcast_to([result.planted[quantity].get(task, np.nan) for task in tasks], weights.shape)
+    points = np.stack([relative(across) if kind.relative else across, relative(weights)])
+    first, last = steps
+    there = (np.asarray(curves["step"]) > first) & (np.asarray(curves["step"]) <= last)
+    points = points[:, there].reshape(2, -1)
+    usable = np.isfinite(points).all(0) & ((points[0] > 0) | (not kind.relative)) & (len(tasks) > 1)  # one task has no others
+    return points[:, usable]
+
+
+def _table(columns: Mapping[str, Sequence[float | None]], tasks: Sequence[str]) -> Array:
+    return np.array([columns[task] for task in tasks], dtype=float).T
+
+
+def _finish(row: Sequence[Axes], quantity: _Quantity) -> None:
+    """Scales, labels, and what a reader holds the lines against: weights that do not depend on it, and that undo it."""
+    lines = [line.get_xydata() for axes in row for line in axes.get_lines()]
+    points = np.concatenate([np.asarray(line, dtype=float) for line in lines])
+    points = points[np.isfinite(points).all(1)]
+    height = max(1.5, float(np.exp(np.abs(np.log(points[:, 1])).max(initial=0))) * 1.15)
+    width = max(1.2, float(np.exp(np.abs(np.log(points[:, 0])).max(initial=0))) * 1.1) if quantity.relative else 0.0
+    for axes in row:
+        axes.axhline(1, color="#999", linewidth=0.8, zorder=1)
+        log_axis(axes, 1 / height, height)
+        if quantity.relative:
+            axes.plot([1 / width, width], [width, 1 / width], color="#999", linewidth=0.8, linestyle=(0, (6, 4)), zorder=1)
+            log_axis(axes, 1 / width, width, name="x")
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    row[0].set_ylabel(quantity.up)
+    row[len(row) // 2].set_xlabel(quantity.across)
