@@ -77,8 +77,10 @@ def fingerprint(problem: Problem, recipe: Recipe) -> dict[str, Any]:
 def average_references(problem: Problem, recipe: Recipe) -> Mapping[str, float]:
     """Single-task metrics on *reward* by ``task/metric`` of the tasks that may take part, averaged over 32 training instances.
 
-    Those of default arguments are shipped (``mtl_gym/data/references.json``); others are trained on first use and cached.
+    In these instances all of them take part, so that each has its reference whatever ``num_tasks`` is. Those of default arguments
+    are shipped (``mtl_gym/data/references.json``); others are trained on first use and cached.
     """
+    recipe = replace(recipe, num_tasks=len(recipe.tasks))
     key = json.dumps(fingerprint(problem, recipe), sort_keys=True)
     if key not in _known:
         _known[key] = _read_references(key) or train_average_references(problem, recipe)
