@@ -12,7 +12,9 @@ import gymnasium
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mtl_gym.cli import tables
+from agents import AGENTS
+from agents.agent import algorithm
+from mtl_gym.cli import first_sentence, tables
 
 
 def markdown(rows: list[dict[str, str]]) -> str:
@@ -25,14 +27,49 @@ def _cells(row: dict[str, str]) -> list[str]:
     return [f"`{value}`" if name in ("id", "name", "home") else value for name, value in row.items()]
 
 
-def readme() -> str:
-    """README.md with the tables between its markers written anew."""
-    text = (ROOT / "README.md").read_text()
-    for name, rows in {**tables(), "speed": speed()}.items():
+def with_tables(path: Path, rows_by_name: dict[str, list[dict[str, str]]]) -> str:
+    """A page with the tables between its markers written anew."""
+    text = path.read_text()
+    for name, rows in rows_by_name.items():
         begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
         head, rest = text.split(begin)
         text = head + begin + markdown(rows) + end + rest.split(end)[1]
     return text
+
+
+def algorithms() -> list[dict[str, str]]:
+    """What ``mtl-gym train`` offers."""
+    found = {name: algorithm(name) for name in AGENTS}
+    return [
+        {"name": name, "what": first_sentence(row), "actions": row.actions.__name__, "home": row.home} for name, row in found.items()
+    ]
+
+
+def held_out() -> dict[str, list[dict[str, str]]]:
+    """What ``benchmarks/heldout.py`` last measured of the pretrained agent."""
+    studies = json.loads((ROOT / "benchmarks" / "results" / "heldout.json").read_text())
+    first = next(iter(studies.values()))
+    heuristics = [{"policy": f"`{name}`", "delta_m": f"{first['delta_m'][name]:.1f}"} for name in first["delta_m"]]
+    for row, name in zip(heuristics, first["delta_m"], strict=True):
+        row["ppo minus it"] = _interval(first["ppo minus"][name]) if name != "ppo" else ""
+        row["with an unseen task"] = _interval(first["with an unseen task"]["ppo minus"][name]) if name != "ppo" else ""
+    suites = [
+        {
+            "suite": f"`{name}`",
+            "instances": str(row["instances"]),
+            "ew": f"{row['delta_m']['ew']:.1f}",
+            "init": f"{row['delta_m']['init']:.1f}",
+            "ppo": f"{row['delta_m']['ppo']:.1f}",
+            "ppo minus ew": _interval(row["ppo minus"]["ew"]),
+            "ppo minus init": _interval(row["ppo minus"]["init"]),
+        }
+        for name, row in studies.items()
+    ]
+    return {"heuristics": sorted(heuristics, key=lambda row: -float(row["delta_m"])), "suites": suites}
+
+
+def _interval(row: dict[str, float]) -> str:
+    return f"{row['mean']:+.1f} [{row['low']:.1f}, {row['high']:.1f}]"
 
 
 def speed() -> list[dict[str, str]]:
@@ -80,7 +117,12 @@ def _fenced(manual: str) -> str:
 
 def main() -> int:
     """Writes, or compares; returns the exit status."""
-    wanted = {ROOT / "README.md": readme(), **pages()}
+    card = ROOT / "agents" / "pretrained" / "ppo.md"
+    wanted = {
+        ROOT / "README.md": with_tables(ROOT / "README.md", {**tables(), "algorithms": algorithms(), "speed": speed()}),
+        card: with_tables(card, held_out()),
+        **pages(),
+    }
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]
     if "--check" not in sys.argv:
         for path in stale:

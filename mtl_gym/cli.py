@@ -76,12 +76,12 @@ def tables() -> dict[str, list[dict[str, str]]]:
             for name, row in PROBLEMS.items()
         ],
         "policies": [
-            {"name": name, "what": _first_sentence(policy_class(name)), "home": home} for name, home in find_policies().items()
+            {"name": name, "what": first_sentence(policy_class(name)), "home": home} for name, home in find_policies().items()
         ],
     }
 
 
-def _first_sentence(thing: Any) -> str:
+def first_sentence(thing: Any) -> str:
     """The beginning of a docstring, up to its first colon, semicolon or period."""
     text = " ".join((thing.__doc__ or "").split())
     ends = [position for mark in (": ", "; ", ". ") if (position := text.find(mark)) > 0]

@@ -1,0 +1,129 @@
+"""What the pretrained agent reaches on held-out suites, and where it fails. Run after ``benchmarks/pretrain.py``.
+
+    python benchmarks/heldout.py            every suite (about half an hour on two cores; what is finished is kept and found again)
+    python benchmarks/heldout.py digits-4   one of them
+
+Writes ``benchmarks/results/heldout.json``; ``docs/generate.py`` makes the tables of the agent's card of it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import scipy.stats
+import torch
+
+import mtl_gym
+from benchmarks.pretrain import TASKS
+from mtl_gym.envs.arguments import check_arguments
+from mtl_gym.evaluation.references import reference_metrics
+from mtl_gym.problems import LOSS_WEIGHTING
+from mtl_gym.problems.metrics import delta_m, relative_gains
+from mtl_gym.training.learner import Learner
+from mtl_gym.training.references import average_references
+
+OUT = Path(__file__).parent / "results" / "heldout.json"
+KEPT = Path(__file__).parents[1] / "runs" / "heldout"
+HEURISTICS = ("ew", "init", "si", "gls", "rlw", "uw", "dwa", "imtl-l", "igb")
+CONSTANTS, SPREAD = 48, 5  # weightings of the search, relative to 1 / L(0), log-uniform over 2^0 to 2^5
+
+SUITES: dict[str, dict[str, Any]] = {
+    "digits-4": {"problem": "digits", "num_tasks": 4, "instances": 128},
+    "digits-2": {"problem": "digits", "num_tasks": 2, "instances": 100},
+    "digits-3": {"problem": "digits", "num_tasks": 3, "instances": 100},
+    "digits-6": {"problem": "digits", "num_tasks": 6, "instances": 100},
+    "digits-6-clean": {"problem": "digits", "num_tasks": 6, "distribution": "clean", "instances": 100},
+    "census-3": {"problem": "census", "num_tasks": 3, "instances": 100},
+    "river_flow-8": {"problem": "river_flow", "num_tasks": 8, "instances": 100},
+    "yeast-8": {"problem": "yeast", "num_tasks": 8, "instances": 100},
+    "quadratic-3": {"problem": "quadratic", "num_tasks": 3, "instances": 100},
+    "multimnist-2": {"problem": "multimnist", "num_tasks": 2, "instances": 30},
+    "stereo-3": {"problem": "stereo", "num_tasks": 3, "instances": 30},
+}
+"""Name to the environment's arguments; ``varied`` unless said. The first one has every heuristic and the search over constants."""
+
+
+def main(names: list[str]) -> None:
+    """Plays the suites, and adds them to the results."""
+    known = json.loads(OUT.read_text()) if OUT.is_file() else {}
+    for name in names or SUITES:
+        arguments = {"distribution": "varied", **SUITES[name]}
+        first = name == next(iter(SUITES))
+        frame = mtl_gym.compare([*(HEURISTICS if first else ("ew", "init")), "ppo"], out=KEPT, num_envs=32, **arguments)
+        scores = frame.pivot_table(index="instance", columns="policy", values="delta_m")
+        known[name] = {"arguments": arguments, **differences(scores)}
+        if first:
+            known[name] |= of_unseen_tasks(frame, scores) | search(scores, arguments)
+        OUT.write_text(json.dumps(known, indent=1) + "\n")
+        print(name, json.dumps(known[name]), flush=True)
+
+
+def differences(scores: Any) -> dict[str, Any]:
+    """Mean delta_m of each policy, and the agent's paired differences with 95 % intervals (Student)."""
+    others = [name for name in scores.columns if name != "ppo"]
+    return {
+        "instances": len(scores),
+        "delta_m": {name: round(float(scores[name].mean()), 2) for name in scores.columns},
+        "ppo minus": {name: paired(scores["ppo"] - scores[name]) for name in others},
+    }
+
+
+def paired(values: Any) -> dict[str, float]:
+    """Mean and 95 % interval."""
+    values = np.asarray(values, dtype=np.float64)
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return {"mean": round(values.mean(), 2), "low": round(values.mean() - half, 2), "high": round(values.mean() + half, 2)}
+
+
+def of_unseen_tasks(frame: Any, scores: Any) -> dict[str, Any]:
+    """The differences on the instances with a task that training had not."""
+    unseen = frame.loc[~frame["task"].isin(TASKS), "instance"].unique()
+    return {"with an unseen task": differences(scores.loc[unseen])}
+
+
+def search(scores: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The best of 48 constant weightings of each instance by *reward*, its delta_m on *test*, and the share that the agent closes."""
+    own = {name: value for name, value in arguments.items() if name != "instances"}
+    checked = check_arguments(LOSS_WEIGHTING, **own)
+    ids, references = list(scores.index), reference_metrics(checked, list(scores.index))
+    average = average_references(checked.problem, checked.recipe)
+    table = 2.0 ** np.random.default_rng(0).uniform(0, SPREAD, (CONSTANTS, checked.recipe.num_tasks))
+    learner = Learner(checked.problem, checked.recipe, CONSTANTS)
+    best = []
+    for id in ids:
+        learner.begin(range(CONSTANTS), [id] * CONSTANTS)
+        weights = torch.from_numpy(table).float() / learner.forward()
+        for _ in range(checked.recipe.horizon):
+            learner.update(weights, torch.ones(CONSTANTS, dtype=torch.bool))
+        gains = relative_gains(checked.problem, learner.metrics("reward"), average).gather(1, learner.replicas.tasks).mean(1)
+        row, test = int(gains.argmax()), learner.metrics("test")
+        best.append(delta_m({name: float(test[name][row]) for name in learner.metric_names(row)}, references[id]))
+    searched = np.asarray(best)
+    heuristic = max((name for name in scores.columns if name != "ppo"), key=lambda name: float(scores[name].mean()))
+    base, agent = scores[heuristic].to_numpy(), scores["ppo"].to_numpy()
+
+    def share(base: Any, agent: Any, searched: Any, axis: int = -1) -> Any:
+        return (agent - base).mean(axis) / (searched - base).mean(axis)
+
+    interval = scipy.stats.bootstrap(
+        (base, agent, searched), share, paired=True, n_resamples=2000, rng=np.random.default_rng(0)
+    ).confidence_interval
+    return {
+        "best heuristic": heuristic,
+        f"best of {CONSTANTS} constants": round(float(searched.mean()), 2),
+        "constants minus best heuristic": paired(searched - base),
+        "share closed": {
+            name: round(float(v), 2)
+            for name, v in (("mean", share(base, agent, searched)), ("low", interval.low), ("high", interval.high))
+        },
+    }
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
