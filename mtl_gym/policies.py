@@ -8,7 +8,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
@@ -36,16 +36,18 @@ class Requirements:
         observe: Observations that it reads.
         action: Action mode that it answers in.
         steps_per_action: Optimiser steps between its decisions.
+        others: Other arguments of the environment, such as ``rule`` or ``weight_range``.
     """
 
     observe: tuple[str, ...] | None = None
     action: str | None = None
     steps_per_action: int | None = None
+    others: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def arguments(self) -> dict[str, Any]:
         """The environment's arguments that follow."""
         given = {"observe": self.observe and list(self.observe), "action": self.action, "steps_per_action": self.steps_per_action}
-        return {name: value for name, value in given.items() if value is not None}
+        return {**self.others, **{name: value for name, value in given.items() if value is not None}}
 
 
 LOSSES_TO_WEIGHTS = Requirements(observe=("log_loss",), action="weights", steps_per_action=1)
