@@ -25,8 +25,8 @@ AGENTS = {
 }
 """Name on the command line to ``"module:Class"``; a row is an algorithm that can be trained."""
 
-PRETRAINED: dict[str, str] = {}
-"""Name on the command line to ``"module:name"``, like ``baselines.BASELINES``."""
+PRETRAINED = {"ppo": "agents.pretrained:ppo", "igbv2": "agents.igbv2:IGBv2"}
+"""Name in a comparison to ``"module:name"``, like ``baselines.BASELINES``: agents that come trained, and one that learns online."""
 
 _HOMES = {"Agent": "agents.agent", "load": "agents.agent", "train": "agents.training"}
 __all__ = ["AGENTS", "PRETRAINED", *_HOMES]

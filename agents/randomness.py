@@ -1,22 +1,80 @@
-"""The global random generators, which Stable-Baselines3 seeds and draws from: what runs here leaves them as they were."""
+"""Random numbers of one's own for code that draws from the global generators, as Stable-Baselines3 does."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
-import torch
+
+State = dict[str, Any]
+"""States of torch's (CPU), numpy's and Python's global generators, by their names."""
 
 
-@contextmanager
-def kept_randomness() -> Iterator[None]:
-    """Restores Python's, numpy's and torch's (CPU) global generators at the end of a block."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        torch.set_rng_state(states[2])
+class Stream:
+    """The global generators of torch (CPU), numpy and Python, made one's own: within ``with``, they give this stream's numbers.
+
+    On leaving, also by an exception, the stream keeps where it stands for the next time, and the generators become again what they
+    were. So what is drawn depends on the stream's beginning alone, and nobody else notices. Streams may lie within each other, but
+    not within themselves. The generators are the process's: other threads that draw meanwhile draw from the stream.
+
+    Args:
+        beginning: A seed, not negative, of any size; or the ``state`` of a stream that is to be continued.
+
+    Attributes:
+        state: Where the stream stands.
+
+    Example:
+        >>> import random
+        >>> stream = Stream(7)
+        >>> with stream:
+        ...     first = random.random()
+        >>> with stream:
+        ...     second = random.random()
+        >>> with Stream(7):
+        ...     first == random.random(), second == random.random()
+        (True, True)
+    """
+
+    def __init__(self, beginning: int | State) -> None:
+        self.state = beginning if isinstance(beginning, dict) else seeded(beginning)
+        self._outer: State = {}
+
+    def __enter__(self) -> Stream:
+        if self._outer:
+            raise RuntimeError("A stream should not be entered within itself.")
+        self._outer = global_state()
+        install(self.state)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.state, outer, self._outer = global_state(), self._outer, {}
+        install(outer)
+
+
+def seeded(seed: int) -> State:
+    """The states that follow from a seed by numpy's ``SeedSequence``; torch's generator takes 32 bits of it, the others 128."""
+    import torch  # here, so that listing the agents stays light
+
+    of_torch, of_numpy, of_python = np.random.SeedSequence(seed).spawn(3)
+    return {
+        "torch": torch.Generator().manual_seed(int(of_torch.generate_state(1)[0])).get_state(),
+        "numpy": np.random.MT19937(of_numpy).state,
+        "python": random.Random(of_python.generate_state(4).tobytes()).getstate(),
+    }
+
+
+def global_state() -> State:
+    """Copies of the states of the global generators."""
+    import torch
+
+    return {"torch": torch.get_rng_state(), "numpy": np.random.get_state(legacy=False), "python": random.getstate()}  # noqa: NPY002
+
+
+def install(state: State) -> None:
+    """Sets the global generators to copies of these states."""
+    import torch
+
+    torch.set_rng_state(state["torch"])
+    np.random.set_state(state["numpy"])  # noqa: NPY002
+    random.setstate(state["python"])

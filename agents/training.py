@@ -16,7 +16,7 @@ from agents.agent import Agent, algorithm, load
 from agents.checkpoint import read_checkpoint, restore
 from agents.files import SUFFIX
 from agents.monitor import Monitor
-from agents.randomness import kept_randomness
+from agents.randomness import Stream
 from agents.siblings import Siblings
 from agents.vec_env import VectorEnvAdapter
 from mtl_gym.arguments import choose, positive_int, should
@@ -134,7 +134,7 @@ def train(
     done = int(checkpoint["steps"]) if checkpoint else 0
     if done >= settings.time_steps:
         return load(folder)
-    with kept_randomness():
+    with Stream(settings.seed):  # SB3 seeds and draws from the global generators, which are nobody's here
         model = make_model(settings, done)
         if checkpoint:
             restore(model, checkpoint)

@@ -47,12 +47,12 @@ class Requirements:
     action: str | None = None
     steps_per_action: int | None = None
     env: str | None = None
-    others: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def arguments(self) -> dict[str, Any]:
         """The environment's arguments that follow."""
         given = {"observe": self.observe and list(self.observe), "action": self.action, "steps_per_action": self.steps_per_action}
-        return {**{name: value for name, value in given.items() if value is not None}, **self.others}
+        return {**self.others, **{name: value for name, value in given.items() if value is not None}}
 
 
 LOSSES_TO_WEIGHTS = Requirements(observe=("log_loss",), action="weights", steps_per_action=1)

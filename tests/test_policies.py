@@ -109,10 +109,12 @@ def test_the_examples_in_the_manual_run():
         (Requirements(observe=("gap", "lr")), {"observe": ["gap", "lr"]}),
         (Requirements(action="softmax", steps_per_action=5), {"action": "softmax", "steps_per_action": 5}),
         (LOSSES_TO_WEIGHTS, {"observe": ["log_loss"], "action": "weights", "steps_per_action": 1}),
+        (Requirements(action="residual", others={"rule": "si"}), {"action": "residual", "rule": "si"}),
     ],
 )
 def test_requirements_become_arguments(requires, arguments):
     assert requires.arguments() == arguments
+    assert hash(requires) == hash(requires)
 
 
 # --- names ----------------------------------------------------------------------------------------------------------------

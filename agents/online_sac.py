@@ -1,0 +1,127 @@
+"""The agent of one training in IGBv2: a soft actor-critic with its schedule. :class:`agents.igbv2.IGBv2` is the manual."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from agents.randomness import Stream
+
+if TYPE_CHECKING:
+    from stable_baselines3 import SAC
+
+Array = npt.NDArray[Any]
+
+BASE, STORE, TRAIN, ACT = 1, 2, 3, 5
+"""Epochs, counted from 0: whose losses are the base, and from which on transitions are stored, SAC is trained, and SAC acts."""
+
+EVERY, BATCH = 50, 256
+"""Batches from one training of SAC to the next, which takes half as many updates to as many; largest batch of an update."""
+
+BUFFER_SIZE = 10_000
+LOG_LOSS_BOUND = 30.0  # of the observation, at which losses that are not finite lie
+SMALLEST = 1e-12
+LARGEST_REWARD = 1e6  # only trainings that are about to diverge exceed it; its square is a float32
+
+
+class OnlineSAC:
+    """What one training's agent remembers: its SAC with the buffer, the last batch, the base, and its random numbers.
+
+    Args:
+        seed: Seed of all of its random numbers.
+        num_tasks: K.
+        reach: Largest logit that SAC can give.
+    """
+
+    def __init__(self, seed: int, num_tasks: int, reach: float) -> None:
+        self.seed, self.num_tasks, self.reach = seed, num_tasks, reach
+        self.stream = Stream(seed)  # of SAC
+        self.noise = np.random.default_rng([seed, 1])  # of the random weights
+        self.step, self.first_lr = 0, 0.0
+        self.base_sum, self.base_count = np.zeros(num_tasks), 0
+        self.last: tuple[Array, Array, float] | None = None  # losses, action and learning rate of the batch before
+
+    @functools.cached_property
+    def sac(self) -> SAC:
+        """The agent proper; made when it is first needed."""
+        with self.stream:
+            return make_sac(self.num_tasks)
+
+    def act(self, log_losses: Array, epoch: int, lr: float) -> npt.NDArray[np.float32]:
+        """Stores the transition to this batch, learns if it is time, and answers.
+
+        Args:
+            log_losses: (K,) of the batch about to be trained on, raw.
+            epoch: Of that batch, from 0.
+            lr: Learning rate of the coming step.
+
+        Returns:
+            The action (K,), in [-1, 1] if it is SAC's; the weights are ``K softmax(reach a) / L_k``.
+        """
+        if not (np.abs(log_losses) < LOG_LOSS_BOUND).all():
+            self.last = None
+            return np.zeros(self.num_tasks, dtype=np.float32)
+        losses = np.exp(log_losses.astype(np.float64))
+        self.first_lr = self.first_lr or lr
+        if epoch == BASE:
+            self.base_sum, self.base_count = self.base_sum + losses, self.base_count + 1
+        if epoch >= STORE and self.last and self.base_count:
+            self._store(*self.last, losses)
+        if epoch >= TRAIN and self.step % EVERY == 0:
+            self._learn()
+        action = self._choose(losses) if epoch >= ACT else self._random()
+        self.last, self.step = (losses, action, lr), self.step + 1
+        return action
+
+    def _store(self, losses: Array, action: Array, lr: float, following: Array) -> None:
+        base = np.maximum(self.base_sum / self.base_count, SMALLEST)
+        reward = self.first_lr / max(lr, SMALLEST) * ((losses - following) / base).min()
+        reward = np.clip(reward, -LARGEST_REWARD, LARGEST_REWARD)
+        self.sac.replay_buffer.add(losses, following, action, reward, np.zeros(1), [{}])  # type: ignore[union-attr]
+
+    def _learn(self) -> None:
+        sac = self.sac
+        if size := sac.replay_buffer.size():  # type: ignore[union-attr]
+            share = (1 + size / BUFFER_SIZE) / 2
+            with self.stream:
+                sac.train(gradient_steps=int(EVERY * share), batch_size=int(BATCH * share))
+
+    def _random(self) -> npt.NDArray[np.float32]:
+        normals = self.noise.standard_normal(self.num_tasks)
+        return (normals / self.reach).astype(np.float32)
+
+    def _choose(self, losses: Array) -> npt.NDArray[np.float32]:
+        sac = self.sac
+        with self.stream:
+            action, _ = sac.predict(losses.astype(np.float32), deterministic=False)
+        return action
+
+
+def make_sac(num_tasks: int) -> SAC:
+    """IGBv2's SAC over K raw losses, without an environment; its random numbers are the global generators'."""
+    from gymnasium.spaces import Box
+    from stable_baselines3 import SAC
+    from stable_baselines3.common.logger import Logger
+
+    sac = SAC(
+        "MlpPolicy",
+        None,  # type: ignore[arg-type]  # as in Stable-Baselines3's own `load`
+        learning_rate=3e-4,
+        buffer_size=BUFFER_SIZE,
+        gamma=0.99,
+        tau=0.005,
+        ent_coef="auto_0.2",
+        target_entropy=-num_tasks,
+        policy_kwargs={"net_arch": [128, 128]},
+        device="cpu",
+        _init_setup_model=False,
+    )
+    sac.observation_space = Box(0, np.inf, (num_tasks,), np.float32)
+    sac.action_space = Box(-1, 1, (num_tasks,), np.float32)
+    sac.n_envs = 1
+    sac._setup_model()
+    sac.set_logger(Logger(folder=None, output_formats=[]))
+    return sac
