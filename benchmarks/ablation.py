@@ -1,7 +1,8 @@
 """What each choice of the training's defaults is worth: the same short training of PPO without it. Digits, four of its tasks.
 
-Every variant trains for 20 rounds of 64 episodes; scores are mean delta_m on the *reward* split of 64 held-out instances, with 95 %
-intervals of the paired difference to the rule ``init``, at which a residual agent begins. Writes ``benchmarks/results/ablation.json``.
+Every variant trains for 20 rounds of 64 episodes; scores are mean delta_m on the *reward* split of 64 held-out instances, with
+95 % intervals of the paired difference to the rule ``init``, at which a residual agent begins. Writes
+``benchmarks/results/ablation.json``.
 """
 
 from __future__ import annotations

@@ -41,7 +41,8 @@ def algorithms() -> list[dict[str, str]]:
     """What ``mtl-gym train`` offers."""
     found = {name: algorithm(name) for name in AGENTS}
     return [
-        {"name": name, "what": first_sentence(row), "actions": row.actions.__name__, "home": row.home} for name, row in found.items()
+        {"name": name, "what": first_sentence(row), "actions": row.actions.__name__, "home": row.home}
+        for name, row in found.items()
     ]
 
 
