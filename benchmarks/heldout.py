@@ -88,7 +88,7 @@ def of_unseen_tasks(frame: Any, scores: Any) -> dict[str, Any]:
 
 
 def search(scores: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The best of 48 constant weightings of each instance by *reward*, and its delta_m on *test*; the share that the agent closes."""
+    """The best of 48 constant weightings of each instance by *reward*, on *test*; and the share that the agent closes."""
     own = {name: value for name, value in arguments.items() if name != "instances"}
     checked = check_arguments(LOSS_WEIGHTING, **own)
     ids, references = list(scores.index), reference_metrics(checked, list(scores.index))
