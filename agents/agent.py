@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -41,7 +42,7 @@ class Agent:
 
     Args:
         about: JSON-plain: ``algorithm``, ``hyperparameters``, ``policy`` (its policy's), ``environment`` (``id`` and
-            ``arguments``), ``num_tasks``, ``observations`` (the rows of the table that it reads), ``versions``, ``training``,
+            ``arguments``), ``observations`` (the rows of the table that it reads), ``versions``, ``training``,
             ``scores``.
         parameters: The policy's state dict.
 
@@ -55,7 +56,9 @@ class Agent:
         self.about, self.parameters = dict(about), dict(parameters)
         self._algorithm: type[Algorithm] = algorithm(about["algorithm"])
         self._policies: dict[int, BasePolicy] = {}
-        self._policy(about["num_tasks"])  # so that parameters that do not fit are refused now
+        if not all(torch.isfinite(tensor).all() for tensor in self.parameters.values()):
+            raise ValueError("The agent's parameters should be finite. Train it again, or take an earlier one.")
+        self._policy(2)  # so that parameters that do not fit are refused now
 
     @property
     def requires(self) -> Requirements:
@@ -188,15 +191,16 @@ def agent_of(model: BaseAlgorithm, settings: Settings, scores: list[dict[str, fl
     chosen = algorithm(settings.algorithm)
     envs = model.get_env()
     assert envs is not None
-    common = envs.get_attr("arguments")[0]
-    arguments = {**settings.arguments, "observe": list(common.observe), "steps_per_action": common.steps_per_action}
+    common, own = envs.get_attr("arguments")[0], inspect.signature(type(envs.unwrapped.envs.unwrapped).__init__).parameters  # type: ignore[attr-defined]
+    defaults = {name: own[name].default for name in REQUIRED if name in own}
+    chosen_here = {"observe": list(common.observe), "steps_per_action": common.steps_per_action}
+    arguments = {**defaults, **settings.arguments, **chosen_here}
     options = {**chosen.defaults, **settings.options}
     about = {
         "format": FORMAT,
         "algorithm": settings.algorithm,
         "hyperparameters": {name: value for name, value in options.items() if name != "policy_kwargs"},
         "policy": {**chosen.policy_defaults, **options.get("policy_kwargs", {})},
-        "num_tasks": common.recipe.num_tasks,
         "environment": {"id": settings.env, "arguments": arguments, "problem": common.problem.identity},
         "observations": {name: observation_row(name) for name in common.observe},
         "versions": versions(),

@@ -33,7 +33,7 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
         "reward": "gain",
         "action": "residual",
         "weight_range": 1e3,
-        "steps_per_action": 30,
+        "steps_per_action": 20,
     }
 }
 """The arguments with which agents are trained unless others are given, by the environment's id."""

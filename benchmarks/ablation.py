@@ -43,7 +43,7 @@ def main(names: list[str]) -> None:
     base = returns(mtl_gym.evaluate("init", **measured))
     for name in names or VARIANTS:
         variant = VARIANTS[name]
-        decisions = 300 // variant.get("steps_per_action", 30)
+        decisions = 300 // variant.get("steps_per_action", 20)
         with tempfile.TemporaryDirectory() as folder:
             options = {"time_steps": EPISODES * decisions, "evaluations": 1, "instances": 8, "references": []}
             agents.train(out=folder, **{**common, **options, **variant})
