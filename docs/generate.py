@@ -6,6 +6,7 @@ import inspect
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 
@@ -66,7 +67,31 @@ def held_out() -> dict[str, list[dict[str, str]]]:
         }
         for name, row in studies.items()
     ]
-    return {"heuristics": sorted(heuristics, key=lambda row: -float(row["delta_m"])), "suites": suites}
+    ranked = sorted(heuristics, key=lambda row: -float(row["delta_m"]))
+    return {"training": trained(), "heuristics": ranked, "search": searched(first), "suites": suites}
+
+
+def trained() -> list[dict[str, str]]:
+    """How ``benchmarks/pretrain.py`` last trained the agent."""
+    row = json.loads((ROOT / "benchmarks" / "results" / "pretrain.json").read_text())
+    facts = {
+        "decisions": f"{row['time_steps']:,}, in {row['episodes']:,} trainings of digits",
+        "time on two cores": f"{row['seconds'] / 60:.1f} minutes, evaluations included",
+        "chosen": f"after {row['chosen after']:,.0f} decisions, the best of {row['evaluations']} by the *reward* split",
+        "seed": str(row["seed"]),
+    }
+    return [{"fact": name, "value": value} for name, value in facts.items()]
+
+
+def searched(first: dict[str, Any]) -> list[dict[str, str]]:
+    """The search over constant weights beside the agent."""
+    share, gain = first["share closed"], first["constants minus best heuristic"]
+    facts = {
+        "best of 48 constant weightings (chosen on *reward*, at 48 times the cost), delta_m": f"{first['best of 48 constants']:.1f}",
+        f"the same minus the best heuristic, `{first['best heuristic']}`": _interval(gain),
+        "share of that distance that `ppo` closes at one run's cost": f"{share['mean']:.2f} [{share['low']:.2f}, {share['high']:.2f}]",
+    }
+    return [{"what": name, "measured": value} for name, value in facts.items()]
 
 
 def _interval(row: dict[str, float]) -> str:
