@@ -87,9 +87,9 @@ def searched(first: dict[str, Any]) -> list[dict[str, str]]:
     """The search over constant weights beside the agent."""
     share, gain = first["share closed"], first["constants minus best heuristic"]
     facts = {
-        "best of 48 constant weightings (chosen on *reward*, at 48 times the cost), delta_m": f"{first['best of 48 constants']:.1f}",
+        "best of 48 constants, chosen on *reward* at 48 times the cost: delta_m": f"{first['best of 48 constants']:.1f}",
         f"the same minus the best heuristic, `{first['best heuristic']}`": _interval(gain),
-        "share of that distance that `ppo` closes at one run's cost": f"{share['mean']:.2f} [{share['low']:.2f}, {share['high']:.2f}]",
+        "share of it that `ppo` closes, at one run's cost": f"{share['mean']:.2f} [{share['low']:.2f}, {share['high']:.2f}]",
     }
     return [{"what": name, "measured": value} for name, value in facts.items()]
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from agents.agent import Agent, load
+if TYPE_CHECKING:
+    from agents.agent import Agent
 
 FOLDER = Path(__file__).parent
 
 
 def ppo() -> Agent:
-    """Pretrained agent: PPO over 1 / L(0), trained on digits.
+    """Pretrained agent: PPO, a residual over 1 / L(0), trained on digits.
 
     ``benchmarks/pretrain.py`` trains it; ``agents/pretrained/ppo.md`` is its card.
     """
+    from agents.agent import load  # here, so that listing the agents stays light
+
     return load(FOLDER / "ppo.safetensors")
