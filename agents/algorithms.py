@@ -98,8 +98,8 @@ class PPO(Algorithm):
     home = "stable_baselines3:PPO"
     policy = "agents.policies:TaskActorCriticPolicy"
     rollouts = True
-    defaults = {"learning_rate": 1e-3, "batch_size": 160, "n_epochs": 5, "gamma": 1.0, "gae_lambda": 0.95}
-    policy_defaults = {"log_std_init": -1.5}
+    defaults = {"learning_rate": 8e-3, "batch_size": 480, "n_epochs": 20, "gamma": 1.0, "gae_lambda": 0.8}
+    policy_defaults = {"log_std_init": -1.2}
 
 
 class RecurrentPPO(Algorithm):

@@ -22,7 +22,7 @@ def train(
     problem: Annotated[str, typer.Option(help="See: mtl-gym list problems.")] = "digits",
     algorithm: Annotated[str, typer.Option(help=f"One of {', '.join(AGENTS)}.")] = "ppo",
     env: Annotated[str, typer.Option(help="Id of the environment.")] = LOSS_WEIGHTING,
-    time_steps: Annotated[int, typer.Option(help="Decisions, over all rows.")] = 96_000,
+    time_steps: Annotated[int, typer.Option(help="Decisions, over all rows.")] = 76_800,
     seed: Annotated[int, typer.Option(help="Of networks, exploration and instances.")] = 0,
     num_envs: Annotated[int, typer.Option(help="Trainings that run side by side.")] = 64,
     siblings: Annotated[int, typer.Option(help="Rows that share an instance, whose mean reward is the baseline; 1: none.")] = 8,

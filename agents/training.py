@@ -76,7 +76,7 @@ def train(
     out: str | Path,
     algorithm: str = "ppo",
     env: str = LOSS_WEIGHTING,
-    time_steps: int = 96_000,
+    time_steps: int = 76_800,
     seed: int = 0,
     num_envs: int = 64,
     siblings: int = 8,
