@@ -24,14 +24,14 @@ import optuna
 import agents
 
 OUT = Path(__file__).parent / "results" / "tuning.json"
-TIME_STEPS = 12_800
+TIME_STEPS = 19_200
 
 
 def rollouts(trial: optuna.Trial) -> dict[str, Any]:
     return {
         "learning_rate": trial.suggest_float("learning_rate", 3e-4, 1e-2, log=True),
         "n_epochs": trial.suggest_categorical("n_epochs", [3, 5, 10, 20]),
-        "batch_size": trial.suggest_categorical("batch_size", [80, 160, 320]),
+        "batch_size": trial.suggest_categorical("batch_size", [120, 240, 480]),
         "gae_lambda": trial.suggest_categorical("gae_lambda", [0.8, 0.9, 0.95, 1.0]),
         "policy_kwargs": {"log_std_init": trial.suggest_float("log_std_init", -2.5, -0.5)},
     }
@@ -73,10 +73,17 @@ def main(name: str, trials: int) -> None:
             num_tasks=4, algorithm=name, options=options, out=folder, time_steps=TIME_STEPS, evaluations=1, references=[]
         )
         seconds = time.process_time() - begun
+        begun_at = agents.load(Path(folder) / "last.safetensors").about["scores"][0]["reward"]
         shutil.rmtree(folder)
-        scores = agent.about["scores"]
-        gain = scores[-1]["reward"] if len(scores) > 1 else scores[0]["reward"]
-        rows.append({"options": options or "defaults", "reward": round(gain, 2), "seconds": round(seconds)})
+        gain = agent.about["scores"][-1]["reward"]
+        rows.append(
+            {
+                "options": options or "defaults",
+                "reward": round(gain, 2),
+                "untrained": round(begun_at, 2),
+                "cpu seconds": round(seconds),
+            }
+        )
         print(name, rows[-1], flush=True)
         return float(gain)
 
