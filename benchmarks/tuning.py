@@ -76,14 +76,8 @@ def main(name: str, trials: int) -> None:
         begun_at = agents.load(Path(folder) / "last.safetensors").about["scores"][0]["reward"]
         shutil.rmtree(folder)
         gain = agent.about["scores"][-1]["reward"]
-        rows.append(
-            {
-                "options": options or "defaults",
-                "reward": round(gain, 2),
-                "untrained": round(begun_at, 2),
-                "cpu seconds": round(seconds),
-            }
-        )
+        row = {"options": options or "defaults", "reward": round(gain, 2), "untrained": round(begun_at, 2)}
+        rows.append({**row, "cpu seconds": round(seconds)})
         print(name, rows[-1], flush=True)
         return float(gain)
 
