@@ -31,6 +31,7 @@ from mtl_gym.training.references import average_references
 OUT = Path(__file__).parent / "results" / "heldout.json"
 KEPT = Path(__file__).parents[1] / "runs" / "heldout"
 HEURISTICS = ("ew", "init", "si", "gls", "rlw", "uw", "dwa", "imtl-l", "igb")
+ONLINE = "igbv2"  # the other protocol: it begins untrained, and learns while it weights
 CONSTANTS, SPREAD = 48, 5  # weightings of the search, relative to 1 / L(0), log-uniform over 2^0 to 2^5
 
 SUITES: dict[str, dict[str, Any]] = {
@@ -55,7 +56,8 @@ def main(names: list[str]) -> None:
     for name in names or SUITES:
         arguments = {"distribution": "varied", **SUITES[name]}
         first = name == next(iter(SUITES))
-        frame = mtl_gym.compare([*(HEURISTICS if first else ("ew", "init")), "ppo"], out=KEPT, num_envs=32, **arguments)
+        others = (*HEURISTICS, ONLINE) if first else ("ew", "init")
+        frame = mtl_gym.compare([*others, "ppo"], out=KEPT, num_envs=32, **arguments)
         scores = frame.pivot_table(index="instance", columns="policy", values="delta_m")
         known[name] = {"arguments": arguments, **differences(scores)}
         if first:
@@ -105,7 +107,7 @@ def search(scores: Any, arguments: dict[str, Any]) -> dict[str, Any]:
         row, test = int(gains.argmax()), learner.metrics("test")
         best.append(delta_m({name: float(test[name][row]) for name in learner.metric_names(row)}, references[id]))
     searched = np.asarray(best)
-    heuristic = max((name for name in scores.columns if name != "ppo"), key=lambda name: float(scores[name].mean()))
+    heuristic = max(HEURISTICS, key=lambda name: float(scores[name].mean()))
     base, agent = scores[heuristic].to_numpy(), scores["ppo"].to_numpy()
 
     def share(base: Any, agent: Any, searched: Any, axis: int = -1) -> Any:
