@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-POLICIES := ew,init,si,gls,rlw,uw,dwa,imtl-l,igb,constant:w=1,4,2,16,16,16
+POLICIES := ew,init,si,gls,rlw,uw,dwa,imtl-l,igb,constant:w=1,4,2,16,16,16,ppo
 
-.PHONY: help setup demo test lint docs benchmarks
+.PHONY: help setup demo test lint docs benchmarks pretrain
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[data,dev,oracle]"
 	@touch $@
 
-demo: $(READY)  ## compare every baseline on digits; prints where the page is
+demo: $(READY)  ## compare every baseline and the pretrained agent on digits; prints where the page is
 	OMP_NUM_THREADS=1 $(BIN)/mtl-gym compare --problem digits --policies $(POLICIES) --instances 20 --seed 0 --out demo
 
 test: $(READY)  ## run the tests
@@ -36,3 +36,10 @@ docs: $(READY)  ## write the tables of README.md and the pages of docs/ anew
 benchmarks: $(READY)  ## measure the speeds that the README quotes, and what the bounds clip (about ten minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/clipping.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/throughput.py
+
+pretrain: $(READY)  ## train the agents that are shipped (ten minutes), and hold them against the heuristics (an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/pretrain.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/heldout.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ablation.py
+	$(BIN)/python docs/generate.py

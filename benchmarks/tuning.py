@@ -1,4 +1,4 @@
-"""Searches hyper-parameters of the algorithms with Optuna, on ``digits``, in short trainings; needs ``pip install optuna``.
+"""Searches hyper-parameters of the algorithms with Optuna, on ``digits``, in short trainings; needs the extra "tuning".
 
     python benchmarks/tuning.py ppo 12
 
