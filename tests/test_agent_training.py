@@ -36,7 +36,7 @@ OPTIONS = {"ppo": ON_POLICY, "recurrent-ppo": ON_POLICY, "sac": OFF_POLICY, "td3
 LONG = {**SMALL, "time_steps": 32, "evaluations": 4}
 KILLED = """
 import json, os, signal, sys
-import agents
+import agents.training, agents.policies  # once, for both children
 settings, options, folder = json.loads(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
 
 def watch(steps, known):
@@ -109,7 +109,7 @@ def test_a_training_leaves_its_agents_its_checkpoint_and_its_curves(finished):
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
 def test_the_same_seed_gives_the_same_agent_whatever_the_global_generators(algorithm, tmp_path):
     first = train(tmp_path / "a", algorithm=algorithm, time_steps=16)
-    for seed in (torch.manual_seed, np.random.seed, random.seed):  # noqa: NPY002
+    for seed in (torch.manual_seed, np.random.seed, random.seed):
         seed(123)
     second = train(tmp_path / "b", algorithm=algorithm, time_steps=16)
     other = train(tmp_path / "c", algorithm=algorithm, time_steps=16, seed=1)
@@ -222,7 +222,7 @@ def test_every_algorithm_for_these_actions_trains_and_loads(algorithm, tmp_path)
 
 @pytest.mark.parametrize("algorithm", ["dqn", "maskable-ppo"])
 def test_algorithms_of_discrete_decisions_refuse_continuous_ones(algorithm, tmp_path):
-    with pytest.raises(ValueError, match="`algorithm` should fit the actions; it takes Discrete. Received .* for Box"):
+    with pytest.raises(ValueError, match=r"`algorithm` should fit the actions; it takes Discrete\. Received .* for Box"):
         train(tmp_path / "new", algorithm=algorithm)
     assert not (tmp_path / "new").exists()
 
@@ -431,8 +431,8 @@ def test_sb3_evaluates_heuristics_and_agents_alike(name, tmp_path):
     required = {"observe": ["log_loss"], "action": "weights", "steps_per_action": 1}
     if name in OPTIONS:
         required = policy.requires.arguments()
-    elif name == "dwa":
-        required["observe"] = policy.requires.arguments()["observe"]
+    elif name in ("uw", "dwa"):  # which read the learning rate or the epoch too
+        required["observe"] = list(policy.requires.observe)
     env = Monitor(gymnasium.make(ENV, problem="quadratic", horizon=40, reward="terminal_delta_m", **required))
     returns, lengths = evaluate_policy(policy, env, n_eval_episodes=2, return_episode_rewards=True)
     assert lengths == [40 // required["steps_per_action"]] * 2
