@@ -1,0 +1,440 @@
+"""Training of agents: what is written, kills, settings, wrong arguments, curves, the command, comparisons, and SB3's evaluation."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from typer.testing import CliRunner
+
+import agents
+import mtl_gym
+from agents import AGENTS
+from agents.agent import Agent, load
+from agents.files import read
+from mtl_gym.cli import full_app
+from mtl_gym.policies import make_policy
+
+ROOT = Path(mtl_gym.__file__).parents[1]
+ENV = "mtl_gym/LossWeighting-v0"
+SMALL = {"problem": "quadratic", "horizon": 40, "num_envs": 4, "siblings": 2, "evaluations": 1, "instances": 2, "references": []}
+ON_POLICY = {"batch_size": 4, "n_epochs": 1}
+OFF_POLICY = {"batch_size": 4, "gradient_steps": 1, "learning_starts": 4, "buffer_size": 1000}
+OPTIONS = {"ppo": ON_POLICY, "recurrent-ppo": ON_POLICY, "sac": OFF_POLICY, "td3": OFF_POLICY, "tqc": OFF_POLICY}
+LONG = {**SMALL, "time_steps": 32, "evaluations": 4}
+KILLED = """
+import json, os, signal, sys
+import agents.training, agents.policies  # once, for both children
+settings, options, folder = json.loads(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
+
+def watch(steps, known):
+    if steps >= 16:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+for algorithm in ("ppo", "sac"):
+    child = os.fork()
+    if child == 0:
+        agents.train(out=f"{folder}/{algorithm}", algorithm=algorithm, options=options[algorithm], watch=watch, **settings)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def train(out, **changes):
+    given = {**SMALL, "out": out, "time_steps": 8, "options": OPTIONS.get(changes.get("algorithm", "ppo"), {}), **changes}
+    return agents.train(**given)
+
+
+def names(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def same(first, second):
+    """Whether two nests are equal bit for bit."""
+    if isinstance(first, torch.Tensor):
+        return first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, dict):
+        return list(first) == list(second) and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, list):
+        return len(first) == len(second) and all(map(same, first, second))
+    return first == second
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a short training, its agent, and what its watch was told."""
+    out, told = tmp_path_factory.mktemp("trained") / "new" / "folder", []
+    agent = train(out, watch=lambda steps, known: told.append((steps, dict(known))))
+    return out, agent, told
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A folder with trainings of PPO and SAC, each killed at the 16th of 32 time steps, after the checkpoint at the 8th."""
+    folder = tmp_path_factory.mktemp("killed")
+    command = [sys.executable, "-c", KILLED, json.dumps(LONG), json.dumps(OPTIONS), str(folder)]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert answer.stdout.split() == ["-9", "-9"], answer.stderr
+    return folder
+
+
+# --- what is written ------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_leaves_its_agents_its_checkpoint_and_its_curves(finished):
+    out, agent, told = finished
+    [events] = [name for name in names(out) if name.startswith("events/agent/events.out.tfevents")]
+    assert names(out) == {"best.safetensors", "last.safetensors", "checkpoint.safetensors", events}
+    assert agent.spec == load(out).spec == load(out / "best.safetensors").spec
+    scores = load(out / "last.safetensors").about["scores"]
+    assert [score["steps"] for score in scores] == [0, 8]
+    best = max(scores, key=lambda score: score["reward"])
+    assert agent.about["training"]["time_steps"] == best["steps"]
+    assert [steps for steps, _ in told] == [8]
+    assert set(told[0][1]) == {"return", "score", "delta_m"}
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_the_same_seed_gives_the_same_agent_whatever_the_global_generators(algorithm, tmp_path):
+    first = train(tmp_path / "a", algorithm=algorithm, time_steps=16)
+    for seed in (torch.manual_seed, np.random.seed, random.seed):
+        seed(123)
+    second = train(tmp_path / "b", algorithm=algorithm, time_steps=16)
+    other = train(tmp_path / "c", algorithm=algorithm, time_steps=16, seed=1)
+    for name in ("last", "checkpoint", "best"):
+        assert same(read(tmp_path / "a" / f"{name}.safetensors"), read(tmp_path / "b" / f"{name}.safetensors"))
+    assert first.spec == second.spec != other.spec
+
+
+def test_the_global_generators_are_left_alone(tmp_path):
+    def states():
+        return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+
+    before = states()
+    train(tmp_path / "a")
+    assert states() == before
+    with pytest.raises(ValueError, match="weight for each"):
+        train(tmp_path / "b", references=["constant:w=1,2"])
+    assert states() == before
+
+
+# --- kills and going on ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_a_killed_training_is_gone_on_from(algorithm, killed, tmp_path):
+    out, told = killed / algorithm, []
+    before, last = read(out / "checkpoint.safetensors"), load(out / "last.safetensors")
+    assert before["steps"] == 8
+    assert [score["steps"] for score in before["scores"]] == [0, 8]
+    assert same(last.parameters, before["parameters"]["policy"])
+    agents.train(out=out, algorithm=algorithm, options=OPTIONS[algorithm], watch=lambda steps, known: told.append(steps), **LONG)
+    after = read(out / "checkpoint.safetensors")
+    assert told[0] == 16
+    assert told[-1] == after["steps"] == 32
+    assert after["scores"][:2] == before["scores"]
+    assert [score["steps"] for score in after["scores"]] == [0, 8, 16, 24, 32]
+    assert after["updates"] > before["updates"]
+    if algorithm == "sac":
+        assert (before["buffer"]["pos"], after["buffer"]["pos"]) == (2, 8)
+        assert torch.equal(after["buffer"]["rewards"][:2], before["buffer"]["rewards"])
+        for name, rows in before["buffer"]["observations"].items():
+            assert torch.equal(after["buffer"]["observations"][name][:2], rows)
+        assert list(before["variables"]) == ["log_ent_coef"]
+        assert not torch.equal(after["variables"]["log_ent_coef"], before["variables"]["log_ent_coef"])
+    best = max(after["scores"], key=lambda score: score["reward"])
+    assert load(out).about["training"]["time_steps"] == best["steps"]
+
+
+def test_a_finished_training_returns_at_once_and_changes_nothing(finished):
+    out, agent, _ = finished
+    before = {name: (out / name).read_bytes() for name in names(out)}
+    assert train(out, watch=lambda steps, known: pytest.fail("trained again")).spec == agent.spec
+    assert {name: (out / name).read_bytes() for name in names(out)} == before
+
+
+OTHERS = {
+    "seed": 1,
+    "time_steps": 16,
+    "num_envs": 8,
+    "siblings": 1,
+    "evaluations": 2,
+    "instances": 3,
+    "references": ["ew"],
+    "options": {**ON_POLICY, "gamma": 0.5},
+    "algorithm": "recurrent-ppo",
+    "horizon": 60,
+    "lr": 0.1,
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_setting_in_the_same_folder_is_refused_and_named(name, finished):
+    out, _, _ = finished
+    before = {name: (out / name).read_bytes() for name in names(out)}
+    known = "arguments" if name in ("horizon", "lr") else name
+    with pytest.raises(ValueError, match=rf"`{known}` should be .*, as in the training that .* Or take another folder"):
+        train(out, **{"options": ON_POLICY, name: OTHERS[name]})
+    assert {name: (out / name).read_bytes() for name in names(out)} == before
+
+
+def test_a_truncated_checkpoint_is_refused(finished, tmp_path):
+    whole = (finished[0] / "checkpoint.safetensors").read_bytes()
+    (tmp_path / "checkpoint.safetensors").write_bytes(whole[:-100])
+    with pytest.raises(ValueError, match="`path` should be a whole file"):
+        train(tmp_path)
+    assert names(tmp_path) == {"checkpoint.safetensors"}
+
+
+@pytest.mark.xfail(strict=True, raises=KeyError, reason="read_checkpoint takes any file with a right digest for a checkpoint")
+def test_an_agent_in_the_place_of_a_checkpoint_is_refused(finished, tmp_path):
+    finished[1].save(tmp_path / "checkpoint")
+    with pytest.raises(ValueError, match="path"):
+        train(tmp_path)
+
+
+# --- algorithms and arguments ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", [name for name in AGENTS if name not in ("ppo", "dqn", "maskable-ppo")])
+def test_every_algorithm_for_these_actions_trains_and_loads(algorithm, tmp_path):
+    agent = train(tmp_path, algorithm=algorithm)
+    assert agent.about["algorithm"] == algorithm
+    before, after = read(tmp_path / "best.safetensors"), read(tmp_path / "last.safetensors")
+    assert agent.spec == load(tmp_path).spec
+    assert after["about"]["training"]["time_steps"] == 8
+    assert list(before["parameters"]) == list(after["parameters"])
+    frame = mtl_gym.evaluate(agent, problem="quadratic", horizon=40, instances=1)
+    assert np.isfinite(frame["delta_m"]).all()
+
+
+@pytest.mark.parametrize("algorithm", ["dqn", "maskable-ppo"])
+def test_algorithms_of_discrete_decisions_refuse_continuous_ones(algorithm, tmp_path):
+    with pytest.raises(ValueError, match=r"`algorithm` should fit the actions; it takes Discrete\. Received .* for Box"):
+        train(tmp_path / "new", algorithm=algorithm)
+    assert not (tmp_path / "new").exists()
+
+
+WRONG = [
+    {"time_steps": 0},
+    {"time_steps": 1.5},
+    {"num_envs": "4"},
+    {"siblings": 3},
+    {"siblings": 0},
+    {"evaluations": 0},
+    {"instances": -1},
+    {"seed": -1},
+    {"seed": True},
+    {"algorithm": "os:system"},
+    {"env": "CartPole-v1"},
+    {"env": "os:system"},
+    {"problem": "digit"},
+    {"problem": object()},
+    {"horizon": 30},
+    {"nothing": 5},
+    {"action": "strange"},
+    {"observe": ["nothing"]},
+    {"autoreset_mode": "Disabled"},
+    {"references": ["nothing"]},
+    {"references": ["constant:w=1,2"]},
+    {"options": {**ON_POLICY, "unknown": 1}},
+    {"options": {**ON_POLICY, "learning_rate": -1}},
+    {"options": {**ON_POLICY, "learning_rate": "a"}},
+    {"options": {**ON_POLICY, "policy_kwargs": {"unknown": 1}}},
+    {"options": {**ON_POLICY, "policy_kwargs": {"activation_fn": "os:system"}}},
+    {"options": {**ON_POLICY, "device": "cpu"}},
+    {"options": {**ON_POLICY, "learning_rate": object()}},
+]
+
+
+@pytest.mark.parametrize("changes", WRONG, ids=str)
+def test_wrong_arguments_are_refused_before_anything_is_written(changes, tmp_path):
+    with pytest.raises((ValueError, TypeError, gymnasium.error.Error)):
+        train(tmp_path / "new", **changes)
+    assert not (tmp_path / "new").exists()
+
+
+HOLES = {
+    "episodes": ({"options": {**ON_POLICY, "episodes": 0}}, "SB3's AssertionError"),
+    "batch": ({"options": {**ON_POLICY, "batch_size": 1}}, "SB3's AssertionError"),
+    "n_steps": ({"options": {**ON_POLICY, "n_steps": 5}}, "the option is not used, without a word"),
+    "sde": ({"options": {**ON_POLICY, "use_sde": True}}, "TaskActorCriticPolicy cannot; fails after the first files are written"),
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [pytest.param(changes, marks=pytest.mark.xfail(strict=True, reason=reason)) for changes, reason in HOLES.values()],
+    ids=HOLES,
+)
+def test_wrong_options_are_refused_by_a_message(changes, tmp_path):
+    with pytest.raises((ValueError, TypeError)):
+        train(tmp_path / "new", **changes)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.xfail(strict=True, raises=OSError, reason="the folder is looked at only when the first agent is saved")
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="out"):
+        train(tmp_path / "file")
+
+
+# --- the command and the curves ---------------------------------------------------------------------------------------
+
+
+def command(out, *more):
+    words = ["train", "--out", out, "--num-envs", 4, "--siblings", 2, "--time-steps", 8, "--evaluations", 1, "--instances", 2]
+    words += ["--references", "ew,init", "--set", "horizon=40", "--option", "batch_size=4", "--option", "n_epochs=1", *more]
+    return CliRunner().invoke(full_app(), [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def commanded(tmp_path_factory):
+    """The folder of a training on digits by the command, and what it printed."""
+    out = tmp_path_factory.mktemp("commanded") / "my agent"
+    answer = command(out)
+    assert answer.exit_code == 0, answer.output
+    return out, answer.output
+
+
+def scalars(run):
+    events = EventAccumulator(str(run))
+    events.Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_the_command_trains_and_says_what_comes_next(commanded):
+    out, output = commanded
+    lines = " ".join(output.split())
+    assert "on held-out instances, after" in lines
+    assert f"tensorboard --logdir '{out}'/events" in lines
+    assert f"mtl-gym compare --problem digits --policies ew,init,si,'{out}' --out '{out}'/comparison --set horizon=40" in lines
+    assert load(out).about["environment"]["arguments"]["horizon"] == 40
+
+
+def test_the_curves_of_agent_and_references_are_drawn(commanded):
+    out, _ = commanded
+    assert {run.name for run in (out / "events").iterdir()} == {"agent", "ew", "init"}
+    agent = scalars(out / "events" / "agent")
+    tasks = {tag for tag in agent if tag.startswith("weights/")}
+    assert len(tasks) >= 2
+    assert sum(agent[tag][-1][1] for tag in tasks) <= 1 + 1e-5
+    assert [step for step, _ in agent["rollout/return"]] == [8]
+    scores = load(out / "last.safetensors").about["scores"]
+    for tag, name in {"heldout/delta_m": "delta_m", "heldout/delta_m on the reward split": "reward"}.items():
+        assert [step for step, _ in agent[tag]] == [0, 8]
+        np.testing.assert_allclose([value for _, value in agent[tag]], [score[name] for score in scores], rtol=1e-5)
+        for reference in ("ew", "init"):
+            drawn = scalars(out / "events" / reference)[tag]
+            assert [step for step, _ in drawn] == [0, 8]
+            assert drawn[0][1] == drawn[1][1]
+
+
+def test_the_same_command_again_does_nothing(commanded):
+    out, output = commanded
+    before = names(out)
+    answer = command(out)
+    assert answer.exit_code == 0
+    assert answer.output.splitlines()[-3:] == output.splitlines()[-3:]
+    assert names(out) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seed", "1"], "`seed` should be 0, as in the training"),
+        (["--algorithm", "dqn"], "`algorithm` should be 'ppo', as in the training"),
+        (["--set", "problem=yeast"], "there is an option --problem"),
+        (["--option", "gamma"], "of the form key=value"),
+        (["--siblings", "3"], "`siblings` should divide num_envs=4"),
+        (["--references", "nothing"], "`policies` should be one of"),
+    ],
+)
+def test_the_command_says_what_is_wrong(words, message, commanded):
+    answer = command(commanded[0], *words)
+    assert answer.exit_code == 2
+    assert message in answer.output
+    assert "Traceback" not in answer.output
+
+
+# --- comparisons --------------------------------------------------------------------------------------------------------
+
+COMPARED = {"problem": "quadratic", "horizon": 40, "instances": 2}
+
+
+def rows(out):
+    with closing(sqlite3.connect(out / "results.sqlite")) as connection:
+        return connection.execute("SELECT COUNT(*) FROM results").fetchone()[0]
+
+
+def test_a_comparison_takes_the_path_of_an_agent(finished):
+    out, agent, _ = finished
+    frame = mtl_gym.compare(["ew", str(out), str(out / "last.safetensors")], **COMPARED)
+    assert list(frame["policy"].unique()) == ["ew", str(out), str(out / "last.safetensors")]
+    by_object = mtl_gym.compare([agent], **COMPARED)
+    np.testing.assert_array_equal(by_object["value"], frame[frame["policy"] == str(out)]["value"])
+
+
+def test_a_missing_path_and_a_path_of_no_agent_are_refused(tmp_path):
+    (tmp_path / "table.csv").write_text("a,b")
+    for path, message in {"missing/agent": "paths of agents that are there", "": "whole file of an agent"}.items():
+        with pytest.raises(ValueError, match=message):
+            mtl_gym.compare(["ew", str(tmp_path / path)], out=tmp_path / "out", **COMPARED)
+    with pytest.raises(ValueError, match="whole file of an agent"):
+        mtl_gym.compare(["ew", str(tmp_path / "table.csv")], out=tmp_path / "out", **COMPARED)
+    assert names(tmp_path) == {"table.csv"}
+
+
+def test_results_of_an_agent_are_found_again_and_not_taken_for_anothers(finished, tmp_path, monkeypatch):
+    out, agent, _ = finished
+    other = train(tmp_path / "other", seed=1)
+    first = mtl_gym.compare({"mine": agent}, out=tmp_path, **COMPARED)
+    assert rows(tmp_path) == 2
+    second = mtl_gym.compare({"mine": other}, out=tmp_path, **COMPARED)
+    assert rows(tmp_path) == 4
+    assert not np.array_equal(first["value"], second["value"])
+    monkeypatch.setattr(Agent, "predict", lambda *_, **__: pytest.fail("played again"))
+    again = mtl_gym.compare({"mine": load(out)}, out=tmp_path, **COMPARED)
+    np.testing.assert_array_equal(again["value"], first["value"])
+    np.testing.assert_array_equal(mtl_gym.compare({"mine": other}, out=tmp_path, **COMPARED)["value"], second["value"])
+    assert rows(tmp_path) == 4
+
+
+def test_an_agent_of_other_parameters_or_another_environment_is_another(finished):
+    _, agent, _ = finished
+    moved = Agent(agent.about, {**agent.parameters, "log_std": agent.parameters["log_std"] + 1e-6})
+    environment = agent.about["environment"]
+    wider = {**environment, "arguments": {**environment["arguments"], "weight_range": 10.0}}
+    assert len({repr(one.spec) for one in (agent, moved, Agent({**agent.about, "environment": wider}, agent.parameters))}) == 3
+    assert Agent({**agent.about, "scores": []}, agent.parameters).spec == agent.spec
+
+
+# --- Stable-Baselines3's evaluation ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ew", "si", "uw", "dwa", "recurrent-ppo", "ppo", "td3"])
+def test_sb3_evaluates_heuristics_and_agents_alike(name, tmp_path):
+    policy = train(tmp_path, algorithm=name) if name in OPTIONS else make_policy(name)
+    required = {"observe": ["log_loss"], "action": "weights", "steps_per_action": 1}
+    if name in OPTIONS:
+        required = policy.requires.arguments()
+    elif name in ("uw", "dwa"):  # which read the learning rate or the epoch too
+        required["observe"] = list(policy.requires.observe)
+    env = Monitor(gymnasium.make(ENV, problem="quadratic", horizon=40, reward="terminal_delta_m", **required))
+    returns, lengths = evaluate_policy(policy, env, n_eval_episodes=2, return_episode_rewards=True)
+    assert lengths == [40 // required["steps_per_action"]] * 2
+    assert np.isfinite(returns).all()
+    env.close()
