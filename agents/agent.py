@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ Array = npt.NDArray[Any]
 FORMAT = 1
 REQUIRED = ("observe", "action", "rule", "weight_range", "steps_per_action")
 """The environment's arguments that an agent has been trained with and needs again; the others may differ."""
+_SOURCES = ("agent.py", "policies.py", "networks.py")  # what makes actions of parameters
 _KEPT = ("seed", "num_envs", "siblings", "instances")
 
 
@@ -56,8 +58,11 @@ class Agent:
         self.about, self.parameters = dict(about), dict(parameters)
         self._algorithm: type[Algorithm] = algorithm(about["algorithm"])
         self._policies: dict[int, BasePolicy] = {}
-        if not all(torch.isfinite(tensor).all() for tensor in self.parameters.values()):
-            raise ValueError("The agent's parameters should be finite. Train it again, or take an earlier one.")
+        if not all(tensor.dtype == torch.float32 and torch.isfinite(tensor).all() for tensor in self.parameters.values()):
+            raise ValueError("The agent's parameters should be finite float32. Train it again, or take an earlier one.")
+        size = sum(tensor.numel() for tensor in self.parameters.values())
+        if any(isinstance(value, int) and not 0 <= value <= size for value in about["policy"].values()):
+            raise ValueError(should("policy", f"have sizes from 0 to {size}, the number of parameters", about["policy"]))
         self._policy(2)  # so that parameters that do not fit are refused now
 
     @property
@@ -75,7 +80,13 @@ class Agent:
     def spec(self) -> dict[str, Any]:
         """What identifies it: the digest of its parameters and what makes actions of them."""
         kept = {name: self.about[name] for name in ("algorithm", "policy", "environment", "observations")}
-        return {"agent": digest(repr(sorted(kept.items())), self.parameters), "algorithm": self.about["algorithm"]}
+        source = b"".join(Path(__file__).with_name(name).read_bytes() for name in _SOURCES)
+        return {
+            "agent": digest(repr(sorted(kept.items())), self.parameters),
+            "algorithm": self.about["algorithm"],
+            "source": hashlib.sha256(source).hexdigest(),
+            "stable_baselines3": version("stable-baselines3"),
+        }
 
     def predict(
         self,
@@ -120,7 +131,8 @@ class Agent:
 
     def save(self, path: str | Path) -> Path:
         """Writes the agent to a safetensors file, whole or not at all; returns the file's path."""
-        file = Path(path).with_suffix(SUFFIX)
+        file = Path(path)
+        file = file if file.suffix == SUFFIX else file.with_name(file.name + SUFFIX)
         write(file, {"about": self.about, "parameters": self.parameters})
         return file
 
@@ -134,15 +146,14 @@ def load(path: str | Path) -> Agent:
     Raises:
         ValueError: If the file is missing, damaged or altered, or its agent does not fit what is installed here.
     """
-    file = Path(path)
-    if file.is_dir():
-        file = file / f"best{SUFFIX}"
-    content = read(file)
     try:
+        file = Path(path)
+        content = read(file / f"best{SUFFIX}" if file.is_dir() else file)
         return Agent(content["about"], content["parameters"])
-    except (KeyError, TypeError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(should("path", "be a whole file of an agent, as agents.train writes it", str(path), reason)) from error
+    except Exception as error:  # whatever a damaged or hostile file brings about
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        condition = "be the file of an agent that fits this installation, or a folder that agents.train has written"
+        raise ValueError(should("path", condition, str(path), reason)) from error
 
 
 def check(about: Mapping[str, Any]) -> None:
@@ -153,22 +164,46 @@ def check(about: Mapping[str, Any]) -> None:
     """
     if about["format"] != FORMAT:
         raise ValueError(should("format", f"be {FORMAT}, which this version reads", about["format"]))
-    trained, own = about["versions"]["mtl-gym"], mtl_gym.__version__
-    if _series(trained) != _series(own):
-        remedy = f"Install mtl-gym {trained}, or train the agent again."
-        raise ValueError(should("version", f"be that of the installed mtl-gym, {own}", trained, remedy))
+    check_version(about["versions"])
     id = about["environment"]["id"]
     choose("environment", id, {known: known for known in gymnasium.registry if known.startswith("mtl_gym/")})
     for name, row in about["observations"].items():
         choose("observations", name, OBSERVATIONS)
         if row != observation_row(name):
             raise ValueError(should("observations", f"have {name!r} as {observation_row(name)}, as it is here", row))
+    seen = about["environment"]["arguments"]["observe"]
+    if not seen or sorted(seen) != sorted(about["observations"]):
+        raise ValueError(should("observations", f"be those of the environment's arguments, {seen}", list(about["observations"])))
+    check_observations(about["observations"])
+    algorithm(about["algorithm"]).check_policy_options(about["policy"])
+
+
+def check_observations(names: Iterable[str]) -> None:
+    """Refuses observations of which none is of each task: the networks would not know how many tasks there are.
+
+    Raises:
+        ValueError: With the names.
+    """
+    if not any(OBSERVATIONS[name].size == "task" for name in names):
+        raise ValueError(should("observe", "hold at least one observation of each task", list(names)))
+
+
+def check_version(trained: Mapping[str, str]) -> None:
+    """Refuses what another series (major and minor version) of this library has written.
+
+    Raises:
+        ValueError: With both versions.
+    """
+    own = mtl_gym.__version__
+    if _series(trained["mtl-gym"]) != _series(own):
+        remedy = f"Install mtl-gym {trained['mtl-gym']}, or train again."
+        raise ValueError(should("version", f"be that of the installed mtl-gym, {own}", trained["mtl-gym"], remedy))
 
 
 def observation_row(name: str) -> dict[str, Any]:
     """What an agent relies on of an observation."""
     row = OBSERVATIONS[name]
-    return {"size": row.size, "low": row.low, "high": row.high, "meaning": row.meaning}
+    return {"size": row.size, "low": row.low, "high": row.high}
 
 
 def versions() -> dict[str, str]:
@@ -186,7 +221,7 @@ def _box(name: str, num_tasks: int) -> spaces.Box:
     return spaces.Box(row.low, row.high, (SIZES[row.size](num_tasks),), np.float32)
 
 
-def agent_of(model: BaseAlgorithm, settings: Settings, scores: list[dict[str, float]]) -> Agent:
+def agent_of(model: BaseAlgorithm, settings: Settings) -> Agent:
     """The agent that an algorithm has trained so far, with a copy of its parameters."""
     chosen = algorithm(settings.algorithm)
     envs = model.get_env()
@@ -205,7 +240,7 @@ def agent_of(model: BaseAlgorithm, settings: Settings, scores: list[dict[str, fl
         "observations": {name: observation_row(name) for name in common.observe},
         "versions": versions(),
         "training": {"time_steps": model.num_timesteps, **{name: getattr(settings, name) for name in _KEPT}},
-        "scores": scores,
+        "scores": [],
     }
     return Agent(about, {name: tensor.detach().clone() for name, tensor in model.policy.state_dict().items()})
 

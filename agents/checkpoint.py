@@ -10,27 +10,28 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 
+from agents.agent import check_version, versions
 from agents.files import SUFFIX, read, write
 from mtl_gym.arguments import should
 
 _ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
-def write_checkpoint(folder: Path, settings: Mapping[str, Any], model: BaseAlgorithm, scores: list[dict[str, float]]) -> None:
-    """Writes the state of a training, whole or not at all.
-
-    Raises:
-        FloatingPointError: If a parameter is not finite; the previous checkpoint stays.
-    """
-    parameters = model.get_parameters()
-    if not all(torch.isfinite(tensor).all() for tensor in parameters["policy"].values()):
+def check_finite(model: BaseAlgorithm, folder: Path) -> None:
+    """Raises FloatingPointError if a parameter of the policy is not finite, before anything in the folder is replaced."""
+    if not all(torch.isfinite(tensor).all() for tensor in model.policy.state_dict().values()):
         raise FloatingPointError(f"The agent's parameters are not finite. A smaller learning_rate may help; {folder} is as it was.")
+
+
+def write_checkpoint(folder: Path, settings: Mapping[str, Any], model: BaseAlgorithm, scores: list[dict[str, float]]) -> None:
+    """Writes the state of a training, whole or not at all."""
     content = {
         "settings": settings,
+        "versions": versions(),
         "steps": model.num_timesteps,
         "updates": getattr(model, "_n_updates", 0),
         "scores": scores,
-        "parameters": parameters,
+        "parameters": model.get_parameters(),
         "variables": {name: getattr(model, name).data for name in _variables(model)},
         "buffer": _buffer(model),
     }
@@ -41,12 +42,15 @@ def read_checkpoint(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]
     """The state of a training that has been begun in a folder; ``None`` if there is none.
 
     Raises:
-        ValueError: If the folder holds a training with other settings; the message names one.
+        ValueError: If the folder holds a training with other settings, or of another version; the message names one.
     """
     file = folder / f"checkpoint{SUFFIX}"
     if not file.is_file():
         return None
     content = read(file)
+    if not {"settings", "versions", "steps", "scores", "parameters", "variables", "buffer", "updates"} <= set(content):
+        raise ValueError(should("out", "hold the checkpoint of a training, or none", str(file)))
+    check_version(content["versions"])
     for name, value in settings.items():
         if content["settings"].get(name) != value:
             known = content["settings"].get(name)

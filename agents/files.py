@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 
 from mtl_gym.arguments import should
@@ -22,7 +22,8 @@ from mtl_gym.cache import write_whole
 
 SUFFIX = ".safetensors"
 _TENSOR, _ITEMS = "$tensor", "$items"
-_LARGEST_TEXT = 10_000_000  # characters of JSON; an agent's has some thousands
+_HEADER = "mtl_gym.agents"  # one entry, so that the same content gives the same bytes
+_LARGEST_HEADER = 10_000_000  # characters of JSON; an agent's has some thousands
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
@@ -33,8 +34,8 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     """
     tensors: dict[str, torch.Tensor] = {}
     text = json.dumps(_without_tensors(content, "", tensors), allow_nan=False)
-    header = {"content": text, "digest": digest(text, tensors)}
-    write_whole(path, save(tensors, header))
+    header = json.dumps({"digest": digest(text, tensors), "content": text})
+    write_whole(path, save(tensors, {_HEADER: header}))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -45,15 +46,17 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         with safe_open(str(path), framework="pt") as file:
-            header = file.metadata() or {}
+            header = (file.metadata() or {})[_HEADER]
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-        text = header["content"]
-        if len(text) > _LARGEST_TEXT or header["digest"] != digest(text, tensors):
+        if len(header) > _LARGEST_HEADER:
+            raise ValueError("its header is too long")
+        known, text = (whole := json.loads(header))["digest"], whole["content"]
+        if known != digest(text, tensors):
             raise ValueError("its digest does not match its content")
         content = _with_tensors(json.loads(text), tensors)
         if not isinstance(content, dict):
             raise TypeError("its content is no mapping")
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+    except Exception as error:  # whatever a damaged or hostile file brings about
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(should("path", "be a whole file of an agent, as agents.train writes it", str(path), reason)) from error
     return content
@@ -72,11 +75,14 @@ def digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
 def _without_tensors(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     """The JSON-plain form of a nest; its tensors are put into ``tensors`` by their place."""
     if isinstance(value, np.ndarray):
-        value = torch.from_numpy(np.ascontiguousarray(value))
+        value = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))  # a copy: it may be read-only
     if isinstance(value, torch.Tensor):
-        tensors[name] = value.detach().cpu().clone().contiguous()
-        return {_TENSOR: name}
+        unique = f"{len(tensors)}{name}"  # two keys may read the same
+        tensors[unique] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {_TENSOR: unique}
     if isinstance(value, Mapping):
+        if not all(key is None or isinstance(key, (bool, int, float, str)) for key in value):
+            raise TypeError(should("content", "have texts and numbers as keys", list(value)))
         items = {key: _without_tensors(item, f"{name}/{key}", tensors) for key, item in value.items()}
         plain = all(isinstance(key, str) and not key.startswith("$") for key in items)
         return items if plain else {_ITEMS: [list(pair) for pair in items.items()]}  # an optimiser's state has numbers as keys

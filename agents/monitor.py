@@ -13,16 +13,18 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch.utils.tensorboard import SummaryWriter
 
 import mtl_gym
-from agents.agent import agent_of
-from agents.checkpoint import write_checkpoint
+from agents.agent import agent_of, load
+from agents.checkpoint import check_finite, write_checkpoint
+from agents.files import SUFFIX
 from mtl_gym.policies import Policy
+from mtl_gym.problems.instances import EVALUATION_IDS
 
 if TYPE_CHECKING:
     from agents.training import Settings
 
-HELD_OUT = 990_000
-"""First id of the instances on which agents are evaluated while they train."""
-_OF_POLICIES = ("observe", "action", "rule", "weight_range", "steps_per_action", "reward")
+HELD_OUT = EVALUATION_IDS[1] - 10_000
+"""First id of the instances on which agents are evaluated while they train, far from those of comparisons."""
+OF_POLICIES = ("observe", "action", "rule", "weight_range", "steps_per_action", "reward")
 
 
 class Monitor(BaseCallback):
@@ -46,6 +48,9 @@ class Monitor(BaseCallback):
         super().__init__()
         self.settings, self.folder, self.scores = settings, folder, list(scores)
         self._watch = watch or (lambda steps, known: None)
+        # The file is asked, not the scores: a kill may have come between the best agent and the checkpoint that knows its score.
+        best = folder / f"best{SUFFIX}"
+        self._best = load(best).about["scores"][-1]["reward"] if scores and best.is_file() else -np.inf
         self._writers: dict[str, SummaryWriter] = {}
         self._references: dict[str, dict[str, float]] = {}
 
@@ -80,13 +85,14 @@ class Monitor(BaseCallback):
 
     def _evaluate(self) -> None:
         """Measures the agent, keeps it, and draws it beside the references."""
-        agent = agent_of(self.model, self.settings, self.scores)
+        check_finite(self.model, self.folder)
+        agent = agent_of(self.model, self.settings)
         score = {"steps": float(self.num_timesteps), **self._score(agent)}
-        best = all(score["reward"] > earlier["reward"] for earlier in self.scores)
         self.scores.append(score)
-        agent = agent_of(self.model, self.settings, self.scores)
+        agent.about["scores"] = list(self.scores)
         agent.save(self.folder / "last")
-        if best:
+        if score["reward"] > self._best:
+            self._best = score["reward"]
             agent.save(self.folder / "best")
         write_checkpoint(self.folder, asdict(self.settings), self.model, self.scores)
         for name, own in {"agent": score, **self._references}.items():
@@ -94,7 +100,7 @@ class Monitor(BaseCallback):
 
     def _score(self, policy: str | Policy) -> dict[str, float]:
         """Scores of a policy on the held-out instances: mean on *reward*, which chooses; interquartile mean on *test*."""
-        arguments = {name: value for name, value in self.settings.arguments.items() if name not in _OF_POLICIES}
+        arguments = {name: value for name, value in self.settings.arguments.items() if name not in OF_POLICIES}
         ids = list(range(HELD_OUT, HELD_OUT + self.settings.instances))
         frame = mtl_gym.evaluate(
             policy, self.settings.env, instances=ids, num_envs=self.settings.num_envs, reward="terminal_delta_m", **arguments

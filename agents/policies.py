@@ -32,6 +32,10 @@ WIDTHS = (32, 32)
 """Widths of the layers over tasks, of actors and critics."""
 
 
+SHARES = ("last_weights",)
+"""Observations that are shares of all tasks: their level is 1 / K, so they are seen relative to an equal share."""
+
+
 class TaskFeatures(BaseFeaturesExtractor):
     """A flat Dict of observations as features of each task, (N, K F).
 
@@ -65,7 +69,8 @@ class TaskFeatures(BaseFeaturesExtractor):
             elif kind == "pair":
                 parts += [torch.zeros(len(values), 1, device=values.device)] * 2
             else:
-                parts.append(values.expand(-1, self.num_tasks))
+                level = self.num_tasks if name in SHARES else 1
+                parts.append(level * values.expand(-1, self.num_tasks))
         return torch.stack(parts, dim=-1).flatten(1)
 
 

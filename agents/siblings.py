@@ -20,8 +20,8 @@ class Siblings(VecEnvWrapper):
     Rows come in families that draw the same instances in the same order: same data, initial weights and noise. From each reward
     the mean of the siblings' rewards at the same decision is taken. It does not depend on the row's own action, so the policy's
     gradient keeps its direction; what the instance itself contributes to the reward, most of its variance, is gone. (A
-    leave-one-out baseline, as in Kool et al., "Buy 4 REINFORCE Samples, Get a Baseline for Free!", ICLR workshop 2019.) Rows whose
-    siblings are elsewhere, after a divergence, are paid nothing until they meet again. ``episode`` statistics keep the
+    leave-one-out baseline, as in Kool et al., "Buy 4 REINFORCE Samples, Get a Baseline for Free!", ICLR workshop 2019.) A row whose
+    siblings are elsewhere is paid nothing; after a divergence it is an episode ahead for good. ``episode`` statistics keep the
     environment's own rewards.
 
     Args:

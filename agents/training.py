@@ -12,7 +12,7 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.agent import Agent, algorithm, load
+from agents.agent import Agent, algorithm, check_observations, load
 from agents.checkpoint import read_checkpoint, restore
 from agents.files import SUFFIX
 from agents.monitor import Monitor
@@ -21,13 +21,13 @@ from agents.siblings import Siblings
 from agents.vec_env import VectorEnvAdapter
 from mtl_gym.arguments import choose, positive_int, should
 from mtl_gym.evaluation.results import plain
-from mtl_gym.policies import names_and_policies
+from mtl_gym.policies import names_and_policies, split_policies
 from mtl_gym.problems import LOSS_WEIGHTING
 
 Watch = Callable[[int, Mapping[str, float]], None]
 """Is told the time steps done, and what is known of the agent: mean ``return``, held-out ``score`` and ``delta_m``."""
 
-ENVIRONMENTS: dict[str, dict[str, Any]] = {
+TRAINED_ON: dict[str, dict[str, Any]] = {
     LOSS_WEIGHTING: {
         "distribution": "varied",
         "reward": "gain",
@@ -82,7 +82,7 @@ def train(
     siblings: int = 8,
     evaluations: int = 10,
     instances: int = 32,
-    references: Sequence[str] = ("ew", "init", "si"),
+    references: str | Sequence[str] = ("ew", "init", "si"),
     options: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
     **arguments: Any,
@@ -91,8 +91,8 @@ def train(
 
     The folder holds ``best.safetensors`` and ``last.safetensors`` (see :func:`agents.load`), ``checkpoint.safetensors``, from which
     the same call goes on after a kill (on fresh instances), and TensorBoard's ``events``. The best agent is that with the highest
-    mean ``delta_m`` on the *reward* split of the held-out instances, ids 990,000 and on; the test split is drawn, and chooses
-    nothing.
+    mean ``delta_m`` on the *reward* split of the held-out instances, the last ids for evaluation; the test split is drawn, and
+    chooses nothing.
 
     Args:
         problem: A problem's name.
@@ -108,7 +108,7 @@ def train(
         references: Policies whose held-out scores are drawn beside the agent's.
         options: Hyper-parameters that replace the algorithm's defaults.
         watch: Is told of the progress.
-        arguments: The environment's arguments; what is not given is ``ENVIRONMENTS``'s.
+        arguments: The environment's arguments; what is not given is ``TRAINED_ON``'s.
 
     Raises:
         ValueError, TypeError, gymnasium.error.Error: If an argument is wrong, or the folder holds another training; before anything
@@ -117,7 +117,7 @@ def train(
     settings = check_settings(
         Settings(
             env=env,
-            arguments=plain({**ENVIRONMENTS.get(env, {}), "problem": problem, **arguments}),
+            arguments=plain({**TRAINED_ON.get(env, {}), "problem": problem, **arguments}),
             algorithm=algorithm,
             options=plain(dict(options or {})),
             time_steps=time_steps,
@@ -126,10 +126,12 @@ def train(
             siblings=siblings,
             evaluations=evaluations,
             instances=instances,
-            references=list(references),
+            references=split_policies(references) if isinstance(references, str) else list(references),
         )
     )
     folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(should("out", "be a folder", str(folder)))
     checkpoint = read_checkpoint(folder, asdict(settings))
     done = int(checkpoint["steps"]) if checkpoint else 0
     if done >= settings.time_steps:
@@ -160,16 +162,20 @@ def check_settings(settings: Settings) -> Settings:
     positive_int("seed", settings.seed, least=0)
     if settings.num_envs % settings.siblings:
         raise ValueError(should("siblings", f"divide num_envs={settings.num_envs}", settings.siblings))
-    names_and_policies(settings.references) if settings.references else None
-    algorithm(settings.algorithm)
+    if settings.references:
+        names_and_policies(settings.references)
+    algorithm(settings.algorithm).check_options(settings.options)
+    if "autoreset_mode" in settings.arguments:
+        raise ValueError(should("autoreset_mode", "be left to the training", settings.arguments["autoreset_mode"]))
     return settings
 
 
 def make_model(settings: Settings, done: int) -> BaseAlgorithm:
     """The algorithm with its environments; a training that goes on draws other instances than those before."""
-    seed = settings.seed if not done else int(np.random.SeedSequence([settings.seed, done]).generate_state(1)[0] % 2**31)
+    # Row i (or family i) takes the stream of instances with the seed + i: consecutive seeds would share most of them.
+    seed = int(np.random.SeedSequence([settings.seed, done]).generate_state(1)[0] // 2)
     envs, episode = make_envs(settings)
-    model = algorithm(settings.algorithm).make(envs, episode=episode, seed=seed, **settings.options)
+    model = algorithm(settings.algorithm).make(envs, episode=episode, seed=seed, options=settings.options)
     model.num_timesteps = done
     return model
 
@@ -180,6 +186,7 @@ def make_envs(settings: Settings) -> tuple[VecEnv, int]:
         settings.env, num_envs=settings.num_envs, vectorization_mode="vector_entry_point", **settings.arguments
     )
     common = vector.unwrapped.arguments  # type: ignore[attr-defined]
+    check_observations(common.observe)
     envs: VecEnv = VectorEnvAdapter(vector)
     if settings.siblings > 1:
         envs = Siblings(envs, settings.siblings)

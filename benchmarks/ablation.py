@@ -19,6 +19,7 @@ import agents
 import mtl_gym
 from agents.monitor import HELD_OUT
 from benchmarks.heldout import paired
+from benchmarks.pretrain import TASKS
 
 OUT = Path(__file__).parent / "results" / "ablation.json"
 EPISODES, INSTANCES = 20 * 64, 64
@@ -38,7 +39,7 @@ def main(names: list[str]) -> None:
     """Trains every variant."""
     known = json.loads(OUT.read_text()) if OUT.is_file() else {}
     ids = list(range(HELD_OUT, HELD_OUT + INSTANCES))
-    common: dict[str, Any] = {"problem": "digits", "num_tasks": 4, "distribution": "varied"}
+    common: dict[str, Any] = {"problem": "digits", "num_tasks": 4, "distribution": "varied", "tasks": TASKS}
     measured: dict[str, Any] = {"instances": ids, "num_envs": 64, "reward": "terminal_delta_m", **common}
     base = returns(mtl_gym.evaluate("init", **measured))
     for name in names or VARIANTS:

@@ -104,7 +104,7 @@ def search(scores: Any, arguments: dict[str, Any]) -> dict[str, Any]:
         for _ in range(checked.recipe.horizon):
             learner.update(weights, torch.ones(CONSTANTS, dtype=torch.bool))
         gains = relative_gains(checked.problem, learner.metrics("reward"), average).gather(1, learner.replicas.tasks).mean(1)
-        row, test = int(gains.argmax()), learner.metrics("test")
+        row, test = int(gains.nan_to_num(nan=-torch.inf).argmax()), learner.metrics("test")
         best.append(delta_m({name: float(test[name][row]) for name in learner.metric_names(row)}, references[id]))
     searched = np.asarray(best)
     heuristic = max(HEURISTICS, key=lambda name: float(scores[name].mean()))

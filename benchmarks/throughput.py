@@ -1,7 +1,8 @@
 """What the adapter, SB3's rollouts and the callbacks cost: the throughput of training beside that of its parts.
 
-The parts: the bare vector environment under random actions, and SB3's own update, each over the same number of decisions. Training
-everything together should reach 80 % of that. Writes ``benchmarks/results/throughput.json``.
+The parts: the bare vector environment under random actions, and SB3's own update, each over the same number of decisions.
+Training everything together should reach 80 % of that; the periodic evaluations are not in it. Writes
+``benchmarks/results/throughput.json``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.monitor import Monitor
-from agents.training import ENVIRONMENTS, Settings, check_settings, make_envs, make_model
+from agents.training import TRAINED_ON, Settings, check_settings, make_envs, make_model
 from mtl_gym.problems import LOSS_WEIGHTING
 
 OUT = Path(__file__).parent / "results" / "throughput.json"
@@ -28,7 +29,7 @@ ROUNDS, ROLLOUTS = 5, 3
 
 
 def settings(siblings: int) -> Settings:
-    arguments = {**ENVIRONMENTS[LOSS_WEIGHTING], "problem": "digits", "num_tasks": 4}
+    arguments = {**TRAINED_ON[LOSS_WEIGHTING], "problem": "digits", "num_tasks": 4}
     common = {"algorithm": "ppo", "options": {}, "time_steps": 10**9, "seed": 0, "num_envs": 64}
     watched = {"siblings": siblings, "evaluations": 1, "instances": 4, "references": []}
     return check_settings(Settings(env=LOSS_WEIGHTING, arguments=arguments, **common, **watched))  # type: ignore[arg-type]

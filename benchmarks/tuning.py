@@ -2,7 +2,7 @@
 
     python benchmarks/tuning.py ppo 12
 
-Every trial trains for 20 rounds of 64 episodes and is scored by the mean delta_m on the *reward* split of 32 held-out instances.
+Every trial trains for 10 rounds of 64 episodes and is scored by the mean delta_m on the *reward* split of 32 held-out instances.
 The first trial is the row's defaults. Writes ``benchmarks/results/tuning.json``, algorithm by algorithm.
 """
 
@@ -22,9 +22,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import optuna
 
 import agents
+from benchmarks.pretrain import TASKS
 
 OUT = Path(__file__).parent / "results" / "tuning.json"
-TIME_STEPS = 19_200
+TIME_STEPS = 9_600
 
 
 def rollouts(trial: optuna.Trial) -> dict[str, Any]:
@@ -69,13 +70,20 @@ def main(name: str, trials: int) -> None:
     def objective(trial: optuna.Trial) -> float:
         options = SPACES[name](trial) if trial.number else {}
         folder, begun = tempfile.mkdtemp(), time.process_time()
-        agent = agents.train(
-            num_tasks=4, algorithm=name, options=options, out=folder, time_steps=TIME_STEPS, evaluations=1, references=[]
+        agents.train(
+            tasks=TASKS,
+            num_tasks=4,
+            algorithm=name,
+            options=options,
+            out=folder,
+            time_steps=TIME_STEPS,
+            evaluations=1,
+            references=[],
         )
         seconds = time.process_time() - begun
-        begun_at = agents.load(Path(folder) / "last.safetensors").about["scores"][0]["reward"]
+        scores = agents.load(Path(folder) / "last.safetensors").about["scores"]
+        begun_at, gain = scores[0]["reward"], scores[-1]["reward"]
         shutil.rmtree(folder)
-        gain = agent.about["scores"][-1]["reward"]
         row = {"options": options or "defaults", "reward": round(gain, 2), "untrained": round(begun_at, 2)}
         rows.append({**row, "cpu seconds": round(seconds)})
         print(name, rows[-1], flush=True)

@@ -194,7 +194,7 @@ def reported(folder: Path) -> Iterator[None]:
     """Turns errors of arguments into a message and an exit status, and says what an interruption leaves."""
     try:
         yield
-    except (ValueError, TypeError, ModuleNotFoundError, gymnasium.error.Error) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError, ModuleNotFoundError, gymnasium.error.Error) as error:
         errors.print(f"[bold red]Error:[/] {_escaped(error)}", highlight=False, soft_wrap=True)
         raise typer.Exit(WRONG) from error
     except KeyboardInterrupt:

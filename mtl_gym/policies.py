@@ -201,9 +201,13 @@ def _from_file(path: str) -> Policy:
     raise reasons[0]
 
 
+_COMMA = re.compile(r",(?!\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?\s*(?:[],:]|$))", re.IGNORECASE)
+"""A comma that no whole number follows: one divides policies, the other the numbers of an option."""
+
+
 def split_policies(text: str) -> list[str]:
     """Splits a list of policies at its commas; a comma before a number continues the value."""
-    return [part.strip() for part in re.split(r",(?!\s*[-+.\d])", text) if part.strip()]
+    return [part.strip() for part in _COMMA.split(text) if part.strip()]
 
 
 def option_value(text: str) -> Any:

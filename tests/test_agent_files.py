@@ -88,11 +88,6 @@ def names(folder):
     return [file.name for file in folder.iterdir()]
 
 
-def hole(value, reason, *, id=None):
-    """A parameter of a test that fails today."""
-    return pytest.param(value, marks=pytest.mark.xfail(strict=True, reason=reason), id=id)
-
-
 def refused(path, *, match=None):
     """Loads a file that has to be refused, naming the path, and nothing is imported."""
     before = set(sys.modules)
@@ -140,7 +135,6 @@ def test_saving_makes_folders_and_returns_the_path(agent, tmp_path):
     assert names(path.parent) == ["agent.safetensors"]
 
 
-@pytest.mark.xfail(strict=True, reason="Agent.save replaces what follows the last dot of a name: lr0.5 overwrites lr0.1")
 def test_names_with_dots_are_files_of_their_own(agent, tmp_path):
     assert agent.save(tmp_path / "lr0.1") != agent.save(tmp_path / "lr0.5")
 
@@ -291,7 +285,6 @@ def test_what_is_not_there_is_refused(path, tmp_path, monkeypatch):
     refused(path, match="`path`")
 
 
-@pytest.mark.xfail(strict=True, raises=OSError, reason="load asks is_dir outside of its try")
 def test_a_name_too_long_is_refused():
     refused("x" * 5000, match="`path`")
 
@@ -380,7 +373,7 @@ def eight_bits(content, name):
 
 
 FORGED = [dropped, added, reshaped, grown, not_a_number, infinite, number, nested, listed, none, numbered]
-FORGED += [hole(beyond_float32, "finiteness is checked before the cast to float32"), hole(eight_bits, UNCAUGHT)]
+FORGED += [beyond_float32, eight_bits]
 
 
 @pytest.mark.parametrize("change", FORGED)
@@ -438,7 +431,10 @@ POLICIES = [
     {"self": 1},
     {"observation_space": 1},
     {"": 1},
-    hole({"squash_output": True}, UNCAUGHT),
+    {"features_extractor_class": "os:system"},
+    {"features_extractor_kwargs": {"num_tasks": 10**9}},
+    {"net_arch": "os:system"},
+    {"squash_output": True},
     "os:system",
     None,
     5,
@@ -454,28 +450,19 @@ def test_options_of_the_policy_that_cannot_be_are_refused(options, content, tmp_
     refused(forged(tmp_path, content))
 
 
-HARMLESS = [
-    {"features_extractor_class": "os:system"},
-    {"features_extractor_kwargs": {"num_tasks": 10**9}},
-    {"net_arch": "os:system"},
-    {"log_std_init": 5.0},
-]
-
-
-@pytest.mark.parametrize("options", HARMLESS, ids=str)
-def test_options_that_the_networks_over_tasks_do_not_read_change_nothing(options, agent, content, tmp_path):
-    content["about"]["policy"] = options
+def test_the_first_deviation_of_a_trained_policy_changes_nothing(agent, content, tmp_path):
+    content["about"]["policy"] = {"log_std_init": 5.0}
     expected, _ = agent.predict(observations(), deterministic=True)
     np.testing.assert_array_equal(load(forged(tmp_path, content)).predict(observations(), deterministic=True)[0], expected)
 
 
-@pytest.mark.parametrize("size", [hole(10**12, UNCAUGHT), hole(-1, UNCAUGHT), 7, 1.5, "1", None])
+@pytest.mark.parametrize("size", [10**12, -1, 7, 1.5, "1", None])
 def test_a_memory_of_a_wrong_size_is_refused(size, content, tmp_path):
     content["about"] |= {"algorithm": "recurrent-ppo", "policy": {"lstm_hidden_size": size}}
     refused(forged(tmp_path, content))
 
 
-@pytest.mark.parametrize("widths", [hole([10**12], UNCAUGHT), hole([-1], UNCAUGHT), hole({"pi": [2]}, UNCAUGHT), ["a"]])
+@pytest.mark.parametrize("widths", [[10**12], [-1], {"pi": [2]}, ["a"]])
 def test_dense_layers_of_a_wrong_size_are_refused(widths, content, tmp_path):
     content["about"] |= {"algorithm": "sac", "policy": {"net_arch": widths}}
     refused(forged(tmp_path, content))
@@ -509,21 +496,19 @@ def test_what_holds_something_else_is_refused(place, value, content, tmp_path):
     refused(forged(tmp_path, content))
 
 
-@pytest.mark.xfail(strict=True, reason=UNCHECKED)
 @pytest.mark.parametrize("value", [None, 5, "a", [1], {}, {"a": 1}, {"observe": None}], ids=str)
 def test_wrong_arguments_of_the_environment_are_refused(value, content, tmp_path):
     content["about"]["environment"]["arguments"] = value
     refused(forged(tmp_path, content))
 
 
-@pytest.mark.xfail(strict=True, reason=UNCHECKED)
 @pytest.mark.parametrize("observe", [5, "gap", ["gap"], ["nothing"], [], [5], {"gap": 1}], ids=str)
 def test_an_agent_that_would_be_shown_something_else_is_refused(observe, content, tmp_path):
     content["about"]["environment"]["arguments"]["observe"] = observe
     refused(forged(tmp_path, content))
 
 
-@pytest.mark.parametrize("names", [hole([], UNCAUGHT), ["progress"], ["gap", "progress"]])
+@pytest.mark.parametrize("names", [[], ["progress"], ["gap", "progress"]])
 def test_an_agent_of_other_observations_is_refused(names, content, tmp_path):
     rows = content["about"]["observations"]
     content["about"]["observations"] = {name: rows[name] for name in names}
@@ -561,7 +546,7 @@ def test_another_format_is_refused_and_named(format, content, tmp_path):
     assert repr(format) in refused(forged(tmp_path, content), match="`format` should be 1")
 
 
-@pytest.mark.parametrize(("name", "value"), [("low", -10), ("high", 21), ("size", "one"), ("meaning", "something else")])
+@pytest.mark.parametrize(("name", "value"), [("low", -10), ("high", 21), ("size", "one")])
 def test_other_observations_here_are_named(name, value, saved, monkeypatch):
     row = OBSERVATIONS["slope"]
     changed = {"size": row.size, "low": row.low, "high": row.high, "function": row.function, "meaning": row.meaning, name: value}
@@ -688,7 +673,6 @@ COLLISIONS = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="tensors are named by their places, which may be equal: one replaces the other")
 @pytest.mark.parametrize("nest", COLLISIONS.values(), ids=COLLISIONS)
 def test_tensors_do_not_take_each_others_places(nest, tmp_path):
     write(tmp_path / "file.safetensors", nest)
@@ -706,7 +690,6 @@ def test_arrays_come_back_as_tensors(dtype, shape, tmp_path):
         np.testing.assert_array_equal(found[name].numpy(), expected)
 
 
-@pytest.mark.xfail(strict=True, reason="np.ascontiguousarray gives an array without axes one")
 def test_an_array_without_axes_keeps_its_shape(tmp_path):
     write(tmp_path / "file.safetensors", {"a": np.array(2.0)})
     assert read(tmp_path / "file.safetensors")["a"].shape == ()
@@ -762,9 +745,7 @@ def test_numbers_that_are_no_json_are_refused_and_nothing_is_written(value, tmp_
     assert not names(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "key", [np.int64(1), b"a", hole((1, 2), "a tuple becomes a list, which is no key: the file cannot be read")]
-)
+@pytest.mark.parametrize("key", [np.int64(1), b"a", (1, 2)])
 def test_keys_that_cannot_come_back_are_refused(key, tmp_path):
     with pytest.raises(TypeError):
         write(tmp_path / "file.safetensors", {"a": {key: 1}})
@@ -788,7 +769,6 @@ def always_warned():
     torch.set_warn_always(before)
 
 
-@pytest.mark.xfail(strict=True, raises=UserWarning, reason="torch.from_numpy warns of arrays that are not writable")
 def test_an_array_that_cannot_be_written_to_is_written_without_a_warning(tmp_path, always_warned):
     array = np.arange(3)
     array.flags.writeable = False
@@ -796,7 +776,6 @@ def test_an_array_that_cannot_be_written_to_is_written_without_a_warning(tmp_pat
     assert read(tmp_path / "file.safetensors")["a"].tolist() == [0, 1, 2]
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="torch.from_numpy takes the native byte order only")
 def test_an_array_of_another_byte_order_comes_back_in_the_native_one(tmp_path):
     array = np.arange(3, dtype=">f4")
     write(tmp_path / "file.safetensors", {"a": array})

@@ -40,7 +40,7 @@ def _igb(s: Signals) -> Tensor:
 
 def _distance(gains: Tensor | None) -> Tensor:
     """Mean over tasks of the log of the relative distance, ``1 - gain``, to twice what single-task learning reaches."""
-    return (1 - measured(gains) / 100).clamp(min=SMALLEST_LOSS).log().mean(1)
+    return (1 - measured(gains) / 100).clamp(min=0.05).log().mean(1)
 
 
 REWARDS = {
@@ -78,7 +78,8 @@ REWARDS = {
     "gain": Reward(
         lambda s: _distance(s.previous_gains) - _distance(s.gains),
         "decline of the mean over tasks of log(1 - gain_k), gain_k the relative gain on the *reward* split that delta_m averages "
-        "(references as for `terminal_delta_m`), at every decision; for errors 1 - gain_k is the ratio to single-task training's. "
+        "(references as for `terminal_delta_m`), at every decision; for errors 1 - gain_k is the ratio to single-task training's; "
+        "it counts as 0.05 at least. "
         "A return of 0: as the initial weights, of 1: ratios fell by a factor of e in the geometric mean",
         (GAINS,),
     ),
