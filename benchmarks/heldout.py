@@ -23,8 +23,9 @@ import mtl_gym
 from benchmarks.pretrain import TASKS
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.evaluation.references import reference_metrics
+from mtl_gym.policies import make_policy
 from mtl_gym.problems import LOSS_WEIGHTING
-from mtl_gym.problems.metrics import delta_m, relative_gains
+from mtl_gym.problems.metrics import WORST_DELTA_M, delta_m, relative_gains
 from mtl_gym.training.learner import Learner
 from mtl_gym.training.references import average_references
 
@@ -47,32 +48,40 @@ SUITES: dict[str, dict[str, Any]] = {
     "multimnist-2": {"problem": "multimnist", "num_tasks": 2, "instances": 30},
     "stereo-3": {"problem": "stereo", "num_tasks": 3, "instances": 30},
 }
-"""Name to the environment's arguments; ``varied`` unless said. The first one has every heuristic and the search over constants."""
+"""Name to the environment's arguments; ``varied`` unless said."""
+FIRST = "digits-4"
+"""The agent's own family: it has every heuristic, and the search over constants."""
 
 
 def main(names: list[str]) -> None:
-    """Plays the suites, and adds them to the results."""
+    """Plays the suites, and adds them to the results; those of another agent are dropped."""
+    agent = make_policy("ppo").spec["agent"]  # type: ignore[attr-defined]
     known = json.loads(OUT.read_text()) if OUT.is_file() else {}
+    known = {name: row for name, row in known.items() if row["agent"] == agent}
     for name in names or SUITES:
         arguments = {"distribution": "varied", **SUITES[name]}
-        first = name == next(iter(SUITES))
-        others = (*HEURISTICS, ONLINE) if first else ("ew", "init")
-        frame = mtl_gym.compare([*others, "ppo"], out=KEPT, num_envs=32, **arguments)
+        frame = mtl_gym.compare([*others(name), "ppo"], out=KEPT, num_envs=32, **arguments)
         scores = frame.pivot_table(index="instance", columns="policy", values="delta_m")
-        known[name] = {"arguments": arguments, **differences(scores)}
-        if first:
-            known[name] |= of_unseen_tasks(frame, scores) | search(scores, arguments)
-        OUT.write_text(json.dumps(known, indent=1) + "\n")
+        known[name] = {"agent": agent, "arguments": arguments, **differences(scores)}
+        if name == FIRST:
+            known[name] |= of_unseen_tasks(frame, scores) | shares(scores, searched(arguments, list(scores.index)))
+        OUT.write_text(json.dumps({name: known[name] for name in SUITES if name in known}, indent=1) + "\n")
         print(name, json.dumps(known[name]), flush=True)
+
+
+def others(name: str) -> list[str]:
+    """The policies that the agent is held against in a suite."""
+    return [*HEURISTICS, ONLINE] if name == FIRST else ["ew", "init", "gls"]
 
 
 def differences(scores: Any) -> dict[str, Any]:
     """Mean delta_m of each policy, and the agent's paired differences with 95 % intervals (Student)."""
-    others = [name for name in scores.columns if name != "ppo"]
+    heuristics = [name for name in scores.columns if name != "ppo"]
     return {
         "instances": len(scores),
         "delta_m": {name: round(float(scores[name].mean()), 2) for name in scores.columns},
-        "ppo minus": {name: paired(scores["ppo"] - scores[name]) for name in others},
+        "at -100": {name: int((scores[name] <= WORST_DELTA_M).sum()) for name in scores.columns},
+        "ppo minus": {name: paired(scores["ppo"] - scores[name]) for name in heuristics},
     }
 
 
@@ -89,12 +98,14 @@ def of_unseen_tasks(frame: Any, scores: Any) -> dict[str, Any]:
     return {"with an unseen task": differences(scores.loc[unseen])}
 
 
-def search(scores: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The best of 48 constant weightings of each instance by *reward*, on *test*; and the share that the agent closes."""
+def searched(arguments: dict[str, Any], ids: list[int]) -> list[float]:
+    """The delta_m on *test* of each instance's best of 48 constant weightings, which is chosen on *reward*; kept and found again."""
+    kept = KEPT / "constants.json"
+    if kept.is_file():
+        return list(json.loads(kept.read_text()))
     own = {name: value for name, value in arguments.items() if name != "instances"}
     checked = check_arguments(LOSS_WEIGHTING, **own)
-    ids, references = list(scores.index), reference_metrics(checked, list(scores.index))
-    average = average_references(checked.problem, checked.recipe)
+    references, average = reference_metrics(checked, ids), average_references(checked.problem, checked.recipe)
     table = 2.0 ** np.random.default_rng(0).uniform(0, SPREAD, (CONSTANTS, checked.recipe.num_tasks))
     learner = Learner(checked.problem, checked.recipe, CONSTANTS)
     best = []
@@ -106,24 +117,28 @@ def search(scores: Any, arguments: dict[str, Any]) -> dict[str, Any]:
         gains = relative_gains(checked.problem, learner.metrics("reward"), average).gather(1, learner.replicas.tasks).mean(1)
         row, test = int(gains.nan_to_num(nan=-torch.inf).argmax()), learner.metrics("test")
         best.append(delta_m({name: float(test[name][row]) for name in learner.metric_names(row)}, references[id]))
-    searched = np.asarray(best)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(best))
+    return best
+
+
+def shares(scores: Any, best: list[float]) -> dict[str, Any]:
+    """What the search reaches, and the share of its distance to the best heuristic that the agent closes, with bootstrap intervals."""
     heuristic = max(HEURISTICS, key=lambda name: float(scores[name].mean()))
-    base, agent = scores[heuristic].to_numpy(), scores["ppo"].to_numpy()
+    base, agent, found = scores[heuristic].to_numpy(), scores["ppo"].to_numpy(), np.asarray(best)
 
-    def share(base: Any, agent: Any, searched: Any, axis: int = -1) -> Any:
-        return (agent - base).mean(axis) / (searched - base).mean(axis)
+    def share(base: Any, agent: Any, found: Any, axis: int = -1) -> Any:
+        return (agent - base).mean(axis) / (found - base).mean(axis)
 
-    interval = scipy.stats.bootstrap(
-        (base, agent, searched), share, paired=True, n_resamples=2000, rng=np.random.default_rng(0)
-    ).confidence_interval
+    draws = {"paired": True, "n_resamples": 2000, "rng": np.random.default_rng(0)}
+    interval = scipy.stats.bootstrap((base, agent, found), share, **draws).confidence_interval
+    closed = {"mean": share(base, agent, found), "low": interval.low, "high": interval.high}
     return {
         "best heuristic": heuristic,
-        f"best of {CONSTANTS} constants": round(float(searched.mean()), 2),
-        "constants minus best heuristic": paired(searched - base),
-        "share closed": {
-            name: round(float(v), 2)
-            for name, v in (("mean", share(base, agent, searched)), ("low", interval.low), ("high", interval.high))
-        },
+        "best constants": round(float(found.mean()), 2),
+        "constants minus best heuristic": paired(found - base),
+        "ppo minus constants": paired(agent - found),
+        "share closed": {name: round(float(value), 2) for name, value in closed.items()},
     }
 
 

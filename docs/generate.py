@@ -50,7 +50,7 @@ def algorithms() -> list[dict[str, str]]:
 def held_out() -> dict[str, list[dict[str, str]]]:
     """What ``benchmarks/heldout.py`` last measured of the pretrained agent."""
     studies = json.loads((ROOT / "benchmarks" / "results" / "heldout.json").read_text())
-    first = next(iter(studies.values()))
+    first = studies["digits-4"]
     heuristics = [{"policy": f"`{name}`", "delta_m": f"{first['delta_m'][name]:.1f}"} for name in first["delta_m"]]
     for row, name in zip(heuristics, first["delta_m"], strict=True):
         row["ppo minus it"] = _interval(first["ppo minus"][name]) if name != "ppo" else ""
@@ -64,6 +64,7 @@ def held_out() -> dict[str, list[dict[str, str]]]:
             "ppo": f"{row['delta_m']['ppo']:.1f}",
             "ppo minus ew": _interval(row["ppo minus"]["ew"]),
             "ppo minus init": _interval(row["ppo minus"]["init"]),
+            "ppo minus gls": _interval(row["ppo minus"]["gls"]),
         }
         for name, row in studies.items()
     ]
@@ -87,7 +88,7 @@ def searched(first: dict[str, Any]) -> list[dict[str, str]]:
     """The search over constant weights beside the agent."""
     share, gain = first["share closed"], first["constants minus best heuristic"]
     facts = {
-        "best of 48 constants, chosen on *reward* at 48 times the cost: delta_m": f"{first['best of 48 constants']:.1f}",
+        "best of 48 constants, chosen on *reward* at 48 times the cost: delta_m": f"{first['best constants']:.1f}",
         f"the same minus the best heuristic, `{first['best heuristic']}`": _interval(gain),
         "share of it that `ppo` closes, at one run's cost": f"{share['mean']:.2f} [{share['low']:.2f}, {share['high']:.2f}]",
     }
