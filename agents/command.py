@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -43,6 +45,7 @@ def train(
     An interrupted training is gone on from by the same command.
     """
     with reported(out):
+        from agents.monitor import OF_POLICIES
         from agents.training import train as run
 
         with _progress(time_steps) as watch:
@@ -60,15 +63,18 @@ def train(
                 references=split_policies(references),
                 options=assignments("--option", options or []),
                 watch=watch,
-                **environment_arguments(settings or []),
+                **environment_arguments(settings or [], list(inspect.signature(train).parameters)),
             )
         best = agent.about["scores"][-1]
         place = shlex.quote(str(out))
-        given = "".join(f" --set {shlex.quote(pair)}" for pair in settings or [])
+        trained = agent.about["environment"]["arguments"]
+        shared = {name: value for name, value in trained.items() if name not in (*OF_POLICIES, "problem")}
+        given = "".join(f" --set {shlex.quote(f'{name}={json.dumps(value)}')}" for name, value in shared.items())
+        held = f"mtl-gym compare --problem {problem} --policies ew,init,si,{place} --out {place}/comparison"
         lines = {
             "best agent": f"delta_m {best['delta_m']:.1f} % on held-out instances, after {best['steps']:,.0f} time steps",
             "curves": f"tensorboard --logdir {place}/events",
-            "compare it": f"mtl-gym compare --problem {problem} --policies ew,init,si,{place} --out {place}/comparison{given}",
+            "compare it": f"{held}{given}" + (f" --env {env}" if env != LOSS_WEIGHTING else ""),
         }
         for name, line in lines.items():
             console.print(f"{name + ':':12} {line}", soft_wrap=True, markup=False, highlight=False)

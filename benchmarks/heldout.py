@@ -99,7 +99,7 @@ def of_unseen_tasks(frame: Any, scores: Any) -> dict[str, Any]:
 
 
 def searched(arguments: dict[str, Any], ids: list[int]) -> list[float]:
-    """The delta_m on *test* of each instance's best of 48 constant weightings, which is chosen on *reward*; kept and found again."""
+    """The delta_m on *test* of each instance's best of 48 constant weightings, chosen on *reward*; kept and found again."""
     kept = KEPT / "constants.json"
     if kept.is_file():
         return list(json.loads(kept.read_text()))
@@ -123,7 +123,7 @@ def searched(arguments: dict[str, Any], ids: list[int]) -> list[float]:
 
 
 def shares(scores: Any, best: list[float]) -> dict[str, Any]:
-    """What the search reaches, and the share of its distance to the best heuristic that the agent closes, with bootstrap intervals."""
+    """What the search reaches, and the share of its distance to the best heuristic that the agent closes (bootstrap)."""
     heuristic = max(HEURISTICS, key=lambda name: float(scores[name].mean()))
     base, agent, found = scores[heuristic].to_numpy(), scores["ppo"].to_numpy(), np.asarray(best)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -109,7 +109,7 @@ def compare(
     with reported(out):
         from mtl_gym.evaluation.comparison import about, plan, run, setting
 
-        arguments = {"problem": problem, **environment_arguments(settings or [])}
+        arguments = {"problem": problem, **environment_arguments(settings or [], _OPTIONS)}
         checked = plan(split_policies(policies), env, instances=instances, seed=seed, num_envs=num_envs, **arguments)
         with progress(checked.steps) as watch:
             results = run(checked, out=out, watch=watch)
@@ -143,15 +143,19 @@ def _export(results: Any, about: Mapping[str, Any], folder: Path) -> None:
 _OPTIONS = ("problem", "env", "policies", "instances", "seed", "num_envs", "out")
 
 
-def environment_arguments(pairs: list[str]) -> dict[str, Any]:
+def environment_arguments(pairs: list[str], options: Sequence[str]) -> dict[str, Any]:
     """The arguments of the environment that ``--set key=value`` gives.
+
+    Args:
+        pairs: The values of ``--set``.
+        options: Names that the command has options for.
 
     Raises:
         ValueError: If a pair is not of that form, or the command has an option for it.
     """
     arguments = assignments("--set", pairs)
     for name, value in arguments.items():
-        if name in _OPTIONS:
+        if name in options:
             option = f"--{name.replace('_', '-')}"
             raise ValueError(should("--set", f"be an argument of the environment; there is an option {option}", f"{name}={value}"))
     return arguments
