@@ -69,12 +69,12 @@ def train(
         place = shlex.quote(str(out))
         trained = agent.about["environment"]["arguments"]
         shared = {name: value for name, value in trained.items() if name not in (*OF_POLICIES, "problem")}
-        given = "".join(f" --set {shlex.quote(f'{name}={json.dumps(value)}')}" for name, value in shared.items())
-        held = f"mtl-gym compare --problem {problem} --policies ew,init,si,{place} --out {place}/comparison"
+        texts = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in shared.items()]
+        given = "".join(f" --set {shlex.quote(text)}" for text in texts) + (f" --env {env}" if env != LOSS_WEIGHTING else "")
         lines = {
             "best agent": f"delta_m {best['delta_m']:.1f} % on held-out instances, after {best['steps']:,.0f} time steps",
             "curves": f"tensorboard --logdir {place}/events",
-            "compare it": f"{held}{given}" + (f" --env {env}" if env != LOSS_WEIGHTING else ""),
+            "compare it": f"mtl-gym compare --problem {problem} --policies ew,init,si,{place} --out {place}/comparison{given}",
         }
         for name, line in lines.items():
             console.print(f"{name + ':':12} {line}", soft_wrap=True, markup=False, highlight=False)
