@@ -168,12 +168,12 @@ class SAC(Algorithm):
     home = "stable_baselines3:SAC"
     policy = "agents.policies:TaskSACPolicy"
     defaults = {
-        "learning_rate": 1e-3,
+        "learning_rate": 1.5e-3,
         "buffer_size": 100_000,
         "batch_size": 256,
-        "gamma": 0.99,
-        "gradient_steps": 8,
-        "ent_coef": "auto_0.1",
+        "gamma": 0.9,
+        "gradient_steps": 32,
+        "ent_coef": 0.001,
     }
 
 
@@ -182,7 +182,7 @@ class TD3(Algorithm):
 
     home = "stable_baselines3:TD3"
     policy = "agents.policies:TaskTD3Policy"
-    defaults = {"learning_rate": 1e-3, "buffer_size": 100_000, "batch_size": 256, "gamma": 0.99, "gradient_steps": 8, "noise": 0.1}
+    defaults = {**{name: value for name, value in SAC.defaults.items() if name != "ent_coef"}, "noise": 0.1}
 
 
 class TQC(Algorithm):

@@ -27,7 +27,10 @@ def train(
     time_steps: Annotated[int, typer.Option(help="Decisions, over all rows.")] = 76_800,
     seed: Annotated[int, typer.Option(help="Of networks, exploration and instances.")] = 0,
     num_envs: Annotated[int, typer.Option(help="Trainings that run side by side.")] = 64,
-    siblings: Annotated[int, typer.Option(help="Rows that share an instance, whose mean reward is the baseline; 1: none.")] = 8,
+    siblings: Annotated[
+        int | None,
+        typer.Option(help="Rows that share an instance, whose mean reward is the baseline. [default: 8; 1, none, off-policy]"),
+    ] = None,
     evaluations: Annotated[int, typer.Option(help="How often the agent is evaluated and kept.")] = 10,
     instances: Annotated[int, typer.Option(help="Held-out instances of an evaluation.")] = 32,
     references: Annotated[str, typer.Option(help="Policies that are drawn beside the agent.")] = "ew,init,si",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from mtl_gym.problems import LOSS_WEIGHTING
 Watch = Callable[[int, Mapping[str, float]], None]
 """Is told the time steps done, and what is known of the agent: mean ``return``, held-out ``score`` and ``delta_m``."""
 
+SIBLINGS = 8
 TRAINED_ON: dict[str, dict[str, Any]] = {
     LOSS_WEIGHTING: {
         "distribution": "varied",
@@ -79,7 +81,7 @@ def train(
     time_steps: int = 76_800,
     seed: int = 0,
     num_envs: int = 64,
-    siblings: int = 8,
+    siblings: int | None = None,
     evaluations: int = 10,
     instances: int = 32,
     references: str | Sequence[str] = ("ew", "init", "si"),
@@ -102,7 +104,8 @@ def train(
         time_steps: Decisions, over all rows.
         seed: Of networks, exploration and instances.
         num_envs: Trainings that run side by side.
-        siblings: Rows that share an instance, whose mean reward is the baseline (:class:`agents.siblings.Siblings`); 1 for none.
+        siblings: Rows that share an instance, whose mean reward is the baseline (:class:`agents.siblings.Siblings`); 1 for none. By
+            default 8 where an algorithm learns from rollouts, else none: in a replay buffer, old baselines are of an older policy.
         evaluations: How often the agent is evaluated, saved, and can be gone on from.
         instances: Number of held-out instances of an evaluation.
         references: Policies whose held-out scores are drawn beside the agent's.
@@ -123,7 +126,7 @@ def train(
             time_steps=time_steps,
             seed=seed,
             num_envs=num_envs,
-            siblings=siblings,
+            siblings=siblings_of(algorithm, num_envs) if siblings is None else siblings,
             evaluations=evaluations,
             instances=instances,
             references=split_policies(references) if isinstance(references, str) else list(references),
@@ -148,6 +151,11 @@ def train(
             monitor.close()
             model.get_env().close()  # type: ignore[union-attr]
     return load(folder / f"best{SUFFIX}")
+
+
+def siblings_of(name: str, num_envs: int) -> int:
+    """The siblings that an algorithm of ``AGENTS`` has by default, or as many as divide the rows."""
+    return math.gcd(SIBLINGS, positive_int("num_envs", num_envs)) if algorithm(name).rollouts else 1
 
 
 def check_settings(settings: Settings) -> Settings:
