@@ -105,7 +105,7 @@ class Algorithm:
             known["episodes"] = "episodes"
         for name in options:
             choose("options", name, known)
-            default = cls.defaults.get(name, own[name].default if name in own else 1)
+            default = own[name].default if name in own else 1
             if isinstance(default, (int, float)) and not isinstance(default, bool):
                 number(name, options[name], low=0.0, ends="(]" if name == "learning_rate" else "[]")
             if name in _COUNTS:

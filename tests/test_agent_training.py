@@ -32,7 +32,13 @@ ENV = "mtl_gym/LossWeighting-v0"
 SMALL = {"problem": "quadratic", "horizon": 40, "num_envs": 4, "siblings": 2, "evaluations": 1, "instances": 2, "references": []}
 ON_POLICY = {"batch_size": 4, "n_epochs": 1}
 OFF_POLICY = {"batch_size": 4, "gradient_steps": 1, "learning_starts": 4, "buffer_size": 1000}
-OPTIONS = {"ppo": ON_POLICY, "recurrent-ppo": ON_POLICY, "sac": OFF_POLICY, "td3": OFF_POLICY, "tqc": OFF_POLICY}
+OPTIONS = {
+    "ppo": ON_POLICY,
+    "recurrent-ppo": ON_POLICY,
+    "sac": {**OFF_POLICY, "ent_coef": "auto"},
+    "td3": OFF_POLICY,
+    "tqc": OFF_POLICY,
+}
 LONG = {**SMALL, "time_steps": 32, "evaluations": 4}
 KILLED = """
 import json, os, signal, sys
