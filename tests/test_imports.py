@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import agents
 import mtl_gym
 
 ROOT = Path(mtl_gym.__file__).parents[1]
@@ -47,6 +48,22 @@ def test_importing_the_baselines_loads_nothing_heavy():
     assert not (loaded(statement) - loaded("import gymnasium")) & {"torch", "stable_baselines3", "matplotlib", "sklearn"}
 
 
+@pytest.mark.parametrize("statement", ["import agents; agents.AGENTS, agents.PRETRAINED; dir(agents)", "from agents import AGENTS"])
+def test_importing_the_agents_loads_nothing_heavy(statement):
+    assert not (loaded(statement) - loaded("import gymnasium")) & set(HEAVY)
+
+
+@pytest.mark.parametrize("name", agents.__all__)
+def test_every_public_name_of_the_agents_is_there(name):
+    assert getattr(agents, name) is not None
+    assert name in dir(agents)
+
+
+def test_an_unknown_name_of_the_agents_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        agents.nothing  # noqa: B018
+
+
 @pytest.mark.parametrize("name", mtl_gym.__all__)
 def test_every_public_name_is_there(name):
     assert getattr(mtl_gym, name) is not None
@@ -84,6 +101,18 @@ def test_the_baselines_never_know_the_agents(path):
     assert "agents" not in {name.split(".")[0] for name in imported(path)}
 
 
+@pytest.mark.parametrize("path", files("agents"))
+def test_the_agents_know_neither_tests_nor_benchmarks(path):
+    assert not {name.split(".")[0] for name in imported(path)} & {"tests", "benchmarks", "docs"}
+
+
+@pytest.mark.parametrize("path", files("agents"))
+def test_the_agents_use_no_private_names_of_the_library(path):
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    names = [alias.name for node in nodes if node.module.split(".")[0] == "mtl_gym" for alias in node.names]
+    assert not [name for name in names if name.startswith("_")]
+
+
 @pytest.mark.parametrize("path", files("mtl_gym"))
 def test_each_layer_knows_only_those_above_it(path):
     own = path.relative_to(ROOT / "mtl_gym").parts[0].removesuffix(".py")
@@ -97,7 +126,7 @@ def test_each_layer_knows_only_those_above_it(path):
     assert known <= {*EVERYWHERE, *LAYERS[: LAYERS.index(own) + 1]}
 
 
-@pytest.mark.parametrize("path", files("mtl_gym") + files("baselines"))
+@pytest.mark.parametrize("path", files("mtl_gym") + files("baselines") + files("agents"))
 def test_no_module_prints_or_sets_global_seeds(path):
     source = path.read_text()
     assert "manual_seed(" not in source
@@ -110,3 +139,20 @@ def test_no_module_prints_or_sets_global_seeds(path):
 def test_every_module_can_be_imported(name):
     for path in sorted((ROOT / "mtl_gym" / name).glob("*.py")):
         importlib.import_module(f"mtl_gym.{name}.{path.stem}" if path.stem != "__init__" else f"mtl_gym.{name}")
+
+
+@pytest.mark.parametrize("path", files("agents"))
+def test_every_file_of_the_agents_can_be_imported(path):
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+    assert module.__doc__
+
+
+@pytest.mark.parametrize("name", agents.AGENTS)
+def test_every_row_of_the_agents_resolves_and_says_what_it_is(name):
+    module, attribute = agents.AGENTS[name].split(":")
+    row = getattr(importlib.import_module(module), attribute)
+    assert row.__doc__
+    assert row.__doc__ != row.__mro__[1].__doc__
+    for home in (row.home, row.policy):
+        module, attribute = home.split(":")
+        assert isinstance(getattr(importlib.import_module(module), attribute), type)
