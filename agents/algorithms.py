@@ -180,11 +180,11 @@ class SAC(Algorithm):
     """Soft actor-critic.
 
     Haarnoja et al., "Soft Actor-Critic: Off-Policy Maximum Entropy Deep Reinforcement Learning with a Stochastic Actor",
-    ICML 2018. Its tuning (three trials of 9,600 decisions, scored as PPO's, in ``benchmarks/results/tuning.json``): 8 updates a decision
-    with gamma .99 and a learned temperature reached 2.58 from 2.01, 4 updates with gamma .9 3.34, and 32 updates with gamma .9 and
-    a small fixed temperature 4.06. That search paid relative rewards of eight siblings. A review found that these bias a replay
-    buffer, since an old baseline is an older policy's; so now it is paid the environment's rewards, for which it was not searched
-    again.
+    ICML 2018. Its tuning (three trials of 9,600 decisions, scored as PPO's, in ``benchmarks/results/tuning.json``): 8 updates a
+    decision with gamma .99 and a learned temperature reached 2.58 from 2.01, 4 updates with gamma .9 3.34, and 32 updates with
+    gamma .9 and a small fixed temperature 4.06. That search paid relative rewards of eight siblings. A review found that these bias
+    a replay buffer, since an old baseline is an older policy's; so now it is paid the environment's rewards, for which it was not
+    searched again.
     """
 
     home = "stable_baselines3:SAC"
