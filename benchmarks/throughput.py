@@ -66,15 +66,19 @@ def main() -> None:
         monitor = Monitor(chosen, Path(folder), [], None)
         whole, alone = trained(model, monitor, decisions), bare(chosen, decisions)
         whole(), alone()  # which also evaluates once, before the rounds
-        rounds = []
+        rounds, rates = [], []
         for _ in range(ROUNDS):
             parts = seconds(alone)
             update = ROLLOUTS * seconds(model.train)
-            rounds.append((parts + update) / seconds(whole))
+            together = seconds(whole)
+            rounds.append((parts + update) / together)
+            rates.append(decisions * 64 / together)
     result = {
         "share of the parts' throughput": round(statistics.median(rounds), 3),
         "rounds": [round(share, 3) for share in rounds],
         "decisions a round": decisions * 64,
+        "decisions a second": round(statistics.median(rates), 1),
+        "minutes for 76,800 decisions": round(76_800 / statistics.median(rates) / 60, 1),
     }
     OUT.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
