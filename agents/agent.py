@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import gymnasium
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,11 +16,10 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
-import mtl_gym
-from agents import AGENTS
-from agents.algorithms import Algorithm
+from agents.algorithm import Algorithm, algorithm
+from agents.compatibility import FORMAT, check, observation_row, versions
 from agents.files import SUFFIX, digest, read, write
-from mtl_gym.arguments import choose, should
+from mtl_gym.arguments import should
 from mtl_gym.envs.observations import OBSERVATIONS, SIZES
 from mtl_gym.policies import Requirements
 
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from agents.training import Settings
 
 Array = npt.NDArray[Any]
-FORMAT = 1
 REQUIRED = ("observe", "action", "rule", "weight_range", "steps_per_action")
 """The environment's arguments that an agent has been trained with and needs again; the others may differ."""
 _SOURCES = ("agent.py", "policies.py", "networks.py")  # what makes actions of parameters
@@ -156,66 +153,6 @@ def load(path: str | Path) -> Agent:
         raise ValueError(should("path", condition, str(path), reason)) from error
 
 
-def check(about: Mapping[str, Any]) -> None:
-    """Refuses what does not fit this installation.
-
-    Raises:
-        ValueError: With the difference: the file's format, the library's version, the environment or an observation.
-    """
-    if about["format"] != FORMAT:
-        raise ValueError(should("format", f"be {FORMAT}, which this version reads", about["format"]))
-    check_version(about["versions"])
-    id = about["environment"]["id"]
-    choose("environment", id, {known: known for known in gymnasium.registry if known.startswith("mtl_gym/")})
-    for name, row in about["observations"].items():
-        choose("observations", name, OBSERVATIONS)
-        if row != observation_row(name):
-            raise ValueError(should("observations", f"have {name!r} as {observation_row(name)}, as it is here", row))
-    seen = about["environment"]["arguments"]["observe"]
-    if not seen or sorted(seen) != sorted(about["observations"]):
-        raise ValueError(should("observations", f"be those of the environment's arguments, {seen}", list(about["observations"])))
-    check_observations(about["observations"])
-    algorithm(about["algorithm"]).check_policy_options(about["policy"])
-
-
-def check_observations(names: Iterable[str]) -> None:
-    """Refuses observations of which none is of each task: the networks would not know how many tasks there are.
-
-    Raises:
-        ValueError: With the names.
-    """
-    if not any(OBSERVATIONS[name].size == "task" for name in names):
-        raise ValueError(should("observe", "hold at least one observation of each task", list(names)))
-
-
-def check_version(trained: Mapping[str, str]) -> None:
-    """Refuses what another series (major and minor version) of this library has written.
-
-    Raises:
-        ValueError: With both versions.
-    """
-    own = mtl_gym.__version__
-    if _series(trained["mtl-gym"]) != _series(own):
-        remedy = f"Install mtl-gym {trained['mtl-gym']}, or train again."
-        raise ValueError(should("version", f"be that of the installed mtl-gym, {own}", trained["mtl-gym"], remedy))
-
-
-def observation_row(name: str) -> dict[str, Any]:
-    """What an agent relies on of an observation."""
-    row = OBSERVATIONS[name]
-    return {"size": row.size, "low": row.low, "high": row.high}
-
-
-def versions() -> dict[str, str]:
-    """The versions of all that an agent's training depends on."""
-    packages = ("torch", "numpy", "gymnasium", "stable-baselines3", "sb3-contrib")
-    return {"mtl-gym": mtl_gym.__version__, **{name: version(name) for name in packages}}
-
-
-def _series(text: str) -> list[str]:
-    return str(text).split(".")[:2]
-
-
 def _box(name: str, num_tasks: int) -> spaces.Box:
     row = OBSERVATIONS[name]
     return spaces.Box(row.low, row.high, (SIZES[row.size](num_tasks),), np.float32)
@@ -224,9 +161,8 @@ def _box(name: str, num_tasks: int) -> spaces.Box:
 def agent_of(model: BaseAlgorithm, settings: Settings) -> Agent:
     """The agent that an algorithm has trained so far, with a copy of its parameters."""
     chosen = algorithm(settings.algorithm)
-    envs = model.get_env()
-    assert envs is not None
-    common, own = envs.get_attr("arguments")[0], inspect.signature(type(envs.unwrapped.envs.unwrapped).__init__).parameters  # type: ignore[attr-defined]
+    envs: Any = model.get_env()
+    common, own = envs.get_attr("arguments")[0], inspect.signature(type(envs.unwrapped.envs.unwrapped).__init__).parameters
     defaults = {name: own[name].default for name in REQUIRED if name in own}
     chosen_here = {"observe": list(common.observe), "steps_per_action": common.steps_per_action}
     arguments = {**defaults, **settings.arguments, **chosen_here}
@@ -243,13 +179,3 @@ def agent_of(model: BaseAlgorithm, settings: Settings) -> Agent:
         "scores": [],
     }
     return Agent(about, {name: tensor.detach().clone() for name, tensor in model.policy.state_dict().items()})
-
-
-def algorithm(name: str) -> type[Algorithm]:
-    """The algorithm of that name in ``AGENTS``.
-
-    Raises:
-        ValueError: If the table has no such name.
-    """
-    found: type[Algorithm] = Algorithm.load(choose("algorithm", name, AGENTS))
-    return found

@@ -10,7 +10,7 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 
-from agents.agent import check_version, versions
+from agents.compatibility import check_version, versions
 from agents.files import SUFFIX, read, write
 from mtl_gym.arguments import should
 

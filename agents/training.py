@@ -13,8 +13,10 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.agent import Agent, algorithm, check_observations, load
+from agents.agent import Agent, load
+from agents.algorithm import algorithm
 from agents.checkpoint import read_checkpoint, restore
+from agents.compatibility import check_observations
 from agents.files import SUFFIX
 from agents.monitor import Monitor
 from agents.randomness import Stream

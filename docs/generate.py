@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from agents import AGENTS
-from agents.agent import algorithm
+from agents.algorithm import algorithm
 from mtl_gym.cli import first_sentence, tables
 
 

@@ -316,10 +316,6 @@ def test_bytes_at_the_end_are_refused(saved, more):
 # --- forged files, whose digest is right --------------------------------------------------------------------------------
 
 
-UNCAUGHT = "load lets errors pass that are no ValueError: AssertionError, RuntimeError, NotImplementedError"
-UNCHECKED = "load does not look at the environment's arguments, which `requires` reads later"
-
-
 def dropped(content, name):
     del content["parameters"][name]
 

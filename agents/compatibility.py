@@ -1,0 +1,77 @@
+"""Whether what has been trained fits what is installed here; every refusal names the difference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import gymnasium
+
+import mtl_gym
+from agents.algorithm import algorithm
+from mtl_gym.arguments import choose, should
+from mtl_gym.envs.observations import OBSERVATIONS
+
+FORMAT = 1
+"""Of the files of agents; raised when what they hold, or what a feature means, changes."""
+
+
+def check(about: Mapping[str, Any]) -> None:
+    """Refuses what does not fit this installation.
+
+    Raises:
+        ValueError: With the difference: the file's format, the library's version, the environment or an observation.
+    """
+    if about["format"] != FORMAT:
+        raise ValueError(should("format", f"be {FORMAT}, which this version reads", about["format"]))
+    check_version(about["versions"])
+    id = about["environment"]["id"]
+    choose("environment", id, {known: known for known in gymnasium.registry if known.startswith("mtl_gym/")})
+    for name, row in about["observations"].items():
+        choose("observations", name, OBSERVATIONS)
+        if row != observation_row(name):
+            raise ValueError(should("observations", f"have {name!r} as {observation_row(name)}, as it is here", row))
+    seen = about["environment"]["arguments"]["observe"]
+    if not seen or sorted(seen) != sorted(about["observations"]):
+        raise ValueError(should("observations", f"be those of the environment's arguments, {seen}", list(about["observations"])))
+    check_observations(about["observations"])
+    algorithm(about["algorithm"]).check_policy_options(about["policy"])
+
+
+def check_observations(names: Iterable[str]) -> None:
+    """Refuses observations of which none is of each task: the networks would not know how many tasks there are.
+
+    Raises:
+        ValueError: With the names.
+    """
+    if not any(OBSERVATIONS[name].size == "task" for name in names):
+        raise ValueError(should("observe", "hold at least one observation of each task", list(names)))
+
+
+def check_version(trained: Mapping[str, str]) -> None:
+    """Refuses what another series (major and minor version) of this library has written.
+
+    Raises:
+        ValueError: With both versions.
+    """
+    own = mtl_gym.__version__
+    if _series(trained["mtl-gym"]) != _series(own):
+        remedy = f"Install mtl-gym {trained['mtl-gym']}, or train again."
+        raise ValueError(should("version", f"be that of the installed mtl-gym, {own}", trained["mtl-gym"], remedy))
+
+
+def observation_row(name: str) -> dict[str, Any]:
+    """What an agent relies on of an observation."""
+    row = OBSERVATIONS[name]
+    return {"size": row.size, "low": row.low, "high": row.high}
+
+
+def versions() -> dict[str, str]:
+    """The versions of all that an agent's training depends on."""
+    packages = ("torch", "numpy", "gymnasium", "stable-baselines3", "sb3-contrib")
+    return {"mtl-gym": mtl_gym.__version__, **{name: version(name) for name in packages}}
+
+
+def _series(text: str) -> list[str]:
+    return str(text).split(".")[:2]
