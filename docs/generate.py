@@ -60,11 +60,11 @@ def held_out() -> dict[str, list[dict[str, str]]]:
             "suite": f"`{name}`",
             "instances": str(row["instances"]),
             "ew": f"{row['delta_m']['ew']:.1f}",
-            "init": f"{row['delta_m']['init']:.1f}",
+            "init": f"{row['delta_m']['init']:.1f}" if "init" in row["delta_m"] else "",
             "ppo": f"{row['delta_m']['ppo']:.1f}",
             "ppo minus ew": _interval(row["ppo minus"]["ew"]),
-            "ppo minus init": _interval(row["ppo minus"]["init"]),
-            "ppo minus gls": _interval(row["ppo minus"]["gls"]),
+            "ppo minus init": _interval(row["ppo minus"].get("init")),
+            "ppo minus gls": _interval(row["ppo minus"].get("gls")),
         }
         for name, row in studies.items()
     ]
@@ -95,8 +95,8 @@ def searched(first: dict[str, Any]) -> list[dict[str, str]]:
     return [{"what": name, "measured": value} for name, value in facts.items()]
 
 
-def _interval(row: dict[str, float]) -> str:
-    return f"{row['mean']:+.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+def _interval(row: dict[str, float] | None) -> str:
+    return "" if row is None else f"{row['mean']:+.1f} [{row['low']:.1f}, {row['high']:.1f}]"
 
 
 def speed() -> list[dict[str, str]]:
