@@ -58,7 +58,7 @@ class Agent:
         if not all(tensor.dtype == torch.float32 and torch.isfinite(tensor).all() for tensor in self.parameters.values()):
             raise ValueError("The agent's parameters should be finite float32. Train it again, or take an earlier one.")
         size = sum(tensor.numel() for tensor in self.parameters.values())
-        if any(isinstance(value, int) and not 0 <= value <= size for value in about["policy"].values()):
+        if any(name.endswith("_size") and not 0 <= value <= size for name, value in about["policy"].items()):
             raise ValueError(should("policy", f"have sizes from 0 to {size}, the number of parameters", about["policy"]))
         self._policy(2)  # so that parameters that do not fit are refused now
 

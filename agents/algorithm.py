@@ -116,6 +116,8 @@ class Algorithm:
         Raises:
             ValueError, TypeError: With the name, and those that are known.
         """
+        if not isinstance(options, Mapping):
+            raise TypeError(should("policy_kwargs", "be a mapping of the policy's options", options))
         for name, value in options.items():
             if name not in cls.policy_options:
                 known = ", ".join(cls.policy_options) or "none"

@@ -69,7 +69,7 @@ def train(
                 **environment_arguments(settings or [], list(inspect.signature(train).parameters)),
             )
         best = agent.about["scores"][-1]
-        place = shlex.quote(str(out))
+        place = shlex.quote(str(out) if "/" in str(out) else f"./{out}")  # a bare name would be a policy's
         trained = agent.about["environment"]["arguments"]
         shared = {name: value for name, value in trained.items() if name not in (*OF_POLICIES, "problem")}
         texts = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in shared.items()]

@@ -132,7 +132,7 @@ class _TaskActorCritic(_ActorCritic):
         super()._build(lr_schedule)
         self.action_net = _head(WIDTHS[-1], features_of(self).num_tasks)
         self.action_net.apply(partial(self.init_weights, gain=0.01))
-        self.log_std = nn.Parameter(torch.full((1,), self.log_std_init))
+        self.log_std = nn.Parameter(torch.full((1,), float(self.log_std_init)))
         self._make_optimizer(lr_schedule)
 
     def _make_optimizer(self, lr_schedule: Schedule) -> None:

@@ -172,6 +172,9 @@ def check_settings(settings: Settings) -> Settings:
     positive_int("seed", settings.seed, least=0)
     if settings.num_envs % settings.siblings:
         raise ValueError(should("siblings", f"divide num_envs={settings.num_envs}", settings.siblings))
+    for name in settings.references:
+        if not isinstance(name, str):
+            raise TypeError(should("references", "be names of policies, or paths of agents", name))
     if settings.references:
         names_and_policies(settings.references)
     algorithm(settings.algorithm).check_options(settings.options)

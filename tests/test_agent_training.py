@@ -254,11 +254,13 @@ WRONG = [
     {"autoreset_mode": "Disabled"},
     {"references": ["nothing"]},
     {"references": ["constant:w=1,2"]},
+    {"references": [mtl_gym.policy(lambda losses: losses)]},
     {"options": {**ON_POLICY, "unknown": 1}},
     {"options": {**ON_POLICY, "learning_rate": -1}},
     {"options": {**ON_POLICY, "learning_rate": "a"}},
     {"options": {**ON_POLICY, "policy_kwargs": {"unknown": 1}}},
     {"options": {**ON_POLICY, "policy_kwargs": {"activation_fn": "os:system"}}},
+    {"options": {**ON_POLICY, "policy_kwargs": 3}},
     {"options": {**ON_POLICY, "device": "cpu"}},
     {"options": {**ON_POLICY, "learning_rate": object()}},
 ]
@@ -269,6 +271,11 @@ def test_wrong_arguments_are_refused_before_anything_is_written(changes, tmp_pat
     with pytest.raises((ValueError, TypeError, gymnasium.error.Error)):
         train(tmp_path / "new", **changes)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_first_deviation_may_be_a_whole_number(tmp_path):
+    agent = train(tmp_path, options={**ON_POLICY, "policy_kwargs": {"log_std_init": -1}})
+    assert agent.about["policy"] == {"log_std_init": -1}
 
 
 REFUSED = [{"episodes": 0}, {"batch_size": 1}, {"n_steps": 5}, {"use_sde": True}]
@@ -319,6 +326,12 @@ def test_the_command_trains_and_says_what_comes_next(commanded):
     given = "--set distribution=varied --set horizon=40"
     assert f"mtl-gym compare --problem digits --policies ew,init,si,'{out}' --out '{out}'/comparison {given}" in lines
     assert load(out).about["environment"]["arguments"]["horizon"] == 40
+
+
+def test_the_comparison_that_is_printed_names_a_folder_and_no_policy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answer = command("ppo")
+    assert "--policies ew,init,si,./ppo --out ./ppo/comparison" in " ".join(answer.output.split()), answer.output
 
 
 def test_the_curves_of_agent_and_references_are_drawn(commanded):
