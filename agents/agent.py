@@ -17,7 +17,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
 from agents.algorithm import Algorithm, algorithm
-from agents.compatibility import FORMAT, check, observation_row, versions
+from agents.compatibility import FORMAT, action_length, check, observation_row, versions
 from agents.files import SUFFIX, digest, read, write
 from mtl_gym.arguments import should
 from mtl_gym.envs.observations import OBSERVATIONS, SIZES
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from agents.training import Settings
 
 Array = npt.NDArray[Any]
-REQUIRED = ("observe", "action", "rule", "weight_range", "steps_per_action")
+REQUIRED = ("observe", "action", "rule", "weight_range", "features", "sharpness", "steps_per_action")
 """The environment's arguments that an agent has been trained with and needs again; the others may differ."""
 _SOURCES = ("agent.py", "policies.py", "networks.py")  # what makes actions of parameters
 _KEPT = ("seed", "num_envs", "siblings", "instances")
@@ -54,13 +54,13 @@ class Agent:
         check(about)
         self.about, self.parameters = dict(about), dict(parameters)
         self._algorithm: type[Algorithm] = algorithm(about["algorithm"])
-        self._policies: dict[int, BasePolicy] = {}
+        self._policies: dict[tuple[int, int], BasePolicy] = {}
         if not all(tensor.dtype == torch.float32 and torch.isfinite(tensor).all() for tensor in self.parameters.values()):
             raise ValueError("The agent's parameters should be finite float32. Train it again, or take an earlier one.")
         size = sum(tensor.numel() for tensor in self.parameters.values())
         if any(name.endswith("_size") and not 0 <= value <= size for name, value in about["policy"].items()):
             raise ValueError(should("policy", f"have sizes from 0 to {size}, the number of parameters", about["policy"]))
-        self._policy(2)  # so that parameters that do not fit are refused now
+        self._policy(2, 2)  # so that parameters that do not fit are refused now
 
     @property
     def requires(self) -> Requirements:
@@ -107,15 +107,16 @@ class Agent:
         if set(observation) != set(own):
             differing = ", ".join(sorted(set(observation) ^ set(own)))
             raise ValueError(should("observation", f"hold {', '.join(own)}", sorted(observation), f"They differ in {differing}."))
-        sized = next(name for name, row in own.items() if row["size"] == "task")
-        policy = self._policy(np.asarray(observation[sized]).shape[-1])
+        lengths = {row["size"]: np.asarray(observation[name]).shape[-1] for name, row in own.items()}
+        policy = self._policy(lengths["task"], lengths.get("sample", lengths["task"]) // lengths["task"])
         starts = None if episode_start is None else np.asarray(episode_start, dtype=bool)
         return policy.predict({name: np.asarray(values) for name, values in observation.items()}, state, starts, deterministic)
 
-    def _policy(self, num_tasks: int) -> BasePolicy:
-        if num_tasks not in self._policies:
-            observations = spaces.Dict({name: _box(name, num_tasks) for name in self.about["observations"]})
-            actions = spaces.Box(-1, 1, (num_tasks,), np.float32)
+    def _policy(self, num_tasks: int, batch_size: int) -> BasePolicy:
+        sizes = num_tasks, batch_size
+        if sizes not in self._policies:
+            observations = spaces.Dict({name: _box(name, *sizes) for name in self.about["observations"]})
+            actions = spaces.Box(-1, 1, (action_length(self.about["environment"], num_tasks),), np.float32)
             with torch.random.fork_rng(devices=[]):  # building draws initial weights, which are replaced
                 policy = self._algorithm.empty_policy(observations, actions, self.about["policy"])
             try:
@@ -123,8 +124,8 @@ class Agent:
             except RuntimeError as error:
                 raise ValueError(f"The parameters should fit the policy of {self.about['algorithm']!r}. {error}") from error
             policy.set_training_mode(False)
-            self._policies[num_tasks] = policy
-        return self._policies[num_tasks]
+            self._policies[sizes] = policy
+        return self._policies[sizes]
 
     def save(self, path: str | Path) -> Path:
         """Writes the agent to a safetensors file, whole or not at all; returns the file's path."""
@@ -153,9 +154,9 @@ def load(path: str | Path) -> Agent:
         raise ValueError(should("path", condition, str(path), reason)) from error
 
 
-def _box(name: str, num_tasks: int) -> spaces.Box:
+def _box(name: str, num_tasks: int, batch_size: int) -> spaces.Box:
     row = OBSERVATIONS[name]
-    return spaces.Box(row.low, row.high, (SIZES[row.size](num_tasks),), np.float32)
+    return spaces.Box(row.low, row.high, (SIZES[row.size](num_tasks, batch_size),), np.float32)
 
 
 def agent_of(model: BaseAlgorithm, settings: Settings) -> Agent:

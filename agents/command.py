@@ -15,7 +15,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from agents import AGENTS
 from mtl_gym.cli import assignments, console, environment_arguments, reported
-from mtl_gym.policies import split_policies
 from mtl_gym.problems import LOSS_WEIGHTING
 
 
@@ -33,7 +32,9 @@ def train(
     ] = None,
     evaluations: Annotated[int, typer.Option(help="How often the agent is evaluated and kept.")] = 10,
     instances: Annotated[int, typer.Option(help="Held-out instances of an evaluation.")] = 32,
-    references: Annotated[str, typer.Option(help="Policies that are drawn beside the agent.")] = "ew,init,si",
+    references: Annotated[
+        str | None, typer.Option(help="Policies that are drawn beside the agent. [default: three of the environment's]")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="Argument of the environment, key=value; can be repeated.", metavar="KEY=VALUE"),
@@ -49,6 +50,7 @@ def train(
     """
     with reported(out):
         from agents.monitor import OF_POLICIES
+        from agents.training import REFERENCES
         from agents.training import train as run
 
         with _progress(time_steps) as watch:
@@ -63,7 +65,7 @@ def train(
                 siblings=siblings,
                 evaluations=evaluations,
                 instances=instances,
-                references=split_policies(references),
+                references=references,
                 options=assignments("--option", options or []),
                 watch=watch,
                 **environment_arguments(settings or [], list(inspect.signature(train).parameters)),
@@ -74,10 +76,11 @@ def train(
         shared = {name: value for name, value in trained.items() if name not in (*OF_POLICIES, "problem")}
         texts = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in shared.items()]
         given = "".join(f" --set {shlex.quote(text)}" for text in texts) + (f" --env {env}" if env != LOSS_WEIGHTING else "")
+        beside = ",".join(REFERENCES[env])
         lines = {
             "best agent": f"delta_m {best['delta_m']:.1f} % on held-out instances, after {best['steps']:,.0f} time steps",
             "curves": f"tensorboard --logdir {place}/events",
-            "compare it": f"mtl-gym compare --problem {problem} --policies ew,init,si,{place} --out {place}/comparison{given}",
+            "compare it": f"mtl-gym compare --problem {problem} --policies {beside},{place} --out {place}/comparison{given}",
         }
         for name, line in lines.items():
             console.print(f"{name + ':':12} {line}", soft_wrap=True, markup=False, highlight=False)

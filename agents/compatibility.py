@@ -12,6 +12,8 @@ import mtl_gym
 from agents.algorithm import algorithm
 from mtl_gym.arguments import choose, should
 from mtl_gym.envs.observations import OBSERVATIONS
+from mtl_gym.envs.sample_weights import FEATURES
+from mtl_gym.problems import SAMPLE_WEIGHTING
 
 FORMAT = 1
 """Of the files of agents; raised when what they hold, or what a feature means, changes."""
@@ -47,6 +49,21 @@ def check_observations(names: Iterable[str]) -> None:
     """
     if not any(OBSERVATIONS[name].size == "task" for name in names):
         raise ValueError(should("observe", "hold at least one observation of each task", list(names)))
+
+
+def action_length(environment: Mapping[str, Any], num_tasks: int) -> int:
+    """Length of the actions in an environment (its ``id`` and ``arguments``): one for each task, or the coefficients of a rule.
+
+    Raises:
+        ValueError: If the actions are others, which agents do not take.
+    """
+    arguments = environment["arguments"]
+    if environment["id"] != SAMPLE_WEIGHTING:
+        return num_tasks
+    if arguments.get("action", "rule") != "rule":
+        remedy = "Other actions weigh single samples or quantiles, of which there are other numbers with every batch size."
+        raise ValueError(should("action", "be 'rule' for agents", arguments["action"], remedy))
+    return 1 + len(FEATURES if arguments.get("features") is None else arguments["features"])
 
 
 def check_version(trained: Mapping[str, str]) -> None:

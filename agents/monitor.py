@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HELD_OUT = EVALUATION_IDS[1] - 10_000
 """First id of the instances on which agents are evaluated while they train, far from those of comparisons."""
-OF_POLICIES = ("observe", "action", "rule", "weight_range", "steps_per_action", "reward")
+OF_POLICIES = ("observe", "action", "rule", "weight_range", "features", "sharpness", "steps_per_action", "reward")
 
 
 class Monitor(BaseCallback):

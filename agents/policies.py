@@ -21,6 +21,7 @@ from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
 
 from agents.networks import EntityLSTM, OverEntities, Pool, exchangeable_layers
+from mtl_gym.arguments import should
 from mtl_gym.envs.observations import OBSERVATIONS
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ else:
 
 WIDTHS = (32, 32)
 """Widths of the layers over tasks, of actors and critics."""
+SAMPLE_WIDTH = 16
+"""Width of the layers that all samples of all tasks share, before they are pooled to features of their task."""
 
 
 SHARES = ("last_weights",)
@@ -40,18 +43,22 @@ class TaskFeatures(BaseFeaturesExtractor):
     """A flat Dict of observations as features of each task, (N, K F).
 
     An observation of a task is one feature of it; one of the whole training is a feature of every task; one of pairs gives each
-    task its mean and least value over the others. Which is which says the table of observations.
+    task its mean and least value over the others. Those of samples pass layers that all samples of all tasks share, and each task
+    gets the means and maxima over its samples: whatever their number and order. Which is which says the table of observations.
 
     Args:
         observation_space: The environment's.
-        num_tasks: K.
     """
 
-    def __init__(self, observation_space: spaces.Dict, num_tasks: int) -> None:
+    def __init__(self, observation_space: spaces.Dict) -> None:
         self.kinds = {name: OBSERVATIONS[name].size for name in observation_space}
-        self.num_tasks = num_tasks
-        width = sum(2 if kind == "pair" else 1 for kind in self.kinds.values())
-        super().__init__(observation_space, features_dim=num_tasks * width)
+        self.num_tasks = num_tasks = task_count(observation_space)
+        self.of_samples = [name for name, kind in self.kinds.items() if kind == "sample"]
+        width = sum({"pair": 2, "sample": 0}.get(kind, 1) for kind in self.kinds.values())
+        super().__init__(observation_space, features_dim=num_tasks * (width + 2 * SAMPLE_WIDTH * bool(self.of_samples)))
+        if self.of_samples:
+            layers = (nn.Linear(len(self.of_samples), SAMPLE_WIDTH), nn.Tanh(), nn.Linear(SAMPLE_WIDTH, SAMPLE_WIDTH), nn.Tanh())
+            self.samples = nn.Sequential(*layers)
         first, second = torch.triu_indices(num_tasks, num_tasks, offset=1)
         pairs = torch.zeros(num_tasks, num_tasks, dtype=torch.long)
         pairs[first, second] = pairs[second, first] = torch.arange(len(first))
@@ -63,6 +70,8 @@ class TaskFeatures(BaseFeaturesExtractor):
         parts = []
         for name, kind in self.kinds.items():
             values = observations[name]
+            if kind == "sample":
+                continue
             if kind == "pair" and self.num_tasks > 1:
                 others = values[:, self.pairs]  # (N, K, K - 1)
                 parts += [others.mean(-1), others.amin(-1)]
@@ -71,7 +80,17 @@ class TaskFeatures(BaseFeaturesExtractor):
             else:
                 level = self.num_tasks if name in SHARES else 1
                 parts.append(level * values.expand(-1, self.num_tasks))
-        return torch.stack(parts, dim=-1).flatten(1)
+        features = torch.stack(parts, dim=-1)  # (N, K, F)
+        if self.of_samples:
+            tables = [observations[name].unflatten(1, (-1, self.num_tasks)) for name in self.of_samples]
+            encoded = self.samples(torch.stack(tables, dim=-1))  # (N, B, K, width)
+            features = torch.cat([features, encoded.mean(1), encoded.amax(1)], dim=-1)
+        return features.flatten(1)
+
+
+def task_count(observation_space: spaces.Dict) -> int:
+    """K, from the length of an observation of each task."""
+    return next(int(box.shape[0]) for name, box in observation_space.items() if OBSERVATIONS[name].size == "task")  # type: ignore[index]
 
 
 def features_of(model: Any) -> TaskFeatures:
@@ -80,9 +99,21 @@ def features_of(model: Any) -> TaskFeatures:
     return found
 
 
-def _over_tasks(action_space: spaces.Box) -> dict[str, Any]:
-    """The arguments of SB3's policies that make them see features of tasks."""
-    return {"features_extractor_class": TaskFeatures, "features_extractor_kwargs": {"num_tasks": action_space.shape[0]}}
+_OVER_TASKS = {"features_extractor_class": TaskFeatures}
+"""The arguments of SB3's policies that make them see features of tasks."""
+
+
+def _of_tasks(observation_space: spaces.Dict, action_space: spaces.Box) -> dict[str, Any]:
+    """The same, for policies whose actions are one number for each task.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    if any(OBSERVATIONS[name].size == "sample" for name in observation_space) or action_space.shape != (
+        task_count(observation_space),
+    ):
+        raise ValueError(should("algorithm", "be ppo or recurrent-ppo, whose actions need not be one for each task", action_space))
+    return _OVER_TASKS
 
 
 def _head(inputs: int, num_tasks: int) -> OverEntities:
@@ -130,9 +161,16 @@ class _TaskActorCritic(_ActorCritic):
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
-        self.action_net = _head(WIDTHS[-1], features_of(self).num_tasks)
+        features = features_of(self)
+        actions: int = self.action_space.shape[0]  # type: ignore[index]
+        if features.of_samples:  # the coefficients of a rule, which is the same for all samples
+            rule = nn.Sequential(Pool(), nn.Linear(2 * WIDTHS[-1], actions))
+            self.action_net: nn.Module = OverEntities(rule, features.num_tasks, flatten=False)
+        else:
+            self.action_net = _head(WIDTHS[-1], features.num_tasks)
         self.action_net.apply(partial(self.init_weights, gain=0.01))
-        self.log_std = nn.Parameter(torch.full((1,), float(self.log_std_init)))
+        deviations = actions if features.of_samples else 1
+        self.log_std = nn.Parameter(torch.full((deviations,), float(self.log_std_init)))
         self._make_optimizer(lr_schedule)
 
     def _make_optimizer(self, lr_schedule: Schedule) -> None:
@@ -140,10 +178,14 @@ class _TaskActorCritic(_ActorCritic):
 
 
 class TaskActorCriticPolicy(_TaskActorCritic, MultiInputActorCriticPolicy):
-    """PPO's policy over tasks: a Gaussian whose mean is equivariant and whose deviation all tasks share; an invariant critic."""
+    """PPO's policy over tasks: a Gaussian with an invariant critic.
+
+    One action for each task: an equivariant mean, and a deviation that all tasks share. The coefficients of a rule for samples: an
+    invariant mean, so that the rule's weights are equivariant over samples and tasks, and a deviation for each coefficient.
+    """
 
     def __init__(self, observation_space: spaces.Dict, action_space: spaces.Box, lr_schedule: Schedule, **arguments: Any) -> None:
-        super().__init__(observation_space, action_space, lr_schedule, **{**arguments, **_over_tasks(action_space)})
+        super().__init__(observation_space, action_space, lr_schedule, **{**arguments, **_OVER_TASKS})
 
 
 class TaskRecurrentPolicy(_TaskActorCritic, RecurrentMultiInputActorCriticPolicy):
@@ -157,9 +199,9 @@ class TaskRecurrentPolicy(_TaskActorCritic, RecurrentMultiInputActorCriticPolicy
         lstm_hidden_size: int = 32,
         **arguments: Any,
     ) -> None:
-        arguments = {**arguments, **_over_tasks(action_space), "lstm_hidden_size": lstm_hidden_size}
+        arguments = {**arguments, **_OVER_TASKS, "lstm_hidden_size": lstm_hidden_size}
         super().__init__(observation_space, action_space, lr_schedule, **arguments)
-        num_tasks = action_space.shape[0]
+        num_tasks = task_count(observation_space)
         inputs = self.features_dim // num_tasks
         actor, critic = (EntityLSTM(inputs, lstm_hidden_size, num_tasks) for _ in range(2))
         self.lstm_actor, self.lstm_critic = actor, critic  # type: ignore[assignment]  # has what SB3 asks of an LSTM
@@ -174,7 +216,9 @@ class TaskSACPolicy(SACPolicy):
     """SAC's policy over tasks: an equivariant squashed Gaussian, and invariant critics."""
 
     def __init__(self, observation_space: spaces.Dict, action_space: spaces.Box, lr_schedule: Schedule, **arguments: Any) -> None:
-        super().__init__(observation_space, action_space, lr_schedule, **{**arguments, **_over_tasks(action_space)})
+        super().__init__(
+            observation_space, action_space, lr_schedule, **{**arguments, **_of_tasks(observation_space, action_space)}
+        )
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """SB3's actor, with layers over tasks."""
@@ -189,7 +233,9 @@ class TaskTQCPolicy(TQCPolicy):
     """TQC's policy over tasks: an equivariant squashed Gaussian, and invariant critics of quantiles."""
 
     def __init__(self, observation_space: spaces.Dict, action_space: spaces.Box, lr_schedule: Schedule, **arguments: Any) -> None:
-        super().__init__(observation_space, action_space, lr_schedule, **{**arguments, **_over_tasks(action_space)})
+        super().__init__(
+            observation_space, action_space, lr_schedule, **{**arguments, **_of_tasks(observation_space, action_space)}
+        )
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """SB3's actor, with layers over tasks."""
@@ -205,7 +251,9 @@ class TaskTD3Policy(TD3Policy):
     """TD3's policy over tasks: an equivariant action, and invariant critics."""
 
     def __init__(self, observation_space: spaces.Dict, action_space: spaces.Box, lr_schedule: Schedule, **arguments: Any) -> None:
-        super().__init__(observation_space, action_space, lr_schedule, **{**arguments, **_over_tasks(action_space)})
+        super().__init__(
+            observation_space, action_space, lr_schedule, **{**arguments, **_of_tasks(observation_space, action_space)}
+        )
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """SB3's actor, with layers over tasks."""

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from agents.agent import Agent, load
 from agents.algorithm import algorithm
 from agents.checkpoint import read_checkpoint, restore
-from agents.compatibility import check_observations
+from agents.compatibility import action_length, check_observations
 from agents.files import SUFFIX
 from agents.monitor import Monitor
 from agents.randomness import Stream
@@ -25,7 +25,7 @@ from agents.vec_env import VectorEnvAdapter
 from mtl_gym.arguments import choose, positive_int, should
 from mtl_gym.evaluation.results import plain
 from mtl_gym.policies import names_and_policies, split_policies
-from mtl_gym.problems import LOSS_WEIGHTING
+from mtl_gym.problems import LOSS_WEIGHTING, SAMPLE_WEIGHTING
 
 Watch = Callable[[int, Mapping[str, float]], None]
 """Is told the time steps done, and what is known of the agent: mean ``return``, held-out ``score`` and ``delta_m``."""
@@ -38,9 +38,20 @@ TRAINED_ON: dict[str, dict[str, Any]] = {
         "action": "residual",
         "weight_range": 1e3,
         "steps_per_action": 20,
-    }
+    },
+    SAMPLE_WEIGHTING: {
+        "distribution": "noisy",
+        "reward": "gain",
+        "steps_per_action": 25,
+        "observe": [
+            *("sample_loss", "sample_mean", "rank_feature", "mean_feature", "alignment_feature", "main_feature"),
+            *("log_loss_mean", "slope", "meta_log_loss", "meta_slope", "last_weights", "log_epoch"),
+        ],
+    },
 }
 """The arguments with which agents are trained unless others are given, by the environment's id."""
+REFERENCES = {LOSS_WEIGHTING: ("ew", "init", "si"), SAMPLE_WEIGHTING: ("uniform", "slgrad", "oracle")}
+"""Policies that are drawn beside the agent unless others are named, by the environment's id."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,7 @@ def train(
     siblings: int | None = None,
     evaluations: int = 10,
     instances: int = 32,
-    references: str | Sequence[str] = ("ew", "init", "si"),
+    references: str | Sequence[str] | None = None,
     options: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
     **arguments: Any,
@@ -110,7 +121,7 @@ def train(
             default 8 where an algorithm learns from rollouts, else none: in a replay buffer, old baselines are of an older policy.
         evaluations: How often the agent is evaluated, saved, and can be gone on from.
         instances: Number of held-out instances of an evaluation.
-        references: Policies whose held-out scores are drawn beside the agent's.
+        references: Policies whose held-out scores are drawn beside the agent's; by default ``REFERENCES``'s.
         options: Hyper-parameters that replace the algorithm's defaults.
         watch: Is told of the progress.
         arguments: The environment's arguments; what is not given is ``TRAINED_ON``'s.
@@ -119,6 +130,7 @@ def train(
         ValueError, TypeError, gymnasium.error.Error: If an argument is wrong, or the folder holds another training; before anything
             is trained or changed.
     """
+    chosen = REFERENCES.get(env, ()) if references is None else references
     settings = check_settings(
         Settings(
             env=env,
@@ -131,7 +143,7 @@ def train(
             siblings=siblings_of(algorithm, num_envs) if siblings is None else siblings,
             evaluations=evaluations,
             instances=instances,
-            references=split_policies(references) if isinstance(references, str) else list(references),
+            references=split_policies(chosen) if isinstance(chosen, str) else list(chosen),
         )
     )
     folder = Path(out)
@@ -176,7 +188,7 @@ def check_settings(settings: Settings) -> Settings:
         if not isinstance(name, str):
             raise TypeError(should("references", "be names of policies, or paths of agents", name))
     if settings.references:
-        names_and_policies(settings.references)
+        names_and_policies(settings.references, settings.env)
     algorithm(settings.algorithm).check_options(settings.options)
     if "autoreset_mode" in settings.arguments:
         raise ValueError(should("autoreset_mode", "be left to the training", settings.arguments["autoreset_mode"]))
@@ -200,6 +212,7 @@ def make_envs(settings: Settings) -> tuple[VecEnv, int]:
     )
     common = vector.unwrapped.arguments  # type: ignore[attr-defined]
     check_observations(common.observe)
+    action_length({"id": settings.env, "arguments": settings.arguments}, common.recipe.num_tasks)
     envs: VecEnv = VectorEnvAdapter(vector)
     if settings.siblings > 1:
         envs = Siblings(envs, settings.siblings)

@@ -13,5 +13,16 @@ BASELINES = {
     "dwa": "baselines.dwa:DWA",
     "imtl-l": "baselines.imtl_l:IMTLL",
     "igb": "baselines.igb:IGB",
+    "uniform": "baselines.uniform:Uniform",
+    "main": "baselines.uniform:Main",
+    "slgrad": "baselines.slgrad:SLGrad",
+    "l2rw": "baselines.slgrad:L2RW",
+    "gcs": "baselines.gcs:GCS",
+    "ol-aux": "baselines.ol_aux:OLAux",
+    "small-loss": "baselines.selection:SmallLoss",
+    "self-paced": "baselines.selection:SelfPaced",
+    "ohem": "baselines.selection:OHEM",
+    "focal": "baselines.focal:Focal",
+    "oracle": "baselines.oracle:Oracle",
 }
 """Name on the command line to ``"module:Class"``."""

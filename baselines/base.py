@@ -76,7 +76,8 @@ class Heuristic(ABC):
             state = self._restarted(state, np.atleast_1d(np.asarray(episode_start, dtype=bool)), num_tasks)
         weights, state = self.act(batch, state)
         clipped = weights.clip(-WEIGHT_BOUND, WEIGHT_BOUND).astype(np.float32)
-        return clipped.reshape(observation["log_loss"].shape), state
+        actions = clipped.reshape(rows, -1)
+        return (actions if observation["log_loss"].ndim > 1 else actions[0]), state
 
     def _restarted(self, state: State, start: npt.NDArray[np.bool_], num_tasks: int) -> State:
         # A random policy's next episode takes the seed N further on, so that its noise is new.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from baselines.base import Array, Heuristic, Observation, State, softmax
 from baselines.epochs import empty_epochs, follow_epochs
 from mtl_gym.arguments import number
-from mtl_gym.policies import Requirements
+from mtl_gym.policies import LOSSES_TO_WEIGHTS, Requirements
 
 
 class DWA(Heuristic):
@@ -22,7 +23,7 @@ class DWA(Heuristic):
         temperature: T; the paper's 2.
     """
 
-    requires: ClassVar[Requirements] = Requirements(observe=("log_loss", "epoch"), action="weights", steps_per_action=1)
+    requires: ClassVar[Requirements] = replace(LOSSES_TO_WEIGHTS, observe=("log_loss", "epoch"))
 
     def __init__(self, temperature: float = 2.0) -> None:
         self.temperature = number("temperature", temperature, low=0.0, ends="(]")

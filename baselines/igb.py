@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 
 from baselines.base import Array, Heuristic, Observation, State, losses, softmax
 from baselines.epochs import empty_epochs, follow_epochs
-from mtl_gym.policies import Requirements
+from mtl_gym.policies import LOSSES_TO_WEIGHTS, Requirements
 
 
 class IGB(Heuristic):
@@ -23,7 +24,7 @@ class IGB(Heuristic):
     Dai, Fei and Lu, "Improvable Gap Balancing for Multi-Task Learning", UAI 2023, section 3.2; paper and code agree here.
     """
 
-    requires: ClassVar[Requirements] = Requirements(observe=("log_loss", "epoch"), action="weights", steps_per_action=1)
+    requires: ClassVar[Requirements] = replace(LOSSES_TO_WEIGHTS, observe=("log_loss", "epoch"))
 
     def initial_state(self, seeds: npt.NDArray[np.int64], num_tasks: int) -> State:
         """No epoch's means, and no base (N, K)."""

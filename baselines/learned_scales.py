@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from baselines.base import Array, Heuristic, Observation, State, losses
 from mtl_gym.arguments import number
-from mtl_gym.policies import Requirements
+from mtl_gym.policies import LOSSES_TO_WEIGHTS, Requirements
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
@@ -25,7 +26,7 @@ class LearnedScales(Heuristic):
         lr: Learning rate of the scales; the training's own if ``None``.
     """
 
-    requires: ClassVar[Requirements] = Requirements(observe=("log_loss", "lr"), action="weights", steps_per_action=1)
+    requires: ClassVar[Requirements] = replace(LOSSES_TO_WEIGHTS, observe=("log_loss", "lr"))
 
     def __init__(self, lr: float | None = None) -> None:
         self.lr = None if lr is None else number("lr", lr, low=0.0, ends="(]")

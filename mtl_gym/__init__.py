@@ -44,6 +44,11 @@ register(
     entry_point="mtl_gym.envs.loss_weighting:LossWeightingEnv",
     vector_entry_point="mtl_gym.envs.loss_weighting:LossWeightingVectorEnv",
 )
+register(
+    "mtl_gym/SampleWeighting-v0",
+    entry_point="mtl_gym.envs.sample_weighting:SampleWeightingEnv",
+    vector_entry_point="mtl_gym.envs.sample_weighting:SampleWeightingVectorEnv",
+)
 
 
 def __getattr__(name: str) -> Any:

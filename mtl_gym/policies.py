@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from mtl_gym.arguments import choose, should
 from mtl_gym.identity import function_content
+from mtl_gym.problems import LOSS_WEIGHTING
 
 GROUP = "mtl_gym.policies"
 """Entry-point group; each entry is a table of names to ``"module:Class"``."""
@@ -55,7 +56,7 @@ class Requirements:
         return {**self.others, **{name: value for name, value in given.items() if value is not None}}
 
 
-LOSSES_TO_WEIGHTS = Requirements(observe=("log_loss",), action="weights", steps_per_action=1)
+LOSSES_TO_WEIGHTS = Requirements(observe=("log_loss",), action="weights", steps_per_action=1, env=LOSS_WEIGHTING)
 """Of policies that turn the losses of the batch about to be trained on into its weights, at every step."""
 
 
@@ -157,11 +158,15 @@ def policy_class(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def make_policy(text: str) -> Policy:
+def make_policy(text: str, env: str | None = None) -> Policy:
     """Makes a policy of its name and options, as on the command line: ``name:option=value:option=value``; or of its file.
 
     Values are JSON where they can be, and numbers with commas between them are lists: ``constant:w=1,2,3``. What is no name, and
     has a slash or is there as a file or folder, is a path: of an agent, for example.
+
+    Args:
+        text: Name and options, or path.
+        env: Id of the environment that it is to play, for those that have an option ``env``: one name, a policy for each.
 
     Raises:
         ValueError: If the name is unknown, an option has no value, the policy does not take it, or the file holds no policy.
@@ -176,6 +181,8 @@ def make_policy(text: str) -> Policy:
             raise ValueError(should("policies", "be of the form name:option=value", text))
         options[option.strip().replace("-", "_")] = option_value(value)
     made = policy_class(name)
+    if env is not None and "env" in inspect.signature(made).parameters:
+        options = {"env": env, **options}
     try:
         inspect.signature(made).bind(**options)
     except TypeError as error:
@@ -225,8 +232,10 @@ def option_value(text: str) -> Any:
     return numbers if len(parts) > 1 else numbers[0]
 
 
-def names_and_policies(policies: str | Sequence[str | Policy] | Mapping[str, str | Policy]) -> dict[str, Policy]:
-    """Policies by their labels, from a command-line text, a list or a mapping.
+def names_and_policies(
+    policies: str | Sequence[str | Policy] | Mapping[str, str | Policy], env: str | None = None
+) -> dict[str, Policy]:
+    """Policies by their labels, from a command-line text, a list or a mapping; names are for that environment.
 
     Raises:
         TypeError: If one of them is neither a name nor has ``predict``.
@@ -243,7 +252,7 @@ def names_and_policies(policies: str | Sequence[str | Policy] | Mapping[str, str
         policies = dict(zip(labels, policies, strict=True))
     if not policies:
         raise ValueError(should("policies", "name at least one policy", policies, f"Known: {', '.join(find_policies())}."))
-    made = {label: make_policy(item) if isinstance(item, str) else item for label, item in policies.items()}
+    made = {label: make_policy(item, env) if isinstance(item, str) else item for label, item in policies.items()}
     for label, item in made.items():
         if isinstance(item, type) or not isinstance(item, Policy):
             raise TypeError(should("policies", "be names or have a method `predict`", {label: item}))

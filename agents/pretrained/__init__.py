@@ -5,17 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mtl_gym.arguments import choose
+from mtl_gym.problems import LOSS_WEIGHTING, SAMPLE_WEIGHTING
+
 if TYPE_CHECKING:
     from agents.agent import Agent
 
 FOLDER = Path(__file__).parent
 
 
-def ppo() -> Agent:
-    """Pretrained agent: PPO, a residual over 1 / L(0), trained on digits.
+FILES = {LOSS_WEIGHTING: "ppo", SAMPLE_WEIGHTING: "ppo_samples"}
+"""The best agent of each environment, by the name of its file and card."""
 
-    ``benchmarks/pretrain.py`` trains it; ``agents/pretrained/ppo.md`` is its card.
+
+def ppo(env: str = LOSS_WEIGHTING) -> Agent:
+    """Pretrained agent: PPO, trained on digits, the best one of each environment.
+
+    ``benchmarks/pretrain.py`` trains them; the cards are beside the files in ``agents/pretrained``.
+
+    Args:
+        env: Id of the environment that it is for; a comparison gives its own.
+
+    Raises:
+        ValueError: If there is none for it.
     """
     from agents.agent import load  # here, so that listing the agents stays light
 
-    return load(FOLDER / "ppo.safetensors")
+    return load(FOLDER / f"{choose('env', env, FILES)}.safetensors")

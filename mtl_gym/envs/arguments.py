@@ -16,15 +16,19 @@ from gymnasium.vector import AutoresetMode
 
 from mtl_gym.arguments import choose, number, positive_int, should, unknown
 from mtl_gym.envs import observations
-from mtl_gym.envs.observations import OBSERVATIONS
 from mtl_gym.envs.rewards import REWARDS
-from mtl_gym.problems import PROBLEMS, load_problem
+from mtl_gym.problems import LOSS_WEIGHTING, PROBLEMS, SAMPLE_WEIGHTING, load_problem
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.instances import TRAINING_IDS, Distribution, resolve
 from mtl_gym.training.learner import Recipe
 from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
 
-WEIGHTING_ARGUMENTS = ("action", "rule", "weight_range")
+OWN_ARGUMENTS = {
+    LOSS_WEIGHTING: ("action", "rule", "weight_range"),
+    SAMPLE_WEIGHTING: ("action", "features", "sharpness", "num_quantiles"),
+}
+"""Arguments of one environment alone."""
+HOLDOUT_SIZE, LEAST_META = 128, 10
 RESET_OPTIONS = {"instance": "an id, or one for each row", "reset_mask": "(N,) bool, the rows to reset"}
 
 
@@ -38,6 +42,7 @@ class Arguments:
         observe: Rows of ``OBSERVATIONS``.
         reward: Row of ``REWARDS``.
         steps_per_action: Optimiser steps of one decision.
+        reward_every: Optimiser steps between measurements of the reward.
     """
 
     problem: Problem
@@ -45,6 +50,7 @@ class Arguments:
     observe: tuple[str, ...]
     reward: str
     steps_per_action: int
+    reward_every: int
 
 
 def check_arguments(
@@ -54,9 +60,11 @@ def check_arguments(
     distribution: str | Distribution = "clean",
     num_tasks: int | None = None,
     tasks: Sequence[str] | None = None,
+    main: str | None = None,
     observe: Sequence[str] | None = None,
     reward: str = "val_mean",
     steps_per_action: int = 10,
+    reward_every: int | None = None,
     horizon: int | None = None,
     optimizer: str = "adam",
     lr: float | None = None,
@@ -65,7 +73,7 @@ def check_arguments(
     weight_decay: float = 0.0,
     batch_size: int | None = None,
     hidden: Sequence[int] | None = None,
-    holdout_size: int = 128,
+    holdout_size: int | None = None,
     device: str = "cpu",
     **others: object,
 ) -> Arguments:
@@ -75,7 +83,7 @@ def check_arguments(
         ValueError, TypeError: If one of them is wrong; the message names it, its value and the way out.
     """
     for name in others:
-        raise TypeError(unknown("argument", name, _names()))
+        raise TypeError(unknown("argument", name, _names(environment)))
     loaded = load_problem(problem)
     if isinstance(problem, str) and environment not in PROBLEMS[problem].environments:
         supported = [name for name, row in PROBLEMS.items() if environment in row.environments]
@@ -87,8 +95,9 @@ def check_arguments(
         raise ValueError(should("horizon", f"be a multiple of steps_per_action={steps}, and at least twice it", length))
     choose("optimizer", optimizer, OPTIMIZERS)
     choose("lr_schedule", lr_schedule, LR_SCHEDULES)
-    choose("reward", reward, REWARDS)
     allowed = _tasks(tasks, loaded)
+    first = _main(main, allowed, environment)
+    choose("reward", reward, {name: row for name, row in REWARDS.items() if row.of_main or first is None})
     recipe = Recipe(
         distribution=resolve(distribution),
         num_tasks=_num_tasks(num_tasks, allowed),
@@ -101,15 +110,18 @@ def check_arguments(
         lr_schedule=lr_schedule,
         momentum=number("momentum", momentum, low=0.0, high=1.0, ends="[)"),
         weight_decay=number("weight_decay", weight_decay, low=0.0),
-        holdout_size=positive_int("holdout_size", holdout_size),
+        holdout_size=HOLDOUT_SIZE if holdout_size is None else positive_int("holdout_size", holdout_size),
         device=_device(device),
+        main=first,
     )
-    return Arguments(loaded, recipe, _observe(observe), reward, steps)
+    if first is not None:
+        _check_meta(len(loaded.splits["meta"]), holdout_size)
+    return Arguments(loaded, recipe, _observe(observe, environment), reward, steps, _reward_every(reward_every, steps, length))
 
 
-def _names() -> list[str]:
+def _names(environment: str) -> list[str]:
     own = inspect.signature(check_arguments).parameters.values()
-    return [*WEIGHTING_ARGUMENTS, *(parameter.name for parameter in own if parameter.kind is parameter.KEYWORD_ONLY)]
+    return [*OWN_ARGUMENTS[environment], *(parameter.name for parameter in own if parameter.kind is parameter.KEYWORD_ONLY)]
 
 
 def _tasks(names: Sequence[str] | None, problem: Problem) -> tuple[str, ...]:
@@ -126,8 +138,37 @@ def _num_tasks(num_tasks: int | None, tasks: Sequence[str]) -> int:
     return count
 
 
-def _observe(names: Sequence[str] | None) -> tuple[str, ...]:
-    return observations.DEFAULT if names is None else _several("observe", names, OBSERVATIONS, noun="observation")
+def _main(name: str | None, tasks: Sequence[str], environment: str) -> str | None:
+    """The main task, by default the first that may take part; there is none where whole tasks are weighted."""
+    if environment == SAMPLE_WEIGHTING:
+        return tasks[0] if name is None else choose("main", name, {task: task for task in tasks})
+    if name is not None:
+        raise ValueError(should("main", f"be left out: {environment} has no main task", name))
+    return None
+
+
+def _check_meta(count: int, holdout_size: int | None) -> None:
+    """The gradient that samples are aligned with should be of at least a few held-out samples, and of as many as were asked for."""
+    if holdout_size is not None and holdout_size > count:
+        raise ValueError(should("holdout_size", f"be at most {count}, the samples of the *meta* split", holdout_size))
+    if count < LEAST_META:
+        raise ValueError(
+            should("problem", f"have at least {LEAST_META} samples in *meta*, which alignments are measured on", count)
+        )
+
+
+def _reward_every(every: int | None, steps: int, horizon: int) -> int:
+    chosen = steps if every is None else positive_int("reward_every", every)
+    if chosen % steps or horizon % chosen:
+        raise ValueError(
+            should("reward_every", f"be a multiple of steps_per_action={steps} that divides horizon={horizon}", chosen)
+        )
+    return chosen
+
+
+def _observe(names: Sequence[str] | None, environment: str) -> tuple[str, ...]:
+    known = observations.of_environment(environment)
+    return observations.DEFAULTS[environment] if names is None else _several("observe", names, known, noun="observation")
 
 
 def _several(name: str, value: Any, table: Mapping[str, Any], *, noun: str) -> tuple[str, ...]:

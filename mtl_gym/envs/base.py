@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -40,9 +40,11 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         autoreset_mode: ``"SameStep"``, ``"NextStep"`` or ``"Disabled"`` (or the enum). Under ``"Disabled"`` a finished row ignores
             actions, with reward 0, until it is reset.
         max_episode_steps: Decisions after which an episode is truncated.
+        needs: What actions need to know of the samples of a batch.
         arguments: The common arguments; see the environment's manual.
     """
 
+    learner_class: ClassVar[type[Learner]] = Learner
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4, "autoreset_mode": AutoresetMode.SAME_STEP}
     single_action_space: Box
 
@@ -52,6 +54,7 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         action_space: Box,
         arguments: Arguments,
         *,
+        needs: Collection[str] = (),
         render_mode: str | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         max_episode_steps: int | None = None,
@@ -61,12 +64,12 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         self.metadata = {**self.metadata, "autoreset_mode": check_autoreset_mode(autoreset_mode)}
         self.num_envs, self.render_mode, self.arguments = num_envs, render_mode, arguments
         self.max_episode_steps = None if max_episode_steps is None else positive_int("max_episode_steps", max_episode_steps)
-        self.single_observation_space = space(arguments.observe, arguments.recipe.num_tasks)
+        self.single_observation_space = space(arguments.observe, arguments.recipe)
         self.single_action_space = action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
-        self.learner = Learner(arguments.problem, arguments.recipe, num_envs)
-        self._meter = Meter(arguments, self.learner)
+        self.learner = self.learner_class(arguments.problem, arguments.recipe, num_envs)
+        self._meter = Meter(arguments, self.learner, needs)
         self._streams: list[np.random.Generator | None] = [None] * num_envs
         self.finished = np.ones(num_envs, dtype=bool)
         self._decisions = np.zeros(num_envs, dtype=np.int64)
@@ -89,7 +92,7 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
 
     @abstractmethod
     def _action_infos(self, actions: Tensor) -> Infos:
-        """What ``info`` says of the actions: arrays (N,)."""
+        """What ``info`` says of the actions: arrays (N,), NaN where there is nothing to say."""
 
     # --- reset ------------------------------------------------------------------------------------------------------------
 
@@ -193,7 +196,9 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         self, playing: npt.NDArray[np.bool_], diverged: npt.NDArray[np.bool_], ended: npt.NDArray[np.bool_], of_actions: Infos
     ) -> Infos:
         forward, backward = as_array(self.learner.replicas.passes.double()).T.copy()
-        infos = masked({"forward": forward, "backward": backward, "diverged": diverged, **of_actions}, playing)
+        infos = masked({"forward": forward, "backward": backward, "diverged": diverged}, playing)
+        for name, values in of_actions.items():
+            infos |= masked({name: np.nan_to_num(values)}, playing & ~np.isnan(values))
         infos |= self._instance_infos(playing)
         if ended.any():
             values = {name: as_array(value) for name, value in self.learner.metrics("test").items()}

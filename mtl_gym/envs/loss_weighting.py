@@ -11,8 +11,7 @@ from mtl_gym.arguments import positive_int
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.envs.base import MTLVectorEnv, as_array
 from mtl_gym.envs.infos import Infos
-from mtl_gym.envs.observations import DEFAULT, OBSERVATIONS
-from mtl_gym.envs.rewards import REWARDS
+from mtl_gym.envs.manual import manual
 from mtl_gym.envs.scalar import MTLEnv
 from mtl_gym.envs.weights import Weighting
 from mtl_gym.problems import LOSS_WEIGHTING
@@ -130,11 +129,12 @@ class LossWeightingEnv(MTLEnv):
     | argument | default | what |
     |---|---|---|
     | `problem` | `"digits"` | a name (`mtl-gym list problems`) or a `mtl_gym.Problem` |
-    | `distribution` | `"clean"` | `"clean"`, `"varied"`, or ranges of the axes, e.g. `{"noise": [0, 0.4], "scale": [0.1, 10]}` |
+    | `distribution` | `"clean"` | `"clean"`, `"varied"`, `"noisy"`, or ranges of axes: `{"noise": [0, 0.4], "scale": [0.1, 10]}` |
     | `num_tasks` | all of `tasks` | size of the task subset that each instance draws |
     | `tasks` | all of the problem's | names of the tasks that the subset is drawn from, in any order |
     | `observe` | see above | names of observations |
     | `reward` | `"val_mean"` | name of a reward |
+    | `reward_every` | `steps_per_action` | optimiser steps between measurements of the reward; decisions in between are paid 0 |
     | `action` | `"softmax"` | how actions become weights |
     | `rule` | `"init"` | the rule that `"residual"` multiplies |
     | `weight_range` | `1e6` | largest ratio of two softmax weights |
@@ -147,7 +147,7 @@ class LossWeightingEnv(MTLEnv):
     | `weight_decay` | `0.0` | L2 penalty (decoupled for `"adamw"`) |
     | `batch_size` | the problem's | samples of a training step |
     | `hidden` | the problem's | widths of the trunk |
-    | `holdout_size` | `128` | fixed samples of *meta* and of *reward* that losses are measured on |
+    | `holdout_size` | `128` | fixed samples of *meta* and of *reward* that losses are measured on, or all |
     | `device` | `"cpu"` | of the tensors |
     | `render_mode` | `None` | `"rgb_array"` draws losses, weights and gaps so far |
 
@@ -172,18 +172,4 @@ class LossWeightingEnv(MTLEnv):
     vector_form = LossWeightingVectorEnv
 
 
-def _manual(text: str) -> str:
-    """Fills the manual's tables from the code's."""
-    observations = ["| key | length | bounds | what |", "|---|---|---|---|"]
-    for name, row in OBSERVATIONS.items():
-        length = {"one": "1", "task": "K", "pair": "K (K - 1) / 2"}[row.size]
-        observations.append(f"| `{name}` | {length} | [{row.low:g}, {row.high:g}] | {row.meaning} |")
-    rewards = ["| reward | what | penalty |", "|---|---|---|"]
-    rewards += [f"| `{name}` | {row.meaning} | {row.penalty:g} |" for name, row in REWARDS.items()]
-    tables = {"observations": observations, "rewards": rewards, "default": [", ".join(f"`{name}`" for name in DEFAULT)]}
-    for name, lines in tables.items():
-        text = text.replace(f"{{{name}}}", "\n    ".join(lines))
-    return text
-
-
-LossWeightingEnv.__doc__ = _manual(LossWeightingEnv.__doc__ or "")
+LossWeightingEnv.__doc__ = manual(LossWeightingEnv.__doc__ or "", LOSS_WEIGHTING)

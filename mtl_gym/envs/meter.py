@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +12,11 @@ from torch import Tensor
 from mtl_gym.envs.arguments import Arguments
 from mtl_gym.envs.observations import OBSERVATIONS
 from mtl_gym.envs.rewards import REWARDS
-from mtl_gym.envs.signals import AFTER, BASE, GAINS, GRAMIAN, META, REWARD, SCORE, UPCOMING, Signals
+from mtl_gym.envs.signals import AFTER, BASE, GAINS, GRAMIAN, META, REWARD, SCORE, UPCOMING, Signals, measured
 from mtl_gym.problems.metrics import WORST_DELTA_M, relative_gains
 from mtl_gym.training.learner import Learner
 from mtl_gym.training.references import average_references
+from mtl_gym.training.sample_learner import SampleLearner
 
 
 class Meter:
@@ -23,16 +25,19 @@ class Meter:
     Args:
         arguments: Name the observations and the reward, and so what is measured.
         learner: The trainings.
+        needs: What is to be known of the samples of a batch, beyond what is observed.
     """
 
-    def __init__(self, arguments: Arguments, learner: Learner) -> None:
+    def __init__(self, arguments: Arguments, learner: Learner, needs: Collection[str] = ()) -> None:
         self._arguments, self._learner = arguments, learner
         rows = [OBSERVATIONS[name] for name in arguments.observe] + [REWARDS[arguments.reward]]
         self._needs = {need for row in rows for need in row.needs}
+        self._of_samples = {need for name in arguments.observe for need in OBSERVATIONS[name].of_samples} | set(needs)
 
     def first(self, rows: Tensor) -> Signals:
         """The signals of trainings that have just begun; the passes are counted for ``rows`` (N,) bool."""
-        losses, measures = self._learner.forward(), self._measure(rows)
+        measures = self._measure(rows, torch.ones_like(rows))
+        losses = self._learner.forward()
         return Signals(
             initial=losses,
             mean=losses,
@@ -53,8 +58,10 @@ class Meter:
         """The signals after a decision's training steps in the ``active`` rows (N,); the other rows keep theirs."""
         replicas, length = self._learner.replicas, self._arguments.steps_per_action
         step = replicas.step
+        due = step % self._arguments.reward_every == 0
         window = (step[:, None] - length + torch.arange(length, device=step.device)).clamp(min=0)  # (N, steps)
         batches = replicas.losses[torch.arange(len(step), device=step.device)[:, None], window]  # (N, steps, K)
+        measures = self._measure(active, due, previous)
         signals = replace(
             previous,
             mean=batches.mean(1),
@@ -67,15 +74,15 @@ class Meter:
             previous_gains=previous.gains,
             previous_lr=previous.lr,
             progress=step / self._arguments.recipe.horizon,
-            **self._measure(active),
+            **measures,
         )
         return signals if bool(active.all()) else signals.where(active, previous)
 
     def is_finite(self, signals: Signals) -> Tensor:
         """Whether a training's losses and parameters are all finite (N,)."""
         seen = [signals.upcoming, signals.after, signals.mean, *signals.holdout.values()]
-        losses = torch.stack([losses for losses in seen if losses is not None])
-        return self._learner.finite() & torch.isfinite(losses).all(2).all(0)
+        losses = torch.cat([losses for losses in seen if losses is not None], dim=1)
+        return self._learner.finite() & torch.isfinite(losses).all(1)
 
     def scored(self, signals: Signals, ended: Tensor) -> Signals:
         """Adds delta_m on *reward*, if it is needed, in the rows (N,) whose episode has ended."""
@@ -85,22 +92,46 @@ class Meter:
         return replace(signals, score=torch.where(ended, score.to(signals.progress.dtype), 0))
 
     def _gains(self) -> Tensor:
-        """Relative gains (N, K) in percent of the tasks that take part, on *reward*, over averaged single-task references."""
+        """Relative gains (N, K) in percent of the tasks that count, on *reward*, over averaged single-task references."""
         problem, learner = self._arguments.problem, self._learner
         gains = relative_gains(problem, learner.metrics(REWARD), average_references(problem, self._arguments.recipe))
-        return gains.gather(1, learner.replicas.tasks)
+        return self._counting(gains.gather(1, learner.replicas.tasks))
 
-    def _measure(self, payers: Tensor) -> dict[str, Any]:
+    def _counting(self, values: Tensor) -> Tensor:
+        """Of values (N, K) of tasks those that rewards are made of: all, or the main one's (N, 1)."""
+        return values if self._arguments.recipe.main is None else values[:, :1]
+
+    def _holdout(self, payers: Tensor, due: Tensor, previous: Signals | None) -> dict[str, Tensor]:
+        """Losses on *meta* and, in the rows (N,) that are due, on *reward*; the other rows keep the last that was measured."""
+        splits = [name for name in (META, REWARD) if name in self._needs and (name == META or bool(due.any()))]
+        losses = self._learner.holdout(splits, payers) if splits else {}
+        if REWARD in losses:
+            losses[REWARD] = self._counting(losses[REWARD])
+        if previous is not None and REWARD in self._needs and not due.all():
+            known = previous.holdout[REWARD]
+            losses[REWARD] = torch.where(due[:, None], losses.get(REWARD, known), known)
+        return losses
+
+    def _gains_if_due(self, due: Tensor, previous: Signals | None) -> Tensor | None:
+        if GAINS not in self._needs:
+            return None
+        if previous is None or due.all():
+            return self._gains()
+        known = measured(previous.gains)
+        return torch.where(due[:, None], self._gains(), known) if due.any() else known
+
+    def _measure(self, payers: Tensor, due: Tensor, previous: Signals | None = None) -> dict[str, Any]:
         learner, needs = self._learner, self._needs
-        splits = [name for name in (META, REWARD) if name in needs]
+        samples = learner.look(self._of_samples, payers) if isinstance(learner, SampleLearner) else {}  # first: others use its pass
         lr = learner.lr()
         return {
-            "holdout": learner.holdout(splits, payers) if splits else {},
+            "samples": samples,
+            "holdout": self._holdout(payers, due, previous),
             "upcoming": learner.forward() if UPCOMING in needs else None,
             "after": learner.last_batch(payers) if AFTER in needs else None,
             "gramian": learner.gramian(payers) if GRAMIAN in needs else None,
             "score": torch.zeros_like(lr) if SCORE in needs else None,
-            "gains": self._gains() if GAINS in needs else None,
+            "gains": self._gains_if_due(due, previous),
             "lr": lr,
             "epoch": learner.epoch(),
         }

@@ -14,15 +14,20 @@ import torch
 from gymnasium.spaces import Box, Dict
 from torch import Tensor
 
+from mtl_gym.envs.sample_weights import FEATURES, Feature
 from mtl_gym.envs.signals import AFTER, BASE, GRAMIAN, META, UPCOMING, Signals, measured
+from mtl_gym.problems import LOSS_WEIGHTING, SAMPLE_WEIGHTING
+from mtl_gym.training.recipe import Recipe
+from mtl_gym.training.sample_learner import ALIGNMENT, COSINE, LOSS, MEAN, RIGHT
 from mtl_gym.training.signals import cosines, improvable_gap, log_loss, log_norms
 
-SIZES: dict[str, Callable[[int], int]] = {
-    "one": lambda num_tasks: 1,
-    "task": lambda num_tasks: num_tasks,
-    "pair": lambda num_tasks: num_tasks * (num_tasks - 1) // 2,
+SIZES: dict[str, Callable[[int, int], int]] = {
+    "one": lambda num_tasks, batch_size: 1,
+    "task": lambda num_tasks, batch_size: num_tasks,
+    "pair": lambda num_tasks, batch_size: num_tasks * (num_tasks - 1) // 2,
+    "sample": lambda num_tasks, batch_size: batch_size * num_tasks,
 }
-"""Length of an observation as a function of K; pairs are the upper triangle by rows."""
+"""Length of an observation as a function of K and B; pairs are the upper triangle by rows, samples (B, K) by rows."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Observation:
         function: Signals to (N, length), or (N,) where the size is one.
         meaning: One line for the manual.
         needs: What has to be measured for it.
+        of_samples: What has to be known of the batch's samples for it.
     """
 
     size: str
@@ -44,10 +50,20 @@ class Observation:
     function: Callable[[Signals], Tensor]
     meaning: str
     needs: tuple[str, ...] = ()
+    of_samples: tuple[str, ...] = ()
+
+
+def _sample_ratio(signals: Signals, name: str) -> Tensor:
+    return _relative(signals.samples[name], signals.initial[:, None])
 
 
 def _relative(losses: Tensor, reference: Tensor) -> Tensor:
     return log_loss(losses) - log_loss(reference)
+
+
+def _of_feature(feature: Feature) -> Observation:
+    meaning = f"feature of rules: {feature.meaning}"
+    return Observation("sample", -1, 1, lambda s: feature.function(s.samples), meaning, of_samples=feature.needs)
 
 
 OBSERVATIONS = {
@@ -100,19 +116,75 @@ OBSERVATIONS = {
     "log_norms": Observation(
         "task", -30, 30, lambda s: log_norms(measured(s.gramian)), "log norms of the tasks' gradients, raw", (GRAMIAN,)
     ),
+    "sample_log_loss": Observation(
+        "sample", -30, 30, lambda s: log_loss(s.samples[LOSS]), "log loss of each sample and task, raw", of_samples=(LOSS,)
+    ),
+    "sample_loss": Observation(
+        "sample", -20, 20, lambda s: _sample_ratio(s, LOSS), "log loss of each sample and task, relative", of_samples=(LOSS,)
+    ),
+    "sample_mean": Observation(
+        "sample",
+        -20,
+        20,
+        lambda s: _sample_ratio(s, MEAN),
+        "log of the mean of this sample's losses in all batches so far and in this one, relative",
+        of_samples=(MEAN,),
+    ),
+    "alignment": Observation(
+        "sample",
+        -1e6,
+        1e6,
+        lambda s: s.samples[ALIGNMENT],
+        "inner product of the sample's gradient with that of the main task's *meta* loss over the latter's norm, raw",
+        of_samples=(ALIGNMENT,),
+    ),
+    "alignment_cosine": Observation(
+        "sample",
+        -1,
+        1,
+        lambda s: s.samples[COSINE],
+        "cosine of the same two gradients, for B K more backward passes",
+        of_samples=(COSINE,),
+    ),
+    **{f"{name}_feature": _of_feature(row) for name, row in FEATURES.items()},
+    "label_right": Observation(
+        "sample",
+        0,
+        1,
+        lambda s: s.samples[RIGHT],
+        "1 where the label is right, else 0: for the policy `oracle` alone",
+        of_samples=(RIGHT,),
+    ),
+    "main_meta_log_loss": Observation(
+        "one", -20, 20, lambda s: _relative(s.holdout[META], s.initial)[:, 0], "`meta_log_loss` of the main task", (META,)
+    ),
     "epoch": Observation("one", 0, 1e6, lambda s: s.epoch, "epoch of the next step, from 0"),
+    "log_epoch": Observation("one", 0, 20, lambda s: s.epoch.float().log1p(), "log of 1 + the epoch of the next step"),
     "lr": Observation("one", 0, 1e6, lambda s: s.lr, "learning rate of the next step"),
     "progress": Observation("one", 0, 1, lambda s: s.progress, "share of the horizon that is done"),
 }
 
-DEFAULT = ("log_loss_mean", "slope", "gap", "meta_log_loss", "meta_slope", "last_weights", "progress")
-"""What agents see: nothing that reveals planted scales."""
+_OF_TASKS = ("log_loss_mean", "slope", "gap", "meta_log_loss", "meta_slope", "last_weights", "progress")
+DEFAULTS = {
+    LOSS_WEIGHTING: _OF_TASKS,
+    SAMPLE_WEIGHTING: ("sample_loss", "sample_mean", *(f"{name}_feature" for name in FEATURES), *_OF_TASKS),
+}
+"""What agents see, by environment: nothing that reveals planted scales or which labels are wrong."""
+_OF_MAIN = ("main_meta_log_loss",)
 
 
-def space(names: Iterable[str], num_tasks: int) -> Dict:
+def of_environment(environment: str) -> dict[str, Observation]:
+    """The rows that an environment can show; those of samples and of a main task are SampleWeighting's."""
+    if environment == SAMPLE_WEIGHTING:
+        return dict(OBSERVATIONS)
+    return {name: row for name, row in OBSERVATIONS.items() if row.size != "sample" and name not in _OF_MAIN}
+
+
+def space(names: Iterable[str], recipe: Recipe) -> Dict:
     """The space of one environment's observations: a flat Dict of one-dimensional float32 Boxes."""
     rows = {name: OBSERVATIONS[name] for name in names}
-    return Dict({name: Box(row.low, row.high, (SIZES[row.size](num_tasks),), np.float32) for name, row in rows.items()})
+    lengths = {name: SIZES[row.size](recipe.num_tasks, recipe.batch_size) for name, row in rows.items()}
+    return Dict({name: Box(row.low, row.high, (lengths[name],), np.float32) for name, row in rows.items()})
 
 
 def observe(names: Iterable[str], signals: Signals) -> dict[str, np.ndarray]:
@@ -122,5 +194,5 @@ def observe(names: Iterable[str], signals: Signals) -> dict[str, np.ndarray]:
         row = OBSERVATIONS[name]
         value = row.function(signals).to(torch.float32)
         value = torch.nan_to_num(value, nan=row.high).clamp(row.low, row.high)
-        values[name] = (value.unsqueeze(1) if row.size == "one" else value).cpu().numpy().copy()
+        values[name] = value.reshape(len(value), -1).cpu().numpy().copy()
     return values

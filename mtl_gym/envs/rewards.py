@@ -21,12 +21,14 @@ class Reward:
         meaning: Formula, unit, and what a return of 0 and of 1 mean.
         needs: What has to be measured for it.
         penalty: The reward of a decision in which the training diverges.
+        of_main: Whether it can be of the main task alone, where there is one.
     """
 
     function: Callable[[Signals], Tensor]
     meaning: str
     needs: tuple[str, ...] = ()
     penalty: float = -10.0
+    of_main: bool = False
 
 
 def _decline(before: Tensor, after: Tensor) -> Tensor:
@@ -49,6 +51,7 @@ REWARDS = {
         "mean over tasks of the decline of the log loss on the *reward* split; "
         "a return of 0: no better than the initial weights, of 1: losses fell by a factor of e in the geometric mean",
         (REWARD,),
+        of_main=True,
     ),
     "val_min": Reward(
         lambda s: _decline(s.previous_holdout[REWARD], s.holdout[REWARD]).amin(1),
@@ -74,6 +77,7 @@ REWARDS = {
         "0: as good as single-task training, 1: better by one percent, at least -100",
         (SCORE,),
         penalty=-100.0,
+        of_main=True,
     ),
     "gain": Reward(
         lambda s: _distance(s.previous_gains) - _distance(s.gains),
@@ -82,6 +86,7 @@ REWARDS = {
         "it counts as 0.05 at least. "
         "A return of 0: as the initial weights, of 1: ratios fell by a factor of e in the geometric mean",
         (GAINS,),
+        of_main=True,
     ),
-    "none": Reward(lambda s: torch.zeros_like(s.progress), "always 0, and nothing is measured", penalty=0.0),
+    "none": Reward(lambda s: torch.zeros_like(s.progress), "always 0, and nothing is measured", penalty=0.0, of_main=True),
 }

@@ -33,14 +33,15 @@ class Signals:
         last: (N, K) losses of the last batch before its update.
         base: (N, K) mean of the second epoch's batch losses; L(0) until it is complete.
         factors: (N, K) what the last action said; ones before the first.
-        holdout: Losses (N, K) on *meta* and *reward* now.
+        holdout: Losses (N, K) on *meta* and *reward* now; where there is a main task, (N, 1) of it alone on *reward*.
         previous_holdout: The same before the last decision.
         upcoming: (N, K) losses of the batch about to be trained on, if needed.
         after: (N, K) losses of the last batch after its update, if needed.
         gramian: (N, K, K) inner products of the gradients on the batch about to be trained on, if needed.
         score: (N,) delta_m on *reward* at the end of an episode and 0 before, if needed.
-        gains: (N, K) relative gains in percent over single-task learning on *reward*, if needed.
+        gains: (N, K) relative gains in percent over single-task learning on *reward*, if needed; (N, 1) of a main task.
         previous_gains: The same before the last decision.
+        samples: What :meth:`mtl_gym.training.sample_learner.SampleLearner.look` says of the next batch, if needed.
         lr: (N,) learning rate of the next step.
         previous_lr: (N,) learning rate of the last decision's first step.
         initial_lr: Learning rate of the first step.
@@ -63,6 +64,7 @@ class Signals:
     score: Tensor | None
     gains: Tensor | None
     previous_gains: Tensor | None
+    samples: dict[str, Tensor]
     lr: Tensor
     previous_lr: Tensor
     initial_lr: float

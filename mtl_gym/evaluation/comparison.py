@@ -69,7 +69,7 @@ def plan(
         ValueError, TypeError, gymnasium.error.Error: If one of them is wrong.
     """
     choose("env", env, {id: id for id in gymnasium.registry if id.startswith("mtl_gym/")})
-    chosen = names_and_policies(policies)
+    chosen = names_and_policies(policies, env)
     ids = instance_ids(instances, seed)
     count = positive_int("num_envs", num_envs)
     given = {name: value if name == "problem" else plain(value) for name, value in arguments.items()}

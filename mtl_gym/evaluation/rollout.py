@@ -15,6 +15,7 @@ from gymnasium.vector import VectorEnv
 from mtl_gym.arguments import should
 from mtl_gym.envs.base import MTLVectorEnv
 from mtl_gym.evaluation.results import Result, plain
+from mtl_gym.evaluation.separation import Separations
 from mtl_gym.policies import Policy, Requirements
 from mtl_gym.problems.metrics import WORST_DELTA_M, delta_m
 from mtl_gym.training.learner import Learner
@@ -80,6 +81,7 @@ def rollout(
     returns = np.zeros(len(ids))
     last: list[dict[str, Any]] = [{} for _ in ids]
     steps, curves = _checkpoints(learner.recipe.horizon, length), [_holdout_losses(learner)]
+    told = Separations(base)
     for step in range(length, learner.recipe.horizon + 1, length):
         actions, memory = policy.predict(observations, state=memory, episode_start=start, deterministic=True)
         start = np.zeros(len(ids), dtype=bool)
@@ -89,17 +91,20 @@ def rollout(
         returns += rewards
         for row in np.flatnonzero(playing & base.finished).tolist():
             last[row] = row_infos(infos, row)
+        told.add()
         if step in steps:
             curves.append(_holdout_losses(learner))
+            told.close()
         if advance:
             advance(length * len(ids))
         if base.finished.all():
             break
-    traces = _traces(learner, steps[: len(curves)], np.stack(curves, axis=1))
+    traces = _traces(learner, steps[: len(curves)], np.stack(curves, axis=1), told.tables())
     planted = [_planted(learner, row) for row in range(len(ids))]
     envs.close()
     rows = zip(ids, last, returns, traces, planted, strict=True)
-    return [_result(label, id, info, references[id], float(total), *own) for id, info, total, *own in rows]
+    main = learner.recipe.main
+    return [_result(label, id, info, references[id], main, float(total), *own) for id, info, total, *own in rows]
 
 
 def evaluate(
@@ -156,14 +161,17 @@ def _holdout_losses(learner: Learner) -> npt.NDArray[np.float64]:
     return losses.double().cpu().numpy()
 
 
-def _traces(learner: Learner, steps: Sequence[int], losses: npt.NDArray[np.float64]) -> list[dict[str, Any]]:
-    """The curves of each replica: losses (N, S, K) at the checkpoints, and mean weights and gaps since the checkpoint before."""
+def _traces(
+    learner: Learner, steps: Sequence[int], losses: npt.NDArray[np.float64], others: Mapping[str, npt.NDArray[np.float64]]
+) -> list[dict[str, Any]]:
+    """The curves of each replica: losses (N, S, K) at the checkpoints, mean weights and gaps since the one before, and others."""
     spans = [slice(steps[max(index - 1, 0)], max(step, 1)) for index, step in enumerate(steps)]
     weights = learner.replicas.weights.double().cpu().numpy()
     tables = {
         "loss": losses,
         "weight": np.stack([weights[:, span].mean(1) for span in spans], axis=1),  # (N, S, K)
         "gap": _gaps(learner, steps, spans),
+        **others,
     }
     return [
         {"step": list(steps), **{kind: _columns(_task_names(learner, row), table[row]) for kind, table in tables.items()}}
@@ -192,7 +200,9 @@ def _planted(learner: Learner, row: int) -> dict[str, dict[str, float]]:
     instance = learner.instances[row]
     if instance is None:
         return {}
+    wrong = {"one_class": instance.one_class, "adversarial": instance.adversarial.astype(float)}
     planted = {"scale": instance.scales.tolist(), "noise": instance.noise.tolist()}
+    planted |= {axis: values.tolist() for axis, values in wrong.items() if values.any()}
     return {axis: dict(zip(_task_names(learner, row), values, strict=True)) for axis, values in planted.items()}
 
 
@@ -209,12 +219,14 @@ def _result(
     id: int,
     info: Mapping[str, Any],
     references: Mapping[str, float],
+    main: str | None,
     total: float,
     curves: dict[str, Any],
     planted: dict[str, dict[str, float]],
 ) -> Result:
     metrics = {name: float(value) for name, value in info["test"].items()}
     diverged = bool(info["diverged"])
-    gain = WORST_DELTA_M if diverged else delta_m(metrics, references)
+    counting = {name: value for name, value in metrics.items() if main in (None, name.rsplit("/", 1)[0])}
+    gain = WORST_DELTA_M if diverged else delta_m(counting, references)
     cost = {"forward": float(info["forward"]), "backward": float(info["backward"])}
     return Result(label, int(id), metrics, dict(references), gain, cost, diverged, total, curves, planted)

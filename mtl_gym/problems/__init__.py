@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mtl_gym.problems.base import Problem
 
 LOSS_WEIGHTING = "mtl_gym/LossWeighting-v0"
+SAMPLE_WEIGHTING = "mtl_gym/SampleWeighting-v0"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class ProblemRow:
     defaults: Defaults = Defaults()
     package: str | None = None
     version: int = 0
-    environments: tuple[str, ...] = (LOSS_WEIGHTING,)
+    environments: tuple[str, ...] = (LOSS_WEIGHTING, SAMPLE_WEIGHTING)
 
 
 def _row(name: str, summary: str, **options: object) -> ProblemRow:

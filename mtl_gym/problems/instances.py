@@ -12,34 +12,54 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mtl_gym.arguments import choose, number, should
 from mtl_gym.problems.base import Problem
+from mtl_gym.problems.opposites import opposites
 
 Distribution = Mapping[str, tuple[float, float]]
 
-AXES: Distribution = {"size": (1.0, 1.0), "noise": (0.0, 0.0), "scale": (1.0, 1.0), "holdout_noise": (0.0, 0.0)}
+AXES: Distribution = {
+    "size": (1.0, 1.0),
+    "noise": (0.0, 0.0),
+    "one_class": (0.0, 0.0),
+    "unrelated": (0.0, 0.0),
+    "adversarial": (0.0, 0.0),
+    "scale": (1.0, 1.0),
+    "holdout_noise": (0.0, 0.0),
+}
 """Axis to its range where a distribution is silent.
 
 ``size``: share of the training samples that are used. ``noise``: share of a task's training labels that are taken from
-another random training sample, drawn for each task. ``scale``: factor of a task's loss on every split, drawn for each task,
-log-uniform. ``holdout_noise``: rate, relative to ``noise``, at which labels of *meta* and *reward* are wrong too.
+another random training sample, drawn for each task: uniform flips, where classes are equally frequent. ``one_class``: share of a
+task's training labels that are replaced by that of one and the same training sample. ``unrelated``: share of the auxiliary
+tasks (all but the main one) whose training labels all come from random samples. ``adversarial``: share of the auxiliary tasks whose
+training labels are those of the most similar sample with another label (:func:`mtl_gym.problems.opposites.opposites`). ``scale``:
+factor of a task's loss on every split, drawn for each task, log-uniform. ``holdout_noise``: rate, relative to ``noise``, at which
+labels of *meta* and *reward* are wrong too.
 """
+WRONG_LABELS = ("noise", "one_class", "unrelated", "adversarial")
+"""Axes that make training labels wrong."""
 
 DISTRIBUTIONS: dict[str, Distribution] = {
     "clean": {},
     "varied": {"size": (0.3, 1.0), "noise": (0.0, 0.4), "scale": (0.1, 10.0)},
+    "noisy": {"size": (0.5, 1.0), "noise": (0.0, 0.7), "one_class": (0.0, 0.2), "unrelated": (0.0, 0.5), "adversarial": (0.0, 0.5)},
 }
-"""``clean``: only initial weights and order vary. ``varied``: training size, label noise and loss scales vary too (what agents
-train on); hold-outs stay clean."""
+"""``clean``: only initial weights and order vary. ``varied``: training size, label noise and loss scales vary too. ``noisy``: the
+labels of many samples are wrong, and some tasks harm the others. Agents train on the latter two; hold-outs stay clean."""
 
 EVALUATION_IDS = (0, 2**31)
 TRAINING_IDS = (2**31, 2**62)
-_STREAMS = ("parameters", "order", "size", "subset", "scale", "noise", "labels", "holdout_noise", "meta", "reward")
-_BOUNDS = {"size": (0.0, 1.0), "noise": (0.0, 1.0), "scale": (0.0, np.inf), "holdout_noise": (0.0, 1.0)}
+_STREAMS = (
+    *("parameters", "order", "size", "subset", "scale", "noise", "labels", "holdout_noise", "meta", "reward"),
+    *("one_class", "stuck", "unrelated", "adversarial", "harmful"),
+)
+_BOUNDS = {"scale": (0.0, np.inf)}  # the other axes are shares
 
 
 def resolve(distribution: str | Distribution) -> Distribution:
@@ -61,7 +81,7 @@ def resolve(distribution: str | Distribution) -> Distribution:
         choose("distribution", axis, AXES)
         if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
             raise TypeError(should(f"distribution[{axis!r}]", "be a pair (low, high)", bounds))
-        least, most = _BOUNDS[axis]
+        least, most = _BOUNDS.get(axis, (0.0, 1.0))
         ends = "(]" if axis in ("size", "scale") else "[]"
         low, high = (number(f"distribution[{axis!r}]", bound, low=least, high=most, ends=ends) for bound in bounds)
         if low > high:
@@ -77,9 +97,11 @@ class Instance:
     Attributes:
         id: Its number; [0, 2^31) for evaluation, [2^31, 2^62) for training.
         entropy: Words that seed its streams.
-        tasks: (K,) the problem's tasks that take part, ascending.
+        tasks: (K,) the problem's tasks that take part: the main one first, if there is one, then ascending.
         scales: (K,) factor of each task's loss.
-        noise: (K,) share of wrong training labels of each task.
+        noise: (K,) share of training labels of each task that are another sample's; 1 for an unrelated task.
+        one_class: (K,) share of training labels that are one and the same.
+        adversarial: (K,) bool, the tasks whose labels are the most similar different sample's.
         holdout_noise: Rate, relative to ``noise``, of wrong hold-out labels.
         rows: (n,) the training samples that are used, ascending.
     """
@@ -89,6 +111,8 @@ class Instance:
     tasks: npt.NDArray[np.int64]
     scales: npt.NDArray[np.float32]
     noise: npt.NDArray[np.float64]
+    one_class: npt.NDArray[np.float64]
+    adversarial: npt.NDArray[np.bool_]
     holdout_noise: float
     rows: npt.NDArray[np.int64]
 
@@ -103,9 +127,16 @@ class Instance:
         epochs = [rng.permutation(self.rows)[: per_epoch * batch_size] for _ in range(-(-batches // per_epoch))]
         return np.concatenate(epochs).astype(np.int32).reshape(-1, batch_size)[:batches]
 
-    def label_source(self, num_tasks: int, count: int) -> npt.NDArray[np.int32]:
-        """The training sample whose label each training sample bears: (count, num_tasks); itself, where the label is right."""
-        return _source(self.stream("labels"), self.tasks, self.noise, num_tasks, np.arange(count), self.rows)
+    def label_source(self, problem: Problem) -> npt.NDArray[np.int32]:
+        """The training sample whose label each training sample bears: (n, all tasks); itself, where the label is right."""
+        rows = np.arange(len(problem.splits["train"]))
+        source = _source(self.stream("labels"), self.tasks, self.noise, problem.num_tasks, rows, self.rows)
+        rng = self.stream("stuck")
+        stuck = rng.random((len(rows), len(self.tasks))) < self.one_class
+        source[:, self.tasks] = np.where(stuck, rng.choice(self.rows, len(self.tasks)), source[:, self.tasks])
+        for task in self.tasks[self.adversarial].tolist():
+            source[:, task] = opposites(problem, task)
+        return source
 
     def holdout_source(self, split: str, num_tasks: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """The sample of *meta* or *reward* whose label each of ``rows`` bears: (len(rows), num_tasks)."""
@@ -118,6 +149,7 @@ def draw(
     distribution: Distribution,
     num_tasks: int,
     tasks: Collection[str] | None = None,
+    main: str | None = None,
     network: str,
     id: int,
 ) -> Instance:
@@ -128,6 +160,7 @@ def draw(
         distribution: The range of every axis, from :func:`resolve`.
         num_tasks: Size of the task subset.
         tasks: Names of the tasks that the subset is drawn from, at least ``num_tasks``; ``None``: all of the problem's.
+        main: Name of the task that always takes part, and comes first; ``None``: no task is above the others.
         network: Words that identify the network, since it fixes the initial weights.
         id: In [0, 2^62).
     """
@@ -141,18 +174,45 @@ def draw(
 
     count = len(problem.splits["train"])
     used = max(1, round(count * float(uniform("size"))))
-    allowed = [number for number, task in enumerate(problem.tasks) if tasks is None or task.name in tasks]
     permuted = _stream(entropy, "subset").permutation(problem.num_tasks)
     scale_low, scale_high = np.log(distribution["scale"])
+    unrelated, adversarial = _harmful(
+        _stream(entropy, "harmful"), num_tasks, first=main is not None, shares=(uniform("unrelated"), uniform("adversarial"))
+    )
     return Instance(
         id=id,
         entropy=entropy,
-        tasks=np.sort(permuted[np.isin(permuted, allowed)][:num_tasks]),
+        tasks=_subset(problem, permuted, num_tasks, tasks, main),
         scales=np.exp(_stream(entropy, "scale").uniform(scale_low, scale_high, size=num_tasks)).astype(np.float32),
-        noise=uniform("noise", num_tasks),
+        noise=np.where(unrelated, 1.0, uniform("noise", num_tasks)),
+        one_class=uniform("one_class", num_tasks),
+        adversarial=adversarial,
         holdout_noise=float(uniform("holdout_noise")),
         rows=np.sort(_stream(entropy, "size").permutation(count)[:used]) if used < count else np.arange(count),
     )
+
+
+def _subset(
+    problem: Problem, permuted: npt.NDArray[np.int64], num_tasks: int, tasks: Collection[str] | None, main: str | None
+) -> npt.NDArray[np.int64]:
+    """The first of the permuted tasks that may take part, ascending; the main one is always among them, and is put first."""
+    names = [task.name for task in problem.tasks]
+    allowed = [number for number in permuted.tolist() if (tasks is None or names[number] in tasks) and names[number] != main]
+    if main is None:
+        return np.sort(allowed[:num_tasks])
+    return np.array([names.index(main), *sorted(allowed[: num_tasks - 1])])
+
+
+def _harmful(
+    rng: np.random.Generator, num_tasks: int, *, first: bool, shares: tuple[Any, Any]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which tasks (K,) are unrelated, and which adversarial: these shares of the auxiliary ones; no task is both."""
+    auxiliary = rng.permutation(np.arange(int(first), num_tasks))
+    unrelated, adversarial = (round(float(share) * len(auxiliary)) for share in shares)
+    chosen = np.zeros((2, num_tasks), dtype=bool)
+    chosen[0, auxiliary[:unrelated]] = True
+    chosen[1, auxiliary[unrelated : unrelated + adversarial]] = True
+    return chosen[0], chosen[1]
 
 
 def _stream(entropy: tuple[int, ...], name: str) -> np.random.Generator:

@@ -55,15 +55,21 @@ class Learner:
             batch_size=recipe.batch_size,
             num_tasks=recipe.num_tasks,
             sources=noisy_splits(problem, recipe),
+            samples=self.remembered,
             device=torch.device(recipe.device),
         )
         self._link()
+
+    @property
+    def remembered(self) -> int:
+        """Training samples whose losses are remembered, n: none, where whole tasks are weighted."""
+        return 0
 
     def _link(self) -> None:
         """Makes all that follows from the problem and the replicas: data on the device, and the views that autograd sees."""
         device = self.replicas.parameters.device
         self._samples = Samples(self.problem, self.recipe)
-        self._objectives = Objectives(self.problem, device)
+        self._objectives = Objectives(self.problem, self.recipe.tasks, device)
         self._rows = torch.arange(self.num_replicas, device=device)
         self._gradient = torch.zeros_like(self.replicas.parameters)
         sizes = [math.prod(shape) for shape in self.network.shapes]
@@ -87,7 +93,7 @@ class Learner:
         """Starts the trainings of these instances in these rows; the other rows are left as they are, bit for bit."""
         for row, id in zip(rows, ids, strict=True):
             self.instances[row] = instance = self.recipe.draw(self.problem, id)
-            self.replicas.begin(row, instance, self.network, self._samples.holdouts)
+            self.replicas.begin(row, instance, self.problem, self.network, self._samples.holdouts)
         self._pending = None
 
     def forward(self) -> Tensor:
@@ -102,16 +108,24 @@ class Learner:
             active: (N,) bool; other rows are not touched.
         """
         losses = self._graph()
+        self._descend(losses, weights, active)
+        self._record(losses.detach(), weights, active)
+
+    def _descend(self, losses: Tensor, weights: Tensor, rows: Tensor) -> None:
+        """One optimiser step of the rows (N,) bool on the weighted sum of losses with their graph, both (N, ...)."""
         gradients = torch.autograd.grad(losses, self._parameters, grad_outputs=weights)
         torch.cat([gradient.flatten(1) for gradient in gradients], dim=1, out=self._gradient)
         self._pending = None
-        chosen = [row for row, plays in enumerate(active.tolist()) if plays]
-        self._optimise(chosen)
+        self._optimise([row for row, plays in enumerate(rows.tolist()) if plays])
+
+    def _record(self, losses: Tensor, weights: Tensor, active: Tensor) -> None:
+        """Keeps the tasks' losses and weights (N, K) of the step that has been taken, and counts it."""
         replicas, steps = self.replicas, self.replicas.step.tolist()
+        chosen = [row for row, plays in enumerate(active.tolist()) if plays]
         together = len(chosen) == self.num_replicas and len(set(steps)) == 1  # the usual case, which needs no index tensors
         rows = slice(None) if together else chosen
         columns = steps[0] if together else [steps[row] for row in chosen]
-        replicas.losses[rows, columns] = losses.detach()[rows]
+        replicas.losses[rows, columns] = losses[rows]
         replicas.weights[rows, columns] = weights[rows]
         replicas.step += active
         replicas.passes += active[:, None]
@@ -169,7 +183,10 @@ class Learner:
         return {name: self._scaled(own) for name, own in zip(splits, losses, strict=True)}
 
     def sample_losses(self) -> Tensor:
-        """Losses (N, B, all tasks) of each sample of the batch that is about to be trained on, without the instances' scales."""
+        """Losses (N, B, all tasks) of each sample of the batch that is about to be trained on, without the instances' scales.
+
+        Those of tasks that cannot take part are 0.
+        """
         samples = self.replicas.order[self._rows, self.replicas.step]
         with torch.no_grad():
             outputs = self.network.forward(self._parameters, take(self._samples.splits["train"].inputs, samples))
@@ -228,8 +245,8 @@ class Learner:
 
     def _scaled(self, losses: Tensor) -> Tensor:
         """Scaled losses (N, K) of the tasks that take part, from those of all tasks."""
-        all_of_them = self.recipe.num_tasks == self.problem.num_tasks
-        return (losses if all_of_them else losses.gather(1, self.replicas.tasks)) * self.replicas.scales
+        in_order = self.recipe.num_tasks == self.problem.num_tasks and self.recipe.main is None
+        return (losses if in_order else losses.gather(1, self.replicas.tasks)) * self.replicas.scales
 
     def state(self) -> dict[str, Any]:
         """A copy of all that the trainings are: parameters, optimiser, data order, counters and instances."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -15,11 +15,12 @@ from mtl_gym.problems.losses import LOSSES, Loss, valid_values
 
 @dataclass(frozen=True)
 class _Group:
-    """Neighbouring tasks whose loss is computed in one call, and their numbers of channels."""
+    """Neighbouring tasks whose loss is computed in one call, their numbers of channels, and whether it is needed."""
 
     loss: Loss
     outputs: int
     targets: int
+    needed: bool
 
 
 class Objectives:
@@ -27,12 +28,13 @@ class Objectives:
 
     Args:
         problem: Gives the tasks; where no label is missing, no mask is computed.
+        tasks: Names of those whose losses are needed; the others' are 0, unless they come with one that is needed.
         device: Where the outputs live.
     """
 
-    def __init__(self, problem: Problem, device: torch.device) -> None:
+    def __init__(self, problem: Problem, tasks: Collection[str], device: torch.device) -> None:
         self._masked = not problem.complete
-        self._groups = _groups(problem)
+        self._groups = _groups(problem.tasks, tasks)
         self._averages = _averages(problem.tasks).to(device)  # (V, K)
         self._one_value_each = self._averages.shape[0] == self._averages.shape[1]
 
@@ -72,12 +74,16 @@ class Objectives:
             targets.split([group.targets for group in self._groups], dim=1),
             strict=True,
         )
-        values, counts = zip(*[self._part(group.loss, *column) for group, *column in columns], strict=True)
+        values, counts = zip(*[self._part(group, *column) for group, *column in columns], strict=True)
         together = torch.cat(values, dim=1).view(*shape, -1)
         return together, torch.cat(counts, dim=1).view(*shape, -1) if self._masked else None
 
-    def _part(self, loss: Loss, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _part(self, group: _Group, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The mean over pixels of each value (N B, V), and the number of labelled pixels."""
+        loss = group.loss
+        if not group.needed:
+            nothing = outputs.new_zeros(len(outputs), 1 if loss.joint else targets.shape[1])
+            return nothing, nothing
         if not self._masked:
             values = loss.function(outputs, targets)
             return (values.flatten(2).mean(2) if values.ndim > 2 else values), values
@@ -89,17 +95,17 @@ class Objectives:
         return values.flatten(2).sum(2) / counts.clamp(min=1), counts
 
 
-def _groups(problem: Problem) -> list[_Group]:
+def _groups(tasks: Sequence[Task], needed: Collection[str]) -> list[_Group]:
     groups = []
-    for name, run in groupby(problem.tasks, key=lambda task: task.loss):
+    for name, run in groupby(tasks, key=lambda task: task.loss):
         loss, members = LOSSES[name], list(run)
         for part in [[member] for member in members] if loss.joint else [members]:
             outputs, targets = sum(task.outputs for task in part), sum(task.target_channels for task in part)
-            groups.append(_Group(loss, outputs, targets))
+            groups.append(_Group(loss, outputs, targets, any(task.name in needed for task in part)))
     return groups
 
 
-def _averages(tasks: tuple[Task, ...]) -> Tensor:
+def _averages(tasks: Sequence[Task]) -> Tensor:
     """(V, K): column k averages the values that belong to task k."""
     columns = [1 if LOSSES[task.loss].joint else task.target_channels for task in tasks]
     return torch.block_diag(*[torch.full((count, 1), 1 / count) for count in columns])

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mtl_gym.problems.base import Problem
-from mtl_gym.problems.instances import Distribution, Instance, draw
+from mtl_gym.problems.instances import AXES, Distribution, Instance, draw
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Recipe:
         distribution: The range of every axis of the instances.
         num_tasks: Tasks that take part, K.
         tasks: Names of the tasks that may take part, in the problem's order.
+        main: Name of the main task, which always takes part and comes first; ``None``: no task is above the others.
         hidden: Widths of the trunk.
         horizon: Optimiser steps of a training.
         batch_size: Samples of a batch.
@@ -43,6 +44,7 @@ class Recipe:
     weight_decay: float
     holdout_size: int
     device: str
+    main: str | None = None
 
     def draw(self, problem: Problem, id: int) -> Instance:
         """Draws the instance of the problem with that id; the network is part of what it is."""
@@ -51,11 +53,13 @@ class Recipe:
             distribution=self.distribution,
             num_tasks=self.num_tasks,
             tasks=self.tasks,
+            main=self.main,
             network=f"{problem.network}{list(self.hidden)}",
             id=id,
         )
 
     def plain(self, problem: Problem) -> dict[str, Any]:
-        """All of it, JSON-plain; ``tasks`` only where some of the problem's may not take part, so that naming all is no change."""
-        named = {name: value for name, value in asdict(self).items() if name != "tasks" or len(value) < problem.num_tasks}
-        return dict(json.loads(json.dumps(named)))
+        """All of it, JSON-plain, but for what says nothing: ``tasks`` where all may take part, no main task, silent axes."""
+        named = asdict(self) | {"distribution": {axis: own for axis, own in self.distribution.items() if own != AXES[axis]}}
+        silent = {"tasks": self.tasks if len(self.tasks) == problem.num_tasks else None, "main": None}
+        return dict(json.loads(json.dumps({name: own for name, own in named.items() if silent.get(name, ...) != own})))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mtl_gym.problems.base import Problem
 from mtl_gym.problems.instances import Instance
 from mtl_gym.training.networks import Network
 
@@ -32,6 +33,8 @@ class Replicas:
         losses: (N, H, K) losses of each batch before its update.
         weights: (N, H, K) weights of each update.
         passes: (N, 2) forward and backward passes, in training batches.
+        seen: (N, n, K) sums of each training sample's losses in the batches so far; n is 0 unless samples are weighted.
+        visits: (N, n) numbers of those batches.
     """
 
     parameters: Tensor
@@ -45,6 +48,8 @@ class Replicas:
     losses: Tensor
     weights: Tensor
     passes: Tensor
+    seen: Tensor
+    visits: Tensor
 
     @classmethod
     def empty(
@@ -57,9 +62,13 @@ class Replicas:
         batch_size: int,
         num_tasks: int,
         sources: dict[str, tuple[int, int]],
+        samples: int,
         device: torch.device,
     ) -> Replicas:
-        """Returns N trainings that have not begun. ``sources`` has the shape (n, all tasks) for each split with wrong labels."""
+        """Returns N trainings that have not begun.
+
+        ``sources`` has the shape (n, all tasks) for each split with wrong labels; ``samples`` is the n of ``seen``.
+        """
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros((num_replicas, *shape), dtype=dtype, device=device)
@@ -76,18 +85,21 @@ class Replicas:
             losses=zeros(horizon, num_tasks),
             weights=zeros(horizon, num_tasks),
             passes=zeros(2),
+            seen=zeros(samples, num_tasks),
+            visits=zeros(samples),
         )
 
-    def begin(self, row: int, instance: Instance, network: Network, holdouts: dict[str, Tensor]) -> None:
+    def begin(self, row: int, instance: Instance, problem: Problem, network: Network, holdouts: dict[str, Tensor]) -> None:
         """Starts the training of an instance in a row.
 
         Args:
             row: The replica.
             instance: What it trains on.
+            problem: What it is an instance of.
             network: Gives shapes and bounds of the initial weights.
             holdouts: The fixed samples of *meta* and *reward*, by their rows in the split.
         """
-        for tensor in (self.moments, self.updates, self.step, self.losses, self.weights, self.passes):
+        for tensor in (self.moments, self.updates, self.step, self.losses, self.weights, self.passes, self.seen, self.visits):
             tensor[row] = 0
         self.parameters[row] = torch.from_numpy(_initial(instance.stream("parameters"), network))
         batches, batch_size = self.order.shape[1:]
@@ -95,11 +107,11 @@ class Replicas:
         self.tasks[row] = torch.from_numpy(instance.tasks)
         self.scales[row] = torch.from_numpy(instance.scales)
         for split, source in self.sources.items():
-            count, num_tasks = source.shape[1:]
             if split == "train":
-                source[row] = torch.from_numpy(instance.label_source(num_tasks, count))
+                source[row] = torch.from_numpy(instance.label_source(problem))
             else:
-                source[row] = torch.from_numpy(instance.holdout_source(split, num_tasks, holdouts[split].cpu().numpy()))
+                rows = holdouts[split].cpu().numpy()
+                source[row] = torch.from_numpy(instance.holdout_source(split, problem.num_tasks, rows))
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by its name."""

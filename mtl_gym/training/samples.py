@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mtl_gym.arguments import should
 from mtl_gym.problems.base import Problem, Split
+from mtl_gym.problems.instances import WRONG_LABELS
 from mtl_gym.training.recipe import Recipe
 
 HOLDOUTS = ("meta", "reward")
@@ -69,6 +70,17 @@ class Samples:
         rows = self.holdouts[name]
         return self.labels(name, rows.expand(num_replicas, -1), torch.arange(len(rows), device=rows.device), sources)
 
+    def known(self, labels: Tensor, tasks: Tensor) -> Tensor:
+        """Whether each sample has a label of each task that takes part (N, B, K), from labels (N, B, T, *S)."""
+        known = ~torch.isnan(labels)
+        pixels = known.flatten(3).any(3) if known.ndim > 3 else known
+        return self.by_task(pixels, tasks)
+
+    def by_task(self, channels: Tensor, tasks: Tensor) -> Tensor:
+        """Whether all channels of a task are true (N, B, K), from (N, B, T), for the tasks (N, K) that take part."""
+        all_tasks = torch.stack([channels[:, :, own].all(2) for own in self._columns], dim=2)
+        return all_tasks.gather(2, tasks[:, None].expand(-1, channels.shape[1], -1))
+
     def absent(self, labels: Tensor) -> Tensor:
         """Whether a batch's labels (N, B, T, *S) have none of a task (N, all tasks)."""
         missing = torch.isnan(labels).flatten(3).all(3) if labels.ndim > 3 else torch.isnan(labels)  # (N, B, T)
@@ -82,11 +94,9 @@ def take(table: Tensor, rows: Tensor) -> Tensor:
 
 def noisy_splits(problem: Problem, recipe: Recipe) -> dict[str, tuple[int, int]]:
     """Shapes (n, all tasks) of the tables of sources that the distribution needs."""
-    noise, holdout_noise = recipe.distribution["noise"][1], recipe.distribution["holdout_noise"][1]
-    if noise == 0:
-        return {}
-    sizes = {"train": len(problem.splits["train"])}
-    if holdout_noise > 0:
+    most = {axis: recipe.distribution[axis][1] for axis in (*WRONG_LABELS, "holdout_noise")}
+    sizes = {"train": len(problem.splits["train"])} if any(most[axis] > 0 for axis in WRONG_LABELS) else {}
+    if sizes and most["holdout_noise"] > 0:
         sizes |= {name: min(recipe.holdout_size, len(problem.splits[name])) for name in HOLDOUTS}
     return {name: (size, problem.num_tasks) for name, size in sizes.items()}
 

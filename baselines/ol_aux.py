@@ -1,0 +1,52 @@
+"""Online learning of the auxiliary tasks' weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from baselines.base import Array, Observation, State
+from baselines.samples import SampleHeuristic, table, weighs_samples
+from mtl_gym.arguments import number, positive_int
+
+
+class OLAux(SampleHeuristic):
+    """Online learning of auxiliary weights: ``w_k += lr beta sum_j <g_main(t + j), g_k(t + j)>`` after every ``window`` batches.
+
+    One step of descent, in the weights, on the main task's loss after the step of the parameters. The main task weighs 1, all
+    samples of a task alike. Weights begin at 1 and stay above 0.
+
+    Lin, Baweja, Kantor and Held, "Adaptive Auxiliary Task Weighting for Reinforcement Learning", NeurIPS 2019, algorithm 1, with
+    N = 5. The paper's beta is chosen for each of its domains; 1 is ours. It does not say that weights stay above 0; here they have
+    to. The version released with SLGrad never moves its weights.
+
+    Args:
+        beta: Step size of the weights.
+        window: Batches between updates, N.
+
+    Raises:
+        ValueError, TypeError: If one of them is not positive.
+    """
+
+    requires = weighs_samples("sample_log_loss", "cosines", "log_norms", "lr")
+
+    def __init__(self, beta: float = 1.0, window: int = 5) -> None:
+        self.beta = number("beta", beta, low=0.0, ends="(]")
+        self.window = positive_int("window", window)
+
+    def initial_state(self, seeds: npt.NDArray[np.int64], num_tasks: int) -> State:
+        """Weights of 1 and empty sums (N, K - 1), and the number of batches (N,)."""
+        rows, auxiliary = len(seeds), num_tasks - 1
+        return {"weights": np.ones((rows, auxiliary)), "sums": np.zeros((rows, auxiliary)), "count": np.zeros(rows, dtype=np.int64)}
+
+    def act(self, obs: Observation, state: State) -> tuple[Array, State]:
+        """Adds the batch's inner products, and updates the weights when the window is full."""
+        norms = np.exp(obs["log_norms"].astype(np.float64))
+        auxiliary = norms.shape[1] - 1
+        sums = state["sums"] + obs["cosines"][:, :auxiliary] * norms[:, :1] * norms[:, 1:]
+        count = state["count"] + 1
+        full = (count % self.window == 0)[:, None]
+        moved = np.where(full, state["weights"] + obs["lr"] * self.beta * sums, state["weights"]).clip(min=0)
+        weights = np.ones_like(table(obs, "sample_log_loss"))
+        weights[:, :, 1:] = moved[:, None]
+        return weights, {"weights": moved, "sums": np.where(full, 0, sums), "count": count}

@@ -1,0 +1,56 @@
+"""Weights of samples from their alignment with the main task's held-out gradient: SLGrad, and L2RW, which it extends."""
+
+from __future__ import annotations
+
+from baselines.base import Array, Observation, State
+from baselines.samples import SampleHeuristic, averaging_one, table, weighs_samples
+from mtl_gym.arguments import choose
+
+
+class SLGrad(SampleHeuristic):
+    """Sample-level weighting by gradients: ``w_ik`` proportional to ``max(0, <grad l_ik, v>)``.
+
+    v is the gradient of the main task's mean loss on held-out data (*meta*), of the shared parameters; l_ik the loss of task k on
+    sample i. Where no sample is aligned, all weights are 0 and the batch is skipped.
+
+    Grégoire, Chaudhary and Verboven, "Sample-Level Weighting for Multi-Task Learning with Auxiliary Tasks", 2023, arXiv 2306.04519.
+    Paper and code take the raw inner product. Not followed: the code's look-ahead step, which is never undone, so that a batch is
+    trained on twice; its held-out batches are drawn, ours is the same throughout.
+
+    Args:
+        norm: ``"mean"``: weights average 1 over all samples and tasks. ``"sum"``: they sum to 1, as in the code, and the mean over
+            the batch divides them again, so that SGD takes steps that are smaller by a factor of B K (Adam hardly notices).
+
+    Raises:
+        ValueError: If ``norm`` is neither.
+    """
+
+    requires = weighs_samples("alignment")
+
+    def __init__(self, norm: str = "mean") -> None:
+        self.norm = choose("norm", norm, {"mean": "mean", "sum": "sum"})
+
+    def act(self, obs: Observation, state: State) -> tuple[Array, State]:
+        """The positive parts of the alignments."""
+        weights = averaging_one(table(obs, "alignment").clip(min=0))
+        return (weights if self.norm == "mean" else weights / weights[0].size), state
+
+
+class L2RW(SampleHeuristic):
+    """Learning to reweight: ``w_i`` proportional to ``max(0, <grad l_i, v>)`` for the samples of the main task alone.
+
+    The derivative of the held-out loss after one step of SGD, with respect to a sample's weight, is minus the inner product of its
+    gradient with the held-out one, times the learning rate. A method for one task: the auxiliary ones have the weight 0, so it is
+    SLGrad without them. Weights average 1 over the main task's samples.
+
+    Ren, Zeng, Yang and Urtasun, "Learning to Reweight Examples for Robust Deep Learning", ICML 2018, algorithm 1. Not followed: the
+    paper's inner product is of all parameters, ours of the shared ones, without the head's.
+    """
+
+    requires = weighs_samples("alignment")
+
+    def act(self, obs: Observation, state: State) -> tuple[Array, State]:
+        """The positive parts of the main task's alignments."""
+        weights = table(obs, "alignment").clip(min=0)
+        weights[:, :, 1:] = 0
+        return averaging_one(weights) / weights.shape[2], state

@@ -1,0 +1,165 @@
+"""From actions to weights of samples; the only place that normalises them. ``FEATURES`` and ``SAMPLE_ACTIONS`` are the tables.
+
+N rows, B samples of a batch, K tasks, of which the first is the main one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from torch import Tensor
+from torch.nn import functional
+
+from mtl_gym.arguments import choose, number, positive_int, should
+from mtl_gym.policies import WEIGHT_BOUND
+from mtl_gym.training.sample_learner import ALIGNMENT, LOSS, MEAN
+
+Samples = Mapping[str, Tensor]
+"""What :meth:`mtl_gym.training.sample_learner.SampleLearner.look` returns."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One row of ``FEATURES``.
+
+    Attributes:
+        function: What is known of a batch's samples to values (N, B, K) in [-1, 1].
+        needs: What has to be known.
+        meaning: One line for the manual.
+    """
+
+    function: Callable[[Samples], Tensor]
+    needs: tuple[str, ...]
+    meaning: str
+
+
+def ranks(values: Tensor) -> Tensor:
+    """Ranks (N, B, K) within the batch, task by task, from -1 (least) to 1."""
+    places = values.argsort(dim=1, stable=True).argsort(dim=1).to(values.dtype)
+    return 2 * places / max(values.shape[1] - 1, 1) - 1
+
+
+def _aligned(samples: Samples) -> Tensor:
+    values = samples[ALIGNMENT]
+    return torch.tanh(values / values.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-30))
+
+
+def _is_main(samples: Samples) -> Tensor:
+    shares = -torch.ones_like(samples[LOSS])
+    shares[:, :, 0] = 1
+    return shares
+
+
+FEATURES = {
+    "rank": Feature(lambda s: ranks(s[LOSS]), (LOSS,), "rank of the loss within the batch and task, from -1 (least) to 1"),
+    "mean": Feature(lambda s: ranks(s[MEAN]), (MEAN,), "rank of the mean of this sample's losses so far, likewise"),
+    "alignment": Feature(_aligned, (ALIGNMENT,), "tanh of `alignment` over its root mean square in the batch"),
+    "main": Feature(_is_main, (LOSS,), "1 for the main task, -1 for the others"),
+}
+"""What a rule weighs samples by."""
+
+SAMPLE_ACTIONS = ("rule", "quantiles", "weights")
+
+
+class SampleWeighing:
+    """One mode of turning actions into weights of samples.
+
+    Args:
+        action: One of ``SAMPLE_ACTIONS``.
+        features: Rows of ``FEATURES``; used by ``rule`` alone. ``None``: all.
+        sharpness: The logit of an action of 1.
+        num_quantiles: Q; used by ``quantiles`` alone.
+        batch_size: B.
+        num_tasks: K.
+
+    Raises:
+        ValueError, TypeError: If one of them is wrong.
+    """
+
+    def __init__(
+        self,
+        *,
+        action: str,
+        features: Sequence[str] | None,
+        sharpness: float,
+        num_quantiles: int,
+        batch_size: int,
+        num_tasks: int,
+    ) -> None:
+        choose("action", action, {name: name for name in SAMPLE_ACTIONS})
+        self._action = action
+        self._features = _features(features)
+        self._sharpness = number("sharpness", sharpness, low=0.0, ends="(]")
+        self._quantiles = positive_int("num_quantiles", num_quantiles)
+        if self._quantiles > batch_size:
+            raise ValueError(should("num_quantiles", f"be at most {batch_size}, the batch size", num_quantiles))
+        self._shape = (batch_size, num_tasks)
+        length = {"rule": 1 + len(self._features), "quantiles": num_tasks * self._quantiles, "weights": batch_size * num_tasks}
+        low, high = (0.0, WEIGHT_BOUND) if action == "weights" else (-1.0, 1.0)
+        self.space = Box(low, high, (length[action],), np.float32)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What has to be known of a batch's samples."""
+        of_features = tuple(need for name in self._features for need in FEATURES[name].needs)
+        return {"rule": of_features, "quantiles": (LOSS,), "weights": ()}[self._action]
+
+    def clipped(self, actions: Tensor) -> Tensor:
+        """Number (N,) of each row's entries that lie on a bound; weights of 0 are weights like others."""
+        high = float(self.space.high.flat[0])
+        return ((actions >= high) | ((actions <= -high) & (high == 1))).sum(1)
+
+    def weights(self, actions: Tensor, samples: Samples) -> Tensor:
+        """Weights (N, B, K) of one optimiser step; those of ``rule`` and ``quantiles`` average 1 over samples and tasks."""
+        if self._action == "weights":
+            return actions.unflatten(1, self._shape)
+        logits = self._rule(actions, samples) if self._action == "rule" else self._of_quantiles(actions, samples)
+        return (torch.softmax(logits.flatten(1), dim=1) * logits[0].numel()).view_as(logits)
+
+    def _rule(self, actions: Tensor, samples: Samples) -> Tensor:
+        """Logarithms of ``sigmoid(sharpness (a_0 + sum_f a_f phi_f))``."""
+        threshold, *coefficients = (self._sharpness * actions).T[:, :, None, None]
+        pairs = zip(coefficients, self._features, strict=True)
+        return functional.logsigmoid(threshold + sum(own * FEATURES[name].function(samples) for own, name in pairs))
+
+    def _of_quantiles(self, actions: Tensor, samples: Samples) -> Tensor:
+        shares = (ranks(samples[LOSS]) + 1) / 2
+        places = (shares * self._quantiles).long().clamp(max=self._quantiles - 1)  # (N, B, K)
+        table = self._sharpness * actions.unflatten(1, (-1, self._quantiles))  # (N, K, Q)
+        return table.gather(2, places.transpose(1, 2)).transpose(1, 2)
+
+
+def _features(names: Sequence[str] | None) -> tuple[str, ...]:
+    if names is None:
+        return tuple(FEATURES)
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise TypeError(should("features", "be a list", names))
+    for name in names:
+        choose("features", name, FEATURES)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(should("features", "name at least one feature, each once", list(names)))
+    return tuple(names)
+
+
+def separation(weights: Tensor, right: Tensor) -> dict[str, Tensor]:
+    """How far weights (N, B, K) tell right labels from wrong ones, ``right`` (N, B, K) being 1 and 0: tables (N, K).
+
+    Returns:
+        ``right`` and ``wrong``: mean weights of the two kinds, over the mean weight of all samples of all tasks; ``auc``: the
+        probability that a right label weighs more than a wrong one, ties counting half. NaN where a kind is missing.
+    """
+    numbers = torch.stack([right.sum(1), (1 - right).sum(1)])  # (2, N, K)
+    scaled = weights / weights.mean((1, 2), keepdim=True).clamp(min=1e-30)
+    means = torch.stack([(scaled * right).sum(1), (scaled * (1 - right)).sum(1)]) / numbers
+    order = weights.sort(dim=1)
+    kinds = right.gather(1, order.indices)
+    below = (1 - kinds).cumsum(1)  # wrong ones up to each place
+    first = torch.searchsorted(order.values.mT.contiguous(), order.values.mT.contiguous()).mT  # ties: first and last place
+    last = torch.searchsorted(order.values.mT.contiguous(), order.values.mT.contiguous(), right=True).mT
+    counts = functional.pad(below, (0, 0, 1, 0))  # wrong ones before each place
+    wins = (counts.gather(1, first) + counts.gather(1, last)) / 2
+    return {"right": means[0], "wrong": means[1], "auc": (wins * kinds).sum(1) / numbers.prod(0)}

@@ -1,0 +1,190 @@
+"""The learner whose weights are of samples: N trainings given a weight for every sample and task of a batch.
+
+B is the batch size. Alignments come of one forward-mode pass for all samples, tasks and replicas: the inner product of a sample's
+gradient with a vector v is the derivative of its loss along v (Gregoire, Chaudhary and Verboven, arXiv 2306.04519, compute it by
+B K backward passes).
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from mtl_gym.training.learner import Learner
+from mtl_gym.training.objectives import Objectives
+from mtl_gym.training.samples import take
+
+LOSS, MEAN, ALIGNMENT, COSINE, RIGHT, MAIN = "loss", "mean", "alignment", "cosine", "right", "main"
+"""What can be known of the samples of a batch; see :meth:`SampleLearner.look`."""
+
+
+@functools.cache
+def _load_forward_mode() -> None:
+    """Lets torch load its forward-mode rules, once, without the warning that it compiles them by a deprecated function of its own."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
+
+
+class SampleLearner(Learner):
+    """N trainings of one problem with a main task, the first of the tasks; arguments as for :class:`Learner`."""
+
+    _looks: dict[str, Tensor]
+    _sample_graph: Tensor | None
+    _aligned: bool
+
+    @property
+    def remembered(self) -> int:
+        """Training samples whose losses are remembered, n: all."""
+        return len(self.problem.splits["train"])
+
+    def _link(self) -> None:
+        super()._link()
+        _load_forward_mode()
+        self._of_main = Objectives(self.problem, (self.recipe.main or "",), self._rows.device)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._sample_graph, self._aligned, self._looks = None, False, {}
+
+    def look(self, needs: Collection[str], payers: Tensor) -> dict[str, Tensor]:
+        """What the batch that is about to be trained on shows; computed once, and reused by :meth:`update_samples`.
+
+        Args:
+            needs: Names of what is wanted.
+            payers: (N,) bool, the replicas for which the passes beyond a training step's are counted.
+
+        Returns:
+            By name, all but the last (N, B, K) and with the instances' scales: ``loss``, of each sample; ``mean``, of each sample's
+            losses in all batches so far and in this one; ``alignment``, the inner product of the sample's gradient with that of the
+            main task's loss on *meta*, over the latter's norm, both with respect to the shared parameters; ``cosine``, of the two;
+            ``right``, 1 where the label is the true one and 0 elsewhere; ``main`` (N,), the main task's loss on *meta*.
+        """
+        aligned = bool({ALIGNMENT, COSINE, MAIN} & set(needs))
+        if self._sample_graph is None or (aligned and not self._aligned):
+            self._pass(aligned, payers)
+        computed: dict[str, Callable[[], Tensor]] = {MEAN: self._means, RIGHT: self._right, COSINE: lambda: self._cosines(payers)}
+        for name, compute in computed.items():
+            if name in needs and name not in self._looks:
+                self._looks[name] = compute()
+        return {name: self._looks[name] for name in needs}
+
+    def update_samples(self, weights: Tensor, active: Tensor) -> None:
+        """Trains each active replica for one step on ``sum_k mean_i w_ik l_ik``; one whose weights are all 0 only counts the step.
+
+        Args:
+            weights: (N, B, K), applied as they are; ones are equal weighting. Means are over the samples with a label.
+            active: (N,) bool; other rows are not touched.
+        """
+        if self._sample_graph is None:
+            self._pass(False, active)
+        losses, samples, labelled = self._sample_graph, self._batch(), self._labelled
+        assert losses is not None
+        counts = labelled.sum(1, keepdim=True).clamp(min=1)
+        self._remember(samples, active)
+        self._descend(losses, weights * labelled / counts, active & (weights != 0).flatten(1).any(1))
+        means = losses.detach().sum(1) / counts[:, 0]
+        self._forget()
+        self._record(means, (weights * labelled).sum(1) / counts[:, 0], active)
+
+    def forward(self) -> Tensor:
+        """Losses (N, K) of the batch that is about to be trained on: means of its samples'."""
+        return self._graph().detach()
+
+    def _graph(self) -> Tensor:
+        if self._sample_graph is None:
+            self._pass(False, torch.zeros_like(self._rows, dtype=torch.bool))
+        assert self._sample_graph is not None
+        return self._sample_graph.sum(1) / self._labelled.sum(1).clamp(min=1)
+
+    def begin(self, rows: Iterable[int], ids: Iterable[int]) -> None:
+        """Starts trainings; see :meth:`Learner.begin`."""
+        super().begin(rows, ids)
+        self._forget()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes back to a state; see :meth:`Learner.restore`."""
+        super().restore(state)
+        self._forget()
+
+    def fork(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """Copies rows; see :meth:`Learner.fork`."""
+        super().fork(source, target)
+        self._forget()
+
+    def _batch(self) -> Tensor:
+        """The samples (N, B) of the batch that is about to be trained on."""
+        return self.replicas.order[self._rows, self.replicas.step].long()
+
+    def _pass(self, aligned: bool, payers: Tensor) -> None:
+        """One forward pass over the batch: its losses with their graph and, in forward mode, the alignments."""
+        samples = self._batch()
+        inputs = take(self._samples.splits["train"].inputs, samples)
+        self._labels = self._samples.labels("train", samples, samples, self.replicas.sources)
+        self._labelled = self._samples.known(self._labels, self.replicas.tasks)
+        if not aligned:
+            self._sample_graph = self._losses_of(self._parameters, inputs)
+        else:
+            direction, main = self._direction(payers)
+            shared, heads = self._parameters[: self.network.shared], self._parameters[self.network.shared :]
+            with forward_ad.dual_level():
+                duals = [forward_ad.make_dual(own, along) for own, along in zip(shared, direction, strict=True)]
+                losses = self._losses_of([*duals, *heads], inputs)
+                self._sample_graph, tangents = forward_ad.unpack_dual(losses)
+            self._looks |= {ALIGNMENT: torch.zeros_like(losses) if tangents is None else tangents.detach(), MAIN: main}
+            self.replicas.passes[payers, 0] += 1  # the tangents cost as much as the values
+        self._looks[LOSS], self._aligned = self._sample_graph.detach(), aligned
+
+    def _losses_of(self, parameters: list[Tensor], inputs: Tensor) -> Tensor:
+        """Scaled losses (N, B, K) of the samples, by the tasks that take part; 0 where one has no label."""
+        losses = self._objectives.samples(self.network.forward(parameters, inputs), self._labels)
+        tasks = self.replicas.tasks[:, None].expand(-1, losses.shape[1], -1)
+        return losses.gather(2, tasks) * self.replicas.scales[:, None]
+
+    def _direction(self, payers: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The gradient of the main task's loss on *meta*, with norm 1 (0, where it vanishes), by parameters; and that loss (N,)."""
+        inputs = self._samples.holdout_inputs(["meta"])[0]
+        outputs = self.network.forward(self._parameters, inputs.expand(self.num_replicas, *inputs.shape))
+        labels = self._samples.holdout_labels("meta", self.num_replicas, self.replicas.sources)
+        main = self._scaled(self._of_main.parts(outputs, labels, [len(inputs)])[0])[:, 0]
+        parts = torch.autograd.grad(main.sum(), self._parameters[: self.network.shared])
+        norms = torch.cat([part.flatten(1) for part in parts], dim=1).norm(dim=1)
+        inverse = torch.where(norms > 0, 1 / norms.clamp(min=1e-30), 0)
+        self.replicas.passes[payers] += len(inputs) / self.recipe.batch_size
+        return [part * inverse.view(-1, *[1] * (part.ndim - 1)) for part in parts], main.detach()
+
+    def _cosines(self, payers: Tensor) -> Tensor:
+        """Alignments over the norms of the samples' gradients: B K backward passes over one sample each."""
+        losses = self._sample_graph
+        assert losses is not None
+        squares = torch.zeros_like(losses)
+        for sample in range(losses.shape[1]):
+            for task in range(losses.shape[2]):
+                own = losses[:, sample, task].sum()
+                parts = torch.autograd.grad(own, self._parameters[: self.network.shared], retain_graph=True)
+                squares[:, sample, task] = sum(part.flatten(1).square().sum(1) for part in parts)
+        self.replicas.passes[payers, 1] += losses.shape[1] * losses.shape[2]
+        norms = squares.detach().sqrt()
+        return torch.where(norms > 0, self._looks[ALIGNMENT] / norms.clamp(min=1e-30), 0).clamp(-1, 1)
+
+    def _means(self) -> Tensor:
+        samples, rows = self._batch(), self._rows[:, None]
+        sums, visits = self.replicas.seen[rows, samples], self.replicas.visits[rows, samples]
+        return (sums + self._looks[LOSS]) / (visits + 1)[:, :, None]
+
+    def _remember(self, samples: Tensor, active: Tensor) -> None:
+        rows = self._rows[:, None]
+        self.replicas.seen[rows, samples] += self._looks[LOSS] * active[:, None, None]
+        self.replicas.visits[rows, samples] += active[:, None].float()
+
+    def _right(self) -> Tensor:
+        """Whether the labels that the batch bears are its own (N, B, K), as numbers."""
+        own = take(self._samples.splits["train"].targets, self._batch())
+        same = ((own == self._labels) | torch.isnan(own)).flatten(3).all(3) if own.ndim > 3 else (own == self._labels) | own.isnan()
+        return self._samples.by_task(same, self.replicas.tasks).to(self._looks[LOSS].dtype)
