@@ -15,9 +15,9 @@ class SmallLoss(SampleHeuristic):
 
     ``1 - rate min(epoch / ramp, 1)`` of each batch is kept: networks learn right labels first.
 
-    Han et al., "Co-teaching: Robust Training of Deep Neural Networks with Extremely Noisy Labels", NeurIPS 2018, section 3, with one
-    network that teaches itself. The paper's rate is the true share of wrong labels, which is not known here: .4 is ours. Its ramp
-    of 10 epochs is kept.
+    Han et al., "Co-teaching: Robust Training of Deep Neural Networks with Extremely Noisy Labels", NeurIPS 2018, section 3, with
+    one network that teaches itself. The paper's rate is the true share of wrong labels, which is not known here: .4 is ours. Its
+    ramp of 10 epochs is kept.
 
     Args:
         rate: Share of the samples that are dropped in the end.
@@ -43,8 +43,8 @@ class SmallLoss(SampleHeuristic):
 class SelfPaced(SampleHeuristic):
     """Self-paced learning: samples with losses below a threshold weigh alike, others 0; it grows with every epoch.
 
-    ``v_i = 1`` if ``l_i < lambda``, else 0. Lambda begins, for each task, at the median of the first batch's losses, so that half of
-    the samples are easy enough, and grows by ``growth`` in every epoch.
+    ``v_i = 1`` if ``l_i < lambda``, else 0. Lambda begins, for each task, at the median of the first batch's losses, so that half
+    of the samples are easy enough, and grows by ``growth`` in every epoch.
 
     Kumar, Packer and Koller, "Self-Paced Learning for Latent Variable Models", NeurIPS 2010, equation 3 and section 4, which begins
     with half of the data and has a factor of 1.3. Where no sample of a task is easy enough, the easiest one is taken.

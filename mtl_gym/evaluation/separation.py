@@ -18,7 +18,9 @@ class Separations:
     """
 
     def __init__(self, env: MTLVectorEnv) -> None:
-        self._env, self._open, self._means = env, [], []  # type: tuple[Any, list[dict[str, Any]], list[dict[str, Any]]]
+        self._env = env
+        self._open: list[dict[str, Any]] = []
+        self._means: list[dict[str, Any]] = []
 
     def add(self) -> None:
         """Takes what the environment says after a decision."""

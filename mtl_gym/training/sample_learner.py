@@ -26,7 +26,7 @@ LOSS, MEAN, ALIGNMENT, COSINE, RIGHT, MAIN = "loss", "mean", "alignment", "cosin
 
 @functools.cache
 def _load_forward_mode() -> None:
-    """Lets torch load its forward-mode rules, once, without the warning that it compiles them by a deprecated function of its own."""
+    """Lets torch load its forward-mode rules, once, without its warning that it compiles them by a deprecated function."""
     with warnings.catch_warnings(), forward_ad.dual_level():
         warnings.simplefilter("ignore", DeprecationWarning)
         forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
