@@ -15,6 +15,7 @@ import numpy.typing as npt
 from agents.online_sac import Array, OnlineSAC
 from mtl_gym.arguments import number, should
 from mtl_gym.policies import Requirements
+from mtl_gym.problems import LOSS_WEIGHTING
 
 WEIGHT_RANGE = 1e6
 SHARPNESS = math.log(WEIGHT_RANGE) / 2
@@ -74,6 +75,7 @@ class IGBv2:
     """
 
     requires: ClassVar[Requirements] = Requirements(
+        env=LOSS_WEIGHTING,
         observe=("log_loss", "epoch", "lr"),
         action="residual",
         steps_per_action=1,

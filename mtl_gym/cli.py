@@ -76,9 +76,16 @@ def tables() -> dict[str, list[dict[str, str]]]:
             for name, row in PROBLEMS.items()
         ],
         "policies": [
-            {"name": name, "what": first_sentence(policy_class(name)), "home": home} for name, home in find_policies().items()
+            {"name": name, "what": first_sentence(policy_class(name)), "for": _environment(policy_class(name)), "home": home}
+            for name, home in find_policies().items()
         ],
     }
+
+
+def _environment(policy: Any) -> str:
+    """What a policy's class says that it is for, shortly."""
+    env = getattr(getattr(policy, "requires", None), "env", None)
+    return env.removeprefix("mtl_gym/") if env else "each its own"
 
 
 def first_sentence(thing: Any) -> str:

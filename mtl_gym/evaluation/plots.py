@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from mtl_gym.envs.rendering import TASK_COLOURS, label_lines, line_style, log_axis
 from mtl_gym.evaluation.results import Result
+from mtl_gym.evaluation.sample_plots import separations
 from mtl_gym.evaluation.styles import SETTINGS, shortened, style
 from mtl_gym.evaluation.weight_rules import weight_rules
 from mtl_gym.problems.metrics import relative_gain
@@ -32,6 +33,7 @@ def figures(results: Results, summary: Summary) -> dict[str, str]:
         "gains": task_gains,
         "curves": learning_curves,
         "weights": weight_trajectories,
+        "samples": separations,
         "rules": weight_rules,
         "probability": probability_of_improvement,
     }

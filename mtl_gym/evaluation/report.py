@@ -28,6 +28,11 @@ _CAPTIONS = {
         "What the policies did",
         "Each task's share of the weights, median over instances. Dividing by the loss gives large shares to small losses.",
     ),
+    "samples": (
+        "Right and wrong labels",
+        "The weights of the main task's samples, median over instances: how often a right label weighs more than a wrong one (0.5 "
+        "is chance), and the mean weights of the two kinds, over the mean weight of all samples of all tasks (1 is neutral).",
+    ),
     "rules": (
         "What did it learn?",
         "How a task's weight depends on what makes tasks differ. Further right are tasks whose loss is still high by their own "
@@ -55,7 +60,9 @@ def write_report(results: Sequence[Result], summary: Summary, folder: Path) -> P
     Returns:
         The page's path.
     """
-    about, notes = summary["about"], {"rules": f" {constant_quantities(results)}"}
+    about = summary["about"]
+    main = about["arguments"].get("main")
+    notes = {"rules": f" {constant_quantities(results)}", "forest": f" Of the main task, {escape(main)}, alone." if main else ""}
     page = Template(resources.files("mtl_gym").joinpath("data").joinpath("report.html").read_text()).substitute(
         title=escape(f"{about['problem']}: {len(summary['policies'])} policies"),
         problem=escape(about["problem"]),
