@@ -82,10 +82,7 @@ class SampleLearner(Learner):
             weights: (N, B, K), applied as they are; ones are equal weighting. Means are over the samples with a label.
             active: (N,) bool; other rows are not touched.
         """
-        if self._sample_graph is None:
-            self._pass(False, active)
-        losses, samples, labelled = self._sample_graph, self._batch(), self._labelled
-        assert losses is not None
+        losses, samples, labelled = self._losses_now(), self._batch(), self._labelled
         counts = labelled.sum(1, keepdim=True).clamp(min=1)
         self._remember(samples, active)
         self._descend(losses, weights * labelled / counts, active & (weights != 0).flatten(1).any(1))
@@ -98,10 +95,14 @@ class SampleLearner(Learner):
         return self._graph().detach()
 
     def _graph(self) -> Tensor:
+        return self._losses_now().sum(1) / self._labelled.sum(1).clamp(min=1)
+
+    def _losses_now(self) -> Tensor:
+        """The pending losses (N, B, K) with their graph."""
         if self._sample_graph is None:
             self._pass(False, torch.zeros_like(self._rows, dtype=torch.bool))
         assert self._sample_graph is not None
-        return self._sample_graph.sum(1) / self._labelled.sum(1).clamp(min=1)
+        return self._sample_graph
 
     def begin(self, rows: Iterable[int], ids: Iterable[int]) -> None:
         """Starts trainings; see :meth:`Learner.begin`."""
@@ -161,8 +162,7 @@ class SampleLearner(Learner):
 
     def _cosines(self, payers: Tensor) -> Tensor:
         """Alignments over the norms of the samples' gradients: B K backward passes over one sample each."""
-        losses = self._sample_graph
-        assert losses is not None
+        losses = self._losses_now()
         squares = torch.zeros_like(losses)
         for sample in range(losses.shape[1]):
             for task in range(losses.shape[2]):
