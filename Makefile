@@ -37,9 +37,12 @@ benchmarks: $(READY)  ## measure the speeds that the README quotes, and what the
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/clipping.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/throughput.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sample_speed.py
 
-pretrain: $(READY)  ## train the agents that are shipped (ten minutes), and hold them against the heuristics (an hour)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/pretrain.py
+pretrain: $(READY)  ## train the agents that are shipped (an hour), and hold them against the heuristics (three hours)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/pretrain.py ppo
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/heldout.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ablation.py
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/pretrain.py ppo_samples
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sample_weighting.py
 	$(BIN)/python docs/generate.py

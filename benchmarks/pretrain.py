@@ -1,6 +1,10 @@
-"""Trains the agents of ``agents/pretrained``; under ten minutes on two cores. Then run ``benchmarks/heldout.py``.
+"""Trains the agents of ``agents/pretrained``, one for each environment.
 
-The agent never sees the task ``centre``: held-out suites have task subsets that training had not.
+    python benchmarks/pretrain.py ppo           weights of tasks: ten minutes on two cores; then ``benchmarks/heldout.py``
+    python benchmarks/pretrain.py ppo_samples   weights of samples: half an hour; then ``benchmarks/sample_weighting.py``
+
+``ppo`` never sees the task ``centre``: held-out suites have task subsets that training had not. ``ppo_samples`` sees no main task
+but ``digit``, no problem but digits and no optimiser but Adam.
 """
 
 from __future__ import annotations
@@ -11,41 +15,58 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import agents
 from agents.pretrained import FOLDER
-from mtl_gym.problems import load_problem
+from mtl_gym.problems import SAMPLE_WEIGHTING
 
-OUT = Path(__file__).parent / "results" / "pretrain.json"
+RESULTS = Path(__file__).parent / "results"
 TASKS = ["digit", "parity", "loop", "ink", "reconstruction"]
-NUM_TASKS = 4
+TRAININGS: dict[str, dict[str, Any]] = {
+    "ppo": {"tasks": TASKS, "num_tasks": 4},
+    "ppo_samples": {
+        "env": SAMPLE_WEIGHTING,
+        "main": "digit",
+        "tasks": ["digit", "parity", "loop", "ink"],
+        "num_tasks": 3,
+        "lr": 2e-3,
+        "horizon": 1500,
+        "num_envs": 32,
+        "time_steps": 134_400,
+        "evaluations": 5,
+        "instances": 16,
+        "references": [],
+        "options": {"learning_rate": 4e-3, "batch_size": 480, "n_epochs": 8, "gamma": 0.97},
+    },
+}
+"""Arguments of :func:`agents.train`, all on digits, by the name of the agent's file."""
 
 
-def main() -> None:
-    """Trains, and puts the best agent in its place."""
+def main(name: str, kept: str | None = None) -> None:
+    """Trains, and puts the best agent in its place; the training's folder is kept if one is named."""
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder)
-        agent = agents.train("digits", tasks=TASKS, num_tasks=NUM_TASKS, out=out)
+        out = Path(kept or folder)
+        agent = agents.train("digits", out=out, **TRAININGS[name])
         seconds = time.perf_counter() - begun
         last = agents.load(out / "last.safetensors")
-        shutil.copy(out / "best.safetensors", FOLDER / "ppo.safetensors")
-    training = last.about["training"]
-    decisions = load_problem("digits").defaults.horizon // agent.about["environment"]["arguments"]["steps_per_action"]
+        shutil.copy(out / "best.safetensors", FOLDER / f"{name}.safetensors")
+    training, arguments = last.about["training"], agent.about["environment"]["arguments"]
     result = {
         "seconds": round(seconds),
         "seed": training["seed"],
         "time_steps": training["time_steps"],
-        "episodes": training["time_steps"] // decisions,
+        "episodes": training["time_steps"] // (arguments.get("horizon", 300) // arguments["steps_per_action"]),
         "evaluations": len(last.about["scores"]),
         "chosen after": agent.about["training"]["time_steps"],
         "scores": last.about["scores"],
     }
-    OUT.write_text(json.dumps(result, indent=1) + "\n")
+    (RESULTS / ("pretrain.json" if name == "ppo" else f"pretrain-{name}.json")).write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
 
 if __name__ == "__main__":
-    main()
+    main(*(sys.argv[1:] or ["ppo"]))

@@ -72,9 +72,43 @@ def held_out() -> dict[str, list[dict[str, str]]]:
     return {"training": trained(), "heuristics": ranked, "search": searched(first), "suites": suites}
 
 
-def trained() -> list[dict[str, str]]:
-    """How ``benchmarks/pretrain.py`` last trained the agent."""
-    row = json.loads((ROOT / "benchmarks" / "results" / "pretrain.json").read_text())
+def of_samples() -> dict[str, list[dict[str, str]]]:
+    """What ``benchmarks/sample_weighting.py`` last measured of the methods that weigh samples."""
+    studies = json.loads((ROOT / "benchmarks" / "results" / "sample_weighting.json").read_text())
+    suites = [
+        {
+            "suite": f"`{name}`",
+            **{policy: f"{row['accuracy'][policy]:.3f}" for policy in ("uniform", "slgrad", "ppo", "oracle")},
+            "slgrad minus uniform": _interval(row["slgrad minus uniform"]),
+            "ppo minus uniform": _interval(row["ppo minus"]["uniform"]),
+            "ppo minus slgrad": _interval(row["ppo minus"]["slgrad"]),
+            "share closed": f"{row['share of the way to the true mask']:.2f}",
+            "AUC of slgrad": _optional(row["auc"]["slgrad"]),
+            "AUC of ppo": _optional(row["auc"]["ppo"]),
+        }
+        for name, row in studies.items()
+    ]
+    long, short = studies["digits-1500"], studies["digits-300"]
+    methods = [
+        {
+            "policy": f"`{name}`",
+            "300 steps": f"{short['accuracy'][name]:.3f}",
+            "1500 steps": f"{long['accuracy'][name]:.3f}",
+            "AUC, 1500 steps": _optional(long["auc"][name]),
+            "passes, 1500 steps": " + ".join(f"{count:,}" for count in long["passes"][name]),
+        }
+        for name in sorted(long["accuracy"], key=lambda name: -float(long["accuracy"][name]))
+    ]
+    return {"training": trained("pretrain-ppo_samples"), "methods": methods, "suites": suites}
+
+
+def _optional(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def trained(name: str = "pretrain") -> list[dict[str, str]]:
+    """How ``benchmarks/pretrain.py`` last trained an agent."""
+    row = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
     facts = {
         "decisions": f"{row['time_steps']:,}, in {row['episodes']:,} trainings of digits",
         "time on two cores": f"{row['seconds'] / 60:.1f} minutes, evaluations included",
@@ -145,9 +179,11 @@ def _fenced(manual: str) -> str:
 def main() -> int:
     """Writes, or compares; returns the exit status."""
     card = ROOT / "agents" / "pretrained" / "ppo.md"
+    second = card.with_name("ppo_samples.md")
     wanted = {
         ROOT / "README.md": with_tables(ROOT / "README.md", {**tables(), "algorithms": algorithms(), "speed": speed()}),
         card: with_tables(card, held_out()),
+        second: with_tables(second, of_samples()),
         **pages(),
     }
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]

@@ -75,6 +75,10 @@ class SampleLearner(Learner):
                 self._looks[name] = compute()
         return {name: self._looks[name] for name in needs}
 
+    def update(self, weights: Tensor, active: Tensor) -> None:
+        """Trains with weights (N, K) of whole tasks; see :meth:`Learner.update`."""
+        self.update_samples(weights[:, None].expand(-1, self.recipe.batch_size, -1), active)
+
     def update_samples(self, weights: Tensor, active: Tensor) -> None:
         """Trains each active replica for one step on ``sum_k mean_i w_ik l_ik``; one whose weights are all 0 only counts the step.
 
