@@ -1,7 +1,8 @@
-"""What a step of SLGrad costs beside a plain training step and beside the loop over B K backward passes; measured side by side.
+"""What a step of SLGrad costs beside a plain training step, and beside the loop over B K backward passes; in one run.
 
-One thread, digits, batch 64, four tasks. Ratios of the best of interleaved rounds, and their quartiles. Writes
-``benchmarks/results/sample_speed.json``.
+One thread, digits, batch 64, four tasks. *Plain* is the learner's step with equal weights of tasks; *SLGrad* the learner's step
+with SLGrad's weights; *decision* the same through environment and policy, observations and infos included, without a reward.
+Ratios of the best of interleaved rounds, and the quartiles of the rounds' ratios. Writes ``benchmarks/results/sample_speed.json``.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ import numpy as np
 import torch
 
 from mtl_gym.envs.arguments import check_arguments
+from mtl_gym.evaluation.rollout import make_env
+from mtl_gym.policies import make_policy
 from mtl_gym.problems import SAMPLE_WEIGHTING
 from mtl_gym.training.learner import Learner
 from mtl_gym.training.sample_learner import ALIGNMENT, SampleLearner
 
 OUT = Path(__file__).parent / "results" / "sample_speed.json"
 TASKS = ["digit", "parity", "loop", "ink"]
+NOISE = {"noise": [0.4, 0.4]}
 ROUNDS, SECONDS = 15, 0.15
 HOLDOUT = 128
 
@@ -34,7 +38,7 @@ def main() -> None:
     torch.set_num_threads(1)
     result: dict[str, Any] = {}
     for num_replicas in (1, 16, 64):
-        steps = {"plain": plain(num_replicas), "SLGrad": slgrad(num_replicas)}
+        steps = {"plain": plain(num_replicas), "SLGrad": slgrad(num_replicas), "decision": decision(num_replicas)}
         if num_replicas == 1:
             steps["loop over B K backward passes"] = loop()
         result[f"N = {num_replicas}"] = side_by_side(steps)
@@ -68,7 +72,7 @@ def side_by_side(steps: dict[str, Callable[[], None]]) -> dict[str, Any]:
 
 
 def _made(learner: type[Learner], num_replicas: int) -> Any:
-    arguments = {"tasks": TASKS, "distribution": {"noise": [0.4, 0.4]}, "horizon": 200_000, "holdout_size": HOLDOUT}
+    arguments = {"tasks": TASKS, "distribution": NOISE, "horizon": 20_000, "holdout_size": HOLDOUT}
     checked = check_arguments(SAMPLE_WEIGHTING, problem="digits", **arguments)
     made = learner(checked.problem, checked.recipe, num_replicas)
     made.begin(range(num_replicas), range(num_replicas))
@@ -89,6 +93,19 @@ def slgrad(num_replicas: int) -> Callable[[], None]:
     def step() -> None:
         weights = learner.look([ALIGNMENT], active)[ALIGNMENT].clamp(min=0)
         learner.update_samples(weights / weights.mean((1, 2), keepdim=True).clamp(min=1e-30), active)
+
+    return step
+
+
+def decision(num_replicas: int) -> Callable[[], None]:
+    """A decision of the policy ``slgrad`` in the environment."""
+    policy, arguments = make_policy("slgrad"), {"tasks": TASKS, "distribution": NOISE, "horizon": 20_000, "holdout_size": HOLDOUT}
+    env = make_env(policy, SAMPLE_WEIGHTING, num_replicas, {"problem": "digits", **arguments})
+    known: list[Any] = [env.reset(options={"instance": np.arange(num_replicas)})[0], None]
+
+    def step() -> None:
+        actions, known[1] = policy.predict(known[0], known[1])
+        known[0] = env.step(actions)[0]
 
     return step
 

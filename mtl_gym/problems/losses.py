@@ -24,11 +24,13 @@ class Loss:
         joint: Whether the channels of a task belong together (V = 1, and each task is computed by itself); otherwise V = T,
             and neighbouring tasks with this loss are computed in one call.
         target_channels: Target channels of a task with the given number of outputs.
+        dual: The same function by other operations, where torch has no fast forward-mode rule for those of ``function``.
     """
 
     function: Callable[[Tensor, Tensor], Tensor]
     joint: bool
     target_channels: Callable[[int], int]
+    dual: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -39,6 +41,11 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 def binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy of logits in nats; ``targets`` in {0, 1}."""
     return functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+
+
+def dual_binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The same; torch's own has a forward-mode rule that is interpreted in Python."""
+    return functional.softplus(outputs) - outputs * targets
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -58,7 +65,7 @@ def cosine_distance(outputs: Tensor, targets: Tensor) -> Tensor:
 
 LOSSES = {
     "cross_entropy": Loss(cross_entropy, joint=True, target_channels=lambda outputs: 1),
-    "bce": Loss(binary_cross_entropy, joint=False, target_channels=lambda outputs: outputs),
+    "bce": Loss(binary_cross_entropy, joint=False, target_channels=lambda outputs: outputs, dual=dual_binary_cross_entropy),
     "mse": Loss(squared_error, joint=False, target_channels=lambda outputs: outputs),
     "l1": Loss(absolute_error, joint=False, target_channels=lambda outputs: outputs),
     "cosine": Loss(cosine_distance, joint=True, target_channels=lambda outputs: outputs),

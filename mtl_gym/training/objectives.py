@@ -30,9 +30,11 @@ class Objectives:
         problem: Gives the tasks; where no label is missing, no mask is computed.
         tasks: Names of those whose losses are needed; the others' are 0, unless they come with one that is needed.
         device: Where the outputs live.
+        dual: Whether the losses are also differentiated in forward mode.
     """
 
-    def __init__(self, problem: Problem, tasks: Collection[str], device: torch.device) -> None:
+    def __init__(self, problem: Problem, tasks: Collection[str], device: torch.device, *, dual: bool = False) -> None:
+        self._dual = dual
         self._masked = not problem.complete
         self._groups = _groups(problem.tasks, tasks)
         self._averages = _averages(problem.tasks).to(device)  # (V, K)
@@ -81,14 +83,15 @@ class Objectives:
     def _part(self, group: _Group, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """The mean over pixels of each value (N B, V), and the number of labelled pixels."""
         loss = group.loss
+        function = loss.dual if self._dual and loss.dual else loss.function
         if not group.needed:
             nothing = outputs.new_zeros(len(outputs), 1 if loss.joint else targets.shape[1])
             return nothing, nothing
         if not self._masked:
-            values = loss.function(outputs, targets)
+            values = function(outputs, targets)
             return (values.flatten(2).mean(2) if values.ndim > 2 else values), values
         valid, targets = valid_values(loss, targets)
-        values = loss.function(outputs, targets).where(valid, 0)
+        values = function(outputs, targets).where(valid, 0)
         if values.ndim == 2:
             return values, valid
         counts = valid.flatten(2).sum(2)

@@ -37,6 +37,8 @@ class SampleLearner(Learner):
 
     _looks: dict[str, Tensor]
     _sample_graph: Tensor | None
+    _labels: Tensor
+    _labelled: Tensor | None
     _aligned: bool
 
     @property
@@ -47,6 +49,7 @@ class SampleLearner(Learner):
     def _link(self) -> None:
         super()._link()
         _load_forward_mode()
+        self._objectives = Objectives(self.problem, self.recipe.tasks, self._rows.device, dual=True)
         self._of_main = Objectives(self.problem, (self.recipe.main or "",), self._rows.device)
         self._forget()
 
@@ -86,20 +89,30 @@ class SampleLearner(Learner):
             weights: (N, B, K), applied as they are; ones are equal weighting. Means are over the samples with a label.
             active: (N,) bool; other rows are not touched.
         """
-        losses, samples, labelled = self._losses_now(), self._batch(), self._labelled
-        counts = labelled.sum(1, keepdim=True).clamp(min=1)
-        self._remember(samples, active)
-        self._descend(losses, weights * labelled / counts, active & (weights != 0).flatten(1).any(1))
-        means = losses.detach().sum(1) / counts[:, 0]
+        losses = self._losses_now()
+        counting = weights if self._labelled is None else weights * self._labelled
+        means, counts = self._mean(losses.detach()), self._counts()
+        self._remember(active)
+        self._descend(losses, counting / counts, active & (weights != 0).flatten(1).any(1))
+        self._record(means, counting.sum(1) / counts[:, 0], active)
         self._forget()
-        self._record(means, (weights * labelled).sum(1) / counts[:, 0], active)
 
     def forward(self) -> Tensor:
         """Losses (N, K) of the batch that is about to be trained on: means of its samples'."""
         return self._graph().detach()
 
     def _graph(self) -> Tensor:
-        return self._losses_now().sum(1) / self._labelled.sum(1).clamp(min=1)
+        return self._mean(self._losses_now())
+
+    def _mean(self, losses: Tensor) -> Tensor:
+        """Mean (N, K) over the samples with a label, from losses (N, B, K), which are 0 elsewhere."""
+        return losses.sum(1) / self._counts()[:, 0]
+
+    def _counts(self) -> Tensor:
+        """Numbers of samples with a label (N, 1, K), or (1, 1, 1) where all have one; at least 1."""
+        if self._labelled is None:
+            return torch.full((1, 1, 1), float(self.recipe.batch_size), device=self._rows.device)
+        return self._labelled.sum(1, keepdim=True).clamp(min=1)
 
     def _losses_now(self) -> Tensor:
         """The pending losses (N, B, K) with their graph."""
@@ -132,7 +145,7 @@ class SampleLearner(Learner):
         samples = self._batch()
         inputs = take(self._samples.splits["train"].inputs, samples)
         self._labels = self._samples.labels("train", samples, samples, self.replicas.sources)
-        self._labelled = self._samples.known(self._labels, self.replicas.tasks)
+        self._labelled = None if self.problem.complete else self._samples.known(self._labels, self.replicas.tasks)
         if not aligned:
             self._sample_graph = self._losses_of(self._parameters, inputs)
         else:
@@ -182,10 +195,13 @@ class SampleLearner(Learner):
         sums, visits = self.replicas.seen[rows, samples], self.replicas.visits[rows, samples]
         return (sums + self._looks[LOSS]) / (visits + 1)[:, :, None]
 
-    def _remember(self, samples: Tensor, active: Tensor) -> None:
-        rows = self._rows[:, None]
-        self.replicas.seen[rows, samples] += self._looks[LOSS] * active[:, None, None]
-        self.replicas.visits[rows, samples] += active[:, None].float()
+    def _remember(self, active: Tensor) -> None:
+        """Adds the batch's losses to those of its samples, in the active rows."""
+        places = (self._rows[:, None] * self.remembered + self._batch()).flatten()
+        rows = active.to(self.replicas.visits.dtype)[:, None].expand(-1, self.recipe.batch_size)
+        losses = torch.where(active[:, None, None], self._looks[LOSS], 0)
+        self.replicas.seen.view(-1, losses.shape[2]).index_add_(0, places, losses.flatten(0, 1))
+        self.replicas.visits.view(-1).index_add_(0, places, rows.flatten())
 
     def _right(self) -> Tensor:
         """Whether the labels that the batch bears are its own (N, B, K), as numbers."""
