@@ -153,16 +153,20 @@ class SampleLearner(Learner):
         outputs = self.network.forward(self._parameters, inputs.expand(self.num_replicas, *inputs.shape))
         labels = self._samples.holdout_labels("meta", self.num_replicas, self.replicas.sources)
         main = self._scaled(self._of_main.parts(outputs, labels, [len(inputs)])[0])[:, 0]
+        self.replicas.passes[payers] += len(inputs) / self.recipe.batch_size
+        if not self.network.shared:
+            return [], main.detach()
         parts = torch.autograd.grad(main.sum(), self._parameters[: self.network.shared])
         norms = torch.cat([part.flatten(1) for part in parts], dim=1).norm(dim=1)
         inverse = torch.where(norms > 0, 1 / norms.clamp(min=1e-30), 0)
-        self.replicas.passes[payers] += len(inputs) / self.recipe.batch_size
         return [part * inverse.view(-1, *[1] * (part.ndim - 1)) for part in parts], main.detach()
 
     def _cosines(self, payers: Tensor) -> Tensor:
         """Alignments over the norms of the samples' gradients: B K backward passes over one sample each."""
         losses = self._sample_graph
         assert losses is not None
+        if not self.network.shared:
+            return torch.zeros_like(self._looks[ALIGNMENT])
         squares = torch.zeros_like(losses)
         for sample in range(losses.shape[1]):
             for task in range(losses.shape[2]):
