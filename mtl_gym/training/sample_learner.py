@@ -108,15 +108,32 @@ class SampleLearner(Learner):
         super().begin(rows, ids)
         self._forget()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"paid": tuple(self._looks)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({name: own for name, own in state.items() if name != "paid"})
+        self._look_again(state["paid"])
+
+    def state(self) -> dict[str, Any]:
+        """A copy of all that the trainings are; see :meth:`Learner.state`."""
+        return super().state() | {"paid": tuple(self._looks)}
+
     def restore(self, state: dict[str, Any]) -> None:
         """Goes back to a state; see :meth:`Learner.restore`."""
-        super().restore(state)
-        self._forget()
+        super().restore({name: own for name, own in state.items() if name != "paid"})
+        self._look_again(state["paid"])
 
     def fork(self, source: Sequence[int], target: Sequence[int]) -> None:
         """Copies rows; see :meth:`Learner.fork`."""
         super().fork(source, target)
+        self._look_again(tuple(self._looks))
+
+    def _look_again(self, names: Collection[str]) -> None:
+        """Computes once more what was known of the batch; its passes have been counted."""
         self._forget()
+        if names:
+            self.look(names, torch.zeros_like(self._rows, dtype=torch.bool))
 
     def _batch(self) -> Tensor:
         """The samples (N, B) of the batch that is about to be trained on."""
