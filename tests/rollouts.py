@@ -9,8 +9,9 @@ from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.base import Problem, Split
 from mtl_gym.training.learner import Learner
+from mtl_gym.training.sample_learner import SampleLearner
 
-LOSS_WEIGHTING = "mtl_gym/LossWeighting-v0"
+LOSS_WEIGHTING, SAMPLE_WEIGHTING = "mtl_gym/LossWeighting-v0", "mtl_gym/SampleWeighting-v0"
 HIDDEN = {"mlp": [8], "conv": [2, 8], "dense": [2, 2], "point": []}
 
 
@@ -29,10 +30,11 @@ def make_vec(problem="digits", num_envs=3, env_id=LOSS_WEIGHTING, **others):
     return gymnasium.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **small(problem, **others))
 
 
-def make_learner(problem="digits", ids=(0, 1, 2), **others):
+def make_learner(problem="digits", ids=(0, 1, 2), env_id=LOSS_WEIGHTING, **others):
     """A learner whose rows have begun the instances ``ids``."""
-    arguments = check_arguments(LOSS_WEIGHTING, **small(problem, **{"steps_per_action": 1} | others))
-    learner = Learner(arguments.problem, arguments.recipe, len(ids))
+    arguments = check_arguments(env_id, **small(problem, **{"steps_per_action": 1} | others))
+    made = Learner if env_id == LOSS_WEIGHTING else SampleLearner
+    learner = made(arguments.problem, arguments.recipe, len(ids))
     learner.begin(range(len(ids)), ids)
     return learner
 

@@ -1,9 +1,9 @@
 import gymnasium
 import numpy as np
 import pytest
-from rollouts import differing, make, make_vec, random_actions
+from rollouts import LOSS_WEIGHTING, differing, make, make_vec, random_actions
 
-from mtl_gym.envs.observations import OBSERVATIONS
+from mtl_gym.envs.observations import of_environment
 from mtl_gym.envs.rewards import REWARDS
 from mtl_gym.envs.weights import ACTIONS, RULES
 from mtl_gym.problems import PROBLEMS
@@ -40,7 +40,7 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest(name, maker):
 def test_an_unknown_observation_lists_the_known_ones_and_the_nearest(maker):
     with pytest.raises(REFUSED, match=r"`observe`.*Received observe='gapp'.*Did you mean 'gap'") as caught:
         maker(observe=["gapp"])
-    assert all(known in str(caught.value) for known in OBSERVATIONS)
+    assert all(known in str(caught.value) for known in of_environment(LOSS_WEIGHTING))
 
 
 @pytest.mark.parametrize("maker", [make, make_vec])

@@ -27,19 +27,33 @@ from mtl_gym.policies import make_policy
 from mtl_gym.problems import PROBLEMS
 
 ENV = "mtl_gym/LossWeighting-v0"
+OF_SAMPLES = "mtl_gym/SampleWeighting-v0"
 NAMES = [f"{name}:w=1,2,3" if name == "constant" else name for name in BASELINES]
-PERMUTABLE = [name for name in BASELINES if name not in ("constant", "rlw")]
+HOMES = {name: make_policy(name).requires.env for name in NAMES}
+PERMUTABLE = [name for name in NAMES if not name.startswith("constant") and name != "rlw"]
+BATCH, TASKS = 5, 3
 LOSSES = np.array([[0.5, 2.0, 1.0], [3.0, 0.1, 0.7]])
 # The study of whole episodes on all problems is benchmarks/clipping.py.
 SHORTER = {"multimnist": {"horizon": 6}, "stereo": {"horizon": 6}, "census": {"horizon": 100, "batch_size": 32}}
 
 
 def observation(losses, *, epoch=0, lr=1e-2):
-    rows = len(losses)
+    """What all baselines may see; the samples' losses, alignments and labels are drawn around those of the tasks (N, K)."""
+    rows, tasks = losses.shape
+    rng = np.random.default_rng(int(1e6 * np.abs(losses).sum()) % 2**32)
+    spread = rng.normal(size=(rows, BATCH, tasks))
+    samples = {
+        "sample_log_loss": np.log(losses)[:, None] + spread,
+        "alignment": spread,
+        "label_right": spread > -1,
+        "cosines": rng.uniform(-1, 1, (rows, tasks * (tasks - 1) // 2)),
+        "log_norms": rng.normal(size=(rows, tasks)),
+    }
     return {
         "log_loss": np.log(losses).astype(np.float32),
         "epoch": np.full((rows, 1), epoch, dtype=np.float32),
         "lr": np.full((rows, 1), lr, dtype=np.float32),
+        **{name: values.reshape(rows, -1).astype(np.float32) for name, values in samples.items()},
     }
 
 
@@ -70,8 +84,9 @@ def test_every_file_of_a_heuristic_has_a_row():
 def test_actions_are_finite_float32_of_the_shape_of_the_losses(name):
     actions = play(make_policy(name), stream())
     assert actions.dtype == np.float32
-    assert actions.shape == (12, 2, 3)
+    assert actions.shape == (12, 2, BATCH * TASKS if HOMES[name] == OF_SAMPLES else TASKS)
     assert np.isfinite(actions).all()
+    assert HOMES[name] == ENV or (actions >= 0).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -111,11 +126,36 @@ def test_an_episode_start_forgets(name):
     np.testing.assert_array_equal(restarted[0], fresh[0])
 
 
+def permuted(obs, order, samples=slice(None)):
+    """The same observations with tasks and samples in another order."""
+    first, second = np.triu_indices(TASKS, 1)
+    pairs = [next(n for n in range(TASKS) if {first[n], second[n]} == {order[i], order[j]}) for i, j in zip(first, second)]
+    moved = {"log_loss": order, "log_norms": order, "cosines": pairs}
+    of_samples = {name: rearranged(obs[name], order, samples) for name in ("sample_log_loss", "alignment", "label_right")}
+    return obs | {name: obs[name][:, own] for name, own in moved.items()} | of_samples
+
+
+def rearranged(values, order, samples=slice(None)):
+    """Values (..., B K), or (..., K), with tasks and samples in another order."""
+    if values.shape[-1] == TASKS:
+        return values[..., order]
+    return values.reshape(*values.shape[:-1], BATCH, TASKS)[..., samples, :][..., order].reshape(values.shape)
+
+
 @pytest.mark.parametrize("name", PERMUTABLE)
 def test_weights_follow_a_permutation_of_the_tasks(name):
-    order = [2, 0, 1]
-    permuted = [{key: value[:, order] if key == "log_loss" else value for key, value in obs.items()} for obs in stream()]
-    np.testing.assert_allclose(play(make_policy(name), stream())[..., order], play(make_policy(name), permuted), rtol=1e-5)
+    order = [0, 2, 1] if HOMES[name] == OF_SAMPLES else [2, 0, 1]  # the main task stays the first
+    moved = [permuted(obs, order) for obs in stream()]
+    expected = rearranged(play(make_policy(name), stream()), order)
+    np.testing.assert_allclose(play(make_policy(name), moved), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if HOMES[name] == OF_SAMPLES])
+def test_weights_follow_a_permutation_of_the_samples(name):
+    samples = [3, 1, 4, 0, 2]
+    moved = [permuted(obs, [0, 1, 2], samples) for obs in stream()]
+    expected = rearranged(play(make_policy(name), stream()), [0, 1, 2], samples)
+    np.testing.assert_allclose(play(make_policy(name), moved), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["init", "si", "gls", "dwa", "igb"])
@@ -261,8 +301,10 @@ def test_si_follows_autograd_on_the_sum_of_logs_step_for_step():
 @pytest.mark.parametrize("name", [name for name in BASELINES if name != "constant"])
 def test_no_baseline_is_clipped_on_a_varied_problem(name, problem):
     policy = make_policy(name)
+    if policy.requires.env not in PROBLEMS[problem].environments:
+        pytest.skip(f"{policy.requires.env} does not support {problem}")
     envs = gymnasium.make_vec(
-        ENV,
+        policy.requires.env,
         num_envs=2,
         problem=problem,
         distribution="varied",

@@ -13,6 +13,7 @@ from gymnasium.wrappers import FlattenObservation, TimeLimit
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from rollouts import (
     LOSS_WEIGHTING,
+    SAMPLE_WEIGHTING,
     blind,
     differing,
     extreme_actions,
@@ -31,13 +32,27 @@ from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.envs.loss_weighting import LossWeightingVectorEnv
-from mtl_gym.envs.observations import OBSERVATIONS
+from mtl_gym.envs.observations import of_environment
 from mtl_gym.envs.rewards import REWARDS
+from mtl_gym.envs.sample_weighting import SampleWeightingVectorEnv
+from mtl_gym.envs.sample_weights import SAMPLE_ACTIONS
 from mtl_gym.envs.weights import ACTIONS, RULES
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.instances import EVALUATION_IDS, TRAINING_IDS
 
 PAIRS = [(env_id, name) for name, row in PROBLEMS.items() for env_id in row.environments]
+ENVIRONMENTS = sorted({env_id for env_id, _ in PAIRS})
+OBSERVED = {env_id: list(of_environment(env_id)) for env_id in ENVIRONMENTS}
+OBSERVATIONS = OBSERVED[LOSS_WEIGHTING]
+SEEN = [(env_id, name) for env_id in ENVIRONMENTS for name in OBSERVED[env_id]]
+PAID = [(env_id, name) for env_id in ENVIRONMENTS for name, row in REWARDS.items() if row.of_main or env_id == LOSS_WEIGHTING]
+MODES = [
+    *((LOSS_WEIGHTING, {"action": action}) for action in ACTIONS),
+    *(
+        (SAMPLE_WEIGHTING, {"action": action} | ({"steps_per_action": 1} if action == "weights" else {}))
+        for action in SAMPLE_ACTIONS
+    ),
+]
 QUICK = ("digits", "yeast", "quadratic")
 SAME_STEP, NEXT_STEP, DISABLED = "SameStep", "NextStep", "Disabled"
 
@@ -68,76 +83,77 @@ def test_the_checkers_pass_without_warnings(env_id, problem, checker):
 
 
 @pytest.mark.parametrize("checker", [check_env, check_env_of_sb3], ids=["gymnasium", "sb3"])
-@pytest.mark.parametrize("env_id", sorted({env_id for env_id, _ in PAIRS}))
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
 def test_the_checkers_pass_with_rendering_and_default_problem(env_id, checker):
     settings = {name: value for name, value in small().items() if name not in ("problem", "hidden")}
     checker(gymnasium.make(env_id, disable_env_checker=True, render_mode="rgb_array", **settings).unwrapped)
 
 
 @pytest.mark.parametrize("checker", [check_env, check_env_of_sb3], ids=["gymnasium", "sb3"])
-@pytest.mark.parametrize("action", ACTIONS)
-def test_the_checkers_warn_at_most_of_the_box_of_weights(action, checker):
+@pytest.mark.parametrize(("env_id", "mode"), MODES)
+def test_the_checkers_warn_at_most_of_the_box_of_weights(env_id, mode, checker):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        checker(make("quadratic", action=action).unwrapped, skip_render_check=True)
+        checker(make("quadratic", env_id, **mode).unwrapped, skip_render_check=True)
     messages = [str(warning.message) for warning in caught]
     assert all("symmetric and normalized" in message for message in messages)
-    assert action == "weights" or not messages
+    assert mode["action"] == "weights" or not messages
 
 
 # --- the vector contract ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("actions", [random_actions, extreme_actions], ids=["random", "extreme"])
-@pytest.mark.parametrize("problem", PROBLEMS)
-def test_whole_episodes_conform(problem, actions):
-    env = make_vec(problem, num_envs=2, horizon=4, steps_per_action=2)
+@pytest.mark.parametrize(("env_id", "problem"), PAIRS)
+def test_whole_episodes_conform(env_id, problem, actions):
+    env = make_vec(problem, env_id=env_id, num_envs=2, horizon=4, steps_per_action=2)
     for answer in play(env, actions(env.action_space, 5)):
         conforms(env, answer)
 
 
 @pytest.mark.parametrize("mode", [SAME_STEP, NEXT_STEP, DISABLED])
-@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize(("env_id", "action"), MODES)
 @pytest.mark.parametrize("actions", [random_actions, extreme_actions], ids=["random", "extreme"])
-def test_whole_episodes_conform_in_every_mode(action, actions, mode):
-    env = make_vec("quadratic", action=action, autoreset_mode=mode, optimizer="sgd")
+def test_whole_episodes_conform_in_every_mode(env_id, action, actions, mode):
+    env = make_vec("quadratic", env_id=env_id, **action, autoreset_mode=mode, optimizer="sgd")
     for answer in play(env, actions(env.action_space, 6)):
         conforms(env, answer)
 
 
 @pytest.mark.parametrize("problem", QUICK)
-@pytest.mark.parametrize("reward", REWARDS)
-def test_each_reward_works_by_itself(reward, problem):
-    env = make_vec(problem, num_envs=2, reward=reward, horizon=4, steps_per_action=2)
+@pytest.mark.parametrize(("env_id", "reward"), PAID)
+def test_each_reward_works_by_itself(env_id, reward, problem):
+    env = make_vec(problem, env_id=env_id, num_envs=2, reward=reward, horizon=4, steps_per_action=2)
     returns = sum(conforms(env, answer)[1] for answer in play(env, random_actions(env.action_space, 2))[1:])
     assert (returns != 0).all() == (reward != "none")
 
 
 @pytest.mark.parametrize("problem", QUICK)
-@pytest.mark.parametrize("name", OBSERVATIONS)
-def test_each_observation_works_by_itself(name, problem):
-    env = make_vec(problem, num_envs=2, observe=[name], reward="none", horizon=4, steps_per_action=2, num_tasks=3)
+@pytest.mark.parametrize(("env_id", "name"), SEEN)
+def test_each_observation_works_by_itself(env_id, name, problem):
+    env = make_vec(problem, env_id=env_id, num_envs=2, observe=[name], reward="none", horizon=4, steps_per_action=2, num_tasks=3)
     answers = [conforms(env, answer) for answer in play(env, random_actions(env.action_space, 3))]
     assert list(answers[0][0]) == [name]
 
 
 @pytest.mark.parametrize("num_tasks", [1, 2])
 def test_every_observation_and_reward_works_with_few_tasks(num_tasks):
-    for reward in REWARDS:
-        env = make_vec(observe=list(OBSERVATIONS), reward=reward, num_tasks=num_tasks, horizon=4, steps_per_action=2)
+    for env_id, reward in PAID:
+        env = make_vec(env_id=env_id, observe=OBSERVED[env_id], reward=reward, num_tasks=num_tasks, horizon=4, steps_per_action=2)
         for answer in play(env, random_actions(env.action_space, 3)):
             conforms(env, answer)
 
 
-@pytest.mark.parametrize("name", OBSERVATIONS)
-def test_each_observation_works_without_hidden_layers(name):
-    env = make_vec(observe=[name], hidden=[])
+@pytest.mark.parametrize(("env_id", "name"), SEEN)
+def test_each_observation_works_without_hidden_layers(env_id, name):
+    env = make_vec(env_id=env_id, observe=[name], hidden=[])
     for answer in play(env, random_actions(env.action_space, 2)):
         conforms(env, answer)
 
 
-def test_answers_are_fresh_arrays():
-    env = make_vec()
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_answers_are_fresh_arrays(env_id):
+    env = make_vec(env_id=env_id)
     first = play(env, random_actions(env.action_space, 1))
     kept = copy.deepcopy(first)
     for values in env.step(random_actions(env.action_space, 1)[0])[0].values():
@@ -145,8 +161,9 @@ def test_answers_are_fresh_arrays():
     assert same(first, kept)
 
 
-def test_writing_into_an_answer_does_not_reach_the_environment():
-    env, twin = make_vec(), make_vec()
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_writing_into_an_answer_does_not_reach_the_environment(env_id):
+    env, twin = make_vec(env_id=env_id), make_vec(env_id=env_id)
     actions = random_actions(env.action_space, 2)
     twin_answers = play(twin, actions)
     for values in env.reset(seed=0)[0].values():
@@ -161,16 +178,18 @@ def test_writing_into_an_answer_does_not_reach_the_environment():
 # --- episodes ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_episode_terminates_at_the_horizon():
-    env = make_vec(autoreset_mode=DISABLED)
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_an_episode_terminates_at_the_horizon(env_id):
+    env = make_vec(env_id=env_id, autoreset_mode=DISABLED)
     answers = play(env, random_actions(env.action_space, 2))
     assert [answer[2].tolist() for answer in answers[1:]] == [[False] * 3, [True] * 3]
     assert not any(answer[3].any() for answer in answers[1:])
     assert env.learner.replicas.step.tolist() == [8] * 3
 
 
-def test_the_test_metrics_are_in_the_last_info_alone():
-    env = make_vec(autoreset_mode=DISABLED)
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_the_test_metrics_are_in_the_last_info_alone(env_id):
+    env = make_vec(env_id=env_id, autoreset_mode=DISABLED)
     answers = play(env, random_actions(env.action_space, 2))
     assert [("test" in answer[-1]) for answer in answers] == [False, False, True]
     names = {f"{task.name}/{metric}" for task in env.arguments.problem.tasks for metric in task.metrics}
@@ -192,24 +211,27 @@ def test_same_step_hands_over_the_last_observation_and_info():
     assert ended[0]["progress"].tolist() == [[0.0]] * 3
 
 
-def test_an_autoreset_draws_new_training_ids():
-    env = make_vec(num_envs=4)
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_an_autoreset_draws_new_training_ids(env_id):
+    env = make_vec(env_id=env_id, num_envs=4)
     answers = play(env, random_actions(env.action_space, 4))
     ids = np.concatenate([answers[0][-1]["instance"], answers[2][-1]["instance"], answers[4][-1]["instance"]])
     assert len(set(ids.tolist())) == 12
     assert ((ids >= TRAINING_IDS[0]) & (ids < TRAINING_IDS[1])).all()
 
 
-def test_an_autoreset_equals_a_reset_to_that_instance():
-    env = make_vec()
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_an_autoreset_equals_a_reset_to_that_instance(env_id):
+    env = make_vec(env_id=env_id)
     last = play(env, random_actions(env.action_space, 2))[-1]
-    fresh = make_vec()
+    fresh = make_vec(env_id=env_id)
     observations, _ = fresh.reset(options={"instance": last[-1]["instance"]})
     assert same(last[0], observations)
 
 
-def test_next_step_restarts_with_the_next_action():
-    env = make_vec(autoreset_mode=NEXT_STEP)
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_next_step_restarts_with_the_next_action(env_id):
+    env = make_vec(env_id=env_id, autoreset_mode=NEXT_STEP)
     answers = play(env, random_actions(env.action_space, 4))
     assert answers[2][2].all()
     assert answers[2][0]["progress"].tolist() == [[1.0]] * 3
@@ -220,8 +242,9 @@ def test_next_step_restarts_with_the_next_action():
     assert answers[4][0]["progress"].tolist() == [[0.5]] * 3
 
 
-def test_disabled_rows_ignore_actions_until_they_are_reset():
-    env = make_vec(autoreset_mode=DISABLED)
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_disabled_rows_ignore_actions_until_they_are_reset(env_id):
+    env = make_vec(env_id=env_id, autoreset_mode=DISABLED)
     actions = random_actions(env.action_space, 4)
     play(env, actions[:2])
     before = env.learner.state()
@@ -235,8 +258,9 @@ def test_disabled_rows_ignore_actions_until_they_are_reset():
     assert env.step(actions[3])[1].astype(bool).tolist() == [False, True, False]
 
 
-def test_a_partial_reset_leaves_the_other_rows_bitwise():
-    env = make_vec(autoreset_mode=DISABLED)
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_a_partial_reset_leaves_the_other_rows_bitwise(env_id):
+    env = make_vec(env_id=env_id, autoreset_mode=DISABLED)
     before_obs = play(env, random_actions(env.action_space, 1))[-1][0]
     before = env.state()
     observations, infos = env.reset(options={"reset_mask": np.array([False, True, False])})
@@ -247,8 +271,9 @@ def test_a_partial_reset_leaves_the_other_rows_bitwise():
     assert [differing(before["_streams"][row], after["_streams"][row]) == [] for row in range(3)] == [True, False, True]
 
 
-def test_rows_out_of_step_equal_rows_in_step():
-    env, steady = make_vec(autoreset_mode=DISABLED), make_vec(autoreset_mode=DISABLED)
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_rows_out_of_step_equal_rows_in_step(env_id):
+    env, steady = make_vec(env_id=env_id, autoreset_mode=DISABLED), make_vec(env_id=env_id, autoreset_mode=DISABLED)
     actions = random_actions(env.action_space, 2)
     options = {"instance": np.array([5, 6, 7])}
     play(env, actions[:1], options=options)
@@ -268,8 +293,9 @@ def test_reset_starts_the_instances_that_are_asked_for(ids):
     assert [instance.id for instance in env.learner.instances] == infos["instance"].tolist()
 
 
-def test_asking_for_instances_draws_none():
-    env, twin = make_vec(), make_vec()
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_asking_for_instances_draws_none(env_id):
+    env, twin = make_vec(env_id=env_id), make_vec(env_id=env_id)
     env.reset(seed=3, options={"instance": 4})
     assert same(env.reset()[1], twin.reset(seed=3)[1])
 
@@ -294,22 +320,25 @@ def test_a_reset_without_a_seed_goes_on_in_the_stream():
 # --- wrappers and forms -----------------------------------------------------------------------------------------------
 
 
-def test_time_limit_truncates():
-    env = TimeLimit(make(), max_episode_steps=1)
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_time_limit_truncates(env_id):
+    env = TimeLimit(make(env_id=env_id), max_episode_steps=1)
     _, _, terminated, truncated, _ = play(env, random_actions(env.action_space, 1))[-1]
     assert (terminated, truncated) == (False, True)
 
 
-def test_make_vec_hands_over_max_episode_steps():
-    env = make_vec(max_episode_steps=2, steps_per_action=2)
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_make_vec_hands_over_max_episode_steps(env_id):
+    env = make_vec(env_id=env_id, max_episode_steps=2, steps_per_action=2)
     answers = play(env, random_actions(env.action_space, 2))
     assert answers[-1][3].all()
     assert not answers[-1][2].any()
     assert set(flat(answers[-1][-1]["final_info"]["test"]))
 
 
-def test_statistics_of_whole_episodes_are_recorded():
-    env = RecordEpisodeStatistics(make_vec())
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_statistics_of_whole_episodes_are_recorded(env_id):
+    env = RecordEpisodeStatistics(make_vec(env_id=env_id))
     answers = play(env, random_actions(env.action_space, 4))
     for end in (2, 4):
         episode = answers[end][-1]["episode"]
@@ -323,21 +352,22 @@ def test_flatten_observation_gives_one_array():
     assert all(answer[0] in env.observation_space for answer in answers)
 
 
-def test_the_scalar_form_answers_with_python_numbers():
-    env = make()
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_the_scalar_form_answers_with_python_numbers(env_id):
+    env = make(env_id=env_id)
     _, reward, terminated, truncated, info = play(env, random_actions(env.action_space, 2))[-1]
     assert (type(reward), type(terminated), type(truncated)) == (float, bool, bool)
     assert (terminated, truncated) == (True, False)
     assert all(type(leaf.item()) in (int, float, bool) for leaf in flat(info).values())
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
-def test_the_scalar_form_equals_the_vectors_row(problem):
-    vector, steps = make_vec(problem, num_envs=2, horizon=4, steps_per_action=2, distribution="varied"), 2
+@pytest.mark.parametrize(("env_id", "problem"), PAIRS)
+def test_the_scalar_form_equals_the_vectors_row(env_id, problem):
+    vector, steps = make_vec(problem, env_id=env_id, num_envs=2, horizon=4, steps_per_action=2, distribution="varied"), 2
     actions = random_actions(vector.action_space, steps)
     rows = play(vector, actions, seed=11)
     for row in range(2):
-        env = make(problem, horizon=4, steps_per_action=2, distribution="varied")
+        env = make(problem, env_id, horizon=4, steps_per_action=2, distribution="varied")
         answers = play(env, [action[row] for action in actions], seed=11 + row)
         assert answers[0][-1]["instance"] == rows[0][-1]["instance"][row]
         for own, others in zip(answers[:-1], rows[:-1], strict=True):
@@ -350,9 +380,11 @@ def test_the_scalar_form_equals_the_vectors_row(problem):
 
 
 @pytest.mark.parametrize("num_envs", [1, 3])
-@pytest.mark.parametrize("problem", PROBLEMS)
-def test_replaying_a_seed_is_bitwise(problem, num_envs):
-    envs = [make_vec(problem, num_envs=num_envs, horizon=4, steps_per_action=2, distribution="varied") for _ in range(2)]
+@pytest.mark.parametrize(("env_id", "problem"), PAIRS)
+def test_replaying_a_seed_is_bitwise(env_id, problem, num_envs):
+    envs = [
+        make_vec(problem, env_id=env_id, num_envs=num_envs, horizon=4, steps_per_action=2, distribution="varied") for _ in range(2)
+    ]
     actions = random_actions(envs[0].action_space, 3)
     first, second = (play(env, actions, seed=5) for env in envs)
     assert same(first, second)
@@ -367,9 +399,10 @@ def test_another_seed_plays_other_instances():
 
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["deepcopy", "pickle"])
 @pytest.mark.parametrize("maker", [make, make_vec])
-@pytest.mark.parametrize("observe", [None, list(OBSERVATIONS)], ids=["default", "all"])
-def test_a_copy_in_the_middle_of_an_episode_continues_bitwise(maker, clone, observe):
-    env = maker(observe=observe, distribution="varied", steps_per_action=2)
+@pytest.mark.parametrize("all_seen", [False, True], ids=["default", "all"])
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_a_copy_in_the_middle_of_an_episode_continues_bitwise(maker, clone, env_id, all_seen):
+    env = maker(env_id=env_id, observe=OBSERVED[env_id] if all_seen else None, distribution="varied", steps_per_action=2)
     actions = random_actions(env.action_space, 8)
     play(env, actions[:2], seed=1)
     other = clone(env)
@@ -378,9 +411,10 @@ def test_a_copy_in_the_middle_of_an_episode_continues_bitwise(maker, clone, obse
 
 
 @pytest.mark.parametrize("maker", [make, make_vec])
-@pytest.mark.parametrize("observe", [None, list(OBSERVATIONS)], ids=["default", "all"])
-def test_a_restored_environment_continues_bitwise(maker, observe):
-    env = maker(observe=observe, distribution="varied", steps_per_action=2)
+@pytest.mark.parametrize("all_seen", [False, True], ids=["default", "all"])
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_a_restored_environment_continues_bitwise(maker, env_id, all_seen):
+    env = maker(env_id=env_id, observe=OBSERVED[env_id] if all_seen else None, distribution="varied", steps_per_action=2)
     actions = random_actions(env.action_space, 4)
     play(env, actions[:2], seed=1)
     kept = env.unwrapped.state()
@@ -398,8 +432,9 @@ def test_a_restored_scalar_environment_draws_the_same_ids_again():
     assert same(first, env.reset())
 
 
-def test_another_environment_continues_from_a_state_bitwise():
-    env, other = make_vec(steps_per_action=2), make_vec(steps_per_action=2)
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_another_environment_continues_from_a_state_bitwise(env_id):
+    env, other = make_vec(env_id=env_id, steps_per_action=2), make_vec(env_id=env_id, steps_per_action=2)
     actions = random_actions(env.action_space, 6)
     play(env, actions[:1], seed=1)
     other.restore(env.state())
@@ -432,10 +467,10 @@ def test_ppo_trains_on_the_scalar_form_without_a_wrapper():
 # --- honesty ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reward", REWARDS)
+@pytest.mark.parametrize(("env_id", "reward"), PAID)
 @pytest.mark.parametrize("problem", QUICK)
-def test_the_test_split_cannot_be_seen(problem, reward):
-    settings = {"observe": list(OBSERVATIONS), "reward": reward, "num_tasks": 3, "num_envs": 2, "horizon": 4}
+def test_the_test_split_cannot_be_seen(problem, env_id, reward):
+    settings = {"env_id": env_id, "observe": OBSERVED[env_id], "reward": reward, "num_tasks": 3, "num_envs": 2, "horizon": 4}
     settings |= {"distribution": "varied", "steps_per_action": 2}
     env, unseeing = make_vec(problem, **settings), make_vec(blind(problem), **settings)
     actions = random_actions(env.action_space, 4)
@@ -446,18 +481,18 @@ def test_the_test_split_cannot_be_seen(problem, reward):
     assert same(sighted[2][-1]["final_obs"][0], blinded[2][-1]["final_obs"][0])
 
 
-@pytest.mark.parametrize("name", OBSERVATIONS)
-def test_observing_changes_neither_training_nor_reward(name):
-    plain, curious = make_vec(observe=["progress"]), make_vec(observe=[name])
+@pytest.mark.parametrize(("env_id", "name"), SEEN)
+def test_observing_changes_neither_training_nor_reward(env_id, name):
+    plain, curious = make_vec(env_id=env_id, observe=["progress"]), make_vec(env_id=env_id, observe=[name])
     actions = random_actions(plain.action_space, 2)
     first, second = play(plain, actions), play(curious, actions)
     assert same([answer[1] for answer in first[1:]], [answer[1] for answer in second[1:]])
     assert same(first[-1][-1]["final_info"]["test"], second[-1][-1]["final_info"]["test"])
 
 
-@pytest.mark.parametrize("reward", REWARDS)
-def test_rewarding_does_not_change_the_training(reward):
-    plain, paid = make_vec(reward="none"), make_vec(reward=reward)
+@pytest.mark.parametrize(("env_id", "reward"), PAID)
+def test_rewarding_does_not_change_the_training(env_id, reward):
+    plain, paid = make_vec(env_id=env_id, reward="none"), make_vec(env_id=env_id, reward=reward)
     actions = random_actions(plain.action_space, 2)
     first, second = play(plain, actions), play(paid, actions)
     assert same(first[-1][-1]["final_info"]["test"], second[-1][-1]["final_info"]["test"])
@@ -475,7 +510,7 @@ def test_the_default_observations_do_not_reveal_planted_scales(rule):
 
 def test_global_generators_are_neither_read_nor_written():
     before = torch.get_rng_state().clone(), np.random.get_state()[1].copy()  # noqa: NPY002
-    env = make_vec(distribution="varied", observe=list(OBSERVATIONS))
+    env = make_vec(distribution="varied", observe=OBSERVATIONS)
     play(env, random_actions(env.action_space, 3))
     assert torch.equal(before[0], torch.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
@@ -512,21 +547,33 @@ CHANGES = {
     "weight_range": ({}, 10.0),
     "autoreset_mode": ({}, "NextStep"),
     "max_episode_steps": ({}, 1),
+    "reward_every": ({}, 8),
 }
+SAMPLE_CHANGES = {name: row for name, row in CHANGES.items() if name not in ("rule", "weight_range")} | {
+    "main": ({}, "loop"),
+    "reward": ({}, "terminal_delta_m"),
+    "action": ({}, "quantiles"),
+    "features": ({}, ["rank"]),
+    "sharpness": ({}, 1.0),
+    "num_quantiles": ({"action": "quantiles"}, 2),
+}
+TABLES = {LOSS_WEIGHTING: (CHANGES, LossWeightingVectorEnv), SAMPLE_WEIGHTING: (SAMPLE_CHANGES, SampleWeightingVectorEnv)}
 UNSEEN = {"num_envs", "device", "render_mode", "environment", "arguments", "others", "self"}
 
 
-def test_the_table_of_changes_knows_every_argument():
-    known = {*inspect.signature(check_arguments).parameters, *inspect.signature(LossWeightingVectorEnv.__init__).parameters}
-    assert known - UNSEEN == set(CHANGES)
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_the_table_of_changes_knows_every_argument(env_id):
+    changes, vector_form = TABLES[env_id]
+    known = {*inspect.signature(check_arguments).parameters, *inspect.signature(vector_form.__init__).parameters}
+    assert known - UNSEEN - {"main"} == set(changes) - {"main"}
 
 
-@pytest.mark.parametrize("name", CHANGES)
-def test_every_argument_changes_something(name):
-    settings, value = CHANGES[name]
+@pytest.mark.parametrize(("env_id", "name"), [(env_id, name) for env_id, (changes, _) in TABLES.items() for name in changes])
+def test_every_argument_changes_something(env_id, name):
+    settings, value = TABLES[env_id][0][name]
     rollouts = []
     for arguments in (settings, settings | {name: value}):
-        env = make_vec(**arguments)
+        env = make_vec(env_id=env_id, **arguments)
         rollouts.append(play(env, random_actions(env.action_space, 3), seed=4))
     assert differing(*rollouts)
 
@@ -548,7 +595,7 @@ def test_num_tasks_is_the_number_of_tasks_unless_it_is_given():
 
 
 def test_tasks_that_are_not_named_do_not_take_part():
-    env = make_vec(num_envs=8, tasks=["ink", "digit", "loop"], num_tasks=2, observe=list(OBSERVATIONS))
+    env = make_vec(num_envs=8, tasks=["ink", "digit", "loop"], num_tasks=2, observe=OBSERVATIONS)
     answers = [conforms(env, answer) for answer in play(env, random_actions(env.action_space, 6))]
     tests = [answer[-1]["final_info"]["test"] for answer in answers if "final_info" in answer[-1]]
     taken = {name[1:].split("/")[0] for test in tests for name, mask in test.items() if name.startswith("_") and mask.any()}
@@ -573,9 +620,9 @@ def test_every_optimizer_heeds_its_arguments(name, optimizer):
 # --- divergence -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reward", REWARDS)
-def test_a_diverging_training_ends_its_own_episode_with_the_penalty(reward):
-    settings = {"reward": reward, "observe": list(OBSERVATIONS), "autoreset_mode": DISABLED}
+@pytest.mark.parametrize(("env_id", "reward"), PAID)
+def test_a_diverging_training_ends_its_own_episode_with_the_penalty(env_id, reward):
+    settings = {"env_id": env_id, "reward": reward, "observe": OBSERVED[env_id], "autoreset_mode": DISABLED}
     env, healthy = make_vec(**settings), make_vec(**settings)
     actions = random_actions(env.action_space, 2)
     play(env, [], seed=3)
@@ -592,9 +639,12 @@ def test_a_diverging_training_ends_its_own_episode_with_the_penalty(reward):
     assert all(same(answer[0][name][[0, 2]], expected[2][0][name][[0, 2]]) for name in answer[0])
 
 
-@pytest.mark.parametrize(("mode", "problem"), [(NEXT_STEP, "digits"), *((SAME_STEP, name) for name in PROBLEMS)])
-def test_a_diverged_row_starts_anew(mode, problem):
-    env = make_vec(problem, num_envs=2, autoreset_mode=mode, horizon=4, steps_per_action=2)
+@pytest.mark.parametrize(
+    ("mode", "env_id", "problem"),
+    [*((NEXT_STEP, env_id, "digits") for env_id in ENVIRONMENTS), *((SAME_STEP, *pair) for pair in PAIRS)],
+)
+def test_a_diverged_row_starts_anew(mode, env_id, problem):
+    env = make_vec(problem, env_id=env_id, num_envs=2, autoreset_mode=mode, horizon=4, steps_per_action=2)
     actions = random_actions(env.action_space, 2)
     env.reset(seed=3)
     poison(env.learner, 1, torch.nan)
@@ -605,10 +655,19 @@ def test_a_diverged_row_starts_anew(mode, problem):
 
 
 @pytest.mark.parametrize("lr", [1e2, 1e4, 1e6, 1e10, 1e20, 1e35])
-@pytest.mark.parametrize("reward", REWARDS)
-@pytest.mark.parametrize("observe", [["progress"], list(OBSERVATIONS)], ids=["blind", "all"])
-def test_a_huge_learning_rate_keeps_answers_finite(observe, reward, lr):
-    settings = {"lr": lr, "optimizer": "sgd", "reward": reward, "horizon": 2, "steps_per_action": 1, "num_envs": 2}
+@pytest.mark.parametrize(("env_id", "reward"), PAID)
+@pytest.mark.parametrize("all_seen", [False, True], ids=["blind", "all"])
+def test_a_huge_learning_rate_keeps_answers_finite(all_seen, env_id, reward, lr):
+    observe = OBSERVED[env_id] if all_seen else ["progress"]
+    settings = {
+        "env_id": env_id,
+        "lr": lr,
+        "optimizer": "sgd",
+        "reward": reward,
+        "horizon": 2,
+        "steps_per_action": 1,
+        "num_envs": 2,
+    }
     env = make_vec(observe=observe, **settings)
     for answer in play(env, random_actions(env.action_space, 5)):
         conforms(env, answer)

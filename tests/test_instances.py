@@ -6,34 +6,53 @@ from hypothesis import strategies as st
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.instances import AXES, DISTRIBUTIONS, EVALUATION_IDS, TRAINING_IDS, draw, resolve
 
-RANGES = {"size": (0.3, 0.9), "noise": (0.1, 0.4), "scale": (0.1, 10.0), "holdout_noise": (0.2, 0.8)}
+RANGES = {
+    "size": (0.3, 0.9),
+    "noise": (0.1, 0.4),
+    "one_class": (0.1, 0.4),
+    "unrelated": (0.2, 0.9),
+    "adversarial": (0.2, 0.9),
+    "scale": (0.1, 10.0),
+    "holdout_noise": (0.2, 0.8),
+}
 IDS = st.integers(0, TRAINING_IDS[1] - 1)
 
 
 NAMES = [task.name for task in load_problem("digits").tasks]
 
 
-def instance(id=0, distribution="clean", num_tasks=None, network="mlp[8]", problem="digits", tasks=None):
+def instance(id=0, distribution="clean", num_tasks=None, network="mlp[8]", problem="digits", tasks=None, main=None):
     loaded = load_problem(problem)
     count = loaded.num_tasks if num_tasks is None else num_tasks
-    return draw(loaded, distribution=resolve(distribution), num_tasks=count, tasks=tasks, network=network, id=id)
+    return draw(loaded, distribution=resolve(distribution), num_tasks=count, tasks=tasks, main=main, network=network, id=id)
 
 
 def contents(drawn):
     """What each axis gives, by the axis; order and planted labels follow from the rows that are used too."""
     return {
         "size": drawn.rows.tolist(),
-        "noise": drawn.noise.tolist(),
+        "noise": np.where(drawn.noise == 1, 0, drawn.noise).tolist(),
+        "one_class": drawn.one_class.tolist(),
+        "unrelated": (drawn.noise == 1).tolist(),
+        "adversarial": drawn.adversarial.tolist(),
         "scale": drawn.scales.tolist(),
         "holdout_noise": drawn.holdout_noise,
         "subset": drawn.tasks.tolist(),
         "parameters": drawn.stream("parameters").random(5).tolist(),
         "order": drawn.order(16, 3).tolist(),
-        "labels": drawn.label_source(6, 800).tolist(),
+        "labels": drawn.label_source(load_problem("digits")).tolist(),
     }
 
 
-FOLLOWS = {"size": {"order"}, "noise": {"labels"}, "scale": set(), "holdout_noise": set()}
+FOLLOWS = {
+    "size": {"order"},
+    "noise": {"labels"},
+    "one_class": {"labels"},
+    "unrelated": {"labels"},
+    "adversarial": {"labels"},
+    "scale": set(),
+    "holdout_noise": set(),
+}
 
 
 # --- purity -----------------------------------------------------------------------------------------------------------
@@ -101,7 +120,7 @@ def test_clean_instances_use_everything_as_it_is():
     assert drawn.tasks.tolist() == list(range(6))
     assert drawn.scales.tolist() == [1.0] * 6
     assert not drawn.noise.any()
-    assert (drawn.label_source(6, 800) == np.arange(800)[:, None]).all()
+    assert (drawn.label_source(load_problem("digits")) == np.arange(800)[:, None]).all()
 
 
 # --- order ------------------------------------------------------------------------------------------------------------
@@ -140,7 +159,8 @@ def test_a_longer_order_begins_with_the_shorter(id, batches, more):
 def test_every_axis_lies_within_its_range(id):
     drawn = instance(id, RANGES)
     assert 0.3 * 800 - 1 <= len(drawn.rows) <= 0.9 * 800 + 1
-    assert ((drawn.noise >= 0.1) & (drawn.noise <= 0.4)).all()
+    assert ((drawn.noise >= 0.1) & (drawn.noise <= 0.4) | (drawn.noise == 1)).all()
+    assert ((drawn.one_class >= 0.1) & (drawn.one_class <= 0.4)).all()
     assert ((drawn.scales >= 0.0999) & (drawn.scales <= 10.001)).all()
     assert 0.2 <= drawn.holdout_noise <= 0.8
 
@@ -198,13 +218,13 @@ def test_the_tasks_that_are_allowed_change_the_subset_alone(id, data, num_tasks)
 @given(id=IDS, rate=st.floats(0.05, 0.5))
 def test_the_share_of_planted_labels_is_the_noise(id, rate):
     drawn = instance(id, {"noise": (rate, rate)}, problem="census")
-    wrong = drawn.label_source(3, 12_000) != np.arange(12_000)[:, None]
+    wrong = drawn.label_source(load_problem("census")) != np.arange(12_000)[:, None]
     np.testing.assert_allclose(wrong.mean(0), rate, atol=0.03)
 
 
 def test_planted_labels_are_those_of_used_samples_and_drawn_for_each_task():
     drawn = instance(3, {"noise": (0.4, 0.4), "size": (0.5, 0.5)})
-    source = drawn.label_source(6, 800)
+    source = drawn.label_source(load_problem("digits"))
     wrong = source != np.arange(800)[:, None]
     assert set(source[wrong].tolist()) <= set(drawn.rows.tolist())
     assert len({tuple(column) for column in wrong.T.tolist()}) == 6
@@ -212,7 +232,7 @@ def test_planted_labels_are_those_of_used_samples_and_drawn_for_each_task():
 
 def test_tasks_that_do_not_take_part_keep_their_labels():
     drawn = instance(3, {"noise": (0.4, 0.4)}, num_tasks=2)
-    source = drawn.label_source(6, 800)
+    source = drawn.label_source(load_problem("digits"))
     others = [task for task in range(6) if task not in drawn.tasks]
     assert (source[:, others] == np.arange(800)[:, None]).all()
     assert all((source[:, task] != np.arange(800)).any() for task in drawn.tasks)

@@ -255,7 +255,7 @@ def test_only_tasks_that_may_take_part_need_labels():
 def test_training_batches_bear_the_planted_labels():
     learner = make_learner(ids=[1], distribution={"noise": (0.4, 0.4)})
     instance, split = learner.instances[0], learner.problem.splits["train"]
-    source = instance.label_source(6, len(split)).astype(np.int64)
+    source = instance.label_source(learner.problem).astype(np.int64)
     samples = instance.order(16, 1)[0]
     slices = learner.problem.target_slices
     targets = torch.cat([split.targets[source[samples, task]][:, slices[task]] for task in range(6)], dim=1)

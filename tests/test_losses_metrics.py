@@ -41,7 +41,7 @@ def objectives(losses, targets):
     tasks = [Task(f"{index}", loss, ("rmse",), OUTPUTS[loss]) for index, loss in enumerate(losses)]
     full = torch.nan_to_num(targets)
     splits = {name: Split(torch.zeros(len(targets), 1), targets if name == "train" else full) for name in SPLITS}
-    made = Objectives(Problem("own", tasks, splits), torch.device("cpu"))
+    made = Objectives(Problem("own", tasks, splits), [task.name for task in tasks], torch.device("cpu"))
     return lambda outputs, targets: (made.samples(outputs, targets), made.parts(outputs, targets, [outputs.shape[1]])[0])
 
 

@@ -126,15 +126,32 @@ class SampleLearner(Learner):
         super().begin(rows, ids)
         self._forget()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"paid": tuple(self._looks)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({name: own for name, own in state.items() if name != "paid"})
+        self._look_again(state["paid"])
+
+    def state(self) -> dict[str, Any]:
+        """A copy of all that the trainings are; see :meth:`Learner.state`."""
+        return super().state() | {"paid": tuple(self._looks)}
+
     def restore(self, state: dict[str, Any]) -> None:
         """Goes back to a state; see :meth:`Learner.restore`."""
-        super().restore(state)
-        self._forget()
+        super().restore({name: own for name, own in state.items() if name != "paid"})
+        self._look_again(state["paid"])
 
     def fork(self, source: Sequence[int], target: Sequence[int]) -> None:
         """Copies rows; see :meth:`Learner.fork`."""
         super().fork(source, target)
+        self._look_again(tuple(self._looks))
+
+    def _look_again(self, names: Collection[str]) -> None:
+        """Computes once more what was known of the batch; its passes have been counted."""
         self._forget()
+        if names:
+            self.look(names, torch.zeros_like(self._rows, dtype=torch.bool))
 
     def _batch(self) -> Tensor:
         """The samples (N, B) of the batch that is about to be trained on."""
@@ -171,15 +188,19 @@ class SampleLearner(Learner):
         outputs = self.network.forward(self._parameters, inputs.expand(self.num_replicas, *inputs.shape))
         labels = self._samples.holdout_labels("meta", self.num_replicas, self.replicas.sources)
         main = self._scaled(self._of_main.parts(outputs, labels, [len(inputs)])[0])[:, 0]
+        self.replicas.passes[payers] += len(inputs) / self.recipe.batch_size
+        if not self.network.shared:
+            return [], main.detach()
         parts = torch.autograd.grad(main.sum(), self._parameters[: self.network.shared])
         norms = torch.cat([part.flatten(1) for part in parts], dim=1).norm(dim=1)
         inverse = torch.where(norms > 0, 1 / norms.clamp(min=1e-30), 0)
-        self.replicas.passes[payers] += len(inputs) / self.recipe.batch_size
         return [part * inverse.view(-1, *[1] * (part.ndim - 1)) for part in parts], main.detach()
 
     def _cosines(self, payers: Tensor) -> Tensor:
         """Alignments over the norms of the samples' gradients: B K backward passes over one sample each."""
         losses = self._losses_now()
+        if not self.network.shared:
+            return torch.zeros_like(self._looks[ALIGNMENT])
         squares = torch.zeros_like(losses)
         for sample in range(losses.shape[1]):
             for task in range(losses.shape[2]):
