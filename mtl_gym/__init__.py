@@ -49,6 +49,11 @@ register(
     entry_point="mtl_gym.envs.sample_weighting:SampleWeightingEnv",
     vector_entry_point="mtl_gym.envs.sample_weighting:SampleWeightingVectorEnv",
 )
+register(
+    "mtl_gym/LayerMerging-v0",
+    entry_point="mtl_gym.envs.layer_merging:LayerMergingEnv",
+    vector_entry_point="mtl_gym.envs.layer_merging:LayerMergingVectorEnv",
+)
 
 
 def __getattr__(name: str) -> Any:

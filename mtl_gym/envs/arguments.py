@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode
 from mtl_gym.arguments import choose, number, positive_int, should, unknown
 from mtl_gym.envs import observations
 from mtl_gym.envs.rewards import REWARDS
-from mtl_gym.problems import LOSS_WEIGHTING, PROBLEMS, SAMPLE_WEIGHTING, load_problem
+from mtl_gym.problems import LAYER_MERGING, LOSS_WEIGHTING, PROBLEMS, SAMPLE_WEIGHTING, load_problem
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.instances import TRAINING_IDS, Distribution, resolve
 from mtl_gym.training.learner import Recipe
@@ -26,8 +26,11 @@ from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
 OWN_ARGUMENTS = {
     LOSS_WEIGHTING: ("action", "rule", "weight_range"),
     SAMPLE_WEIGHTING: ("action", "features", "sharpness", "num_quantiles"),
+    LAYER_MERGING: ("action", "similarity", "transfer", "transfer_steps", "average_moments", "alignment", "parameter_price"),
 }
 """Arguments of one environment alone."""
+DEFAULT_REWARD = {LOSS_WEIGHTING: "val_mean", SAMPLE_WEIGHTING: "val_mean", LAYER_MERGING: "score"}
+STEPS_PER_ACTION = {LOSS_WEIGHTING: 10, SAMPLE_WEIGHTING: 10, LAYER_MERGING: 20}
 HOLDOUT_SIZE, LEAST_META = 128, 10
 RESET_OPTIONS = {"instance": "an id, or one for each row", "reset_mask": "(N,) bool, the rows to reset"}
 
@@ -62,8 +65,8 @@ def check_arguments(
     tasks: Sequence[str] | None = None,
     main: str | None = None,
     observe: Sequence[str] | None = None,
-    reward: str = "val_mean",
-    steps_per_action: int = 10,
+    reward: str | None = None,
+    steps_per_action: int | None = None,
     reward_every: int | None = None,
     horizon: int | None = None,
     optimizer: str = "adam",
@@ -89,7 +92,7 @@ def check_arguments(
         supported = [name for name, row in PROBLEMS.items() if environment in row.environments]
         raise ValueError(should("problem", f"be one that {environment} supports: {', '.join(supported)}", problem))
     defaults = loaded.defaults
-    steps = positive_int("steps_per_action", steps_per_action)
+    steps = positive_int("steps_per_action", STEPS_PER_ACTION[environment] if steps_per_action is None else steps_per_action)
     length = positive_int("horizon", defaults.horizon if horizon is None else horizon)
     if length % steps or length < 2 * steps:
         raise ValueError(should("horizon", f"be a multiple of steps_per_action={steps}, and at least twice it", length))
@@ -97,7 +100,8 @@ def check_arguments(
     choose("lr_schedule", lr_schedule, LR_SCHEDULES)
     allowed = _tasks(tasks, loaded)
     first = _main(main, allowed, environment)
-    choose("reward", reward, {name: row for name, row in REWARDS.items() if row.of_main or first is None})
+    paid = DEFAULT_REWARD[environment] if reward is None else reward
+    choose("reward", paid, {name: row for name, row in REWARDS.items() if row.of_main or first is None})
     recipe = Recipe(
         distribution=resolve(distribution),
         num_tasks=_num_tasks(num_tasks, allowed),
@@ -116,7 +120,7 @@ def check_arguments(
     )
     if first is not None:
         _check_meta(len(loaded.splits["meta"]), holdout_size)
-    return Arguments(loaded, recipe, _observe(observe, environment), reward, steps, _reward_every(reward_every, steps, length))
+    return Arguments(loaded, recipe, _observe(observe, environment), paid, steps, _reward_every(reward_every, steps, length))
 
 
 def _names(environment: str) -> list[str]:

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -40,21 +40,21 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         autoreset_mode: ``"SameStep"``, ``"NextStep"`` or ``"Disabled"`` (or the enum). Under ``"Disabled"`` a finished row ignores
             actions, with reward 0, until it is reset.
         max_episode_steps: Decisions after which an episode is truncated.
-        needs: What actions need to know of the samples of a batch.
+        looks: What actions need the learner to look at.
         arguments: The common arguments; see the environment's manual.
     """
 
     learner_class: ClassVar[type[Learner]] = Learner
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4, "autoreset_mode": AutoresetMode.SAME_STEP}
-    single_action_space: Box
+    single_action_space: Box | Discrete
 
     def __init__(
         self,
         num_envs: int,
-        action_space: Box,
+        action_space: Box | Discrete,
         arguments: Arguments,
         *,
-        needs: Collection[str] = (),
+        looks: Collection[str] = (),
         render_mode: str | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         max_episode_steps: int | None = None,
@@ -69,7 +69,7 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
         self.learner = self.learner_class(arguments.problem, arguments.recipe, num_envs)
-        self._meter = Meter(arguments, self.learner, needs)
+        self._meter = Meter(arguments, self.learner, looks)
         self._streams: list[np.random.Generator | None] = [None] * num_envs
         self.finished = np.ones(num_envs, dtype=bool)
         self._decisions = np.zeros(num_envs, dtype=np.int64)
@@ -142,7 +142,7 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         """Takes one decision in every row that plays.
 
         Args:
-            actions: (N, K) within the space.
+            actions: (N, ...) within the space.
 
         Returns:
             Observations, rewards (N,) float64, terminated and truncated (N,) bool, and infos.
@@ -228,9 +228,12 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
             return None
         if self._signals is None:
             raise gymnasium.error.ResetNeeded(_RESET_FIRST)
+        return tuple(self._draw(row) for row in range(self.num_envs))
+
+    def _draw(self, row: int) -> Array:
         from mtl_gym.envs.rendering import draw_training
 
-        return tuple(draw_training(self.learner, row) for row in range(self.num_envs))
+        return draw_training(self.learner, row)
 
 
 def as_array(tensor: Tensor) -> Array:

@@ -7,7 +7,7 @@ from mtl_gym.envs.rewards import REWARDS
 from mtl_gym.envs.sample_weights import FEATURES
 from mtl_gym.problems import SAMPLE_WEIGHTING
 
-_LENGTHS = {"one": "1", "task": "K", "pair": "K (K - 1) / 2", "sample": "B K"}
+_LENGTHS = {"one": "1", "task": "K", "pair": "K (K - 1) / 2", "sample": "B K", "choice": "A"}
 
 
 def manual(text: str, environment: str) -> str:

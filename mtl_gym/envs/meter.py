@@ -16,7 +16,6 @@ from mtl_gym.envs.signals import AFTER, BASE, GAINS, GRAMIAN, META, REWARD, SCOR
 from mtl_gym.problems.metrics import WORST_DELTA_M, relative_gains
 from mtl_gym.training.learner import Learner
 from mtl_gym.training.references import average_references
-from mtl_gym.training.sample_learner import SampleLearner
 
 
 class Meter:
@@ -25,14 +24,14 @@ class Meter:
     Args:
         arguments: Name the observations and the reward, and so what is measured.
         learner: The trainings.
-        needs: What is to be known of the samples of a batch, beyond what is observed.
+        looks: What the learner is to look at, beyond what is observed.
     """
 
-    def __init__(self, arguments: Arguments, learner: Learner, needs: Collection[str] = ()) -> None:
+    def __init__(self, arguments: Arguments, learner: Learner, looks: Collection[str] = ()) -> None:
         self._arguments, self._learner = arguments, learner
         rows = [OBSERVATIONS[name] for name in arguments.observe] + [REWARDS[arguments.reward]]
         self._needs = {need for row in rows for need in row.needs}
-        self._of_samples = {need for name in arguments.observe for need in OBSERVATIONS[name].of_samples} | set(needs)
+        self._looks = {look for name in arguments.observe for look in OBSERVATIONS[name].looks} | set(looks)
 
     def first(self, rows: Tensor) -> Signals:
         """The signals of trainings that have just begun; the passes are counted for ``rows`` (N,) bool."""
@@ -122,10 +121,10 @@ class Meter:
 
     def _measure(self, payers: Tensor, due: Tensor, previous: Signals | None = None) -> dict[str, Any]:
         learner, needs = self._learner, self._needs
-        samples = learner.look(self._of_samples, payers) if isinstance(learner, SampleLearner) else {}  # first: others use its pass
+        looks = learner.look(self._looks, payers)  # first: others use its pass
         lr = learner.lr()
         return {
-            "samples": samples,
+            "looks": looks,
             "holdout": self._holdout(payers, due, previous),
             "upcoming": learner.forward() if UPCOMING in needs else None,
             "after": learner.last_batch(payers) if AFTER in needs else None,

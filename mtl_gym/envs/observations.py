@@ -15,8 +15,10 @@ from gymnasium.spaces import Box, Dict
 from torch import Tensor
 
 from mtl_gym.envs.sample_weights import FEATURES, Feature
+from mtl_gym.envs.merging import choices, frontier, legal
 from mtl_gym.envs.signals import AFTER, BASE, GRAMIAN, META, UPCOMING, Signals, measured
-from mtl_gym.problems import LOSS_WEIGHTING, SAMPLE_WEIGHTING
+from mtl_gym.problems import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING
+from mtl_gym.training.branch_learner import CKA, DEPTH, GRADIENT, OPEN, SHARE, STRUCTURE
 from mtl_gym.training.recipe import Recipe
 from mtl_gym.training.sample_learner import ALIGNMENT, COSINE, LOSS, MEAN, RIGHT
 from mtl_gym.training.signals import cosines, improvable_gap, log_loss, log_norms
@@ -26,6 +28,7 @@ SIZES: dict[str, Callable[[int, int], int]] = {
     "task": lambda num_tasks, batch_size: num_tasks,
     "pair": lambda num_tasks, batch_size: num_tasks * (num_tasks - 1) // 2,
     "sample": lambda num_tasks, batch_size: batch_size * num_tasks,
+    "choice": lambda num_tasks, batch_size: choices(num_tasks),
 }
 """Length of an observation as a function of K and B; pairs are the upper triangle by rows, samples (B, K) by rows."""
 
@@ -41,7 +44,7 @@ class Observation:
         function: Signals to (N, length), or (N,) where the size is one.
         meaning: One line for the manual.
         needs: What has to be measured for it.
-        of_samples: What has to be known of the batch's samples for it.
+        looks: What the learner has to look at for it.
     """
 
     size: str
@@ -50,11 +53,17 @@ class Observation:
     function: Callable[[Signals], Tensor]
     meaning: str
     needs: tuple[str, ...] = ()
-    of_samples: tuple[str, ...] = ()
+    looks: tuple[str, ...] = ()
 
 
 def _sample_ratio(signals: Signals, name: str) -> Tensor:
-    return _relative(signals.samples[name], signals.initial[:, None])
+    return _relative(signals.looks[name], signals.initial[:, None])
+
+
+def _upper(pairs: Tensor) -> Tensor:
+    """The upper triangle (N, K (K - 1) / 2) of a table (N, K, K), by rows."""
+    first, second = torch.triu_indices(pairs.shape[1], pairs.shape[1], offset=1)
+    return pairs[:, first, second]
 
 
 def _relative(losses: Tensor, reference: Tensor) -> Tensor:
@@ -63,7 +72,7 @@ def _relative(losses: Tensor, reference: Tensor) -> Tensor:
 
 def _of_feature(feature: Feature) -> Observation:
     meaning = f"feature of rules: {feature.meaning}"
-    return Observation("sample", -1, 1, lambda s: feature.function(s.samples), meaning, of_samples=feature.needs)
+    return Observation("sample", -1, 1, lambda s: feature.function(s.looks), meaning, looks=feature.needs)
 
 
 OBSERVATIONS = {
@@ -117,10 +126,10 @@ OBSERVATIONS = {
         "task", -30, 30, lambda s: log_norms(measured(s.gramian)), "log norms of the tasks' gradients, raw", (GRAMIAN,)
     ),
     "sample_log_loss": Observation(
-        "sample", -30, 30, lambda s: log_loss(s.samples[LOSS]), "log loss of each sample and task, raw", of_samples=(LOSS,)
+        "sample", -30, 30, lambda s: log_loss(s.looks[LOSS]), "log loss of each sample and task, raw", looks=(LOSS,)
     ),
     "sample_loss": Observation(
-        "sample", -20, 20, lambda s: _sample_ratio(s, LOSS), "log loss of each sample and task, relative", of_samples=(LOSS,)
+        "sample", -20, 20, lambda s: _sample_ratio(s, LOSS), "log loss of each sample and task, relative", looks=(LOSS,)
     ),
     "sample_mean": Observation(
         "sample",
@@ -128,35 +137,66 @@ OBSERVATIONS = {
         20,
         lambda s: _sample_ratio(s, MEAN),
         "log of the mean of this sample's losses in all batches so far and in this one, relative",
-        of_samples=(MEAN,),
+        looks=(MEAN,),
     ),
     "alignment": Observation(
         "sample",
         -1e6,
         1e6,
-        lambda s: s.samples[ALIGNMENT],
+        lambda s: s.looks[ALIGNMENT],
         "inner product of the sample's gradient with that of the main task's *meta* loss over the latter's norm, raw",
-        of_samples=(ALIGNMENT,),
+        looks=(ALIGNMENT,),
     ),
     "alignment_cosine": Observation(
         "sample",
         -1,
         1,
-        lambda s: s.samples[COSINE],
+        lambda s: s.looks[COSINE],
         "cosine of the same two gradients, for B K more backward passes",
-        of_samples=(COSINE,),
+        looks=(COSINE,),
     ),
     **{f"{name}_feature": _of_feature(row) for name, row in FEATURES.items()},
     "label_right": Observation(
         "sample",
         0,
         1,
-        lambda s: s.samples[RIGHT],
+        lambda s: s.looks[RIGHT],
         "1 where the label is right, else 0: for the policy `oracle` alone",
-        of_samples=(RIGHT,),
+        looks=(RIGHT,),
     ),
     "main_meta_log_loss": Observation(
         "one", -20, 20, lambda s: _relative(s.holdout[META], s.initial)[:, 0], "`meta_log_loss` of the main task", (META,)
+    ),
+    "frontier_cka": Observation(
+        "pair",
+        -1,
+        1,
+        lambda s: _upper(frontier(s.looks[CKA], s.looks[DEPTH])),
+        "debiased linear CKA of two tasks' features at the first stage that they do not share (the last, if they share all)",
+        looks=(CKA, DEPTH),
+    ),
+    "last_cka": Observation(
+        "pair", -1, 1, lambda s: _upper(s.looks[CKA][:, -1]), "the same at the last stage", looks=(CKA,)
+    ),
+    "frontier_cosine": Observation(
+        "pair",
+        -1,
+        1,
+        lambda s: _upper(frontier(s.looks[GRADIENT], s.looks[DEPTH])),
+        "cosine of the gradients of two tasks' losses, each with respect to its own copy of that stage, on the next batch",
+        looks=(GRADIENT, DEPTH),
+    ),
+    "depth": Observation(
+        "pair", 0, 1, lambda s: _upper(s.looks[DEPTH]) / s.looks[CKA].shape[1], "share of the stages that two tasks share", looks=(DEPTH, CKA)
+    ),
+    "open": Observation(
+        "pair", 0, 1, lambda s: _upper(s.looks[OPEN]), "1 where two tasks may still be merged at a stage, else 0", looks=(OPEN,)
+    ),
+    "legal": Observation(
+        "choice", 0, 1, lambda s: legal(s.looks), "1 for the actions of `merge` that are allowed, else 0", looks=STRUCTURE
+    ),
+    "parameter_share": Observation(
+        "one", 0, 1, lambda s: s.looks[SHARE], "parameters in use, as a share of those of separate networks", looks=(SHARE,)
     ),
     "epoch": Observation("one", 0, 1e6, lambda s: s.epoch, "epoch of the next step, from 0"),
     "log_epoch": Observation("one", 0, 20, lambda s: s.epoch.float().log1p(), "log of 1 + the epoch of the next step"),
@@ -167,17 +207,24 @@ OBSERVATIONS = {
 _OF_TASKS = ("log_loss_mean", "slope", "gap", "meta_log_loss", "meta_slope", "last_weights", "progress")
 DEFAULTS = {
     LOSS_WEIGHTING: _OF_TASKS,
+    LAYER_MERGING: (
+        *("frontier_cka", "last_cka", "depth", "open", "legal", "parameter_share"),
+        *("log_loss_mean", "slope", "gap", "meta_log_loss", "meta_slope", "progress"),
+    ),
     SAMPLE_WEIGHTING: ("sample_loss", "sample_mean", *(f"{name}_feature" for name in FEATURES), *_OF_TASKS),
 }
 """What agents see, by environment: nothing that reveals planted scales or which labels are wrong."""
-_OF_MAIN = ("main_meta_log_loss",)
+_ONLY = {
+    SAMPLE_WEIGHTING: {"main_meta_log_loss", *(name for name, row in OBSERVATIONS.items() if row.size == "sample")},
+    LAYER_MERGING: {name for name, row in OBSERVATIONS.items() if {*STRUCTURE, CKA, GRADIENT, SHARE} & {*row.looks}},
+}
+"""Observations of one environment alone."""
 
 
 def of_environment(environment: str) -> dict[str, Observation]:
-    """The rows that an environment can show; those of samples and of a main task are SampleWeighting's."""
-    if environment == SAMPLE_WEIGHTING:
-        return dict(OBSERVATIONS)
-    return {name: row for name, row in OBSERVATIONS.items() if row.size != "sample" and name not in _OF_MAIN}
+    """The rows that an environment can show: all but those of others alone."""
+    others = {name for id, names in _ONLY.items() if id != environment for name in names}
+    return {name: row for name, row in OBSERVATIONS.items() if name not in others}
 
 
 def space(names: Iterable[str], recipe: Recipe) -> Dict:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mtl_gym.envs.signals import AFTER, BASE, GAINS, REWARD, SCORE, UPCOMING, Signals, measured
+from mtl_gym.problems.metrics import WORST_DELTA_M
 from mtl_gym.training.signals import SMALLEST_LOSS, log_loss
 
 
@@ -43,6 +44,10 @@ def _igb(s: Signals) -> Tensor:
 def _distance(gains: Tensor | None) -> Tensor:
     """Mean over tasks of the log of the relative distance, ``1 - gain``, to twice what single-task learning reaches."""
     return (1 - measured(gains) / 100).clamp(min=0.05).log().mean(1)
+
+
+def _mean_gain(gains: Tensor | None) -> Tensor:
+    return measured(gains).clamp(min=WORST_DELTA_M).mean(1)
 
 
 REWARDS = {
@@ -86,6 +91,15 @@ REWARDS = {
         "it counts as 0.05 at least. "
         "A return of 0: as the initial weights, of 1: ratios fell by a factor of e in the geometric mean",
         (GAINS,),
+        of_main=True,
+    ),
+    "score": Reward(
+        lambda s: (_mean_gain(s.gains) - _mean_gain(s.previous_gains)) / 100,
+        "change of the mean relative gain over single-task learning on the *reward* split, as a share (references as for "
+        "`terminal_delta_m`; gains count as -100 % at least), at every decision. "
+        "A return of 0: as the initial weights, of 1: 100 percentage points above them",
+        (GAINS,),
+        penalty=-2.0,
         of_main=True,
     ),
     "none": Reward(lambda s: torch.zeros_like(s.progress), "always 0, and nothing is measured", penalty=0.0, of_main=True),

@@ -67,7 +67,7 @@ class SampleWeightingVectorEnv(MTLVectorEnv):
             positive_int("num_envs", num_envs),
             self._weighing.space,
             checked,
-            needs=self._weighing.needs,
+            looks=self._weighing.needs,
             render_mode=render_mode,
             autoreset_mode=autoreset_mode,
             max_episode_steps=max_episode_steps,

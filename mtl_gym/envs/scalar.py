@@ -14,7 +14,7 @@ from mtl_gym.envs.base import MTLVectorEnv, draw_id
 from mtl_gym.envs.infos import Array, Infos
 
 
-class MTLEnv(gymnasium.Env[dict[str, Array], Array]):
+class MTLEnv(gymnasium.Env[dict[str, Array], Any]):
     """One training as a Gymnasium ``Env``.
 
     Args:

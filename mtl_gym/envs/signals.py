@@ -41,7 +41,7 @@ class Signals:
         score: (N,) delta_m on *reward* at the end of an episode and 0 before, if needed.
         gains: (N, K) relative gains in percent over single-task learning on *reward*, if needed; (N, 1) of a main task.
         previous_gains: The same before the last decision.
-        samples: What :meth:`mtl_gym.training.sample_learner.SampleLearner.look` says of the next batch, if needed.
+        looks: What the learner's ``look`` says of the samples of the next batch, or of the structure of the network, if needed.
         lr: (N,) learning rate of the next step.
         previous_lr: (N,) learning rate of the last decision's first step.
         initial_lr: Learning rate of the first step.
@@ -64,7 +64,7 @@ class Signals:
     score: Tensor | None
     gains: Tensor | None
     previous_gains: Tensor | None
-    samples: dict[str, Tensor]
+    looks: dict[str, Tensor]
     lr: Tensor
     previous_lr: Tensor
     initial_lr: float

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
 from mtl_gym.arguments import choose, number, should
@@ -73,12 +74,12 @@ class Weighting:
         return factors * RULES[self._rule](losses, initial) if self._mode.rule else factors
 
 
-def checked_actions(actions: npt.ArrayLike, space: Box, num_envs: int) -> npt.NDArray[np.float32]:
-    """Returns the actions as a fresh float32 array.
+def checked_actions(actions: npt.ArrayLike, space: Box | Discrete, num_envs: int) -> npt.NDArray[Any]:
+    """Returns the actions as a fresh array: float32, or int64 of a discrete space.
 
     Raises:
         TypeError: If they are no numbers.
-        ValueError: If the shape is not (num_envs, K), or a number is not finite or outside the space; the row is named.
+        ValueError: If the shape is not (num_envs, ...), or a number is not finite or outside the space; the row is named.
     """
     try:
         values = np.array(actions, dtype=np.float64)
@@ -87,9 +88,13 @@ def checked_actions(actions: npt.ArrayLike, space: Box, num_envs: int) -> npt.ND
     shape = (num_envs, *space.shape)
     if values.shape != shape:
         raise ValueError(should("actions", f"have the shape {shape}", values.shape))
-    inside = (np.isfinite(values) & (values >= space.low) & (values <= space.high)).all(axis=1)
+    if isinstance(space, Discrete):
+        inside = (values == np.round(values)) & (values >= 0) & (values < space.n)
+        condition = f"be whole numbers from 0 to {space.n - 1}"
+    else:
+        inside = (np.isfinite(values) & (values >= space.low) & (values <= space.high)).all(axis=1)
+        condition = f"be finite and within [{space.low.flat[0]:g}, {space.high.flat[0]:g}]"
     if not inside.all():
         row = int(np.argmin(inside))
-        bounds = f"[{space.low.flat[0]:g}, {space.high.flat[0]:g}]"
-        raise ValueError(should("actions", f"be finite and within {bounds}", values[row].tolist(), f"See row {row}."))
-    return values.astype(np.float32)
+        raise ValueError(should("actions", condition, values[row].tolist(), f"See row {row}."))
+    return values.astype(space.dtype)

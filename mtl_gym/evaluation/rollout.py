@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from gymnasium.spaces import Box
 from gymnasium.vector import VectorEnv
 
 from mtl_gym.arguments import should
@@ -85,7 +86,8 @@ def rollout(
     for step in range(length, learner.recipe.horizon + 1, length):
         actions, memory = policy.predict(observations, state=memory, episode_start=start, deterministic=True)
         start = np.zeros(len(ids), dtype=bool)
-        actions = np.clip(actions, base.action_space.low, base.action_space.high)  # type: ignore[attr-defined]
+        if isinstance(base.action_space, Box):
+            actions = np.clip(actions, base.action_space.low, base.action_space.high)
         playing = ~base.finished
         observations, rewards, _, _, infos = envs.step(actions)
         returns += rewards

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LOSS_WEIGHTING = "mtl_gym/LossWeighting-v0"
 SAMPLE_WEIGHTING = "mtl_gym/SampleWeighting-v0"
+LAYER_MERGING = "mtl_gym/LayerMerging-v0"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class ProblemRow:
     defaults: Defaults = Defaults()
     package: str | None = None
     version: int = 0
-    environments: tuple[str, ...] = (LOSS_WEIGHTING, SAMPLE_WEIGHTING)
+    environments: tuple[str, ...] = (LOSS_WEIGHTING, SAMPLE_WEIGHTING, LAYER_MERGING)
 
 
 def _row(name: str, summary: str, **options: object) -> ProblemRow:
@@ -82,12 +83,14 @@ PROBLEMS = {
         network="dense",
         defaults=Defaults(lr=5e-3, batch_size=16, horizon=240, hidden=(8, 16)),
         package="skimage",
+        environments=(LOSS_WEIGHTING, SAMPLE_WEIGHTING),  # an hourglass is no chain of layers
     ),
     "quadratic": _row(
         "quadratic",
         "3 quadratic objectives with a known optimum and Pareto set",
         network="point",
         defaults=Defaults(lr=2e-2, batch_size=32, horizon=200, hidden=()),
+        environments=(LOSS_WEIGHTING, SAMPLE_WEIGHTING),
     ),
 }
 """Name to row; the first is the default."""

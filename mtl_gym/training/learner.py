@@ -7,7 +7,7 @@ trainings at once. Parameters lie in one (N, P) buffer; what autograd sees are v
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -45,7 +45,7 @@ class Learner:
         if smallest < recipe.batch_size:
             raise ValueError(should("batch_size", f"be at most {smallest}, the smallest training set", recipe.batch_size))
         check_labels(problem, recipe)
-        self.network = choose("network", problem.network, NETWORKS)(problem, recipe.hidden)
+        self.network = self._network()
         self.instances: list[Instance | None] = [None] * num_replicas
         self.replicas = Replicas.empty(
             num_replicas,
@@ -56,6 +56,8 @@ class Learner:
             num_tasks=recipe.num_tasks,
             sources=noisy_splits(problem, recipe),
             samples=self.remembered,
+            blocks=len(self._blocks),
+            stages=self.stages,
             device=torch.device(recipe.device),
         )
         self._link()
@@ -64,6 +66,24 @@ class Learner:
     def remembered(self) -> int:
         """Training samples whose losses are remembered, n: none, where whole tasks are weighted."""
         return 0
+
+    @property
+    def stages(self) -> int:
+        """Stages of which each task has a copy, S: none, where all tasks share the trunk."""
+        return 0
+
+    def _network(self) -> Any:
+        return choose("network", self.problem.network, NETWORKS)(self.problem, self.recipe.hidden)
+
+    @property
+    def _blocks(self) -> list[int]:
+        """Sizes of the pieces of a row of parameters that are optimised by themselves."""
+        return [self.network.size]
+
+    def _outputs(self, inputs: Tensor) -> Tensor:
+        """Outputs (N, B, O, *S) of all heads, from inputs (N, B, *shape)."""
+        outputs: Tensor = self.network.forward(self._parameters, inputs)
+        return outputs
 
     def _link(self) -> None:
         """Makes all that follows from the problem and the replicas: data on the device, and the views that autograd sees."""
@@ -75,8 +95,9 @@ class Learner:
         sizes = [math.prod(shape) for shape in self.network.shapes]
         parts = zip(self.replicas.parameters.split(sizes, dim=1), self.network.shapes, strict=True)
         self._parameters = [part.unflatten(1, shape).detach().requires_grad_() for part, shape in parts]
-        optimised = (self.replicas.parameters, self._gradient, *self.replicas.moments.unbind(1), self.replicas.updates)
-        self._columns = [tensor.unbind(0) for tensor in optimised]  # each row is one tensor to the optimiser
+        optimised = (self.replicas.parameters, self._gradient, *self.replicas.moments.unbind(1))
+        pieces = [[piece for row in tensor.unbind(0) for piece in row.split(self._blocks)] for tensor in optimised]
+        self._pieces = [*pieces, list(self.replicas.updates.flatten())]  # each piece of a row is one tensor to the optimiser
         self._pending: Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -86,7 +107,7 @@ class Learner:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.network = NETWORKS[self.problem.network](self.problem, self.recipe.hidden)
+        self.network = self._network()
         self._link()
 
     def begin(self, rows: Iterable[int], ids: Iterable[int]) -> None:
@@ -99,6 +120,10 @@ class Learner:
     def forward(self) -> Tensor:
         """Losses (N, K) of the batch that is about to be trained on; computed once, and reused by :meth:`update`."""
         return self._graph().detach()
+
+    def look(self, needs: Collection[str], payers: Tensor) -> dict[str, Tensor]:
+        """What else is known of the trainings, by the names that are needed: nothing, but in subclasses."""
+        return {}
 
     def update(self, weights: Tensor, active: Tensor) -> None:
         """Trains each active replica for one step on the weighted sum of its losses.
@@ -133,11 +158,15 @@ class Learner:
     def _optimise(self, chosen: list[int]) -> None:
         recipe, optimizer, rates = self.recipe, OPTIMIZERS[self.recipe.optimizer], self._rates()
         for lr in {rates[row] for row in chosen}:
-            rows = [row for row in chosen if rates[row] == lr]
-            parameters, gradients, *buffers, updates = [[column[row] for row in rows] for column in self._columns]
+            numbers = [number for row in chosen if rates[row] == lr for number in self._numbers(row)]
+            parameters, gradients, *buffers, updates = [[pieces[number] for number in numbers] for pieces in self._pieces]
             optimizer.update(
                 parameters, gradients, buffers, updates, lr=lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
             )
+
+    def _numbers(self, row: int) -> Sequence[int]:
+        """The pieces of a row that are trained."""
+        return (row,)
 
     def _rates(self) -> list[float]:
         factor, horizon = LR_SCHEDULES[self.recipe.lr_schedule], self.recipe.horizon
@@ -177,7 +206,7 @@ class Learner:
         inputs = torch.cat(parts)
         self.replicas.passes[payers, 0] += len(inputs) / self.recipe.batch_size
         with torch.no_grad():
-            outputs = self.network.forward(self._parameters, inputs.expand(self.num_replicas, *inputs.shape))
+            outputs = self._outputs(inputs.expand(self.num_replicas, *inputs.shape))
             labels = [self._samples.holdout_labels(name, self.num_replicas, self.replicas.sources) for name in splits]
             losses = self._objectives.parts(outputs, torch.cat(labels, dim=1), [len(part) for part in parts])
         return {name: self._scaled(own) for name, own in zip(splits, losses, strict=True)}
@@ -189,7 +218,7 @@ class Learner:
         """
         samples = self.replicas.order[self._rows, self.replicas.step]
         with torch.no_grad():
-            outputs = self.network.forward(self._parameters, take(self._samples.splits["train"].inputs, samples))
+            outputs = self._outputs(take(self._samples.splits["train"].inputs, samples))
             return self._objectives.samples(outputs, self._samples.labels("train", samples, samples, self.replicas.sources))
 
     def gramian(self, payers: Tensor) -> Tensor:
@@ -214,7 +243,7 @@ class Learner:
         inputs, targets = self._samples.splits[split].inputs, self._samples.splits[split].targets
         with torch.no_grad():
             parts = [part.expand(self.num_replicas, *part.shape) for part in inputs.split(_CHUNK)]
-            outputs = torch.cat([self.network.forward(self._parameters, part) for part in parts], dim=1)
+            outputs = torch.cat([self._outputs(part) for part in parts], dim=1)
         return task_metrics(self.problem, outputs.movedim(1, 2).flatten(2), targets.movedim(0, 1).flatten(1))  # (N, O, M), (T, M)
 
     def metric_names(self, row: int) -> list[str]:
@@ -233,7 +262,7 @@ class Learner:
         samples = order[:, steps[0]] if len(set(steps)) == 1 else order[self._rows, step]  # (N, B)
         inputs = take(self._samples.splits["train"].inputs, samples)
         labels = self._samples.labels("train", samples, samples, self.replicas.sources)
-        outputs = self.network.forward(self._parameters, inputs)
+        outputs = self._outputs(inputs)
         losses = self._scaled(self._objectives.parts(outputs, labels, [outputs.shape[1]])[0])
         return losses if self.problem.complete else self._carried(losses, labels, step)
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -19,6 +21,8 @@ from mtl_gym.arguments import should
 from mtl_gym.problems.base import Problem
 
 Parameters = Sequence[Tensor]
+Stage = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""``(weight, bias, inputs (N, B, ...)) -> features (N, B, ...)``: a layer with all that follows it before the next."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,19 @@ class Network:
             ``1 / sqrt(fan_in)``).
         shared: Number of leading parameters that all tasks share.
         forward: ``(parameters, each (N, *shape); inputs (N, B, *input_shape)) -> outputs (N, B, O, *S)``.
+        stages: The shared layers one by one, each with two of the parameters; empty where they are no chain.
     """
 
     shapes: tuple[tuple[int, ...], ...]
     bounds: tuple[float, ...]
     shared: int
     forward: Callable[[Parameters, Tensor], Tensor]
+    stages: tuple[Stage, ...] = ()
+
+    def initial(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        """Draws the initial values (P,) of one replica."""
+        parts = [rng.uniform(-bound, bound, math.prod(shape)) for shape, bound in zip(self.shapes, self.bounds, strict=True)]
+        return np.concatenate(parts).astype(np.float32)
 
     @property
     def size(self) -> int:
@@ -52,7 +63,7 @@ def mlp(problem: Problem, hidden: tuple[int, ...]) -> Network:
     def forward(parameters: Parameters, inputs: Tensor) -> Tensor:
         return _linear_forward(parameters, inputs.flatten(2))
 
-    return Network(shapes, bounds, len(shapes) - 2, forward)
+    return Network(shapes, bounds, len(shapes) - 2, forward, (_linear_stage,) * len(hidden))
 
 
 def conv(problem: Problem, hidden: tuple[int, ...]) -> Network:
@@ -77,7 +88,8 @@ def conv(problem: Problem, hidden: tuple[int, ...]) -> Network:
             images = [functional.max_pool2d(torch.relu(image), 2) for image in _convolve(images, weight, bias)]
         return _linear_forward(parameters[first_linear:], torch.stack(images).flatten(2))
 
-    return Network(shapes + more_shapes, bounds + more_bounds, first_linear + 2, forward)
+    of_stages = (_convolution_stage,) * len(stages) + (_linear_stage,)
+    return Network(shapes + more_shapes, bounds + more_bounds, first_linear + 2, forward, of_stages)
 
 
 def dense(problem: Problem, hidden: tuple[int, ...]) -> Network:
@@ -139,6 +151,15 @@ def _linear_forward(parameters: Parameters, features: Tensor) -> Tensor:
     for weight, bias in zip(parameters[:-2:2], parameters[1:-2:2], strict=True):
         features = torch.relu(torch.baddbmm(bias, features, weight))  # (N, B, width)
     return torch.baddbmm(parameters[-1], features, parameters[-2])
+
+
+def _linear_stage(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:
+    return torch.relu(torch.baddbmm(bias, inputs.flatten(2), weight))
+
+
+def _convolution_stage(weight: Tensor, bias: Tensor, inputs: Tensor) -> Tensor:
+    images = _convolve(inputs.unbind(0), weight, bias)
+    return torch.stack([functional.max_pool2d(torch.relu(image), 2) for image in images])
 
 
 def _convolutions(channels: Sequence[int]) -> tuple[tuple[tuple[int, ...], ...], tuple[float, ...]]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -24,7 +21,7 @@ class Replicas:
     Attributes:
         parameters: (N, P).
         moments: (N, buffers, P) of the optimiser.
-        updates: (N,) updates that the optimiser made.
+        updates: (N, pieces) updates that the optimiser made of each piece of the parameters; most often there is one.
         step: (N,) training steps taken.
         order: (N, H + 1, B) samples of each batch.
         tasks: (N, K) the problem's tasks that take part.
@@ -35,6 +32,8 @@ class Replicas:
         passes: (N, 2) forward and backward passes, in training batches.
         seen: (N, n, K) sums of each training sample's losses in the batches so far; n is 0 unless samples are weighted.
         visits: (N, n) numbers of those batches.
+        assign: (N, S, K) the copy of each stage that each task uses; S is 0 unless layers are merged.
+        groups: (N, K) tasks that may still be merged with each other: each bears the least number of its group.
     """
 
     parameters: Tensor
@@ -50,6 +49,8 @@ class Replicas:
     passes: Tensor
     seen: Tensor
     visits: Tensor
+    assign: Tensor
+    groups: Tensor
 
     @classmethod
     def empty(
@@ -63,11 +64,14 @@ class Replicas:
         num_tasks: int,
         sources: dict[str, tuple[int, int]],
         samples: int,
+        blocks: int,
+        stages: int,
         device: torch.device,
     ) -> Replicas:
         """Returns N trainings that have not begun.
 
-        ``sources`` has the shape (n, all tasks) for each split with wrong labels; ``samples`` is the n of ``seen``.
+        ``sources`` has the shape (n, all tasks) for each split with wrong labels; ``samples`` is the n of ``seen``,
+        ``blocks`` the number of pieces, ``stages`` the S of ``assign``.
         """
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -76,7 +80,7 @@ class Replicas:
         return cls(
             parameters=zeros(size),
             moments=zeros(buffers, size),
-            updates=zeros(),
+            updates=zeros(blocks),
             step=zeros(dtype=torch.int64),
             order=zeros(horizon + 1, batch_size, dtype=torch.int32),
             tasks=zeros(num_tasks, dtype=torch.int64),
@@ -87,6 +91,8 @@ class Replicas:
             passes=zeros(2),
             seen=zeros(samples, num_tasks),
             visits=zeros(samples),
+            assign=zeros(stages, num_tasks, dtype=torch.int64),
+            groups=zeros(num_tasks, dtype=torch.int64),
         )
 
     def begin(self, row: int, instance: Instance, problem: Problem, network: Network, holdouts: dict[str, Tensor]) -> None:
@@ -99,9 +105,11 @@ class Replicas:
             network: Gives shapes and bounds of the initial weights.
             holdouts: The fixed samples of *meta* and *reward*, by their rows in the split.
         """
-        for tensor in (self.moments, self.updates, self.step, self.losses, self.weights, self.passes, self.seen, self.visits):
+        cleared = (self.moments, self.updates, self.step, self.losses, self.weights, self.passes, self.seen, self.visits, self.groups)
+        for tensor in cleared:
             tensor[row] = 0
-        self.parameters[row] = torch.from_numpy(_initial(instance.stream("parameters"), network))
+        self.assign[row] = torch.arange(self.tasks.shape[1])
+        self.parameters[row] = torch.from_numpy(network.initial(instance.stream("parameters")))
         batches, batch_size = self.order.shape[1:]
         self.order[row] = torch.from_numpy(instance.order(batch_size, batches))
         self.tasks[row] = torch.from_numpy(instance.tasks)
@@ -135,8 +143,3 @@ class Replicas:
         """Makes each row of ``target`` a copy of the row of ``source`` at the same place."""
         for tensor in self.tensors().values():
             tensor[list(target)] = tensor[list(source)]
-
-
-def _initial(rng: np.random.Generator, network: Network) -> npt.NDArray[np.float32]:
-    parts = [rng.uniform(-bound, bound, math.prod(shape)) for shape, bound in zip(network.shapes, network.bounds, strict=True)]
-    return np.concatenate(parts).astype(np.float32)

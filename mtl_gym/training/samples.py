@@ -35,7 +35,7 @@ class Samples:
         device = torch.device(recipe.device)
         splits = problem.splits.items()
         self.splits = {name: Split(split.inputs.to(device), split.targets.to(device)) for name, split in splits}
-        self.holdouts = {name: _spread(len(problem.splits[name]), recipe.holdout_size).to(device) for name in HOLDOUTS}
+        self.holdouts = {name: spread(len(problem.splits[name]), recipe.holdout_size).to(device) for name in HOLDOUTS}
         self._measured = {
             name: Split(*(take(part, rows) for part in (self.splits[name].inputs, self.splits[name].targets)))
             for name, rows in self.holdouts.items()
@@ -112,7 +112,7 @@ def check_labels(problem: Problem, recipe: Recipe) -> None:
             continue
         known = {name: _labelled(problem.splits[name].targets[:, own]) for name in ("train", *HOLDOUTS)}
         for name in HOLDOUTS:
-            if not known[name][_spread(len(known[name]), recipe.holdout_size)].any():
+            if not known[name][spread(len(known[name]), recipe.holdout_size)].any():
                 raise ValueError(
                     should("holdout_size", f"be larger: {name} has no label of the task {task.name!r}", recipe.holdout_size)
                 )
@@ -127,6 +127,6 @@ def _labelled(targets: Tensor) -> Tensor:
     return (~torch.isnan(targets)).flatten(1).any(1)
 
 
-def _spread(count: int, size: int) -> Tensor:
+def spread(count: int, size: int) -> Tensor:
     """``size`` rows of ``count``, evenly spread (all of them, if they are fewer)."""
     return torch.linspace(0, count - 1, min(size, count), dtype=torch.float64).round().long()

@@ -37,3 +37,29 @@ def cosines(gramian: Tensor) -> Tensor:
 def log_norms(gramian: Tensor) -> Tensor:
     """Natural logarithms (N, K) of the norms of the task gradients, from ``G`` (N, K, K)."""
     return gramian.diagonal(dim1=1, dim2=2).clamp(min=1e-30).log() / 2
+
+
+def pooled(features: Tensor) -> Tensor:
+    """Features (N, K, B, C) of samples: means over pixels, where there are any."""
+    return features.flatten(4).mean(4) if features.ndim > 4 else features
+
+
+def linear_cka(features: Tensor) -> Tensor:
+    """Debiased linear CKA (N, K, K) between the tasks' features (N, K, B, C) of the same samples; 0 where one is constant.
+
+    Kornblith, Norouzi, Lee and Hinton, "Similarity of Neural Network Representations Revisited", ICML 2019, with the unbiased
+    estimator of HSIC of Song et al., "Feature Selection via Dependence Maximization", JMLR 2012, equation 4. Features are centred,
+    which does not change it and leaves the rows of a Gram matrix without its diagonal with minus that diagonal as their sums; so
+    all follows from the products of features and the norms of samples.
+    """
+    count, (num_tasks, width) = features.shape[2], (features.shape[1], features.shape[3])
+    centred = features - features.mean(2, keepdim=True)
+    flat = centred.transpose(1, 2).flatten(2)  # (N, B, K C)
+    products = (flat.mT @ flat).view(-1, num_tasks, width, num_tasks, width).square().sum((2, 4))
+    norms = centred.square().sum(3)  # (N, K, B)
+    totals = norms.sum(2)
+    hsic = products - count / (count - 2) * norms @ norms.mT
+    hsic = hsic + totals[:, :, None] * totals[:, None, :] / ((count - 1) * (count - 2))
+    own = hsic.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
+    scale = own[:, :, None] * own[:, None, :]
+    return torch.where(scale > 0, hsic / scale.clamp(min=1e-30), 0)
