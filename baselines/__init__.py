@@ -24,5 +24,11 @@ BASELINES = {
     "ohem": "baselines.selection:OHEM",
     "focal": "baselines.focal:Focal",
     "oracle": "baselines.oracle:Oracle",
+    "separate": "baselines.branching:Separate",
+    "shared": "baselines.branching:Shared",
+    "branch": "baselines.branching:Branch",
+    "random-merge": "baselines.random_merge:RandomMerge",
+    "mtsl": "baselines.mtsl:MTSL",
+    "conflict": "baselines.mtsl:Conflict",
 }
 """Name on the command line to ``"module:Class"``."""

@@ -29,11 +29,13 @@ class Heuristic(ABC):
     """
 
     requires: ClassVar[Requirements] = LOSSES_TO_WEIGHTS
+    of_tasks: ClassVar[str] = "log_loss"
+    """The observation of each task that tells N and K."""
 
     @property
     def spec(self) -> dict[str, Any]:
         """Identifies the heuristic by its class, its options and its source, so that results of an older source are not reused."""
-        options = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
+        options = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items() if name != "requires"}
         name = f"{type(self).__module__}:{type(self).__qualname__}"
         return {"heuristic": name, "options": options, "source": _source_digest(*_modules(type(self)))}
 
@@ -51,7 +53,7 @@ class Heuristic(ABC):
         state: State | None = None,
         episode_start: npt.ArrayLike | None = None,
         deterministic: bool = False,
-    ) -> tuple[npt.NDArray[np.float32], State]:
+    ) -> tuple[npt.NDArray[Any], State]:
         """Stable-Baselines3's interface over :meth:`act`.
 
         Args:
@@ -69,15 +71,18 @@ class Heuristic(ABC):
                 f"{type(self).__name__} needs the observations {missing}: make the environment with observe={missing}."
             )
         batch = {name: np.atleast_2d(values) for name, values in observation.items()}
-        rows, num_tasks = batch["log_loss"].shape
+        rows, num_tasks = batch[self.of_tasks].shape
         if state is None:
             state = self.initial_state(np.arange(rows), num_tasks)
         elif episode_start is not None and np.any(episode_start):
             state = self._restarted(state, np.atleast_1d(np.asarray(episode_start, dtype=bool)), num_tasks)
-        weights, state = self.act(batch, state)
-        clipped = weights.clip(-WEIGHT_BOUND, WEIGHT_BOUND).astype(np.float32)
-        actions = clipped.reshape(rows, -1)
-        return (actions if observation["log_loss"].ndim > 1 else actions[0]), state
+        answer, state = self.act(batch, state)
+        actions = self._actions(answer)
+        return (actions if observation[self.of_tasks].ndim > 1 else actions[0]), state
+
+    def _actions(self, answer: Array) -> npt.NDArray[Any]:
+        """Actions (N, ...) from what ``act`` returns: weights (N, ...), flat and within the bounds."""
+        return answer.clip(-WEIGHT_BOUND, WEIGHT_BOUND).astype(np.float32).reshape(len(answer), -1)
 
     def _restarted(self, state: State, start: npt.NDArray[np.bool_], num_tasks: int) -> State:
         # A random policy's next episode takes the seed N further on, so that its noise is new.

@@ -214,7 +214,7 @@ class LayerMergingEnv(MTLEnv):
     | `reward` | `"score"` | name of a reward |
     | `reward_every` | `steps_per_action` | optimiser steps between measurements of the reward |
     | `action` | `"merge"` | how actions become structures |
-    | `similarity` | `"cka"` | what `"threshold"` goes by: `"cka"`, or `"gradient"`, the cosines of the tasks' gradients |
+    | `similarity` | `"cka"` | what `"threshold"` goes by: `"cka"`, or `"gradient"`, (1 + cosine of the tasks' gradients) / 2 |
     | `transfer` | `"imitate"` | `"imitate"`, `"average"` or `"none"` |
     | `transfer_steps` | `20` | training batches of an imitation |
     | `average_moments` | `False` | whether a new copy takes the mean of its tasks' optimiser moments and step counts, instead of none |

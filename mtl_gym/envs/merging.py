@@ -109,6 +109,7 @@ class Merging:
     def _by_similarity(self, actions: Tensor, known: Structures) -> Tensor:
         """Labels (N, K): each group divided by MTSL's rule at its frontier, with the threshold (1 + a) / 2; a finished one is kept."""
         similar = frontier(known[self._similarity], known[DEPTH]).cpu()
+        similar = (1 + similar) / 2 if self._similarity == GRADIENT else similar
         groups, chosen = known[GROUPS].cpu(), known[GROUPS].cpu().clone()
         for row, threshold in enumerate(((1 + actions.double()) / 2).tolist()):
             for group in groups[row].unique().tolist():

@@ -186,8 +186,8 @@ OBSERVATIONS = {
         "cosine of the gradients of two tasks' losses, each with respect to its own copy of that stage, on the next batch",
         looks=(GRADIENT, DEPTH),
     ),
-    "depth": Observation(
-        "pair", 0, 1, lambda s: _upper(s.looks[DEPTH]) / s.looks[CKA].shape[1], "share of the stages that two tasks share", looks=(DEPTH, CKA)
+    "shared_stages": Observation(
+        "pair", 0, 1e3, lambda s: _upper(s.looks[DEPTH]), "number of the stages that two tasks share", looks=(DEPTH,)
     ),
     "open": Observation(
         "pair", 0, 1, lambda s: _upper(s.looks[OPEN]), "1 where two tasks may still be merged at a stage, else 0", looks=(OPEN,)
@@ -208,7 +208,7 @@ _OF_TASKS = ("log_loss_mean", "slope", "gap", "meta_log_loss", "meta_slope", "la
 DEFAULTS = {
     LOSS_WEIGHTING: _OF_TASKS,
     LAYER_MERGING: (
-        *("frontier_cka", "last_cka", "depth", "open", "legal", "parameter_share"),
+        *("frontier_cka", "last_cka", "shared_stages", "open", "legal", "parameter_share"),
         *("log_loss_mean", "slope", "gap", "meta_log_loss", "meta_slope", "progress"),
     ),
     SAMPLE_WEIGHTING: ("sample_loss", "sample_mean", *(f"{name}_feature" for name in FEATURES), *_OF_TASKS),

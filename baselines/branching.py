@@ -1,0 +1,46 @@
+"""Structures that look at nothing: separate networks, one shared trunk, or one up to a fixed stage."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from baselines.base import Array, Observation, State
+from baselines.thresholds import MERGE_ALL, MERGE_NONE, ThresholdHeuristic, merges
+from mtl_gym.arguments import positive_int
+
+
+class Separate(ThresholdHeuristic):
+    """Never merges: a network for each task, as in single-task learning with one learning rate."""
+
+    def act(self, obs: Observation, state: State) -> tuple[Array, State]:
+        """Ones."""
+        return np.full(len(obs[self.of_tasks]), MERGE_NONE), state
+
+
+class Shared(ThresholdHeuristic):
+    """Always merges: all tasks share stage after stage, one at each decision, up to the heads (hard parameter sharing)."""
+
+    def act(self, obs: Observation, state: State) -> tuple[Array, State]:
+        """Zeros."""
+        return np.full(len(obs[self.of_tasks]), MERGE_ALL), state
+
+
+class Branch(ThresholdHeuristic):
+    """Merges all tasks up to a fixed branch point, one stage at each decision, and leaves the rest to each task.
+
+    Args:
+        stage: Stages that are shared; at least 1.
+
+    Raises:
+        ValueError, TypeError: If it is no whole number above 0.
+    """
+
+    requires = merges("shared_stages")
+
+    def __init__(self, stage: int = 1) -> None:
+        self.stage = positive_int("stage", stage)
+
+    def act(self, obs: Observation, state: State) -> tuple[Array, State]:
+        """Zeros before the branch point, ones from there on."""
+        shared = obs["shared_stages"].min(axis=1)
+        return np.where(shared < self.stage, MERGE_ALL, MERGE_NONE), state
