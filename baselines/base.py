@@ -35,7 +35,11 @@ class Heuristic(ABC):
     @property
     def spec(self) -> dict[str, Any]:
         """Identifies the heuristic by its class, its options and its source, so that results of an older source are not reused."""
-        options = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items() if name != "requires"}
+        options = {
+            name: value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in vars(self).items()
+            if name != "requires"
+        }
         name = f"{type(self).__module__}:{type(self).__qualname__}"
         return {"heuristic": name, "options": options, "source": _source_digest(*_modules(type(self)))}
 

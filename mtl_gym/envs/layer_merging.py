@@ -97,9 +97,7 @@ class LayerMergingVectorEnv(MTLVectorEnv):
         wanted = self._merging.structure(actions, known)
         replicas = self.learner.replicas
         assign = torch.where(active[:, None, None], wanted.assign, replicas.assign)
-        self.learner.merge(
-            assign, transfer=self._transfer, steps=self._transfer_steps, average_moments=self._average_moments
-        )
+        self.learner.merge(assign, transfer=self._transfer, steps=self._transfer_steps, average_moments=self._average_moments)
         replicas.groups.copy_(torch.where(active[:, None], wanted.groups, replicas.groups))
         ones = torch.ones_like(self.signals.initial)
         for _ in range(self.arguments.steps_per_action):
@@ -192,7 +190,7 @@ class LayerMergingEnv(MTLEnv):
     | key | what |
     |---|---|
     | `instance` | id of the instance |
-    | `forward`, `backward` | passes so far, in training batches; comparisons by their samples, a step of an imitation as two and one |
+    | `forward`, `backward` | passes so far, in training batches; comparisons by their samples, an imitation's step as two and one |
     | `diverged` | whether the training has become non-finite |
     | `forbidden` | whether the action was masked |
     | `parameter_share` | parameters in use, as a share of those of separate networks |
@@ -217,8 +215,8 @@ class LayerMergingEnv(MTLEnv):
     | `similarity` | `"cka"` | what `"threshold"` goes by: `"cka"`, or `"gradient"`, (1 + cosine of the tasks' gradients) / 2 |
     | `transfer` | `"imitate"` | `"imitate"`, `"average"` or `"none"` |
     | `transfer_steps` | `20` | training batches of an imitation |
-    | `average_moments` | `False` | whether a new copy takes the mean of its tasks' optimiser moments and step counts, instead of none |
-    | `alignment` | `0.0` | factor of MTSL's alignment term, 1 - mean CKA of a group's pairs at its frontier, in the loss (MTSL: 0.2) |
+    | `average_moments` | `False` | whether a new copy takes its tasks' mean optimiser moments and step counts, instead of none |
+    | `alignment` | `0.0` | factor of MTSL's alignment term in the loss, 1 - mean CKA of a group's frontier (MTSL: 0.2) |
     | `parameter_price` | `0.05` | reward for parting with all parameters |
     | `steps_per_action` | `20` | optimiser steps of a decision |
     | `horizon` | the problem's | optimiser steps of an episode; a multiple of `steps_per_action` |

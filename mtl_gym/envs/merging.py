@@ -48,7 +48,7 @@ def legal(known: Structures) -> Tensor:
         waits = torch.arange(len(listed), device=groups.device) == 0
         return refines(listed, groups[:, None]) & keeps & (begun | waits)
     pairs = torch.triu(_least(known) & known[OPEN], 1)
-    first, second = torch.triu_indices(*pairs.shape[1:], offset=1)
+    first, second = torch.triu_indices(pairs.shape[1], pairs.shape[1], offset=1)
     return torch.cat([torch.ones_like(begun), pairs[:, first, second] & begun], dim=1)
 
 
@@ -107,7 +107,7 @@ class Merging:
         return _paired(taken, known)
 
     def _by_similarity(self, actions: Tensor, known: Structures) -> Tensor:
-        """Labels (N, K): each group divided by MTSL's rule at its frontier, with the threshold (1 + a) / 2; a finished one is kept."""
+        """Labels (N, K): each group divided by MTSL's rule at its frontier, with the threshold (1 + a) / 2."""
         similar = frontier(known[self._similarity], known[DEPTH]).cpu()
         similar = (1 + similar) / 2 if self._similarity == GRADIENT else similar
         groups, chosen = known[GROUPS].cpu(), known[GROUPS].cpu().clone()

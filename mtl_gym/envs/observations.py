@@ -14,8 +14,8 @@ import torch
 from gymnasium.spaces import Box, Dict
 from torch import Tensor
 
-from mtl_gym.envs.sample_weights import FEATURES, Feature
 from mtl_gym.envs.merging import choices, frontier, legal
+from mtl_gym.envs.sample_weights import FEATURES, Feature
 from mtl_gym.envs.signals import AFTER, BASE, GRAMIAN, META, UPCOMING, Signals, measured
 from mtl_gym.problems import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING
 from mtl_gym.training.branch_learner import CKA, DEPTH, GRADIENT, OPEN, SHARE, STRUCTURE
@@ -175,9 +175,7 @@ OBSERVATIONS = {
         "debiased linear CKA of two tasks' features at the first stage that they do not share (the last, if they share all)",
         looks=(CKA, DEPTH),
     ),
-    "last_cka": Observation(
-        "pair", -1, 1, lambda s: _upper(s.looks[CKA][:, -1]), "the same at the last stage", looks=(CKA,)
-    ),
+    "last_cka": Observation("pair", -1, 1, lambda s: _upper(s.looks[CKA][:, -1]), "the same at the last stage", looks=(CKA,)),
     "frontier_cosine": Observation(
         "pair",
         -1,

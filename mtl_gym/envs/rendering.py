@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,10 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 from torch import Tensor
 
 from mtl_gym.training.learner import Learner
+
+if TYPE_CHECKING:
+    from mtl_gym.training.branch_learner import BranchLearner
+
 from mtl_gym.training.signals import SMALLEST_LOSS, improvable_gap
 
 TASK_COLOURS = ("#332288", "#CC6677", "#44AA99", "#DDAA33", "#AA4499", "#6FB7E0", "#117733", "#882255", "#777777")
@@ -26,6 +31,7 @@ LINE_STYLES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 _RECENT = 10  # batches that a gap is averaged over
 _SIZE = (12.0, 4.0)  # inches, at 100 dots each
 _LONGEST_NAME = 16  # characters of a task's name in the legend
+_MOST_NUMBERS = 8  # rows of a heat map up to which its numbers are written
 _COLUMNS = 7  # tasks in a row of the legend
 
 
@@ -79,6 +85,83 @@ def draw_training(learner: Learner, row: int) -> npt.NDArray[np.uint8]:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+def draw_tree(axes: Axes, assign: npt.NDArray[Any], names: Sequence[str]) -> None:
+    """Draws who shares which stage as a tree, from the inputs on the left to the tasks' heads on the right.
+
+    Args:
+        axes: Where.
+        assign: (S, K) the least task that shares a task's copy of the stage.
+        names: The tasks'.
+    """
+    stages, count = assign.shape
+    order = sorted(range(count), key=lambda task: (*assign[:, task].tolist(), task))
+    places = np.empty(count)
+    places[order] = np.arange(count)
+    nodes = np.stack([[places[row == row[task]].mean() for task in range(count)] for row in assign])  # (S, K)
+    heights = np.vstack([np.full(count, places.mean()), nodes, places])
+    for task in range(count):
+        axes.plot(range(stages + 2), heights[:, task], color="#999999", linewidth=1.0, zorder=1)
+        axes.plot(stages + 1, places[task], "o", color=TASK_COLOURS[task % len(TASK_COLOURS)], markersize=5, zorder=2)
+        axes.text(stages + 1.15, places[task], _short(names[task]), va="center", fontsize=8, parse_math=False)
+    for stage, row in enumerate(assign):
+        for copy in np.unique(row):
+            tasks = np.flatnonzero(row == copy)
+            colour = TASK_COLOURS[copy % len(TASK_COLOURS)] if len(tasks) == 1 else "#333333"
+            axes.plot(stage + 1, nodes[stage, tasks[0]], "o", color=colour, markersize=3.5 + 1.5 * len(tasks), zorder=2)
+    axes.set(xlim=(-0.2, stages + 2.3), ylim=(count - 0.5, -0.5), yticks=[], xticks=range(1, stages + 1))
+    axes.set_xticklabels([f"stage {stage}" for stage in range(1, stages + 1)], fontsize=7)
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+
+
+def draw_similarity(axes: Axes, values: npt.NDArray[Any], names: Sequence[str] | None) -> None:
+    """Draws a table (K, K) of numbers in [0, 1] as a heat map, with the tasks' names at its left if they are given."""
+    axes.imshow(np.clip(values, 0, 1), vmin=0, vmax=1, cmap="cividis")
+    for (row, column), value in np.ndenumerate(values):
+        if len(values) <= _MOST_NUMBERS:
+            colour = "#000000" if value > 0.6 else "#ffffff"
+            axes.text(column, row, f"{value:.2f}".replace("0.", "."), ha="center", va="center", fontsize=5.5, color=colour)
+    axes.set(xticks=[], yticks=[])
+    axes.grid(visible=False)
+    if names is not None:
+        axes.set_yticks(range(len(names)), [_short(name) for name in names], fontsize=6.5)
+        axes.tick_params(length=0)
+        for label in axes.get_yticklabels():
+            label.set_parse_math(False)
+
+
+def draw_structure(learner: BranchLearner, row: int) -> npt.NDArray[np.uint8]:
+    """Draws one replica's tree of shared stages, the similarities of its tasks' features, and its batch losses.
+
+    Args:
+        learner: The trainings.
+        row: The replica to draw; it may be at its very beginning.
+
+    Returns:
+        (height, width, 3) array.
+    """
+    figure = Figure(figsize=_SIZE, dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    shown = min(learner.stages, 3)
+    panels = figure.subplots(1, 2 + shown, width_ratios=[1.5, *[0.75] * shown, 1.5])
+    figure.subplots_adjust(left=0.02, right=0.985, top=0.8, bottom=0.24, wspace=0.3)
+    names = _names(learner, row)
+    draw_tree(panels[0], learner.replicas.assign[row].cpu().numpy(), names)
+    nobody = torch.zeros(learner.num_replicas, dtype=torch.bool)
+    similar = learner.similarities(nobody)[row].nan_to_num().cpu().numpy()
+    for place, stage in enumerate(range(learner.stages - shown, learner.stages)):
+        draw_similarity(panels[1 + place], similar[stage], names if place == 0 else None)
+        panels[1 + place].set_title(f"CKA, stage {stage + 1}", fontsize=10)
+    lines = _draw(panels[-1], *_panels(learner, row)[0], learner.recipe.horizon)
+    _scale(panels[-1])
+    label_lines(figure, lines, names, columns=_COLUMNS, place="lower center")
+    share = float(learner.share()[row])
+    figure.suptitle(f"{_title(learner, row)}: {share:.0%} of the parameters of separate networks", fontsize=12, parse_math=False)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
 def _panels(learner: Learner, row: int) -> list[tuple[str, Tensor]]:
     """Titles and values (steps, K)."""
     step = int(learner.replicas.step[row])
@@ -125,7 +208,11 @@ def _scale(axes: Axes) -> None:
 
 def _names(learner: Learner, row: int) -> list[str]:
     names = [learner.problem.tasks[task].name for task in learner.replicas.tasks[row].tolist()]
-    return [name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…" for name in names]
+    return [_short(name) for name in names]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def _title(learner: Learner, row: int) -> str:

@@ -85,7 +85,7 @@ def checked_actions(actions: npt.ArrayLike, space: Box | Discrete, num_envs: int
         values = np.array(actions, dtype=np.float64)
     except (TypeError, ValueError):
         raise TypeError(should("actions", "be an array of numbers", actions)) from None
-    shape = (num_envs, *space.shape)
+    shape = (num_envs, *(space.shape or ()))
     if values.shape != shape:
         raise ValueError(should("actions", f"have the shape {shape}", values.shape))
     if isinstance(space, Discrete):

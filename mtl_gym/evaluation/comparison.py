@@ -161,7 +161,8 @@ def compare(
     Returns:
         A tidy frame with a row for each policy, instance, task and metric: ``value`` on the test split, single-task ``reference``,
         ``gain`` in percent (positive is better), the instance's ``delta_m`` in percent, ``forward`` and ``backward`` passes,
-        ``return`` (of ``reward``, which is ``"none"`` here unless given) and ``diverged``. ``frame.attrs["about"]`` says how it was
+        ``return`` (of ``reward``, which is ``"none"`` here unless given) and ``diverged``; where layers are merged also
+        ``parameter_share`` and ``corrupted``. ``frame.attrs["about"]`` says how it was
         made; :func:`mtl_gym.summarise` has the statistics.
 
     Raises:
@@ -181,6 +182,7 @@ def to_frame(results: Sequence[Result], about: Mapping[str, Any]) -> pd.DataFram
             **result.cost,
             "return": result.episode_return,
             "diverged": result.diverged,
+            **{name: result.structure[name] for name in ("parameter_share", "corrupted") if name in result.structure},
         }
         for name, value in result.metrics.items():
             task, metric = name.rsplit("/", 1)

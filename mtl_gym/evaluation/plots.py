@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from mtl_gym.envs.rendering import TASK_COLOURS, label_lines, line_style, log_axis
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.sample_plots import separations
+from mtl_gym.evaluation.structure_plots import front, merged_layers, similarities
 from mtl_gym.evaluation.styles import SETTINGS, shortened, style
 from mtl_gym.evaluation.weight_rules import weight_rules
 from mtl_gym.problems.metrics import relative_gain
@@ -34,6 +35,9 @@ def figures(results: Results, summary: Summary) -> dict[str, str]:
         "curves": learning_curves,
         "weights": weight_trajectories,
         "samples": separations,
+        "front": front,
+        "structures": merged_layers,
+        "similarities": similarities,
         "rules": weight_rules,
         "probability": probability_of_improvement,
     }

@@ -33,6 +33,21 @@ _CAPTIONS = {
         "The weights of the main task's samples, median over instances: how often a right label weighs more than a wrong one (0.5 "
         "is chance), and the mean weights of the two kinds, over the mean weight of all samples of all tasks (1 is neutral).",
     ),
+    "front": (
+        "What sharing costs",
+        "Parameters in use at the end, as a share of those of separate networks, against the gain over single-task learning on the "
+        "test split, and on corrupted test inputs (8 kinds at 5 severities, 11 for images; references on clean inputs). Means over "
+        "instances with 95 % intervals; up and to the left is better.",
+    ),
+    "structures": (
+        "What was merged",
+        "The networks at the end of the first instance: layers from left to right, a task's head at the end; larger dots are "
+        "shared by more tasks. Beside them how often two tasks share each stage, over all instances.",
+    ),
+    "similarities": (
+        "How similar the layers are",
+        "Debiased linear CKA of the tasks' features at the end, mean over instances; 1 where a stage and all before it are shared.",
+    ),
     "rules": (
         "What did it learn?",
         "How a task's weight depends on what makes tasks differ. Further right are tasks whose loss is still high by their own "
@@ -47,6 +62,9 @@ _CAPTIONS = {
         "Share of the instances on which the policy of the row is better than that of the column; ties count half.",
     ),
 }
+
+_OF_STRUCTURES = {"parameter_share": ("parameters", ".2f"), "corrupted": ("corrupted inputs, %", ".1f")}
+"""Columns of the table where layers are merged."""
 
 
 def write_report(results: Sequence[Result], summary: Summary, folder: Path) -> Path:
@@ -105,15 +123,21 @@ def _table(summary: Summary) -> str:
     names, policies, metrics = ranked(summary), summary["policies"], summary["about"]["metrics"]
     best = names[0]
     heads = ["", "policy", "delta_m, %", "over the best", "P(better)", "passes"]
+    merged = [name for name in _OF_STRUCTURES if all(name in row for row in policies.values())]
+    heads += [_OF_STRUCTURES[name][0] for name in merged]
     if any(row["diverged"] for row in policies.values()):
         heads.append("diverged")
-    rows = [_row(rank, name, best, policies[name], metrics, "diverged" in heads) for rank, name in enumerate(names, start=1)]
+    rows = [
+        _row(rank, name, best, policies[name], metrics, merged, "diverged" in heads) for rank, name in enumerate(names, start=1)
+    ]
     rows.append(_reference_row(policies[best], metrics, len(heads)))
     cells = "".join(f"<th>{escape(head)}</th>" for head in heads) + "".join(_metric_head(name, metrics) for name in metrics)
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def _row(rank: int, name: str, best: str, row: Mapping[str, Any], metrics: Mapping[str, Any], diverged: bool) -> str:
+def _row(
+    rank: int, name: str, best: str, row: Mapping[str, Any], metrics: Mapping[str, Any], merged: Sequence[str], diverged: bool
+) -> str:
     pair, cost = row["paired"].get(best, {}), row["cost"]
     cells = [
         str(rank),
@@ -123,6 +147,7 @@ def _row(rank: int, name: str, best: str, row: Mapping[str, Any], metrics: Mappi
         _text(row["probability_of_improvement"].get(best)) if pair else "",
         f"{cost['forward']:.0f}&#8239;F&#8239;{cost['backward']:.0f}&#8239;B",
     ]
+    cells += [f"{_text(row[name]['mean'], _OF_STRUCTURES[name][1])} <small>{_interval(row[name])}</small>" for name in merged]
     cells += [str(row["diverged"])] if diverged else []
     cells += [_text(row["metrics"].get(metric, {}).get("mean"), ".3f") for metric in metrics]
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

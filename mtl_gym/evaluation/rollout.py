@@ -17,6 +17,7 @@ from mtl_gym.arguments import should
 from mtl_gym.envs.base import MTLVectorEnv
 from mtl_gym.evaluation.results import Result, plain
 from mtl_gym.evaluation.separation import Separations
+from mtl_gym.evaluation.structures import structures
 from mtl_gym.policies import Policy, Requirements
 from mtl_gym.problems.metrics import WORST_DELTA_M, delta_m
 from mtl_gym.training.learner import Learner
@@ -103,8 +104,9 @@ def rollout(
             break
     traces = _traces(learner, steps[: len(curves)], np.stack(curves, axis=1), told.tables())
     planted = [_planted(learner, row) for row in range(len(ids))]
+    merged = structures(learner, [references[id] for id in ids])
     envs.close()
-    rows = zip(ids, last, returns, traces, planted, strict=True)
+    rows = zip(ids, last, returns, traces, planted, merged, strict=True)
     main = learner.recipe.main
     return [_result(label, id, info, references[id], main, float(total), *own) for id, info, total, *own in rows]
 
@@ -225,10 +227,11 @@ def _result(
     total: float,
     curves: dict[str, Any],
     planted: dict[str, dict[str, float]],
+    structure: dict[str, Any],
 ) -> Result:
     metrics = {name: float(value) for name, value in info["test"].items()}
     diverged = bool(info["diverged"])
     counting = {name: value for name, value in metrics.items() if main in (None, name.rsplit("/", 1)[0])}
     gain = WORST_DELTA_M if diverged else delta_m(counting, references)
     cost = {"forward": float(info["forward"]), "backward": float(info["backward"])}
-    return Result(label, int(id), metrics, dict(references), gain, cost, diverged, total, curves, planted)
+    return Result(label, int(id), metrics, dict(references), gain, cost, diverged, total, curves, planted, structure)

@@ -65,7 +65,8 @@ def summarise(frame: pd.DataFrame) -> dict[str, Any]:
         ``about`` (how it was made) and ``policies``: for each one ``delta_m`` (``iqm`` over instances, its bootstrap interval
         ``low`` and ``high`` at 95 %, and ``mean``; percent), ``metrics`` (by ``task/metric``: ``mean``, ``low``, ``high`` and the
         mean single-task ``reference``), ``instances``, ``diverged``, ``cost`` (mean ``forward`` and ``backward`` passes),
-        ``return``, and against each other policy with a shared instance
+        ``return``, where layers are merged ``parameter_share`` and ``corrupted`` (``mean``, ``low``, ``high``), and against each
+        other policy with a shared instance
         ``probability_of_improvement`` and ``paired`` (see :func:`paired_difference`).
         A diverged training counts as a ``delta_m`` of -100 and is left out of its tasks' metrics.
     """
@@ -91,6 +92,7 @@ def _summary(own: pd.DataFrame, scores: pd.DataFrame, name: str) -> dict[str, An
         "diverged": int(runs["diverged"].sum()),
         "cost": {name: float(runs[name].mean()) for name in ("forward", "backward")},
         "return": float(runs["return"].mean()),
+        **{name: _with_interval(runs[name]) for name in ("parameter_share", "corrupted") if name in runs},
         "probability_of_improvement": {other: probability_of_improvement(*pair) for other, pair in pairs.items()},
         "paired": {other: paired_difference(*pair) for other, pair in pairs.items()},
     }
@@ -100,6 +102,12 @@ def _shared(scores: pd.DataFrame, name: str, other: str) -> tuple[Array, Array]:
     """Scores of two policies on the instances that both have."""
     both = scores[[name, other]].dropna().to_numpy(dtype=np.float64)
     return both[:, 0], both[:, 1]
+
+
+def _with_interval(column: pd.Series) -> dict[str, float | None]:
+    values = column.dropna().to_numpy(dtype=np.float64)
+    low, high = bootstrap_interval(values, np.mean)
+    return {"mean": float(values.mean()) if len(values) else None, "low": low, "high": high}
 
 
 def _metrics(runs: pd.DataFrame) -> dict[str, dict[str, float | None]]:

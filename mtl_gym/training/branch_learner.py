@@ -177,7 +177,7 @@ class BranchLearner(Learner):
             transfer: ``"average"``: the new copy is the mean of its tasks'; ``"imitate"``: from there on it learns to give each
                 task the features that it had (:meth:`_imitate`); ``"none"``: it has the initial values of the training.
             steps: Training batches of an imitation.
-            average_moments: Whether the optimiser's moments and numbers of updates of the new copy are the means of its tasks', instead of 0.
+            average_moments: Whether the new copy's moments and number of updates are the means of its tasks', instead of 0.
         """
         choose("transfer", transfer, {name: name for name in TRANSFERS})
         for stage in range(self.stages):
@@ -229,7 +229,7 @@ class BranchLearner(Learner):
         return torch.stack([torch.from_numpy(values) for values in drawn]).to(self.replicas.parameters)
 
     def _targets(self, stage: int, changed: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        """What enters a stage and what leaves it, of every task, on the next ``steps`` training batches: each (N, K, steps B, ...)."""
+        """What enters and what leaves a stage, of every task, on the next ``steps`` training batches: each (N, K, steps B, ...)."""
         horizon = self.replicas.order.shape[1]
         window = (self.replicas.step[:, None] + torch.arange(steps, device=self._rows.device)) % horizon
         samples = self.replicas.order[self._rows[:, None], window].long().flatten(1)
@@ -256,7 +256,7 @@ class BranchLearner(Learner):
             features = self.network.run(stage, gathered, part.flatten(0, 1)).unflatten(0, (-1, num_tasks))
             loss = (imitation_loss(wanted, features, slopes, offsets) * learning).sum()
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
         with torch.no_grad():
             own = self._parameters[stage]

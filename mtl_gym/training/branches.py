@@ -71,7 +71,7 @@ class BranchedNetwork:
 
     @property
     def blocks(self) -> list[int]:
-        """Sizes of the pieces of a replica's parameters that are optimised by themselves: each copy of each stage, and the heads."""
+        """Sizes of the pieces of a row of parameters that are optimised by themselves: each copy of each stage, and the heads."""
         heads = sum(prod(shape) for shape in self.shapes[self.shared :])
         return [size for size in self.sizes for _ in range(self.num_tasks)] + [heads]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mtl_gym.arguments import choose, should
-from mtl_gym.problems.base import Problem
+from mtl_gym.problems.base import Problem, Split
 from mtl_gym.problems.instances import Instance
 from mtl_gym.problems.metrics import task_metrics
 from mtl_gym.training.networks import NETWORKS
@@ -238,9 +238,10 @@ class Learner:
         self.replicas.passes[payers, 1] += self.recipe.num_tasks
         return stacked @ stacked.transpose(1, 2)
 
-    def metrics(self, split: str) -> dict[str, Tensor]:
+    def metrics(self, split: str | Split) -> dict[str, Tensor]:
         """Metrics (N,) on a whole split by ``task/metric``, for all of the problem's tasks; not counted as a cost."""
-        inputs, targets = self._samples.splits[split].inputs, self._samples.splits[split].targets
+        chosen = self._samples.splits[split] if isinstance(split, str) else split
+        inputs, targets = (part.to(self._rows.device) for part in (chosen.inputs, chosen.targets))
         with torch.no_grad():
             parts = [part.expand(self.num_replicas, *part.shape) for part in inputs.split(_CHUNK)]
             outputs = torch.cat([self._outputs(part) for part in parts], dim=1)

@@ -105,7 +105,17 @@ class Replicas:
             network: Gives shapes and bounds of the initial weights.
             holdouts: The fixed samples of *meta* and *reward*, by their rows in the split.
         """
-        cleared = (self.moments, self.updates, self.step, self.losses, self.weights, self.passes, self.seen, self.visits, self.groups)
+        cleared = (
+            self.moments,
+            self.updates,
+            self.step,
+            self.losses,
+            self.weights,
+            self.passes,
+            self.seen,
+            self.visits,
+            self.groups,
+        )
         for tensor in cleared:
             tensor[row] = 0
         self.assign[row] = torch.arange(self.tasks.shape[1])
