@@ -17,7 +17,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
 from agents.algorithm import Algorithm, algorithm
-from agents.compatibility import FORMAT, action_length, check, observation_row, versions
+from agents.compatibility import FORMAT, action_space, check, observation_row, versions
 from agents.files import SUFFIX, digest, read, write
 from mtl_gym.arguments import should
 from mtl_gym.envs.observations import OBSERVATIONS, SIZES
@@ -27,9 +27,14 @@ if TYPE_CHECKING:
     from agents.training import Settings
 
 Array = npt.NDArray[Any]
-REQUIRED = ("observe", "action", "rule", "weight_range", "features", "sharpness", "steps_per_action")
+REQUIRED = (
+    *("observe", "action", "rule", "weight_range", "features", "sharpness", "steps_per_action"),
+    *("similarity", "transfer", "transfer_steps", "average_moments", "alignment"),
+)
 """The environment's arguments that an agent has been trained with and needs again; the others may differ."""
-_SOURCES = ("agent.py", "policies.py", "networks.py")  # what makes actions of parameters
+_SOURCES = ("agent.py", "policies.py", "structure_policies.py", "networks.py")  # what makes actions of parameters
+LEGAL = "legal"
+"""The observation that masks the actions of those that take masks."""
 _KEPT = ("seed", "num_envs", "siblings", "instances")
 
 
@@ -110,13 +115,15 @@ class Agent:
         lengths = {row["size"]: np.asarray(observation[name]).shape[-1] for name, row in own.items()}
         policy = self._policy(lengths["task"], lengths.get("sample", lengths["task"]) // lengths["task"])
         starts = None if episode_start is None else np.asarray(episode_start, dtype=bool)
-        return policy.predict({name: np.asarray(values) for name, values in observation.items()}, state, starts, deterministic)
+        masks = {"action_masks": np.asarray(observation[LEGAL], dtype=bool)} if self._algorithm.masked else {}
+        values = {name: np.asarray(values) for name, values in observation.items()}
+        return policy.predict(values, state, starts, deterministic, **masks)
 
     def _policy(self, num_tasks: int, batch_size: int) -> BasePolicy:
         sizes = num_tasks, batch_size
         if sizes not in self._policies:
             observations = spaces.Dict({name: _box(name, *sizes) for name in self.about["observations"]})
-            actions = spaces.Box(-1, 1, (action_length(self.about["environment"], num_tasks),), np.float32)
+            actions = action_space(self.about["environment"], num_tasks)
             with torch.random.fork_rng(devices=[]):  # building draws initial weights, which are replaced
                 policy = self._algorithm.empty_policy(observations, actions, self.about["policy"])
             try:

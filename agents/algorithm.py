@@ -33,6 +33,7 @@ class Algorithm:
         home: ``"module:Class"`` of the algorithm.
         policy: ``"module:Class"`` of its policy.
         actions: The kind of action space that it takes.
+        masked: Whether its policy takes masks of actions.
         rollouts: Whether it learns from rollouts, which are a number of whole episodes then, or from a replay buffer.
         defaults: Its hyper-parameters, where they are not SB3's own. ``learning_rate`` is the first one, which falls linearly to
             zero; ``episodes`` is the length of a rollout; ``noise`` the deviation of Gaussian exploration.
@@ -43,6 +44,7 @@ class Algorithm:
     home: ClassVar[str]
     policy: ClassVar[str] = "stable_baselines3.common.policies:MultiInputActorCriticPolicy"
     actions: ClassVar[type[spaces.Space[Any]]] = spaces.Box
+    masked: ClassVar[bool] = False
     rollouts: ClassVar[bool] = False
     defaults: ClassVar[Mapping[str, Any]] = {}
     policy_defaults: ClassVar[Mapping[str, Any]] = {}

@@ -7,13 +7,16 @@ from importlib.metadata import version
 from typing import Any
 
 import gymnasium
+import numpy as np
+from gymnasium import spaces
 
 import mtl_gym
 from agents.algorithm import algorithm
 from mtl_gym.arguments import choose, should
+from mtl_gym.envs.merging import Merging
 from mtl_gym.envs.observations import OBSERVATIONS
 from mtl_gym.envs.sample_weights import FEATURES
-from mtl_gym.problems import SAMPLE_WEIGHTING
+from mtl_gym.problems import LAYER_MERGING, SAMPLE_WEIGHTING
 
 FORMAT = 1
 """Of the files of agents; raised when what they hold, or what a feature means, changes."""
@@ -51,19 +54,22 @@ def check_observations(names: Iterable[str]) -> None:
         raise ValueError(should("observe", "hold at least one observation of each task", list(names)))
 
 
-def action_length(environment: Mapping[str, Any], num_tasks: int) -> int:
-    """Length of the actions in an environment (its ``id`` and ``arguments``): one for each task, or the coefficients of a rule.
+def action_space(environment: Mapping[str, Any], num_tasks: int) -> spaces.Space[Any]:
+    """The actions of agents in an environment (its ``id`` and ``arguments``): for each task, of a rule, a threshold, or structures.
 
     Raises:
         ValueError: If the actions are others, which agents do not take.
     """
     arguments = environment["arguments"]
+    if environment["id"] == LAYER_MERGING:
+        return Merging(action=arguments.get("action", "merge"), similarity="cka", num_tasks=num_tasks).space
     if environment["id"] != SAMPLE_WEIGHTING:
-        return num_tasks
+        return spaces.Box(-1, 1, (num_tasks,), np.float32)
     if arguments.get("action", "rule") != "rule":
         remedy = "Other actions weigh single samples or quantiles, of which there are other numbers with every batch size."
         raise ValueError(should("action", "be 'rule' for agents", arguments["action"], remedy))
-    return 1 + len(FEATURES if arguments.get("features") is None else arguments["features"])
+    count = len(FEATURES if arguments.get("features") is None else arguments["features"])
+    return spaces.Box(-1, 1, (1 + count,), np.float32)
 
 
 def check_version(trained: Mapping[str, str]) -> None:

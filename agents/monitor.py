@@ -13,10 +13,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch.utils.tensorboard import SummaryWriter
 
 import mtl_gym
-from agents.agent import agent_of, load
+from agents.agent import REQUIRED, agent_of, load
 from agents.checkpoint import check_finite, write_checkpoint
 from agents.files import SUFFIX
 from mtl_gym.policies import Policy
+from mtl_gym.problems import LAYER_MERGING
 from mtl_gym.problems.instances import EVALUATION_IDS
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 HELD_OUT = EVALUATION_IDS[1] - 10_000
 """First id of the instances on which agents are evaluated while they train, far from those of comparisons."""
-OF_POLICIES = ("observe", "action", "rule", "weight_range", "features", "sharpness", "steps_per_action", "reward")
+OF_POLICIES = (*REQUIRED, "reward")
+SCORED_BY = {LAYER_MERGING: "score"}
+"""The reward whose return chooses the best agent, by environment; of the others ``terminal_delta_m``."""
 
 
 class Monitor(BaseCallback):
@@ -33,8 +36,8 @@ class Monitor(BaseCallback):
     Args:
         settings: The training's.
         folder: Where everything is written.
-        scores: Of the evaluations so far; each has ``steps``, ``reward`` (mean delta_m on the *reward* split) and ``delta_m``
-            (interquartile mean on the *test* split), both in percent.
+        scores: Of the evaluations so far; each has ``steps``, ``reward`` (mean return: delta_m on *reward* in percent, or of
+            ``SCORED_BY``) and ``delta_m`` (interquartile mean on the *test* split, percent).
         watch: Is told of the progress.
     """
 
@@ -96,14 +99,19 @@ class Monitor(BaseCallback):
             agent.save(self.folder / "best")
         write_checkpoint(self.folder, asdict(self.settings), self.model, self.scores)
         for name, own in {"agent": score, **self._references}.items():
-            self._draw(name, {"heldout/delta_m": own["delta_m"], "heldout/delta_m on the reward split": own["reward"]})
+            self._draw(name, {"heldout/delta_m": own["delta_m"], "heldout/return": own["reward"]})
 
     def _score(self, policy: str | Policy) -> dict[str, float]:
         """Scores of a policy on the held-out instances: mean on *reward*, which chooses; interquartile mean on *test*."""
         arguments = {name: value for name, value in self.settings.arguments.items() if name not in OF_POLICIES}
         ids = list(range(HELD_OUT, HELD_OUT + self.settings.instances))
         frame = mtl_gym.evaluate(
-            policy, self.settings.env, instances=ids, num_envs=self.settings.num_envs, reward="terminal_delta_m", **arguments
+            policy,
+            self.settings.env,
+            instances=ids,
+            num_envs=self.settings.num_envs,
+            reward=SCORED_BY.get(self.settings.env, "terminal_delta_m"),
+            **arguments,
         )
         runs = frame.drop_duplicates("instance")
         return {"reward": float(runs["return"].mean()), "delta_m": float(trim_mean(runs["delta_m"], 0.25))}

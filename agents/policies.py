@@ -54,7 +54,7 @@ class TaskFeatures(BaseFeaturesExtractor):
         self.kinds = {name: OBSERVATIONS[name].size for name in observation_space}
         self.num_tasks = num_tasks = task_count(observation_space)
         self.of_samples = [name for name, kind in self.kinds.items() if kind == "sample"]
-        width = sum({"pair": 2, "sample": 0}.get(kind, 1) for kind in self.kinds.values())
+        width = sum({"pair": 2, "sample": 0, "choice": 0}.get(kind, 1) for kind in self.kinds.values())
         super().__init__(observation_space, features_dim=num_tasks * (width + 2 * SAMPLE_WIDTH * bool(self.of_samples)))
         if self.of_samples:
             layers = (nn.Linear(len(self.of_samples), SAMPLE_WIDTH), nn.Tanh(), nn.Linear(SAMPLE_WIDTH, SAMPLE_WIDTH), nn.Tanh())
@@ -70,7 +70,7 @@ class TaskFeatures(BaseFeaturesExtractor):
         parts = []
         for name, kind in self.kinds.items():
             values = observations[name]
-            if kind == "sample":
+            if kind in ("sample", "choice"):
                 continue
             if kind == "pair" and self.num_tasks > 1:
                 others = values[:, self.pairs]  # (N, K, K - 1)
@@ -163,13 +163,14 @@ class _TaskActorCritic(_ActorCritic):
         super()._build(lr_schedule)
         features = features_of(self)
         actions: int = self.action_space.shape[0]  # type: ignore[index]
-        if features.of_samples:  # the coefficients of a rule, which is the same for all samples
+        pooled = bool(features.of_samples) or actions != features.num_tasks
+        if pooled:  # the coefficients of a rule, which is the same for all samples, or a threshold
             rule = nn.Sequential(Pool(), nn.Linear(2 * WIDTHS[-1], actions))
             self.action_net: nn.Module = OverEntities(rule, features.num_tasks, flatten=False)
         else:
             self.action_net = _head(WIDTHS[-1], features.num_tasks)
         self.action_net.apply(partial(self.init_weights, gain=0.01))
-        deviations = actions if features.of_samples else 1
+        deviations = actions if pooled else 1
         self.log_std = nn.Parameter(torch.full((deviations,), float(self.log_std_init)))
         self._make_optimizer(lr_schedule)
 

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from agents.agent import Agent, load
 from agents.algorithm import algorithm
 from agents.checkpoint import read_checkpoint, restore
-from agents.compatibility import action_length, check_observations
+from agents.compatibility import action_space, check_observations
 from agents.files import SUFFIX
 from agents.monitor import Monitor
 from agents.randomness import Stream
@@ -25,7 +25,7 @@ from agents.vec_env import VectorEnvAdapter
 from mtl_gym.arguments import choose, positive_int, should
 from mtl_gym.evaluation.results import plain
 from mtl_gym.policies import names_and_policies, split_policies
-from mtl_gym.problems import LOSS_WEIGHTING, SAMPLE_WEIGHTING
+from mtl_gym.problems import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING
 
 Watch = Callable[[int, Mapping[str, float]], None]
 """Is told the time steps done, and what is known of the agent: mean ``return``, held-out ``score`` and ``delta_m``."""
@@ -48,9 +48,14 @@ TRAINED_ON: dict[str, dict[str, Any]] = {
             *("log_loss_mean", "slope", "meta_log_loss", "meta_slope", "last_weights", "log_epoch"),
         ],
     },
+    LAYER_MERGING: {"distribution": "varied", "reward": "score", "steps_per_action": 20},
 }
 """The arguments with which agents are trained unless others are given, by the environment's id."""
-REFERENCES = {LOSS_WEIGHTING: ("ew", "init", "si"), SAMPLE_WEIGHTING: ("uniform", "slgrad", "oracle")}
+REFERENCES = {
+    LOSS_WEIGHTING: ("ew", "init", "si"),
+    SAMPLE_WEIGHTING: ("uniform", "slgrad", "oracle"),
+    LAYER_MERGING: ("separate", "shared", "mtsl"),
+}
 """Policies that are drawn beside the agent unless others are named, by the environment's id."""
 
 
@@ -89,7 +94,7 @@ def train(
     problem: str = "digits",
     *,
     out: str | Path,
-    algorithm: str = "ppo",
+    algorithm: str | None = None,
     env: str = LOSS_WEIGHTING,
     time_steps: int = 76_800,
     seed: int = 0,
@@ -112,7 +117,7 @@ def train(
     Args:
         problem: A problem's name.
         out: Folder of the training.
-        algorithm: Row of ``AGENTS``.
+        algorithm: Row of ``AGENTS``; by default ``ppo``, and ``maskable-ppo`` where structures are chosen.
         env: The environment's id.
         time_steps: Decisions, over all rows.
         seed: Of networks, exploration and instances.
@@ -131,16 +136,18 @@ def train(
             is trained or changed.
     """
     chosen = REFERENCES.get(env, ()) if references is None else references
+    discrete = env == LAYER_MERGING and arguments.get("action", "merge") == "merge"
+    name = ("maskable-ppo" if discrete else "ppo") if algorithm is None else algorithm
     settings = check_settings(
         Settings(
             env=env,
             arguments=plain({**TRAINED_ON.get(env, {}), "problem": problem, **arguments}),
-            algorithm=algorithm,
+            algorithm=name,
             options=plain(dict(options or {})),
             time_steps=time_steps,
             seed=seed,
             num_envs=num_envs,
-            siblings=siblings_of(algorithm, num_envs) if siblings is None else siblings,
+            siblings=siblings_of(name, num_envs) if siblings is None else siblings,
             evaluations=evaluations,
             instances=instances,
             references=split_policies(chosen) if isinstance(chosen, str) else list(chosen),
@@ -212,7 +219,7 @@ def make_envs(settings: Settings) -> tuple[VecEnv, int]:
     )
     common = vector.unwrapped.arguments  # type: ignore[attr-defined]
     check_observations(common.observe)
-    action_length({"id": settings.env, "arguments": settings.arguments}, common.recipe.num_tasks)
+    action_space({"id": settings.env, "arguments": settings.arguments}, common.recipe.num_tasks)
     envs: VecEnv = VectorEnvAdapter(vector)
     if settings.siblings > 1:
         envs = Siblings(envs, settings.siblings)

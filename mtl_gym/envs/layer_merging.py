@@ -52,7 +52,7 @@ class LayerMergingVectorEnv(MTLVectorEnv):
         transfer_steps: int = 20,
         average_moments: bool = False,
         alignment: float = 0.0,
-        parameter_price: float = 0.05,
+        parameter_price: float = 0.1,
         render_mode: str | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         max_episode_steps: int | None = None,
@@ -217,7 +217,7 @@ class LayerMergingEnv(MTLEnv):
     | `transfer_steps` | `20` | training batches of an imitation |
     | `average_moments` | `False` | whether a new copy takes its tasks' mean optimiser moments and step counts, instead of none |
     | `alignment` | `0.0` | factor of MTSL's alignment term in the loss, 1 - mean CKA of a group's frontier (MTSL: 0.2) |
-    | `parameter_price` | `0.05` | reward for parting with all parameters |
+    | `parameter_price` | `0.1` | reward for parting with all parameters |
     | `steps_per_action` | `20` | optimiser steps of a decision |
     | `horizon` | the problem's | optimiser steps of an episode; a multiple of `steps_per_action` |
     | `optimizer` | `"adam"` | `"adam"`, `"adamw"` or `"sgd"` |

@@ -27,8 +27,8 @@ def structures(learner: Learner, references: Sequence[Mapping[str, float]]) -> l
 
     Returns:
         For each row ``tasks`` (K names), ``assign`` (S, K: the least task that shares a task's copy of the stage), ``cka``
-        (S, K, K), ``parameter_share``, and ``corrupted``: delta_m on 256 samples of *test* with corrupted inputs, mean over all kinds and
-        severities, over single-task learning on clean inputs; -100 where a training has diverged.
+        (S, K, K), ``parameter_share``, and ``corrupted``: delta_m on 256 samples of *test* with corrupted inputs, mean over all
+        kinds and severities, over single-task learning on clean inputs; -100 where a training has diverged.
     """
     if not isinstance(learner, BranchLearner):
         return [{} for _ in references]

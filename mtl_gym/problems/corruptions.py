@@ -1,8 +1,8 @@
 """Corruptions of inputs, to see how a network that was trained on clean ones bears others. ``CORRUPTIONS`` is the table.
 
 After Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR 2019:
-kinds of corruption at five severities each. Their kinds are for photographs; these are for any inputs, feature by feature, and where inputs
-are images (channels, height, width) also for images. What is *usual* is measured on the training inputs, so that a severity means
+kinds of corruption at five severities each. Their kinds are for photographs; these are for any inputs, feature by feature, and where
+inputs are images (channels, height, width) also for images. What is *usual* is measured on the training inputs, so that a severity means
 the same on every problem.
 """
 

@@ -1,0 +1,113 @@
+"""A policy over partitions of tasks that does not know how many tasks there are: it scores pairs.
+
+The score of a partition is the sum of the scores of the pairs that are together in it; that of a pair, where actions are pairs, its
+own; that of waiting 0. So permuting the tasks permutes the scores, and the number of tasks may change after training.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from sb3_contrib.common.maskable.policies import MaskableMultiInputActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor, nn
+
+from agents.networks import Pool, exchangeable_layers
+from agents.policies import WIDTHS, TaskFeatures
+from mtl_gym.envs.observations import OBSERVATIONS
+from mtl_gym.training.partitions import MOST_LISTED, partitions, together
+
+
+class PairFeatures(BaseFeaturesExtractor):
+    """A flat Dict of observations as features of each task (:class:`agents.policies.TaskFeatures`) and then of each pair.
+
+    Args:
+        observation_space: The environment's.
+    """
+
+    def __init__(self, observation_space: spaces.Dict) -> None:
+        tasks = TaskFeatures(observation_space)
+        self.num_tasks = tasks.num_tasks
+        self.of_pairs = [name for name in observation_space if OBSERVATIONS[name].size == "pair"]
+        self.sizes = tasks.features_dim, len(self.of_pairs) * self.num_tasks * (self.num_tasks - 1) // 2
+        super().__init__(observation_space, features_dim=sum(self.sizes))
+        self.tasks = tasks
+
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
+        """Features (N, K F + pairs G)."""
+        pairs = [observations[name] for name in self.of_pairs]
+        return torch.cat([self.tasks(observations), torch.stack(pairs, dim=2).flatten(1)], dim=1)
+
+
+class _PairLatents(nn.Module):
+    """In the place of SB3's ``MlpExtractor``: latents of each pair for the actor, and pooled ones of the tasks for the critic."""
+
+    def __init__(self, features: PairFeatures, activation: type[nn.Module]) -> None:
+        super().__init__()
+        self.num_tasks, self.sizes = features.num_tasks, list(features.sizes)
+        inputs, width = features.sizes[0] // features.num_tasks, WIDTHS[-1]
+        self.first, self.second = torch.triu_indices(features.num_tasks, features.num_tasks, offset=1)
+        self.latent_dim_pi, self.latent_dim_vf = len(self.first) * width, 2 * width
+        self.actor = exchangeable_layers(inputs, WIDTHS, activation=activation)
+        self.critic = nn.Sequential(exchangeable_layers(inputs, WIDTHS, activation=activation), Pool())
+        self.pairs = nn.Sequential(nn.Linear(2 * width + len(features.of_pairs), width), activation())
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return self.forward_actor(features), self.forward_critic(features)
+
+    def forward_actor(self, features: Tensor) -> Tensor:
+        tasks, pairs = features.split(self.sizes, dim=1)
+        entities = self.actor(tasks.unflatten(1, (self.num_tasks, -1)))
+        one, other = entities[:, self.first], entities[:, self.second]
+        known = torch.cat([one + other, one * other, pairs.unflatten(1, (len(self.first), -1))], dim=2)
+        latents: Tensor = self.pairs(known).flatten(1)
+        return latents
+
+    def forward_critic(self, features: Tensor) -> Tensor:
+        tasks = features.split(self.sizes, dim=1)[0]
+        values: Tensor = self.critic(tasks.unflatten(1, (self.num_tasks, -1)))
+        return values
+
+
+class _PairScores(nn.Module):
+    """Scores (N, actions) of the actions of ``merge``, from latents of the pairs."""
+
+    def __init__(self, width: int, num_tasks: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(width, 1)
+        self.width = width
+        count = num_tasks * (num_tasks - 1) // 2
+        first, second = torch.triu_indices(num_tasks, num_tasks, offset=1)
+        if num_tasks <= MOST_LISTED:
+            self.members = together(partitions(num_tasks))[:, first, second].float().T  # (pairs, actions)
+        else:
+            self.members = torch.eye(count, count + 1).roll(1, 1)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        scores = self.score(latents.unflatten(1, (-1, self.width)))[:, :, 0]
+        return scores @ self.members.to(scores)
+
+
+class StructurePolicy(MaskableMultiInputActorCriticPolicy):
+    """MaskablePPO's policy over the actions of ``merge``: scores of pairs, and an invariant critic."""
+
+    def __init__(
+        self, observation_space: spaces.Dict, action_space: spaces.Discrete, lr_schedule: Schedule, **arguments: Any
+    ) -> None:
+        arguments = {**arguments, "features_extractor_class": PairFeatures}
+        super().__init__(observation_space, action_space, lr_schedule, **arguments)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        features = self.features_extractor
+        assert isinstance(features, PairFeatures)
+        self.mlp_extractor = _PairLatents(features, self.activation_fn)  # type: ignore[assignment]
+        self.action_net: nn.Module = _PairScores(WIDTHS[-1], features.num_tasks)
+        self.value_net = nn.Linear(self.mlp_extractor.latent_dim_vf, 1)
+        for module, gain in ((self.mlp_extractor, np.sqrt(2)), (self.action_net, 0.01), (self.value_net, 1.0)):
+            module.apply(partial(self.init_weights, gain=gain))
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
