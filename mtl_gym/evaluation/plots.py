@@ -43,7 +43,8 @@ def figures(results: Results, summary: Summary) -> dict[str, str]:
     }
     with matplotlib.rc_context({"font.family": "sans-serif"}):
         matplotlib.rcParams.update(SETTINGS)
-        drawn = {name: draw(results, summary) for name, draw in draws.items()}
+        idle = ("weights", "rules") if any(result.structure for result in results) else ()  # all weights are 1
+        drawn = {name: draw(results, summary) for name, draw in draws.items() if name not in idle}
         return {name: _svg(figure) for name, figure in drawn.items() if figure}
 
 

@@ -62,13 +62,13 @@ class BranchLearner(Learner):
         return tasks.new_zeros(len(tasks), self.problem.num_tasks).scatter(1, tasks, own)
 
     def _run(self, inputs: Tensor) -> Trace:
-        return self.network.forward(self._parameters, inputs, self.replicas.assign, self._places())
+        return self.network.forward(self._parameters, inputs, self.replicas.assign)
 
     def _outputs(self, inputs: Tensor) -> Tensor:
         trace = self._run(inputs)
         if torch.is_grad_enabled():
             self._trace = trace
-        return trace.outputs
+        return self.network.heads(self._parameters, trace.features[-1], self._places())
 
     def _numbers(self, row: int) -> Sequence[int]:
         if row not in self._used:

@@ -27,12 +27,10 @@ class Trace:
     """What a forward pass leaves.
 
     Attributes:
-        outputs: (N, B, O, *S) of all heads, of each task that takes part from its own features.
         features: Of each stage (N, K, B, ...).
         copies: Of each stage the parameters (N K, size) that each task used, gathered.
     """
 
-    outputs: Tensor
     features: list[Tensor]
     copies: list[Tensor]
 
@@ -92,14 +90,13 @@ class BranchedNetwork:
         heads = torch.tensor([(features + 1) * (stop - start) for start, stop in self._columns], device=assign.device)
         return (self.used(assign).sum(2) * sizes).sum(1) + heads[tasks].sum(1)
 
-    def forward(self, parameters: Sequence[Tensor], inputs: Tensor, assign: Tensor, places: Tensor) -> Trace:
-        """Runs the network.
+    def forward(self, parameters: Sequence[Tensor], inputs: Tensor, assign: Tensor) -> Trace:
+        """Runs the stages.
 
         Args:
-            parameters: Of each stage (N, K, size), then the weights (N, F, O) and biases (N, 1, O) of all heads.
+            parameters: Of each stage (N, K, size); those of the heads may follow.
             inputs: (N, B, *shape).
             assign: (N, S, K).
-            places: (N, all tasks) place of each of the problem's tasks among the K that take part; 0 for the others.
         """
         count = self.num_tasks
         rows = torch.arange(len(inputs), device=inputs.device)[:, None] * count
@@ -109,13 +106,24 @@ class BranchedNetwork:
             copies.append(parameters[stage].flatten(0, 1).index_select(0, (rows + assign[:, stage]).flatten()))
             values = self.run(stage, copies[-1], values)
             features.append(values.unflatten(0, (-1, count)))
-        own = values.flatten(2).index_select(0, (rows + places).flatten()).unflatten(0, (len(inputs), -1))  # (N, all tasks, B, F)
+        return Trace(features, copies)
+
+    def heads(self, parameters: Sequence[Tensor], features: Tensor, places: Tensor) -> Tensor:
+        """Runs the heads: outputs (N, B, O), those of each task from its own features.
+
+        Args:
+            parameters: The last two are the weights (N, F, O) and biases (N, 1, O) of all heads.
+            features: Of the last stage (N, K, B, F).
+            places: (N, all tasks) place of each of the problem's tasks among the K that take part; 0 for the others.
+        """
         weights, biases = parameters[-2:]
-        heads = [
+        rows = torch.arange(len(features), device=features.device)[:, None] * self.num_tasks
+        own = features.flatten(0, 1).index_select(0, (rows + places).flatten()).unflatten(0, places.shape)  # (N, all tasks, B, F)
+        outputs = [
             torch.baddbmm(biases[:, :, start:stop], own[:, task], weights[:, :, start:stop])
             for task, (start, stop) in enumerate(self._columns)
         ]
-        return Trace(torch.cat(heads, dim=2), features, copies)
+        return torch.cat(outputs, dim=2)
 
     def run(self, stage: int, copies: Tensor, inputs: Tensor) -> Tensor:
         """One stage with the parameters (M, size) of M copies, on inputs (M, B, ...)."""
