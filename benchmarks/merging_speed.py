@@ -1,9 +1,9 @@
 """What gathered layers cost, and what N structures side by side save; measured in one run.
 
-One thread, digits, four tasks, three layers of 64. *Separate*: K networks for each replica as one batch of N K copies, without
-tables; *gathered*: the learner's forward pass, backward pass and optimiser; *loop*: hand-written modules, one structure after
-another; *cka*: the comparison of all pairs and stages, against the 20 steps between two decisions. Ratios of the best of interleaved
-rounds, and the quartiles of the rounds' ratios. Writes ``benchmarks/results/merging_speed.json``.
+One thread, digits, four tasks, three layers of 64, 16 replicas. *Separate*: K networks for each replica as one batch of N K copies,
+without tables; *gathered*: the learner's step; *loop*: hand-written modules, one structure after another; *cka*: the comparison of
+all pairs and stages, against the 20 steps between two decisions. Ratios of the best of interleaved rounds, and the quartiles of the
+rounds' ratios. Writes ``benchmarks/results/merging_speed.json``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Corruptions of inputs, to see how a network that was trained on clean ones bears others. ``CORRUPTIONS`` is the table.
 
 After Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR 2019:
-kinds of corruption at five severities each. Their kinds are for photographs; these are for any inputs, feature by feature, and where
-inputs are images (channels, height, width) also for images. What is *usual* is measured on the training inputs, so that a severity means
-the same on every problem.
+kinds of corruption at five severities each. Their kinds are for photographs; these are for any inputs, feature by feature,
+and where inputs are images (channels, height, width) also for images. What is *usual* is measured on the training inputs, so
+that a severity means the same on every problem.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ CORRUPTIONS = {
     "quantised": Corruption(_quantised, (0.5, 1.0, 1.5, 2.0, 3.0)),
     "swapped": Corruption(_swapped, (0.05, 0.1, 0.15, 0.2, 0.3)),
     "blurred": Corruption(_blurred, (0.4, 0.6, 0.8, 1.0, 1.4), images=True),
-    "shifted": Corruption(_shifted, (0.03, 0.06, 0.1, 0.14, 0.18), images=True),
+    "shifted": Corruption(_shifted, (0.06, 0.12, 0.18, 0.25, 0.31), images=True),
     "occluded": Corruption(_occluded, (0.15, 0.2, 0.3, 0.4, 0.5), images=True),
 }
 """Kind to row. Strengths are in standard deviations, in shares of features, or in shares of an image's width (blur: in pixels)."""

@@ -242,7 +242,10 @@ class BranchLearner(Learner):
         return before, features[stage]
 
     def _imitate(self, stage: int, changed: Tensor, inputs: Tensor, targets: Tensor) -> None:
-        """Trains the new copies of a stage, and adapters that are dropped, to give each task the features that it had."""
+        """Trains the new copies of a stage, and adapters that are dropped, to give each task the features that it had.
+
+        A copy is kept only if it has come closer than the mean without its adapters: of equal stages the mean is exact.
+        """
         num_tasks, batch = self.recipe.num_tasks, self.recipe.batch_size
         copies = self._parameters[stage].detach().clone().requires_grad_()
         channels = targets.shape[3]
@@ -260,7 +263,20 @@ class BranchLearner(Learner):
             optimizer.step()
         with torch.no_grad():
             own = self._parameters[stage]
-            own.copy_(torch.where(changed[:, :, None] & torch.isfinite(copies), copies, own))
+            errors = [
+                self._distances(stage, table.flatten(0, 1).index_select(0, places), inputs, targets) for table in (copies, own)
+            ]
+            closer = self._of_copies(stage, (errors[0] - errors[1]) * learning) < 0
+            own.copy_(torch.where((changed & closer)[:, :, None], copies, own))
+
+    def _distances(self, stage: int, copies: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean squared errors (N, K) of a stage with these copies (N K, size), against what each task had."""
+        features = self.network.run(stage, copies, inputs.flatten(0, 1)).view_as(targets)
+        return (features - targets).square().flatten(2).mean(2)
+
+    def _of_copies(self, stage: int, values: Tensor) -> Tensor:
+        """Sums (N, K) over the tasks that use each copy of a stage, from values (N, K) of tasks."""
+        return torch.zeros_like(values).scatter_add(1, self.replicas.assign[:, stage], values)
 
 
 def imitation_loss(targets: Tensor, features: Tensor, slopes: Tensor, offsets: Tensor) -> Tensor:

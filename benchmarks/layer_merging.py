@@ -1,0 +1,173 @@
+"""What merging layers brings: planted pairs of tasks that should be found, and scores against parameters.
+
+    python benchmarks/layer_merging.py            all (an hour on two cores; what is finished is found again)
+    python benchmarks/layer_merging.py planted    one of the studies: planted, digits, multimnist, census
+
+*planted*: two classifications of digits that differ only in the names of the classes, and two regressions that differ only by a
+rotation of the target; similarities of separate networks, and who shares the last stage at the end (adjusted Rand index against the
+pairs), for MTSL with a scan of thresholds. The threshold of the scan is chosen by the return on the *reward* split of training
+instances. The others: score on *test*, score on corrupted inputs, and parameters. Means with 95 % intervals; differences are paired.
+Writes ``benchmarks/results/layer_merging.json`` and the picture ``docs/layer_merging.svg``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from sklearn.metrics import adjusted_rand_score
+
+from benchmarks.heldout import paired
+from mtl_gym.evaluation.comparison import plan, run
+from mtl_gym.evaluation.results import Result
+from mtl_gym.evaluation.rollout import rollout
+from mtl_gym.evaluation.styles import POLICY_COLOURS, SETTINGS
+from mtl_gym.policies import make_policy
+from mtl_gym.problems import LAYER_MERGING, Defaults, load_problem
+from mtl_gym.problems.base import Problem, Split, Task
+from mtl_gym.problems.instances import TRAINING_IDS
+
+OUT = Path(__file__).parent / "results" / "layer_merging.json"
+PICTURE = Path(__file__).parents[1] / "docs" / "layer_merging.svg"
+KEPT = Path(__file__).parents[1] / "runs" / "layer_merging"
+PAIRS = [0, 0, 1, 1]
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
+POLICIES = ("separate", "shared", "branch", "mtsl", "mtsl:threshold=.9", "mtsl:threshold=.95", "conflict", "random-merge", "ppo")
+PROBLEMS: dict[str, dict[str, Any]] = {
+    "digits": {"policies": (*POLICIES[:3], "branch:stage=2", *POLICIES[3:]), "instances": 30, "hidden": [64, 64, 64]},
+    "multimnist": {
+        "policies": ("separate", "shared", "branch", "branch:stage=2", "mtsl", "mtsl:threshold=.9", "ppo"),
+        "instances": 10,
+    },
+    "census": {"policies": POLICIES, "instances": 20},
+}
+
+
+def planted() -> Problem:
+    """Digits with two pairs of related tasks."""
+    digits = load_problem("digits")
+    columns = dict(zip([task.name for task in digits.tasks], digits.target_slices, strict=True))
+    names = torch.from_numpy(np.random.default_rng(0).permutation(10)).float()
+
+    def labelled(split: Split) -> Split:
+        digit, centre = split.targets[:, columns["digit"]], split.targets[:, columns["centre"]]
+        rotated = torch.stack([centre[:, 0] + centre[:, 1], centre[:, 0] - centre[:, 1]], dim=1) / 2**0.5
+        return Split(split.inputs, torch.cat([digit, names[digit.long()], centre, rotated], dim=1))
+
+    tasks = [Task(name, "cross_entropy", ("accuracy",), 10) for name in ("digit", "renamed")]
+    tasks += [Task(name, "mse", ("nrmse",), 2) for name in ("centre", "rotated")]
+    splits = {name: labelled(split) for name, split in digits.splits.items()}
+    return Problem("planted_pairs", tuple(tasks), splits, network="mlp", defaults=Defaults(lr=2e-3, hidden=(64, 64, 64)))
+
+
+def study_planted() -> dict[str, Any]:
+    """Similarities within and across the pairs, and the pairs that MTSL ends with."""
+    problem, ids = planted(), list(range(20))
+    none = rollouts("separate", problem, ids)
+    similar = np.array([result.structure["cka"] for result in none]).mean(0)  # (S, K, K)
+    scan, training = {}, list(range(TRAINING_IDS[0], TRAINING_IDS[0] + 20))
+    for threshold in THRESHOLDS:
+        name = f"mtsl:threshold={threshold}"
+        found = rollouts(name, problem, ids)
+        returns = [result.episode_return for result in rollouts(name, problem, training, reward="score")]
+        scan[str(threshold)] = {
+            "rand index": interval([rand_index(result) for result in found]),
+            "parameters": interval([result.structure["parameter_share"] for result in found]),
+            "return on reward, training instances": interval(returns),
+        }
+    best = max(scan, key=lambda name: scan[name]["return on reward, training instances"]["mean"])
+    return {
+        "instances": len(ids),
+        "cka within": similar[:, [0, 2], [1, 3]].mean(1).round(3).tolist(),
+        "cka across": similar[:, [0, 0, 1, 1], [2, 3, 2, 3]].mean(1).round(3).tolist(),
+        "scan": scan,
+        "chosen": best,
+        "rand index of the chosen": scan[best]["rand index"],
+        "rand index at .8": scan["0.8"]["rand index"],
+    }
+
+
+def rollouts(name: str, problem: Problem, ids: Sequence[int], **arguments: Any) -> list[Result]:
+    """Episodes of a policy; without references, since gains are not what is looked at."""
+    policy = make_policy(name)
+    unknown = {id: {f"{task.name}/{metric}": 1.0 for task in problem.tasks for metric in task.metrics} for id in ids}
+    return rollout(name, policy, LAYER_MERGING, ids, arguments={"problem": problem, **arguments}, references=unknown)
+
+
+def rand_index(result: Result) -> float:
+    """Of who shares the last stage, against the pairs."""
+    return float(adjusted_rand_score(PAIRS, result.structure["assign"][-1]))
+
+
+def interval(values: Sequence[float]) -> dict[str, float]:
+    """Mean with its 95 % interval (Student)."""
+    return paired(np.asarray(values, dtype=float))
+
+
+def study(name: str) -> dict[str, Any]:
+    """Scores and parameters of every policy on a problem."""
+    row = dict(PROBLEMS[name])
+    policies, instances = row.pop("policies"), row.pop("instances")
+    results = run(plan(list(policies), LAYER_MERGING, problem=name, instances=instances, num_envs=10, **row), out=KEPT)
+    own = {policy: [result for result in results if result.policy == policy] for policy in policies}
+    delta = {policy: np.array([result.delta_m for result in rows]) for policy, rows in own.items()}
+    return {
+        "instances": instances,
+        "agent": make_policy("ppo", LAYER_MERGING).spec["agent"],  # type: ignore[attr-defined]
+        "policies": {
+            policy: {
+                "delta_m": interval(delta[policy].tolist()),
+                "corrupted": interval([result.structure["corrupted"] for result in rows]),
+                "parameters": interval([result.structure["parameter_share"] for result in rows]),
+                "ppo minus it": interval((delta["ppo"] - delta[policy]).tolist()) if policy != "ppo" else None,
+            }
+            for policy, rows in own.items()
+        },
+    }
+
+
+def main(names: Sequence[str]) -> None:
+    """Runs the studies, adds them to the results, and draws the fronts."""
+    known = json.loads(OUT.read_text()) if OUT.is_file() else {}
+    for name in names or ("planted", *PROBLEMS):
+        known[name] = study_planted() if name == "planted" else study(name)
+        OUT.write_text(json.dumps({own: known[own] for own in ("planted", *PROBLEMS) if own in known}, indent=1) + "\n")
+        print(name, json.dumps(known[name]), flush=True)
+    draw({name: known[name] for name in PROBLEMS if name in known})
+
+
+def draw(studies: dict[str, Any]) -> None:
+    """Scores against parameters, clean above and corrupted below, a column for each problem."""
+    if not studies:
+        return
+    with matplotlib.rc_context(SETTINGS | {"svg.fonttype": "path"}):
+        figure = Figure(figsize=(3.6 * len(studies) + 0.6, 6.0), layout="constrained")
+        panels = figure.subplots(2, len(studies), sharex=True, squeeze=False)
+        names = list(dict.fromkeys(policy for row in studies.values() for policy in row["policies"]))
+        for column, (problem, row) in enumerate(studies.items()):
+            for policy, own in row["policies"].items():
+                place = names.index(policy)
+                look = {"color": POLICY_COLOURS[place % len(POLICY_COLOURS)], "marker": "os^D"[place // len(POLICY_COLOURS)]}
+                for axes, score in zip(panels[:, column], ("delta_m", "corrupted"), strict=True):
+                    axes.plot(own["parameters"]["mean"], own[score]["mean"], linestyle="", label=policy, **look)
+                    axes.vlines(own["parameters"]["mean"], own[score]["low"], own[score]["high"], color=look["color"], linewidth=1)
+            panels[0, column].set_title(problem)
+            panels[1, column].set_xlabel("parameters, share of separate networks'")
+        panels[0, 0].set_ylabel("delta_m on test, %")
+        panels[1, 0].set_ylabel("delta_m on corrupted inputs, %")
+        labels = {label: line for axes in panels[0] for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(labels.values(), labels.keys(), ncols=5, loc="outside upper left", frameon=False)
+        figure.savefig(PICTURE, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

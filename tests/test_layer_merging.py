@@ -1,0 +1,548 @@
+"""LayerMerging: structures, similarities, merging, what is legal, and the environment that decides it."""
+
+import itertools
+import math
+import pickle
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rollouts import make, make_vec, same, small
+from torch.nn import functional
+
+import mtl_gym
+from baselines import BASELINES
+from mtl_gym.envs.arguments import check_arguments
+from mtl_gym.envs.merging import Merging, choices, legal
+from mtl_gym.evaluation.comparison import plan, run
+from mtl_gym.policies import make_policy
+from mtl_gym.problems import LAYER_MERGING, load_problem
+from mtl_gym.problems.corruptions import CORRUPTIONS, SEVERITIES, corrupted, kinds
+from mtl_gym.training.branch_learner import STRUCTURE, BranchLearner
+from mtl_gym.training.learner import Learner
+from mtl_gym.training.networks import NETWORKS
+from mtl_gym.training.partitions import coarsest, labels, partitions, refines, together
+from mtl_gym.training.signals import linear_cka, pooled
+
+TASKS = ["digit", "parity", "ink", "centre"]
+MERGERS = [name for name in BASELINES if make_policy(f"{name}:w=1,2" if name == "constant" else name).requires.env == LAYER_MERGING]
+
+
+def branch_learner(problem="digits", ids=(0, 1, 2), steps=0, **others):
+    arguments = check_arguments(LAYER_MERGING, **small(problem, **{"steps_per_action": 1, "horizon": 40} | others))
+    learner = BranchLearner(arguments.problem, arguments.recipe, len(ids))
+    learner.begin(range(len(ids)), ids)
+    return trained(learner, steps)
+
+
+def trained(learner, steps):
+    ones, active = torch.ones(learner.num_replicas, learner.recipe.num_tasks), torch.ones(learner.num_replicas, dtype=torch.bool)
+    for _ in range(steps):
+        learner.update(ones, active)
+    return learner
+
+
+def nobody(learner):
+    return torch.zeros(learner.num_replicas, dtype=torch.bool)
+
+
+def merged(learner, rows, transfer="average", **others):
+    """The learner after stage after stage has been given the labels ``rows`` (S, K) in every replica."""
+    table = torch.tensor(rows).expand_as(learner.replicas.assign)
+    learner.merge(table, transfer=transfer, **{"steps": 4, "average_moments": False} | others)
+    return learner
+
+
+def outputs(learner, row=0):
+    inputs = learner._samples.splits["test"].inputs[:50]
+    with torch.no_grad():
+        return learner._outputs(inputs.expand(learner.num_replicas, *inputs.shape))[row]
+
+
+# --- partitions ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "bell"), [(1, 1), (2, 2), (3, 5), (4, 15), (5, 52), (6, 203)])
+def test_all_partitions_are_listed_once_from_the_finest_to_the_coarsest(count, bell):
+    listed = partitions(count)
+    assert len(listed) == len({tuple(row) for row in listed.tolist()}) == bell
+    assert listed[0].tolist() == list(range(count))
+    assert listed[-1].tolist() == [0] * count
+    blocks = [len(set(row)) for row in listed.tolist()]
+    assert blocks == sorted(blocks, reverse=True)
+    assert all(row[label] == label <= place for row in listed.tolist() for place, label in enumerate(row))
+    torch.testing.assert_close(labels(together(listed)), listed)
+
+
+def test_one_partition_refines_another_if_its_blocks_lie_within_the_others():
+    for finer, coarser in itertools.product(partitions(4).tolist(), repeat=2):
+        blocks = [{task for task in range(4) if coarser[task] == label} for label in set(coarser)]
+        own = [{task for task in range(4) if finer[task] == label} for label in set(finer)]
+        expected = all(any(block <= large for large in blocks) for block in own)
+        assert bool(refines(torch.tensor(finer), torch.tensor(coarser))) == expected
+
+
+def by_brute_force(similarity, threshold):
+    """MTSL's rule over all partitions, written out."""
+    best, count = (math.inf, 0.0, None), len(similarity)
+    for row in partitions(count).tolist():
+        affinity = 0.0
+        for task in range(count):
+            others = [other for other in range(count) if other != task and row[other] == row[task]]
+            affinity += sum(max(0.0, float(similarity[task, other])) for other in others) / max(1, len(others)) / count
+        if affinity >= threshold:
+            best = min(best, (len(set(row)), -affinity, row), key=lambda own: own[:2])
+    return best
+
+
+@given(count=st.integers(2, 5), threshold=st.floats(0.05, 0.95), seed=st.integers(0, 2**16))
+@settings(max_examples=60, deadline=None)
+def test_the_coarsest_grouping_is_that_of_a_search_by_hand(count, threshold, seed):
+    own = torch.from_numpy(np.random.default_rng(seed).uniform(-0.2, 1, (count, count)))
+    similarity = (own + own.T) / 2
+    row = by_brute_force(similarity, threshold)[2]
+    chosen = coarsest(similarity, threshold).tolist()
+    assert chosen == (list(range(count)) if row is None else row)
+
+
+def test_a_threshold_of_one_merges_nothing_and_of_zero_everything():
+    alike, unlike = torch.ones(4, 4), -torch.ones(4, 4)
+    assert coarsest(alike, 1.0).tolist() == [0, 1, 2, 3]
+    assert coarsest(unlike, 0.0).tolist() == [0, 0, 0, 0]
+
+
+def test_many_tasks_are_grouped_by_their_linkage():
+    groups = torch.arange(12) % 3
+    similarity = torch.where(together(groups), 0.9, 0.1) + 0.01 * torch.eye(12)
+    assert coarsest(similarity, 0.8).tolist() == groups.tolist()
+
+
+# --- similarities ----------------------------------------------------------------------------------------------
+
+
+def textbook_cka(one, other):
+    """Debiased CKA from Gram matrices, by the formula of Song et al."""
+
+    def hsic(first, second):
+        first, second = first - torch.diag(first.diag()), second - torch.diag(second.diag())
+        n, ones = len(first), torch.ones(len(first), dtype=first.dtype)
+        crossed = ones @ first @ ones * (ones @ second @ ones) / ((n - 1) * (n - 2))
+        return (torch.trace(first @ second) + crossed - 2 / (n - 2) * ones @ first @ second @ ones) / (n * (n - 3))
+
+    first, second = one @ one.T, other @ other.T
+    return hsic(first, second) / torch.sqrt(hsic(first, first) * hsic(second, second))
+
+
+def test_cka_is_the_textbook_formula():
+    features = torch.randn(2, 3, 40, 7, dtype=torch.float64) + torch.randn(2, 1, 40, 7, dtype=torch.float64)
+    found = linear_cka(features + 3)
+    for row, first, second in itertools.product(range(2), range(3), range(3)):
+        torch.testing.assert_close(found[row, first, second], textbook_cka(features[row, first] + 3, features[row, second] + 3))
+
+
+def test_cka_does_not_change_under_rotation_scale_and_shift_and_is_one_with_itself():
+    features = torch.randn(1, 2, 50, 6, dtype=torch.float64)
+    rotation = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64))[0]
+    moved = torch.stack([features[0, 0] @ rotation * 3 + 1, features[0, 1]])[None]
+    torch.testing.assert_close(linear_cka(moved), linear_cka(features))
+    turned = torch.stack([features[0, 0], features[0, 0] @ rotation * 0.1])[None]
+    torch.testing.assert_close(linear_cka(turned)[0, 0, 1], torch.tensor(1.0, dtype=torch.float64))
+
+
+def test_constant_features_have_no_similarity():
+    features = torch.stack([torch.ones(20, 3), torch.randn(20, 3)])[None]
+    assert linear_cka(features)[0, 0].tolist() == [0, 0]
+
+
+def test_pixels_are_averaged_before_they_are_compared():
+    images = torch.randn(1, 2, 5, 3, 4, 4)
+    torch.testing.assert_close(pooled(images), images.mean((4, 5)))
+
+
+@pytest.mark.parametrize("problem", ["digits", "multimnist"])
+def test_similarities_are_those_of_each_tasks_own_network(problem):
+    learner = branch_learner(problem, steps=5)
+    assert (learner.similarities(nobody(learner)) <= 1 + 1e-5).all()
+    before = branch_learner(problem)
+    torch.testing.assert_close(before.similarities(nobody(before)), torch.ones_like(before.similarities(nobody(before))))
+
+
+# --- networks and training ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("problem", ["digits", "multimnist", "yeast"])
+def test_when_all_share_all_stages_it_is_the_plain_network(problem):
+    learner = branch_learner(problem, ids=(3, 4))
+    merged(learner, [[0] * learner.recipe.num_tasks] * learner.stages)
+    arguments = check_arguments(LAYER_MERGING, **small(problem, steps_per_action=1, horizon=40))
+    plain = Learner(arguments.problem, arguments.recipe, 2)
+    plain.begin([0, 1], [3, 4])
+    for _ in range(6):
+        torch.testing.assert_close(learner.forward(), plain.forward(), atol=1e-4, rtol=1e-3)
+        trained(learner, 1)
+        plain.update(torch.ones(2, plain.recipe.num_tasks), torch.ones(2, dtype=torch.bool))
+
+
+def test_when_nothing_is_shared_each_task_is_trained_alone():
+    learner = branch_learner(ids=(3,), tasks=TASKS, steps=8)
+    arguments = check_arguments(LAYER_MERGING, **small("digits", tasks=TASKS, steps_per_action=1, horizon=40))
+    for task in range(4):
+        plain = Learner(arguments.problem, arguments.recipe, 1)
+        plain.begin([0], [3])
+        for _ in range(8):
+            plain.update(torch.eye(4)[task : task + 1], torch.ones(1, dtype=torch.bool))
+        torch.testing.assert_close(learner.forward()[0, task], plain.forward()[0, task], atol=1e-4, rtol=1e-3)
+
+
+def test_replicas_with_different_structures_train_side_by_side_as_alone():
+    rows = [[[0, 0, 2, 2], [0, 1, 2, 2]], [[0, 0, 0, 0], [0, 1, 1, 0]], [[0, 1, 2, 3], [0, 1, 2, 3]]]
+    together_, alone = branch_learner(tasks=TASKS, hidden=[8, 8], steps=3), []
+    together_.merge(torch.tensor(rows), transfer="imitate", steps=3, average_moments=True)
+    trained(together_, 5)
+    for id, table in enumerate(rows):
+        own = branch_learner(ids=(id,), tasks=TASKS, hidden=[8, 8], steps=3)
+        own.merge(torch.tensor([table]), transfer="imitate", steps=3, average_moments=True)
+        alone.append(trained(own, 5).forward()[0])
+    torch.testing.assert_close(together_.forward(), torch.stack(alone), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("transfer", ["average", "imitate"])
+@pytest.mark.parametrize("problem", ["digits", "multimnist"])
+def test_merging_equal_stages_leaves_the_outputs_as_they_are(problem, transfer):
+    learner = branch_learner(problem)
+    before = outputs(learner)
+    merged(learner, [[0] * learner.recipe.num_tasks] * learner.stages, transfer=transfer)
+    torch.testing.assert_close(outputs(learner), before, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_parameters_that_nobody_uses_are_zero_and_stay_so(optimizer):
+    learner = merged(branch_learner(tasks=TASKS, steps=3, optimizer=optimizer, weight_decay=0.1), [[0, 0, 2, 2]])
+    trained(learner, 4)
+    copies, moments = learner._parameters[0].detach(), learner.replicas.moments
+    assert not copies[:, [1, 3]].any()
+    assert copies[:, [0, 2]].any()
+    size = learner.network.sizes[0]
+    assert not moments[:, :, size : 2 * size].any()
+    assert learner.replicas.updates[0].tolist() == [4, 0, 4, 0, 7]
+
+
+def test_parameters_are_counted_exactly():
+    learner = branch_learner(tasks=TASKS, hidden=[8, 6])
+    stages, heads = [64 * 8 + 8, 8 * 6 + 6], (6 + 1) * (10 + 1 + 1 + 2)
+    count = learner.network.parameter_count
+    assert count(learner.replicas.assign, learner.replicas.tasks).tolist() == [4 * sum(stages) + heads] * 3
+    merged(learner, [[0, 0, 0, 3], [0, 0, 2, 3]])
+    fewer = 2 * stages[0] + 3 * stages[1] + heads
+    assert count(learner.replicas.assign, learner.replicas.tasks).tolist() == [fewer] * 3
+    torch.testing.assert_close(learner.share(), torch.full((3,), fewer / (4 * sum(stages) + heads)))
+
+
+def test_a_new_copy_is_the_mean_and_takes_the_mean_moments_if_asked():
+    for average in (False, True):
+        learner = branch_learner(tasks=TASKS, steps=3)
+        size = learner.network.sizes[0]
+        own = learner.replicas.parameters[:, : 4 * size].unflatten(1, (4, size)).clone()
+        moments = learner.replicas.moments[:, :, : 4 * size].unflatten(2, (4, size)).clone()
+        merged(learner, [[0, 1, 1, 0]], average_moments=average)
+        torch.testing.assert_close(learner._parameters[0].detach()[:, 1], own[:, 1:3].mean(1))
+        expected = moments[:, :, 1:3].mean(2) if average else torch.zeros_like(moments[:, :, 0])
+        torch.testing.assert_close(learner.replicas.moments[:, :, size : 2 * size], expected)
+        assert learner.replicas.updates[0].tolist() == [3 * average, 3 * average, 0, 0, 3]
+
+
+def test_without_a_transfer_a_new_copy_has_the_initial_values():
+    first = branch_learner(tasks=TASKS)._parameters[0].detach().clone()
+    learner = merged(branch_learner(tasks=TASKS, steps=3), [[0, 0, 2, 3]], transfer="none")
+    assert torch.equal(learner._parameters[0].detach()[:, 0], first[:, 0])
+    assert not torch.equal(learner._parameters[0].detach()[:, 2], first[:, 2])
+
+
+@pytest.mark.parametrize("problem", ["digits", "multimnist"])
+def test_imitation_comes_closer_to_what_the_tasks_had_than_the_mean(problem):
+    distances = {}
+    for transfer in ("average", "imitate"):
+        learner = branch_learner(problem, steps=20, hidden=[16, 16] if problem == "digits" else [4, 8], lr=1e-2)
+        inputs = learner._samples.splits["train"].inputs[:100].expand(3, -1, *[-1] * len(learner.problem.input_shape))
+        wanted = learner._run(inputs).features[0].detach()
+        rows = [[0] * learner.recipe.num_tasks, *[list(range(learner.recipe.num_tasks))] * (learner.stages - 1)]
+        merged(learner, rows, transfer=transfer, steps=20)
+        distances[transfer] = functional.mse_loss(learner._run(inputs).features[0], wanted)
+    assert distances["imitate"] < distances["average"]
+
+
+def test_gradients_of_every_task_come_of_one_backward_pass():
+    learner = branch_learner(tasks=TASKS, steps=2)
+    found, losses = learner.gradient_cosines(), learner._graph()
+    parts = [torch.autograd.grad(own.sum(), learner._parameters[0], retain_graph=True)[0] for own in losses.unbind(1)]
+    own = torch.stack([part[:, task] for task, part in enumerate(parts)], dim=1)
+    for first, second in itertools.combinations(range(4), 2):
+        torch.testing.assert_close(found[:, 0, first, second], functional.cosine_similarity(own[:, first], own[:, second], dim=1))
+
+
+def test_the_alignment_term_draws_the_layers_of_a_group_together():
+    similar = []
+    for alignment in (0.0, 1.0):
+        learner = branch_learner(tasks=TASKS, batch_size=64)
+        learner.alignment = alignment
+        similar.append(trained(learner, 30).similarities(nobody(learner))[:, 0].mean())
+    assert similar[1] > similar[0] + 0.05
+
+
+def test_planted_pairs_are_more_alike_than_others_at_every_stage():
+    learner = branch_learner(ids=range(4), tasks=TASKS, hidden=[32, 32], batch_size=64, lr=5e-3, horizon=80, steps=60)
+    similar = learner.similarities(nobody(learner)).mean(0)
+    within, across = similar[:, 0, 1], similar[:, [0, 1], [2, 3]].mean(1)  # digit and parity; digit with ink, parity with centre
+    assert (within > across).all()
+
+
+def test_a_learner_is_kept_whole():
+    learner = merged(branch_learner(tasks=TASKS, steps=3), [[0, 0, 2, 3]])
+    learner.alignment = 0.5
+    state, copy = learner.state(), pickle.loads(pickle.dumps(learner))
+    after = trained(learner, 3).state()
+    assert same(trained(copy, 3).state(), after)
+    learner.restore(state)
+    assert same(trained(learner, 3).state(), after)
+
+
+@pytest.mark.parametrize("network", [name for name in NETWORKS if name in ("dense", "point")])
+def test_a_network_that_is_no_chain_of_layers_is_refused(network):
+    problem = {"dense": "stereo", "point": "quadratic"}[network]
+    with pytest.raises(ValueError, match="problem"):
+        make(problem, env_id=LAYER_MERGING)
+    with pytest.raises(ValueError, match="merged"):
+        make(load_problem(problem), env_id=LAYER_MERGING)
+
+
+# --- what is legal ----------------------------------------------------------------------------------------------
+
+
+def known(env):
+    return env.unwrapped.learner.look(STRUCTURE, torch.zeros(env.num_envs, dtype=torch.bool))
+
+
+@given(seed=st.integers(0, 2**16))
+@settings(max_examples=15, deadline=None)
+def test_random_play_makes_trees_and_never_parts_what_was_merged(seed):
+    env = make_vec(env_id=LAYER_MERGING, tasks=TASKS, hidden=[4, 4, 4], horizon=20, steps_per_action=2, reward="none")
+    rng = np.random.default_rng(seed)
+    env.reset(seed=seed)
+    before = env.unwrapped.learner.replicas.assign.clone()
+    groups = env.unwrapped.learner.replicas.groups.clone()
+    for _ in range(9):
+        masks = env.unwrapped.action_masks()
+        assert masks.any(1).all()
+        infos = env.step(np.array([rng.choice(np.flatnonzero(row)) for row in masks]))[-1]
+        assert not infos["forbidden"].any()
+        after, now = env.unwrapped.learner.replicas.assign.clone(), env.unwrapped.learner.replicas.groups.clone()
+        assert refines(before, after).all()  # what was together stays together
+        assert refines(now, groups).all()  # what was put apart never rejoins
+        assert refines(after[:, 1:], after[:, :-1]).all()  # a tree
+        before, groups = after, now
+
+
+def test_every_legal_partition_changes_something_else():
+    env = make_vec(env_id=LAYER_MERGING, num_envs=1, tasks=TASKS, hidden=[4, 4], horizon=20, steps_per_action=2)
+    env.reset(seed=0)
+    merging = Merging(action="merge", similarity="cka", num_tasks=4)
+    for action in (0, 9, 0):
+        env.step(np.array([action]))
+        now = known(env)
+        allowed = np.flatnonzero(legal(now)[0].numpy())
+        made = [merging.structure(torch.tensor([own]), now) for own in allowed]
+        tables = {str((own.assign.tolist(), own.groups.tolist())) for own in made}
+        assert len(tables) == len(allowed)
+
+
+def test_before_the_first_step_only_waiting_is_allowed():
+    for problem, waits in (("digits", 0), ("yeast", 0)):
+        env = make(problem, env_id=LAYER_MERGING, steps_per_action=2)
+        env.reset(seed=0)
+        assert np.flatnonzero(env.unwrapped.action_masks()).tolist() == [waits]
+
+
+def test_a_masked_action_is_replaced_by_the_first_legal_one_and_said():
+    env, other = (make(env_id=LAYER_MERGING, tasks=TASKS, steps_per_action=2) for _ in range(2))
+    answers = [env.reset(seed=3), other.reset(seed=3)]
+    answers = [env.step(14), other.step(0)]
+    assert [answer[-1].pop("forbidden") for answer in answers] == [True, False]
+    assert same(*answers)
+
+
+def test_more_than_six_tasks_are_merged_in_pairs_by_the_least_of_their_blocks():
+    env = make("yeast", env_id=LAYER_MERGING, horizon=20, steps_per_action=2, hidden=[4, 4])
+    assert env.action_space.n == choices(14) == 1 + 14 * 13 // 2
+    env.reset(seed=0)
+    env.step(0)
+    first, second = np.triu_indices(14, 1)
+    pair = {(one, other): place + 1 for place, (one, other) in enumerate(zip(first.tolist(), second.tolist(), strict=True))}
+    env.step(pair[2, 5])
+    assign, masks = env.unwrapped.vector.learner.replicas.assign[0], env.unwrapped.action_masks()
+    assert assign[0].tolist() == [2 if task == 5 else task for task in range(14)]
+    assert assign[1].tolist() == list(range(14))
+    assert masks[pair[2, 5]]  # now at the second stage
+    assert not masks[pair[5, 7]]  # 5's block is named by 2
+    env.step(pair[2, 7])
+    assert env.unwrapped.vector.learner.replicas.assign[0, 0].tolist() == [2 if task in (5, 7) else task for task in range(14)]
+
+
+# --- the environment ----------------------------------------------------------------------------------------------
+
+
+def test_the_reward_is_the_change_of_the_mean_gain_less_the_price_of_the_parameters():
+    returns = {}
+    for price in (0.0, 0.5):
+        env = make(env_id=LAYER_MERGING, tasks=TASKS, horizon=8, steps_per_action=2, parameter_price=price)
+        env.reset(options={"instance": 5})
+        returns[price] = sum(env.step(action)[1] for action in (0, 14, 14, 14))
+    share = float(env.unwrapped.vector.learner.share()[0])
+    assert share < 1
+    assert returns[0.5] - returns[0.0] == pytest.approx(0.5 * (1 - share), abs=1e-5)
+
+
+def test_the_score_is_the_mean_relative_gain_on_reward():
+    env = make(env_id=LAYER_MERGING, tasks=TASKS, horizon=8, steps_per_action=4, parameter_price=0)
+    env.reset(options={"instance": 5})
+    meter = env.unwrapped.vector._meter
+    first = meter._gains().clamp(min=-100).mean()
+    total = sum(env.step(0)[1] for _ in range(2))
+    assert total == pytest.approx(float(meter._gains().clamp(min=-100).mean() - first) / 100, abs=1e-5)
+
+
+def test_thresholds_merge_by_the_rule_at_each_groups_frontier():
+    env = make_vec(
+        env_id=LAYER_MERGING, tasks=TASKS, hidden=[8, 8], horizon=40, steps_per_action=10, action="threshold", reward="none"
+    )
+    env.reset(seed=0)
+    env.step(np.ones((3, 1)))
+    similar = env.unwrapped.signals.looks["cka"][:, 0]
+    env.step(np.full((3, 1), 0.4))
+    expected = torch.stack([coarsest(own, 0.7) for own in similar])
+    assert torch.equal(env.unwrapped.learner.replicas.assign[:, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"action": "partition"}, "action"),
+        ({"similarity": "cosine"}, "similarity"),
+        ({"transfer": "copy"}, "transfer"),
+        ({"transfer_steps": 0}, "transfer_steps"),
+        ({"alignment": -0.1}, "alignment"),
+        ({"alignment": math.nan}, "alignment"),
+        ({"parameter_price": -1}, "parameter_price"),
+        ({"num_tasks": 1}, "num_tasks"),
+        ({"hidden": []}, "hidden"),
+        ({"main": "digit"}, "main"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_a_wrong_argument_is_named(arguments, error):
+    with pytest.raises(ValueError, match=f"`{error}`"):
+        make(env_id=LAYER_MERGING, **arguments)
+
+
+def test_average_moments_is_a_truth_value():
+    with pytest.raises(TypeError, match="`average_moments`"):
+        make(env_id=LAYER_MERGING, average_moments=1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "action"),
+    [("merge", 15), ("merge", -1), ("merge", 0.5), ("merge", math.nan), ("threshold", [1.2]), ("threshold", [math.nan])],
+)
+def test_an_action_outside_the_space_changes_nothing(mode, action):
+    env = make(env_id=LAYER_MERGING, tasks=TASKS, action=mode)
+    env.reset(seed=0)
+    before = env.unwrapped.state()
+    with pytest.raises(ValueError, match="actions"):
+        env.step(action)
+    with pytest.raises(ValueError, match="shape"):
+        env.step([[0, 0]])
+    assert same(before, env.unwrapped.state())
+
+
+@pytest.mark.parametrize("option", ["mtsl:threshold=1.5", "mtsl:threshold=-1", "conflict:threshold=2", "branch:stage=0"])
+def test_a_wrong_option_of_a_heuristic_is_named(option):
+    with pytest.raises(ValueError, match=r"threshold|stage"):
+        make_policy(option)
+
+
+@pytest.mark.parametrize("name", MERGERS)
+def test_every_heuristic_plays_every_kind_of_problem(name):
+    for problem in ("digits", "yeast"):
+        results = run(plan([name], LAYER_MERGING, instances=2, num_envs=2, **small(problem)))
+        for result in results:
+            assert np.isfinite(result.delta_m)
+            assert 0 < result.structure["parameter_share"] <= 1
+            assert len(result.structure["tasks"]) == len(result.structure["assign"][0])
+
+
+def test_the_simple_heuristics_do_what_their_names_say():
+    arguments = small(tasks=TASKS, hidden=[6, 6], horizon=16, steps_per_action=2)
+    results = run(plan(["separate", "shared", "branch"], LAYER_MERGING, instances=2, num_envs=2, **arguments))
+    tables = {result.policy: result.structure["assign"] for result in results}
+    apart, joined = [0, 1, 2, 3], [0, 0, 0, 0]
+    assert tables == {"separate": [apart, apart], "shared": [joined, joined], "branch": [joined, apart]}
+
+
+def test_a_comparison_has_parameters_and_robustness_in_frame_and_summary():
+    frame = mtl_gym.compare("separate,shared", LAYER_MERGING, instances=3, **small(tasks=TASKS))
+    assert {"parameter_share", "corrupted"} <= set(frame.columns)
+    summary = mtl_gym.summarise(frame)["policies"]
+    assert summary["separate"]["parameter_share"]["mean"] == 1
+    assert summary["shared"]["parameter_share"]["mean"] < 1
+    assert summary["shared"]["corrupted"]["low"] <= summary["shared"]["corrupted"]["mean"]
+
+
+def test_rendering_shows_the_structure():
+    env = make(env_id=LAYER_MERGING, tasks=TASKS, render_mode="rgb_array", steps_per_action=2)
+    env.reset(seed=0)
+    first = env.render()
+    env.step(0)
+    env.step(14)
+    assert first.shape == env.render().shape
+    assert not np.array_equal(first, env.render())
+
+
+# --- corruptions ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_corruptions_grow_with_their_severity_and_are_the_same_every_time(kind):
+    problem = load_problem("multimnist" if CORRUPTIONS[kind].images else "digits")
+    own = problem.splits["test"]
+    sizes = []
+    for severity in SEVERITIES:
+        other = corrupted(problem, "test", kind, severity)
+        assert torch.equal(other.inputs, corrupted(problem, "test", kind, severity).inputs)
+        assert other.inputs.shape == own.inputs.shape
+        assert torch.isfinite(other.inputs).all()
+        assert other.targets is own.targets
+        sizes.append(float((other.inputs - own.inputs).square().mean()))
+    assert 0 < sizes[0] < sizes[-1]
+    assert sizes == sorted(sizes)
+
+
+def test_there_are_at_least_eight_kinds_for_every_problem_and_five_severities():
+    assert len(kinds(load_problem("census"))) >= 8
+    assert len(kinds(load_problem("multimnist"))) == len(CORRUPTIONS)
+    assert len(SEVERITIES) == 5
+
+
+def test_a_corruption_that_does_not_exist_or_does_not_fit_is_named():
+    problem = load_problem("digits")
+    for kind, severity in (("fog", 1), ("blurred", 1), ("gaussian", 6), ("gaussian", 0)):
+        with pytest.raises(ValueError, match=r"kind|severity"):
+            corrupted(problem, "test", kind, severity)
+
+
+def test_the_environment_is_registered_with_masks():
+    env = gymnasium.make(LAYER_MERGING, disable_env_checker=True, **small(tasks=TASKS))
+    env.reset(seed=0)
+    assert env.unwrapped.action_masks().shape == (15,)
+    assert env.unwrapped.action_masks().dtype == np.bool_
