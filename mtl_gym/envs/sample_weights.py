@@ -37,10 +37,14 @@ class Feature:
     meaning: str
 
 
+def places(values: Tensor) -> Tensor:
+    """Places (N, B, K) within the batch, task by task, 0 for the least."""
+    return values.argsort(dim=1, stable=True).argsort(dim=1)
+
+
 def ranks(values: Tensor) -> Tensor:
     """Ranks (N, B, K) within the batch, task by task, from -1 (least) to 1."""
-    places = values.argsort(dim=1, stable=True).argsort(dim=1).to(values.dtype)
-    return 2 * places / max(values.shape[1] - 1, 1) - 1
+    return 2 * places(values).to(values.dtype) / max(values.shape[1] - 1, 1) - 1
 
 
 def _aligned(samples: Samples) -> Tensor:
@@ -127,10 +131,9 @@ class SampleWeighing:
         return functional.logsigmoid(threshold + sum(own * FEATURES[name].function(samples) for own, name in pairs))
 
     def _of_quantiles(self, actions: Tensor, samples: Samples) -> Tensor:
-        shares = (ranks(samples[LOSS]) + 1) / 2
-        places = (shares * self._quantiles).long().clamp(max=self._quantiles - 1)  # (N, B, K)
+        quantiles = places(samples[LOSS]) * self._quantiles // self._shape[0]  # (N, B, K), in whole numbers: equally many in each
         table = self._sharpness * actions.unflatten(1, (-1, self._quantiles))  # (N, K, Q)
-        return table.gather(2, places.transpose(1, 2)).transpose(1, 2)
+        return table.gather(2, quantiles.transpose(1, 2)).transpose(1, 2)
 
 
 def _features(names: Sequence[str] | None) -> tuple[str, ...]:
