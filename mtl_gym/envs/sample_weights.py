@@ -5,6 +5,7 @@ N rows, B samples of a batch, K tasks, of which the first is the main one.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -99,7 +100,7 @@ class SampleWeighing:
         self._features = _features(features)
         self._sharpness = number("sharpness", sharpness, low=0.0, ends="(]")
         self._quantiles = positive_int("num_quantiles", num_quantiles)
-        if self._quantiles > batch_size:
+        if action == "quantiles" and self._quantiles > batch_size:
             raise ValueError(should("num_quantiles", f"be at most {batch_size}, the batch size", num_quantiles))
         self._shape = (batch_size, num_tasks)
         length = {"rule": 1 + len(self._features), "quantiles": num_tasks * self._quantiles, "weights": batch_size * num_tasks}
@@ -140,7 +141,8 @@ def _features(names: Sequence[str] | None) -> tuple[str, ...]:
     if names is None:
         return tuple(FEATURES)
     if isinstance(names, str) or not isinstance(names, Sequence):
-        raise TypeError(should("features", "be a list", names))
+        remedy = f"A list of one is {json.dumps([names])}." if isinstance(names, str) else ""
+        raise TypeError(should("features", "be a list", names, remedy))
     for name in names:
         choose("features", name, FEATURES)
     if not names or len(set(names)) < len(names):
