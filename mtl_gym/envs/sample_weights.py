@@ -155,11 +155,12 @@ def separation(weights: Tensor, right: Tensor) -> dict[str, Tensor]:
 
     Returns:
         ``right`` and ``wrong``: mean weights of the two kinds, over the mean weight of all samples of all tasks; ``auc``: the
-        probability that a right label weighs more than a wrong one, ties counting half. NaN where a kind is missing.
+        probability that a right label weighs more than a wrong one, ties counting half. All NaN where a kind is missing.
     """
     numbers = torch.stack([right.sum(1), (1 - right).sum(1)])  # (2, N, K)
     scaled = weights / weights.mean((1, 2), keepdim=True).clamp(min=1e-30)
     means = torch.stack([(scaled * right).sum(1), (scaled * (1 - right)).sum(1)]) / numbers
+    means = torch.where((numbers > 0).all(0), means, torch.nan)
     order = weights.sort(dim=1)
     kinds = right.gather(1, order.indices)
     below = (1 - kinds).cumsum(1)  # wrong ones up to each place
