@@ -105,7 +105,7 @@ class SampleLearner(Learner):
         return self._mean(self._losses_now())
 
     def _mean(self, losses: Tensor) -> Tensor:
-        """Mean (N, K) over the samples with a label, from losses (N, B, K), which are 0 elsewhere; where none has, the last known."""
+        """Means (N, K) of losses (N, B, K), 0 elsewhere, over the samples with a label; the last known one where none has."""
         means = losses.sum(1) / self._counts()[:, 0]
         return means if self._labelled is None else self._carried(means, self._labels, self.replicas.step)
 
