@@ -105,8 +105,9 @@ class SampleLearner(Learner):
         return self._mean(self._losses_now())
 
     def _mean(self, losses: Tensor) -> Tensor:
-        """Mean (N, K) over the samples with a label, from losses (N, B, K), which are 0 elsewhere."""
-        return losses.sum(1) / self._counts()[:, 0]
+        """Means (N, K) of losses (N, B, K), 0 elsewhere, over the samples with a label; the last known one where none has."""
+        means = losses.sum(1) / self._counts()[:, 0]
+        return means if self._labelled is None else self._carried(means, self._labels, self.replicas.step)
 
     def _counts(self) -> Tensor:
         """Numbers of samples with a label (N, 1, K), or (1, 1, 1) where all have one; at least 1."""
