@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from mtl_gym.problems.losses import times
 from mtl_gym.training.learner import Learner
 from mtl_gym.training.objectives import Objectives
 from mtl_gym.training.samples import take
@@ -168,10 +169,11 @@ class SampleLearner(Learner):
             self._sample_graph = self._losses_of(self._parameters, inputs)
         else:
             direction, main = self._direction(payers)
-            shared, heads = self._parameters[: self.network.shared], self._parameters[self.network.shared :]
+            still = [torch.zeros_like(own) for own in self._parameters[self.network.shared :]]
             with forward_ad.dual_level():
-                duals = [forward_ad.make_dual(own, along) for own, along in zip(shared, direction, strict=True)]
-                losses = self._losses_of([*duals, *heads], inputs)
+                # Heads have tangents too, of zeros: where one factor has none, torch interprets the rule of a product in Python.
+                pairs = zip(self._parameters, [*direction, *still], strict=True)
+                losses = self._losses_of([forward_ad.make_dual(own, along) for own, along in pairs], inputs)
                 self._sample_graph, tangents = forward_ad.unpack_dual(losses)
             self._looks |= {ALIGNMENT: torch.zeros_like(losses) if tangents is None else tangents.detach(), MAIN: main}
             self.replicas.passes[payers, 0] += 1  # the tangents cost as much as the values
@@ -181,7 +183,7 @@ class SampleLearner(Learner):
         """Scaled losses (N, B, K) of the samples, by the tasks that take part; 0 where one has no label."""
         losses = self._objectives.samples(self.network.forward(parameters, inputs), self._labels)
         tasks = self.replicas.tasks[:, None].expand(-1, losses.shape[1], -1)
-        return losses.gather(2, tasks) * self.replicas.scales[:, None]
+        return times(losses.gather(2, tasks), self.replicas.scales[:, None])
 
     def _direction(self, payers: Tensor) -> tuple[list[Tensor], Tensor]:
         """The gradient of the main task's loss on *meta*, with norm 1 (0, where it vanishes), by parameters; and that loss (N,)."""
