@@ -191,6 +191,7 @@ class SampleLearner(Learner):
         """The gradient of the main task's loss on *meta*, of the shared parameters, with norm 1 (0, where it vanishes).
 
         By parameters; those of the heads are zeros. And that loss (N,).
+        """
         inputs = self._samples.holdout_inputs(["meta"])[0]
         everywhere = inputs.expand(self.num_replicas, *inputs.shape)
         outputs = self.network.outputs(self._parameters, everywhere, self.problem.output_slices[self._main])
