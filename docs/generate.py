@@ -111,7 +111,7 @@ def trained(name: str = "pretrain") -> list[dict[str, str]]:
     row = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
     facts = {
         "decisions": f"{row['time_steps']:,}, in {row['episodes']:,} trainings of digits",
-        "time on two cores": f"{row['seconds'] / 60:.1f} minutes, evaluations included",
+        "time": f"{row['seconds'] / 60:.1f} minutes on {row.get('threads', 2)} cores, evaluations included",
         "chosen": f"after {row['chosen after']:,.0f} decisions, the best of {row['evaluations']} by the *reward* split",
         "seed": str(row["seed"]),
     }

@@ -92,13 +92,16 @@ class Learner:
         self._objectives = Objectives(self.problem, self.recipe.tasks, device)
         self._rows = torch.arange(self.num_replicas, device=device)
         self._gradient = torch.zeros_like(self.replicas.parameters)
-        sizes = [math.prod(shape) for shape in self.network.shapes]
-        parts = zip(self.replicas.parameters.split(sizes, dim=1), self.network.shapes, strict=True)
-        self._parameters = [part.unflatten(1, shape).detach().requires_grad_() for part, shape in parts]
+        self._parameters = [part.detach().requires_grad_() for part in self._views(self.replicas.parameters)]
         optimised = (self.replicas.parameters, self._gradient, *self.replicas.moments.unbind(1))
         pieces = [[piece for row in tensor.unbind(0) for piece in row.split(self._blocks)] for tensor in optimised]
         self._pieces = [*pieces, list(self.replicas.updates.flatten())]  # each piece of a row is one tensor to the optimiser
         self._pending: Tensor | None = None
+
+    def _views(self, flat: Tensor) -> list[Tensor]:
+        """A table (N, P) as the network's parameters, each (N, *shape)."""
+        sizes = [math.prod(shape) for shape in self.network.shapes]
+        return [part.unflatten(1, shape) for part, shape in zip(flat.split(sizes, dim=1), self.network.shapes, strict=True)]
 
     def __getstate__(self) -> dict[str, Any]:
         # The pending graph is not kept: it is computed again, bit for bit, from the same parameters.

@@ -36,18 +36,28 @@ class Network:
         shared: Number of leading parameters that all tasks share.
         forward: ``(parameters, each (N, *shape); inputs (N, B, *input_shape)) -> outputs (N, B, O, *S)``.
         stages: The shared layers one by one, each with two of the parameters; empty where they are no chain.
+        heads: Axes of the output channels in the last parameters, those of the heads; counted from the end.
     """
 
     shapes: tuple[tuple[int, ...], ...]
     bounds: tuple[float, ...]
     shared: int
     forward: Callable[[Parameters, Tensor], Tensor]
+    heads: tuple[int, ...] = (-1, -1)
     stages: tuple[Stage, ...] = ()
 
     def initial(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
         """Draws the initial values (P,) of one replica."""
         parts = [rng.uniform(-bound, bound, math.prod(shape)) for shape, bound in zip(self.shapes, self.bounds, strict=True)]
         return np.concatenate(parts).astype(np.float32)
+
+    def outputs(self, parameters: Parameters, inputs: Tensor, channels: slice) -> Tensor:
+        """Some output channels alone (N, B, channels, *S): the heads of the others are not computed, where there are heads."""
+        if not self.heads:
+            return self.forward(parameters, inputs)[:, :, channels]
+        trunk, own = parameters[: -len(self.heads)], zip(parameters[-len(self.heads) :], self.heads, strict=True)
+        count = channels.stop - channels.start
+        return self.forward([*trunk, *(part.narrow(axis, channels.start, count) for part, axis in own)], inputs)
 
     @property
     def size(self) -> int:
@@ -63,7 +73,7 @@ def mlp(problem: Problem, hidden: tuple[int, ...]) -> Network:
     def forward(parameters: Parameters, inputs: Tensor) -> Tensor:
         return _linear_forward(parameters, inputs.flatten(2))
 
-    return Network(shapes, bounds, len(shapes) - 2, forward, (_linear_stage,) * len(hidden))
+    return Network(shapes, bounds, len(shapes) - 2, forward, stages=(_linear_stage,) * len(hidden))
 
 
 def conv(problem: Problem, hidden: tuple[int, ...]) -> Network:
@@ -89,7 +99,7 @@ def conv(problem: Problem, hidden: tuple[int, ...]) -> Network:
         return _linear_forward(parameters[first_linear:], torch.stack(images).flatten(2))
 
     of_stages = (_convolution_stage,) * len(stages) + (_linear_stage,)
-    return Network(shapes + more_shapes, bounds + more_bounds, first_linear + 2, forward, of_stages)
+    return Network(shapes + more_shapes, bounds + more_bounds, first_linear + 2, forward, stages=of_stages)
 
 
 def dense(problem: Problem, hidden: tuple[int, ...]) -> Network:
@@ -115,7 +125,7 @@ def dense(problem: Problem, hidden: tuple[int, ...]) -> Network:
         features = [torch.cat(pair, dim=1) for pair in zip(skip, images, strict=True)]
         return torch.stack(_convolve(features, parameters[-2], parameters[-1]))
 
-    return Network(shapes, bounds, len(shapes) - 2, forward)
+    return Network(shapes, bounds, len(shapes) - 2, forward, heads=(-4, -1))
 
 
 def point(problem: Problem, hidden: tuple[int, ...]) -> Network:
@@ -131,7 +141,7 @@ def point(problem: Problem, hidden: tuple[int, ...]) -> Network:
         scales = inputs.unflatten(2, (-1, dimensions))  # (N, B, K, D)
         return (scales * parameters[0][:, None, None, :]).flatten(2)
 
-    return Network(((dimensions,),), (2.0,), 1, forward)
+    return Network(((dimensions,),), (2.0,), 1, forward, heads=())
 
 
 NETWORKS: dict[str, Callable[[Problem, tuple[int, ...]], Network]] = {"mlp": mlp, "conv": conv, "dense": dense, "point": point}

@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn import functional
 
+from mtl_gym.problems.losses import times
 from mtl_gym.training.learner import Learner
 from mtl_gym.training.objectives import Objectives
 from mtl_gym.training.samples import take
@@ -50,7 +52,9 @@ class SampleLearner(Learner):
         super()._link()
         _load_forward_mode()
         self._objectives = Objectives(self.problem, self.recipe.tasks, self._rows.device, dual=True)
-        self._of_main = Objectives(self.problem, (self.recipe.main or "",), self._rows.device)
+        names = [task.name for task in self.problem.tasks]
+        self._main = names.index(self.recipe.main or names[0])
+        self._of_main = Objectives(self.problem, (names[self._main],), self._rows.device, alone=True)
         self._forget()
 
     def _forget(self) -> None:
@@ -105,8 +109,9 @@ class SampleLearner(Learner):
         return self._mean(self._losses_now())
 
     def _mean(self, losses: Tensor) -> Tensor:
-        """Mean (N, K) over the samples with a label, from losses (N, B, K), which are 0 elsewhere."""
-        return losses.sum(1) / self._counts()[:, 0]
+        """Means (N, K) of losses (N, B, K), 0 elsewhere, over the samples with a label; the last known one where none has."""
+        means = losses.sum(1) / self._counts()[:, 0]
+        return means if self._labelled is None else self._carried(means, self._labels, self.replicas.step)
 
     def _counts(self) -> Tensor:
         """Numbers of samples with a label (N, 1, K), or (1, 1, 1) where all have one; at least 1."""
@@ -167,10 +172,10 @@ class SampleLearner(Learner):
             self._sample_graph = self._losses_of(self._parameters, inputs)
         else:
             direction, main = self._direction(payers)
-            shared, heads = self._parameters[: self.network.shared], self._parameters[self.network.shared :]
             with forward_ad.dual_level():
-                duals = [forward_ad.make_dual(own, along) for own, along in zip(shared, direction, strict=True)]
-                losses = self._losses_of([*duals, *heads], inputs)
+                # Heads have tangents too, of zeros: where one factor has none, torch interprets the rule of a product in Python.
+                pairs = zip(self._parameters, direction, strict=True)
+                losses = self._losses_of([forward_ad.make_dual(own, along) for own, along in pairs], inputs)
                 self._sample_graph, tangents = forward_ad.unpack_dual(losses)
             self._looks |= {ALIGNMENT: torch.zeros_like(losses) if tangents is None else tangents.detach(), MAIN: main}
             self.replicas.passes[payers, 0] += 1  # the tangents cost as much as the values
@@ -180,21 +185,26 @@ class SampleLearner(Learner):
         """Scaled losses (N, B, K) of the samples, by the tasks that take part; 0 where one has no label."""
         losses = self._objectives.samples(self.network.forward(parameters, inputs), self._labels)
         tasks = self.replicas.tasks[:, None].expand(-1, losses.shape[1], -1)
-        return losses.gather(2, tasks) * self.replicas.scales[:, None]
+        return times(losses.gather(2, tasks), self.replicas.scales[:, None])
 
     def _direction(self, payers: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The gradient of the main task's loss on *meta*, with norm 1 (0, where it vanishes), by parameters; and that loss (N,)."""
+        """The gradient of the main task's loss on *meta*, of the shared parameters, with norm 1 (0, where it vanishes).
+
+        By parameters; those of the heads are zeros. And that loss (N,).
+        """
         inputs = self._samples.holdout_inputs(["meta"])[0]
-        outputs = self.network.forward(self._parameters, inputs.expand(self.num_replicas, *inputs.shape))
+        everywhere = inputs.expand(self.num_replicas, *inputs.shape)
+        outputs = self.network.outputs(self._parameters, everywhere, self.problem.output_slices[self._main])
         labels = self._samples.holdout_labels("meta", self.num_replicas, self.replicas.sources)
-        main = self._scaled(self._of_main.parts(outputs, labels, [len(inputs)])[0])[:, 0]
+        targets = labels[:, :, self.problem.target_slices[self._main]]
+        main = self._of_main.parts(outputs, targets, [len(inputs)])[0][:, 0] * self.replicas.scales[:, 0]
         self.replicas.passes[payers] += len(inputs) / self.recipe.batch_size
-        if not self.network.shared:
-            return [], main.detach()
-        parts = torch.autograd.grad(main.sum(), self._parameters[: self.network.shared])
-        norms = torch.cat([part.flatten(1) for part in parts], dim=1).norm(dim=1)
-        inverse = torch.where(norms > 0, 1 / norms.clamp(min=1e-30), 0)
-        return [part * inverse.view(-1, *[1] * (part.ndim - 1)) for part in parts], main.detach()
+        flat = torch.zeros_like(self.replicas.parameters)
+        if self.network.shared:
+            parts = torch.autograd.grad(main.sum(), self._parameters[: self.network.shared])
+            joined = torch.cat([part.flatten(1) for part in parts], dim=1)
+            flat[:, : joined.shape[1]] = functional.normalize(joined, dim=1, eps=1e-30)
+        return self._views(flat), main.detach()
 
     def _cosines(self, payers: Tensor) -> Tensor:
         """Alignments over the norms of the samples' gradients: B K backward passes over one sample each."""
