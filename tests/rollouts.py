@@ -3,6 +3,7 @@
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.spaces import Box, MultiDiscrete
 
 import mtl_gym  # noqa: F401  (registers the environments)
 from mtl_gym.envs.arguments import check_arguments
@@ -12,6 +13,7 @@ from mtl_gym.training.learner import Learner
 from mtl_gym.training.sample_learner import SampleLearner
 
 LOSS_WEIGHTING, SAMPLE_WEIGHTING = "mtl_gym/LossWeighting-v0", "mtl_gym/SampleWeighting-v0"
+LAYER_MERGING = "mtl_gym/LayerMerging-v0"
 HIDDEN = {"mlp": [8], "conv": [2, 8], "dense": [2, 2], "point": []}
 
 
@@ -66,6 +68,9 @@ def poison(learner, row, value, entry=slice(None)):
 def random_actions(space, decisions, seed=0):
     """``decisions`` actions; those of the large Box of weights stay small, so that trainings live."""
     rng = np.random.default_rng(seed)
+    if not isinstance(space, Box):  # of these, some are masked
+        most = space.nvec if isinstance(space, MultiDiscrete) else space.n
+        return [rng.integers(0, most) for _ in range(decisions)]
     high = np.minimum(space.high, 3)
     return [rng.uniform(np.maximum(space.low, -high / 10), high).astype(np.float32) for _ in range(decisions)]
 
@@ -73,6 +78,9 @@ def random_actions(space, decisions, seed=0):
 def extreme_actions(space, decisions, seed=0):
     """Actions whose every entry lies on a bound."""
     rng = np.random.default_rng(seed)
+    if not isinstance(space, Box):
+        most = space.nvec if isinstance(space, MultiDiscrete) else space.n
+        return [np.where(rng.random(np.shape(most)) < 0.5, 0, most - 1) for _ in range(decisions)]
     return [np.where(rng.random(space.shape) < 0.5, space.low, space.high).astype(np.float32) for _ in range(decisions)]
 
 

@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import FlattenObservation, TimeLimit
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from rollouts import (
+    LAYER_MERGING,
     LOSS_WEIGHTING,
     SAMPLE_WEIGHTING,
     blind,
@@ -32,6 +33,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.envs.loss_weighting import LossWeightingVectorEnv
+from mtl_gym.envs.merging import MERGE_ACTIONS
 from mtl_gym.envs.observations import of_environment
 from mtl_gym.envs.rewards import REWARDS
 from mtl_gym.envs.sample_weighting import SampleWeightingVectorEnv
@@ -45,13 +47,14 @@ ENVIRONMENTS = sorted({env_id for env_id, _ in PAIRS})
 OBSERVED = {env_id: list(of_environment(env_id)) for env_id in ENVIRONMENTS}
 OBSERVATIONS = OBSERVED[LOSS_WEIGHTING]
 SEEN = [(env_id, name) for env_id in ENVIRONMENTS for name in OBSERVED[env_id]]
-PAID = [(env_id, name) for env_id in ENVIRONMENTS for name, row in REWARDS.items() if row.of_main or env_id == LOSS_WEIGHTING]
+PAID = [(env_id, name) for env_id in ENVIRONMENTS for name, row in REWARDS.items() if row.of_main or env_id != SAMPLE_WEIGHTING]
 MODES = [
     *((LOSS_WEIGHTING, {"action": action}) for action in ACTIONS),
     *(
         (SAMPLE_WEIGHTING, {"action": action} | ({"steps_per_action": 1} if action == "weights" else {}))
         for action in SAMPLE_ACTIONS
     ),
+    *((LAYER_MERGING, {"action": action}) for action in MERGE_ACTIONS),
 ]
 QUICK = ("digits", "yeast", "quadratic")
 SAME_STEP, NEXT_STEP, DISABLED = "SameStep", "NextStep", "Disabled"

@@ -211,7 +211,7 @@ DEFAULTS = {
     ),
     SAMPLE_WEIGHTING: ("sample_loss", "sample_mean", *(f"{name}_feature" for name in FEATURES), *_OF_TASKS),
 }
-"""What agents see, by environment: nothing that reveals planted scales or which labels are wrong."""
+"""What agents see, by environment: nothing that reveals a planted scale of all losses or which labels are wrong."""
 _ONLY = {
     SAMPLE_WEIGHTING: {"main_meta_log_loss", *(name for name, row in OBSERVATIONS.items() if row.size == "sample")},
     LAYER_MERGING: {name for name, row in OBSERVATIONS.items() if {*STRUCTURE, CKA, GRADIENT, SHARE} & {*row.looks}},
