@@ -157,7 +157,20 @@ def speed() -> list[dict[str, str]]:
         "peak memory of 1,024 trainings of `digits`": f"{memory['N = 1024'] / 1024:.1f} GiB",
         "`import mtl_gym` beyond `import gymnasium`": f"{imports['seconds beyond gymnasium']:.3f} s",
     }
+    rows |= sample_speed()
     return [{"what": what, "measured": measured} for what, measured in rows.items()]
+
+
+def sample_speed() -> dict[str, str]:
+    """What ``benchmarks/sample_speed.py`` last measured."""
+    studies = json.loads((ROOT / "benchmarks" / "results" / "sample_speed.json").read_text())
+    one, many = studies["N = 1"], studies["N = 64"]
+    return {
+        "time of a decision of `slgrad`, 64 trainings, in plain training steps": _ratio(many["decision"]),
+        "the same, one training": _ratio(one["decision"]),
+        "its training step alone (no environment), one training and 64": f"{_ratio(one['SLGrad'])} and {_ratio(many['SLGrad'])}",
+        "loop over all samples' and tasks' backward passes, against that step": f"{one['loop over SLGrad']:.0f} x",
+    }
 
 
 def _ratio(row: dict[str, float]) -> str:
