@@ -6,7 +6,7 @@
 *planted*: two classifications of digits that differ only in the names of the classes, and two regressions that differ only by a
 rotation of the target; similarities of separate networks, and who shares the last stage at the end (adjusted Rand index against the
 pairs), for MTSL with a scan of thresholds. The threshold of the scan is chosen by the return on the *reward* split of training
-instances. The others: score on *test*, score on corrupted inputs, and parameters. Means with 95 % intervals; differences are paired.
+instances. The others: score on *test*, score on corrupted inputs, and parameters. Means with 95 % intervals; paired differences.
 Writes ``benchmarks/results/layer_merging.json`` and the picture ``docs/layer_merging.svg``.
 """
 
