@@ -82,7 +82,7 @@ def test_the_manual_names_every_reward(name):
 
 @pytest.mark.parametrize("name", ["softmax", "residual", "weights"])
 def test_the_manual_names_every_action_mode(name):
-    Weighting(action=name, rule="init", weight_range=1e6, num_tasks=2)
+    Weighting(action=name, rule="init", weight_range=1e6, scope="all", num_tasks=2)
     assert f'"{name}"' in part("Action Space") or f"`{name}`" in part("Action Space")
 
 

@@ -1,4 +1,4 @@
-"""From actions to task weights; the only place that normalises. ``ACTIONS`` and ``RULES`` are the tables. N rows, K tasks."""
+"""From actions to task weights; the only place that normalises. ``ACTIONS``, ``RULES`` and ``SCOPES`` are the tables. N rows, K tasks."""
 
 from __future__ import annotations
 
@@ -39,6 +39,9 @@ ACTIONS = {
 }
 """``softmax``: ``K softmax(c a)``. ``residual``: the same times a rule's weights. ``weights``: the action, unchanged."""
 
+SCOPES = {"all": 1, "shared": 2}
+"""Weights of a task, S: one of its loss; or one in the shared parameters and one in its head."""
+
 
 class Weighting:
     """One mode of turning actions into weights.
@@ -47,30 +50,33 @@ class Weighting:
         action: Row of ``ACTIONS``.
         rule: Row of ``RULES``; used by ``residual`` alone.
         weight_range: Largest ratio of two softmax weights, so that ``c = ln(weight_range) / 2``.
+        scope: Row of ``SCOPES``.
         num_tasks: K.
 
     Raises:
         ValueError: If a name is unknown or ``weight_range`` is not above 1.
     """
 
-    def __init__(self, *, action: str, rule: str, weight_range: float, num_tasks: int) -> None:
+    def __init__(self, *, action: str, rule: str, weight_range: float, scope: str, num_tasks: int) -> None:
         self._mode = choose("action", action, ACTIONS)
         choose("rule", rule, RULES)
         self._rule = rule
         self._sharpness = math.log(number("weight_range", weight_range, low=1.0, ends="(]")) / 2
-        self.space = Box(-self._mode.bound, self._mode.bound, (num_tasks,), np.float32)
+        self._scope = choose("scope", scope, SCOPES)
+        self.space = Box(-self._mode.bound, self._mode.bound, (self._scope * num_tasks,), np.float32)
 
     def clipped(self, actions: Tensor) -> Tensor:
         """Number (N,) of each row's entries that lie on a bound."""
         return (actions.abs() >= self._mode.bound).sum(1)
 
     def factors(self, actions: Tensor) -> Tensor:
-        """What an action says (N, K), before any rule."""
-        return actions.shape[1] * torch.softmax(self._sharpness * actions, dim=1) if self._mode.softmax else actions
+        """What an action says (N, S, K), before any rule."""
+        said = actions.unflatten(1, (self._scope, -1))
+        return said.shape[2] * torch.softmax(self._sharpness * said, dim=2) if self._mode.softmax else said
 
     def weights(self, factors: Tensor, losses: Tensor, initial: Tensor) -> Tensor:
-        """Weights (N, K) of one optimiser step, from the factors, the batch's losses and L(0)."""
-        return factors * RULES[self._rule](losses, initial) if self._mode.rule else factors
+        """Weights (N, S, K) of one optimiser step, from the factors, the batch's losses (N, K) and L(0)."""
+        return factors * RULES[self._rule](losses, initial)[:, None] if self._mode.rule else factors
 
 
 def checked_actions(actions: npt.ArrayLike, space: Box, num_envs: int) -> npt.NDArray[np.float32]:

@@ -35,6 +35,8 @@ class Replicas:
         passes: (N, 2) forward and backward passes, in training batches.
         seen: (N, n, K) sums of each training sample's losses in the batches so far; n is 0 unless samples are weighted.
         visits: (N, n) numbers of those batches.
+        averages: (N, K, Q) moving averages of the tasks' gradients of the Q shared parameters; empty unless they are averaged.
+        paid: (N,) batches up to the last one whose K gradients have been counted in ``passes``.
     """
 
     parameters: Tensor
@@ -50,6 +52,8 @@ class Replicas:
     passes: Tensor
     seen: Tensor
     visits: Tensor
+    averages: Tensor
+    paid: Tensor
 
     @classmethod
     def empty(
@@ -63,11 +67,13 @@ class Replicas:
         num_tasks: int,
         sources: dict[str, tuple[int, int]],
         samples: int,
+        averaged: int,
         device: torch.device,
     ) -> Replicas:
         """Returns N trainings that have not begun.
 
-        ``sources`` has the shape (n, all tasks) for each split with wrong labels; ``samples`` is the n of ``seen``.
+        ``sources`` has the shape (n, all tasks) for each split with wrong labels; ``samples`` is the n of ``seen``,
+        ``averaged`` the Q of ``averages``.
         """
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -87,6 +93,8 @@ class Replicas:
             passes=zeros(2),
             seen=zeros(samples, num_tasks),
             visits=zeros(samples),
+            averages=zeros(num_tasks, averaged),
+            paid=zeros(dtype=torch.int64),
         )
 
     def begin(self, row: int, instance: Instance, problem: Problem, network: Network, holdouts: dict[str, Tensor]) -> None:
@@ -99,7 +107,8 @@ class Replicas:
             network: Gives shapes and bounds of the initial weights.
             holdouts: The fixed samples of *meta* and *reward*, by their rows in the split.
         """
-        for tensor in (self.moments, self.updates, self.step, self.losses, self.weights, self.passes, self.seen, self.visits):
+        begun_anew = (self.moments, self.updates, self.step, self.losses, self.weights, self.passes)
+        for tensor in (*begun_anew, self.seen, self.visits, self.averages, self.paid):
             tensor[row] = 0
         self.parameters[row] = torch.from_numpy(_initial(instance.stream("parameters"), network))
         batches, batch_size = self.order.shape[1:]
