@@ -1,4 +1,7 @@
-"""From actions to task weights; the only place that normalises. ``ACTIONS``, ``RULES`` and ``SCOPES`` are the tables. N rows, K tasks."""
+"""From actions to task weights; the only place that normalises. N rows, K tasks.
+
+``ACTIONS``, ``RULES`` and ``SCOPES`` are the tables.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +95,9 @@ def checked_actions(actions: npt.ArrayLike, space: Box, num_envs: int) -> npt.ND
         raise TypeError(should("actions", "be an array of numbers", actions)) from None
     shape = (num_envs, *space.shape)
     if values.shape != shape:
-        raise ValueError(should("actions", f"have the shape {shape}", values.shape))
+        apart = values.shape == (num_envs, 2 * space.shape[0])
+        remedy = 'Weights of shared parameters and heads need scope="shared".' if apart else ""
+        raise ValueError(should("actions", f"have the shape {shape}", values.shape, remedy))
     inside = (np.isfinite(values) & (values >= space.low) & (values <= space.high)).all(axis=1)
     if not inside.all():
         row = int(np.argmin(inside))
