@@ -18,7 +18,8 @@ class DBMTL(GradientHeuristic):
     Lin, Jiang, Ye, Zhang, Chen, Chen, Liu and Kwok, "Dual-Balancing for Multi-Task Learning", 2023, arXiv 2308.12029, algorithm 1.
     Averages keep 0.9 of their past, LibMTL's DB_beta (the paper tunes it and lets it decay with the step's root). There the
     gradients of log losses are averaged; here those of the losses are, and divided by the current ones, which only matters where
-    a loss changes much in ten steps. Averages begin at the first gradient, LibMTL's at 0.
+    a loss changes much in ten steps. Averages begin at the first gradient, LibMTL's at 0. Adam divides by the size
+    of the averages, so its steps are larger with them: the learning rate has to be lower than that of other methods.
     """
 
     requires: ClassVar[Requirements] = balances_gradients(gradient_ema=0.9)

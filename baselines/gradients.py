@@ -11,6 +11,8 @@ import numpy as np
 from baselines.base import Array, Heuristic, Observation, State
 from mtl_gym.policies import LOSSES_TO_WEIGHTS, Requirements
 
+_NOT_FINITE = 30.0
+
 
 def balances_gradients(gradient_ema: float = 0.0) -> Requirements:
     """What a policy of the Gram matrix requires, of moving averages of the gradients if the share of their past is not 0."""
@@ -50,13 +52,18 @@ class WholeLossHeuristic(GradientHeuristic):
 
 
 def observed_gramian(obs: Observation) -> Array:
-    """The Gram matrix (N, K, K), in float64, of observed cosines (the upper triangle by rows) and log norms."""
+    """The Gram matrix (N, K, K), in float64, of observed cosines (the upper triangle by rows) and log norms.
+
+    NaN in the rows with a norm on the upper bound, which stands for one that is not finite.
+    """
     norms = observed_norms(obs)
     count = norms.shape[1]
     cosines = np.tile(np.eye(count), (len(norms), 1, 1))
     first, second = np.triu_indices(count, 1)
     cosines[:, first, second] = cosines[:, second, first] = obs["cosines"]
-    return cosines * norms[:, :, None] * norms[:, None]
+    gramian = cosines * norms[:, :, None] * norms[:, None]
+    gramian[(obs["log_norms"] >= _NOT_FINITE).any(axis=1)] = np.nan
+    return gramian
 
 
 def observed_norms(obs: Observation) -> Array:
