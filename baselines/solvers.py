@@ -87,7 +87,7 @@ def min_norm(norms: Array, cosines: Array) -> Array:
     """
     inverse = norms.min(axis=1, keepdims=True) / norms
     weights = nonnegative(cosines, inverse[:, None])[:, 0] * inverse
-    return weights / weights.sum(axis=1, keepdims=True)
+    return weights / _sum(weights)
 
 
 def dual_cone(norms: Array, cosines: Array) -> Array:
@@ -103,26 +103,28 @@ def dual_cone(norms: Array, cosines: Array) -> Array:
 def conflict_averse(norms: Array, cosines: Array, *, radius: float) -> Array:
     """Weights of the d that maximises ``min_k g_k d`` within ``radius |g_0|`` of the mean gradient g_0.
 
-    For a given minimum t, d is the point nearest to g_0 with ``g_k d >= t``; its distance is convex in t, and on one set of active
-    constraints the root of a quadratic. So steps from the right, each to the root on the active set, end after finitely many.
+    For a given minimum t, d is the point nearest to g_0 with ``g_k d >= t``. Its distance from g_0 grows with t, and on one set of
+    active constraints its square is quadratic; so t goes to the root on the active set, or halves its bracket.
     """
     count = norms.shape[1]
     mean, inverse = norms / count, 1 / norms
     onto_mean = _times(cosines, mean)
-    square = (mean * onto_mean).sum(axis=1, keepdims=True)  # |g_0|^2
-    least = (1 + radius) * square
-    added, active = np.zeros_like(norms), least * inverse > onto_mean
+    square = _sum(mean * onto_mean)  # |g_0|^2
+    low, high = (norms * onto_mean).min(axis=1, keepdims=True), (1 + radius) * square
+    least, added, active = high, np.zeros_like(norms), high * inverse > onto_mean
     for _ in range(_NEWTON):
         added = nonnegative(cosines, (least * inverse - onto_mean)[:, None], active[:, None])[:, 0]
         active = added > 0
+        far = _sum(added * _times(cosines, added)) > radius**2 * square
+        low, high = np.where(far, low, least), np.where(far, least, high)
         right = np.stack([inverse, onto_mean], axis=2) * active[:, :, None]
         along, back = np.moveaxis(_supported(cosines, np.arange(len(norms)), active, right), 2, 0)
-        a, b, c = ((one * two).sum(axis=1, keepdims=True) for one, two in ((along, inverse), (along, onto_mean), (back, onto_mean)))
-        root = (b + np.sqrt((b**2 - a * (c - radius**2 * square)).clip(min=0))) / np.where(a > 0, a, 1)
-        closer = np.where((a > 0) & (root < least), root, least)
-        if (least - closer <= 1e-13 * square).all():
+        a, b, c = _sum(along * inverse), _sum(along * onto_mean), _sum(back * onto_mean) - radius**2 * square
+        root = (b + np.sqrt((b**2 - a * c).clip(min=0))) / np.where(a > 0, a, np.nan)
+        root = np.where((low <= root) & (root <= high), root, (low + high) / 2)
+        if (np.abs(root - least) <= 1e-12 * square).all():
             break
-        least = closer
+        least = root
     return 1 / count + added / norms
 
 
@@ -159,14 +161,14 @@ def surgery(norms: Array, cosines: Array, *, orders: npt.NDArray[np.int64], targ
 def impartial(norms: Array, cosines: Array) -> Array:
     """Weights with a sum of 1 whose gradient has the same projection on every unit gradient."""
     weights = _equal_projections(cosines) / norms
-    return weights / weights.sum(axis=1, keepdims=True)
+    return weights / _sum(weights)
 
 
 def conflict_free(norms: Array, cosines: Array) -> Array:
     """Weights of the same direction, with the length of the sum of the gradients' projections onto it."""
     units = _equal_projections(cosines)
     projections = _times(cosines, units)  # of the unit gradients onto it, times its norm
-    length = (norms * projections).sum(axis=1, keepdims=True) / (units * projections).sum(axis=1, keepdims=True)
+    length = _sum(norms * projections) / _sum(units * projections)
     return length * units / norms
 
 
@@ -200,17 +202,17 @@ def balanced_gains(norms: Array, cosines: Array, *, power: float = 1.0) -> Array
         slope = _times(cosines, point) - scale * point**-power
         curvature = cosines + _diagonal(power * scale * point ** (-power - 1))
         move = -np.linalg.solve(curvature, slope[:, :, None])[:, :, 0]
-        decrement = -(move * slope).sum(axis=1, keepdims=True)
+        decrement = -_sum(move * slope)
         reach = (-point / np.where(move < 0, move, -np.inf)).clip(min=0)
         step = np.minimum(1.0, 0.95 * np.where(move < 0, reach, np.inf).min(axis=1, keepdims=True))
         for _ in range(20):  # until the slope along the move is no longer that of a step far too long
             ahead = point + step * move
-            rising = (move * (_times(cosines, ahead) - scale * ahead**-power)).sum(axis=1, keepdims=True) > 0.9 * decrement
+            rising = _sum(move * (_times(cosines, ahead) - scale * ahead**-power)) > 0.9 * decrement
             if not rising.any():
                 break
             step = np.where(rising, step / 2, step)
         point = point + step * move
-        if (decrement <= 1e-9 * (scale * point ** (1 - power)).sum(axis=1, keepdims=True)).all():
+        if (np.abs(move) <= 1e-5 * point).all():
             break  # what is left is about the square of it
     return point / norms
 
@@ -276,6 +278,11 @@ def simplex(points: Array) -> Array:
 
 def _times(matrix: Array, vectors: Array) -> Array:
     return (matrix @ vectors[:, :, None])[:, :, 0]
+
+
+def _sum(values: Array) -> Array:
+    """Sums (N, 1) over the tasks."""
+    return values.sum(axis=1, keepdims=True)
 
 
 def _diagonal(entries: Array) -> Array:

@@ -69,9 +69,14 @@ def scaled(observation: Observation, scales: Array) -> dict[str, Array]:
     """What is observed of the losses ``s_k L_k``, for scales (..., K) that may be negative: a zero is shown as exp(-30)."""
     logs = np.log(np.maximum(np.abs(scales.astype(np.float64)), _LEAST))
     first, second = np.triu_indices(scales.shape[-1], 1)
-    signs = np.where(scales < 0, -1.0, 1.0)
-    seen = {name: observation[name] + logs for name in ("log_loss", "log_loss_after", "log_norms") if name in observation}
-    return {**observation, **seen, "cosines": observation["cosines"] * signs[..., first] * signs[..., second]}
+    signs = np.sign(scales)[..., first] * np.sign(scales)[..., second]
+    changes = {
+        "log_loss": lambda values: values + logs,
+        "log_loss_after": lambda values: values + logs,
+        "log_norms": lambda values: values + logs,
+        "cosines": lambda values: values * signs,
+    }
+    return {name: changes[name](values) if name in changes else values for name, values in observation.items()}
 
 
 def _requirements(policy: Policy) -> Requirements:

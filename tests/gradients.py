@@ -4,7 +4,7 @@ import numpy as np
 
 
 def jacobians(rows, tasks, size, *, seed=0, spread=0.0, common=0.0):
-    """Gradients (N, K, P) with norms over ``spread`` orders of magnitude to both sides, and a part in common (or, below 0, against it)."""
+    """Gradients (N, K, P) with norms over ``spread`` orders of magnitude to both sides, and a part in common."""
     rng = np.random.default_rng(seed)
     gradients = rng.normal(size=(rows, tasks, size)) + common * rng.normal(size=(rows, 1, size))
     return gradients * 10 ** rng.uniform(-spread, spread, (rows, tasks, 1))
