@@ -139,10 +139,11 @@ def oracles(aggregation):
 
 @pytest.mark.parametrize("name", ["mgda", "cagrad", "imtl-g", "aligned-mtl", "fairgrad:alpha=2", "upgrad"])
 @pytest.mark.parametrize("matrices", WELL)
+@pytest.mark.filterwarnings("ignore:Solution may be inaccurate")
 def test_weights_agree_with_torchjd(name, matrices, aggregation, monkeypatch):
     import cvxpy
 
-    tight = {f"tol_{kind}": 1e-13 for kind in ("gap_abs", "gap_rel", "feas")}  # of CAGrad's solver
+    tight = {f"tol_{kind}": 1e-12 for kind in ("gap_abs", "gap_rel", "feas")}  # of CAGrad's solver
     monkeypatch.setattr(cvxpy.Problem, "solve", partialmethod(cvxpy.Problem.solve, **tight))
     gradients, oracle = WELL[matrices], oracles(aggregation)[name]
     gradients = gradients[:1] if (name, matrices) == ("mgda", "common") else gradients  # Frank-Wolfe is too slow on the others
