@@ -111,7 +111,7 @@ def conflict_averse(norms: Array, cosines: Array, *, radius: float) -> Array:
     onto_mean = _times(cosines, mean)
     square = _sum(mean * onto_mean)  # |g_0|^2
     low, high = (norms * onto_mean).min(axis=1, keepdims=True), (1 + radius) * square
-    least, added, active = high, np.zeros_like(norms), high * inverse > onto_mean
+    least, close, added, active = high, 1e-12 * square, np.zeros_like(norms), high * inverse > onto_mean
     for _ in range(_NEWTON):
         added = nonnegative(cosines, (least * inverse - onto_mean)[:, None], active[:, None])[:, 0]
         active = added > 0
@@ -121,8 +121,8 @@ def conflict_averse(norms: Array, cosines: Array, *, radius: float) -> Array:
         along, back = np.moveaxis(_supported(cosines, np.arange(len(norms)), active, right), 2, 0)
         a, b, c = _sum(along * inverse), _sum(along * onto_mean), _sum(back * onto_mean) - radius**2 * square
         root = (b + np.sqrt((b**2 - a * c).clip(min=0))) / np.where(a > 0, a, np.nan)
-        root = np.where((low <= root) & (root <= high), root, (low + high) / 2)
-        if (np.abs(root - least) <= 1e-12 * square).all():
+        root = np.where((low - close <= root) & (root <= high + close), root, (low + high) / 2)
+        if (np.abs(root - least) <= close).all():
             break
         least = root
     return 1 / count + added / norms
