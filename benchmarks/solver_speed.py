@@ -3,9 +3,10 @@
     OMP_NUM_THREADS=1 python benchmarks/solver_speed.py
 
 *policy*: ``predict`` on real Gram matrices (``digits``, four tasks, batch 64, N = 64 trainings that have begun to learn), as a
-share of the time that the learner takes for those matrices (K backward passes and the products; the forward pass is the training's
-own). *torchjd*: one call for each matrix, in milliseconds, over the policy's time for each. *K = 100*: the policy on 16 matrices of 100
-tasks with 1,000 parameters. Best of interleaved rounds. Writes ``benchmarks/results/solver_speed.json``.
+share of the time that the learner takes for those matrices (K backward passes and the products; without the forward pass, which is
+the training's own). *torchjd*: one call for each matrix, over the policy's time for each. *K = 100*: the policy on 16 matrices of
+100 tasks, whose gradients have 1,000 parameters, or 50, so that they depend on each other. Best of interleaved rounds. Writes
+``benchmarks/results/solver_speed.json``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from mtl_gym.training.signals import cosines, log_loss, log_norms
 OUT = Path(__file__).parent / "results" / "solver_speed.json"
 TASKS = ["digit", "parity", "loop", "ink"]
 REPLICAS, BEGUN, ROUNDS = 64, 50, 15
-MANY_TASKS, MANY_REPLICAS, MANY_PARAMETERS = 100, 16, 1000
+MANY_TASKS, MANY_REPLICAS, MANY_PARAMETERS = 100, 16, (1000, 50)
 METHODS = [name for name in BASELINES if issubclass(policy_class(name), GradientHeuristic)]
 Observation = dict[str, np.ndarray]
 
@@ -99,9 +100,9 @@ def milliseconds(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, 
     return best
 
 
-def many_tasks() -> Observation:
+def many_tasks(parameters: int) -> Observation:
     """Gram matrices of many tasks, whose gradients are independent normal vectors."""
-    gradients = torch.from_numpy(np.random.default_rng(0).normal(size=(MANY_REPLICAS, MANY_TASKS, MANY_PARAMETERS))).float()
+    gradients = torch.from_numpy(np.random.default_rng(0).normal(size=(MANY_REPLICAS, MANY_TASKS, parameters))).float()
     return observed(torch.rand(MANY_REPLICAS, MANY_TASKS) + 0.5, gradients @ gradients.transpose(1, 2))
 
 
@@ -111,13 +112,17 @@ def main() -> None:
     torch.set_num_threads(1)
     learner = begun()
     gramian = gram_matrix(learner)
-    obs, many = observed(learner.forward(), gramian()), many_tasks()
+    obs = observed(learner.forward(), gramian())
     times = milliseconds({"Gram matrix": gramian, **{name: playing(name, obs) for name in METHODS}}, ROUNDS)
     torchjd = {name: own / 8 for name, own in milliseconds(oracles(gramian()), 2).items()}
-    large = milliseconds({name: playing(name, many) for name in METHODS}, 1)
+    large = {}
+    for parameters in MANY_PARAMETERS:
+        many = many_tasks(parameters)
+        large[f"K = 100, P = {parameters}, ms"] = milliseconds({name: playing(name, many) for name in METHODS}, 1)
     rows: dict[str, dict[str, float]] = {"Gram matrix": {"ms": round(times["Gram matrix"], 2)}}
     for name in METHODS:
-        row = {"ms": times[name], "share, %": 100 * times[name] / times["Gram matrix"], "K = 100, ms": large[name]}
+        row = {"ms": times[name], "share, %": 100 * times[name] / times["Gram matrix"]}
+        row |= {column: own[name] for column, own in large.items()}
         if name in torchjd:
             row |= {"torchjd, ms": torchjd[name], "torchjd, ratio": torchjd[name] / (times[name] / REPLICAS)}
         rows[name] = {key: round(value, 2) for key, value in row.items()}
