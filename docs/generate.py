@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from agents import AGENTS
 from agents.algorithm import algorithm
+from docs.method_tables import method_tables
 from mtl_gym.cli import first_sentence, tables
 
 
@@ -180,10 +181,12 @@ def main() -> int:
     """Writes, or compares; returns the exit status."""
     card = ROOT / "agents" / "pretrained" / "ppo.md"
     second = card.with_name("ppo_samples.md")
+    methods = ROOT / "docs" / "methods.md"
     wanted = {
         ROOT / "README.md": with_tables(ROOT / "README.md", {**tables(), "algorithms": algorithms(), "speed": speed()}),
         card: with_tables(card, held_out()),
         second: with_tables(second, of_samples()),
+        methods: with_tables(methods, method_tables()),
         **pages(),
     }
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]
