@@ -19,6 +19,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import torch
+
 import agents
 from agents.pretrained import FOLDER
 from mtl_gym.problems import SAMPLE_WEIGHTING
@@ -33,13 +35,14 @@ TRAININGS: dict[str, dict[str, Any]] = {
         "tasks": ["digit", "parity", "loop", "ink"],
         "num_tasks": 3,
         "lr": 2e-3,
-        "horizon": 1500,
+        "horizon": 1200,
         "num_envs": 32,
-        "time_steps": 134_400,
-        "evaluations": 5,
+        "siblings": 8,
+        "time_steps": 73_728,
+        "evaluations": 4,
         "instances": 16,
         "references": [],
-        "options": {"learning_rate": 4e-3, "batch_size": 480, "n_epochs": 8, "gamma": 0.97},
+        "options": {"learning_rate": 5e-3, "batch_size": 512, "n_epochs": 8, "gamma": 0.97},
     },
 }
 """Arguments of :func:`agents.train`, all on digits, by the name of the agent's file."""
@@ -57,6 +60,7 @@ def main(name: str, kept: str | None = None) -> None:
     training, arguments = last.about["training"], agent.about["environment"]["arguments"]
     result = {
         "seconds": round(seconds),
+        "threads": torch.get_num_threads(),
         "seed": training["seed"],
         "time_steps": training["time_steps"],
         "episodes": training["time_steps"] // (arguments.get("horizon", 300) // arguments["steps_per_action"]),

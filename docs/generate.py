@@ -33,9 +33,9 @@ def with_tables(path: Path, rows_by_name: dict[str, list[dict[str, str]]]) -> st
     """A page with the tables between its markers written anew."""
     text = path.read_text()
     for name, rows in rows_by_name.items():
-        begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
         head, rest = text.split(begin)
-        text = head + begin + markdown(rows) + end + rest.split(end)[1]
+        text = head + begin + markdown(rows) + "\n" + end + rest.split(end)[1]
     return text
 
 
@@ -112,7 +112,7 @@ def trained(name: str = "pretrain") -> list[dict[str, str]]:
     row = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
     facts = {
         "decisions": f"{row['time_steps']:,}, in {row['episodes']:,} trainings of digits",
-        "time on two cores": f"{row['seconds'] / 60:.1f} minutes, evaluations included",
+        "time": f"{row['seconds'] / 60:.1f} minutes on {row.get('threads', 2)} cores, evaluations included",
         "chosen": f"after {row['chosen after']:,.0f} decisions, the best of {row['evaluations']} by the *reward* split",
         "seed": str(row["seed"]),
     }

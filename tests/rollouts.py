@@ -50,6 +50,13 @@ def train(learner, steps, weights=None, active=None):
     return learner
 
 
+def own_parameters(learner, row=0):
+    """A row's parameters as leaves of their own."""
+    sizes = [int(np.prod(shape)) for shape in learner.network.shapes]
+    parts = learner.replicas.parameters[row].clone().split(sizes)
+    return [part.reshape(shape).requires_grad_() for part, shape in zip(parts, learner.network.shapes, strict=True)]
+
+
 def poison(learner, row, value, entry=slice(None)):
     """Puts a value in place of a row's parameters (or of some of them)."""
     state = learner.state()

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,37 +12,48 @@ from torch import nn
 from agents.algorithm import algorithm
 from agents.networks import EntityLSTM, Exchangeable, Pool, exchangeable_layers
 from mtl_gym.envs.observations import OBSERVATIONS, space
+from mtl_gym.envs.sample_weights import FEATURES
 
 NAMES = ("log_loss_mean", "slope", "last_weights", "cosines", "progress")
+OF_SAMPLES = ("sample_loss", "sample_mean", "alignment_feature", "main_feature", *NAMES)
 OVER_TASKS = ("ppo", "recurrent-ppo", "sac", "td3", "tqc")
+OVER_SAMPLES = ("ppo", "recurrent-ppo")
+COEFFICIENTS = 1 + len(FEATURES)
 
 
-def policy(name, num_tasks, seed=0, names=NAMES):
+def sizes(num_tasks, batch_size=1):
+    """What a space needs to know of a recipe."""
+    return SimpleNamespace(num_tasks=num_tasks, batch_size=batch_size)
+
+
+def policy(name, num_tasks, seed=0, names=NAMES, batch_size=1):
     torch.manual_seed(seed)
-    actions = spaces.Box(-1, 1, (num_tasks,), np.float32)
-    made = algorithm(name).empty_policy(space(names, num_tasks), actions, {})
+    actions = spaces.Box(-1, 1, (COEFFICIENTS if set(names) & set(OF_SAMPLES[:4]) else num_tasks,), np.float32)
+    made = algorithm(name).empty_policy(space(names, sizes(num_tasks, batch_size)), actions, {})
     for parameter in made.parameters():  # SB3 begins with a head that is nearly zero
         nn.init.normal_(parameter, std=0.15)
     made.set_training_mode(False)
     return made
 
 
-def observations(num_tasks, rows=3, seed=0):
+def observations(num_tasks, rows=3, seed=0, names=NAMES, batch_size=1):
     rng = np.random.default_rng(seed)
     return {
         name: rng.uniform(max(OBSERVATIONS[name].low, -2), min(OBSERVATIONS[name].high, 2), (rows, *box.shape)).astype(np.float32)
-        for name, box in space(NAMES, num_tasks).items()
+        for name, box in space(names, sizes(num_tasks, batch_size)).items()
     }
 
 
-def permuted(values, order):
-    """The same observations with the tasks in another order."""
+def permuted(values, order, samples=()):
+    """The same observations with the tasks, and the samples, in another order."""
     count = len(order)
     first, second = np.triu_indices(count, 1)
     place = np.zeros((count, count), dtype=int)
     place[first, second] = place[second, first] = np.arange(len(first))
     pairs = place[order][:, order][first, second]
-    columns = {"task": order, "pair": pairs, "one": [0]}
+    cells = np.arange(len(samples) * count).reshape(len(samples), count)
+    of_samples = cells[list(samples)][:, order].ravel() if len(samples) else []
+    columns = {"task": order, "pair": pairs, "one": [0], "sample": of_samples}
     return {name: value[:, columns[OBSERVATIONS[name].size]] for name, value in values.items()}
 
 
@@ -141,6 +154,100 @@ def test_every_parameter_learns(name):
     for network in networks:
         still = [key for key, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.any()]
         assert not still
+
+
+# --- over samples and tasks: the coefficients of a rule ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OVER_SAMPLES)
+@given(num_tasks=st.integers(1, 5), batch_size=st.integers(1, 6), seed=st.integers(0, 2**16))
+@settings(max_examples=8, deadline=None)
+def test_a_rule_does_not_know_the_order_of_samples_and_tasks(name, num_tasks, batch_size, seed):
+    names = OF_SAMPLES if num_tasks > 1 else tuple(own for own in OF_SAMPLES if own != "cosines")
+    actor = policy(name, num_tasks, names=names, batch_size=batch_size)
+    values, rng = observations(num_tasks, seed=seed, names=names, batch_size=batch_size), np.random.default_rng(seed)
+    order, samples = rng.permutation(num_tasks), rng.permutation(batch_size)
+    moved = permuted(values, order, samples)
+    memory = memories(actor, seed)
+    action, after = actor.predict(values, memory, np.zeros(3, dtype=bool), deterministic=True)
+    other, other_after = actor.predict(moved, permuted_memory(memory, order), np.zeros(3, dtype=bool), deterministic=True)
+    assert action.shape == (3, COEFFICIENTS)
+    np.testing.assert_allclose(other, action, atol=1e-5)
+    if memory is not None:
+        for one, another in zip(permuted_memory(after, order), other_after, strict=True):
+            np.testing.assert_allclose(another, one, atol=1e-5)
+    with torch.no_grad():
+        critic = values_of(actor, values, None), values_of(actor, moved, None)
+    torch.testing.assert_close(*critic, atol=1e-5, rtol=1e-4)
+
+
+def marking(num_tasks, batch_size, main):
+    """The feature that marks the main task, (3, B K)."""
+    marks = -np.ones((3, batch_size, num_tasks), dtype=np.float32)
+    marks[:, :, main] = 1
+    return {"main_feature": marks.reshape(3, -1)}
+
+
+@pytest.mark.parametrize("name", OVER_SAMPLES)
+def test_a_rule_knows_the_main_task_by_its_mark_alone(name):
+    actor, values = policy(name, 3, names=OF_SAMPLES, batch_size=4), observations(3, names=OF_SAMPLES, batch_size=4)
+    actions = [actor.predict(values | marking(3, 4, main), deterministic=True)[0] for main in range(3)]
+    assert not np.allclose(actions[0], actions[1], atol=1e-3)
+    order = [1, 0, 2]
+    swapped = permuted(values, order, range(4)) | marking(3, 4, 1)
+    np.testing.assert_allclose(actor.predict(swapped, deterministic=True)[0], actions[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OVER_SAMPLES)
+@pytest.mark.parametrize("seen", OF_SAMPLES)
+def test_a_rule_depends_on_every_observation(name, seen):
+    actor, values = policy(name, 3, names=OF_SAMPLES, batch_size=4), observations(3, names=OF_SAMPLES, batch_size=4)
+    others = observations(3, seed=1, names=OF_SAMPLES, batch_size=4)
+    first, second = (actor.predict(own, deterministic=True)[0] for own in (values, values | {seen: others[seen]}))
+    assert not np.allclose(first, second, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", OVER_SAMPLES)
+def test_parameters_depend_neither_on_the_number_of_tasks_nor_on_the_batch(name):
+    small, large = policy(name, 2, names=OF_SAMPLES, batch_size=3), policy(name, 5, seed=1, names=OF_SAMPLES, batch_size=8)
+    shapes = [{key: tensor.shape for key, tensor in one.state_dict().items()} for one in (small, large)]
+    assert shapes[0] == shapes[1]
+    large.load_state_dict(small.state_dict())
+    assert large.predict(observations(5, names=OF_SAMPLES, batch_size=8), deterministic=True)[0].shape == (3, COEFFICIENTS)
+
+
+@pytest.mark.parametrize("name", OVER_SAMPLES)
+def test_a_batch_that_comes_twice_over_gives_the_same_rule(name):
+    small, large = (policy(name, 3, names=OF_SAMPLES, batch_size=size) for size in (4, 8))
+    values = observations(3, names=OF_SAMPLES, batch_size=4)
+    kinds = {key: OBSERVATIONS[key].size for key in values}
+    doubled = {key: np.tile(value, (1, 2)) if kinds[key] == "sample" else value for key, value in values.items()}
+    actions = small.predict(values, deterministic=True)[0], large.predict(doubled, deterministic=True)[0]
+    np.testing.assert_allclose(*actions, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OVER_SAMPLES)
+def test_every_parameter_of_a_rule_learns(name):
+    actor, values = policy(name, 3, names=OF_SAMPLES, batch_size=4), observations(3, names=OF_SAMPLES, batch_size=4)
+    tensors, actions = {key: torch.as_tensor(value) for key, value in values.items()}, torch.zeros(3, COEFFICIENTS)
+    if name == "recurrent-ppo":
+        state = tuple(torch.ones(1, 3, actor.lstm_hidden_state_shape[2]) for _ in range(2))
+        value, log_prob, _ = actor.evaluate_actions(tensors, actions, RNNStates(state, state), torch.zeros(3))
+    else:
+        value, log_prob, _ = actor.evaluate_actions(tensors, actions)
+    (value.sum() + log_prob.sum()).backward()
+    assert not [key for key, parameter in actor.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    assert actor.log_std.shape == (COEFFICIENTS,)
+
+
+@pytest.mark.parametrize("name", sorted(set(OVER_TASKS) - set(OVER_SAMPLES)))
+@pytest.mark.parametrize("num_tasks", [2, COEFFICIENTS])
+def test_algorithms_whose_actions_are_of_tasks_refuse_samples(name, num_tasks):
+    with pytest.raises(ValueError, match=r"`algorithm` should be ppo or recurrent-ppo.*Received algorithm="):
+        policy(name, num_tasks, names=OF_SAMPLES, batch_size=4)
+
+
+# --- layers -----------------------------------------------------------------------------------------------------------------
 
 
 @given(samples=st.integers(1, 5), tasks=st.integers(1, 4), seed=st.integers(0, 2**16))

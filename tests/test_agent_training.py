@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import mtl_gym
 from agents import AGENTS
 from agents.agent import Agent, load
 from agents.files import read
+from agents.training import TRAINED_ON
 from mtl_gym.cli import full_app
 from mtl_gym.policies import make_policy
 
@@ -429,6 +431,83 @@ def test_an_agent_of_other_parameters_or_another_environment_is_another(finished
     wider = {**environment, "arguments": {**environment["arguments"], "weight_range": 10.0}}
     assert len({repr(one.spec) for one in (agent, moved, Agent({**agent.about, "environment": wider}, agent.parameters))}) == 3
     assert Agent({**agent.about, "scores": []}, agent.parameters).spec == agent.spec
+
+
+# --- over samples ---------------------------------------------------------------------------------------------------------
+
+OF_SAMPLES = "mtl_gym/SampleWeighting-v0"
+TINY = {"tasks": ["digit", "ink"], "horizon": 20, "steps_per_action": 10, "hidden": [8], "batch_size": 16, "holdout_size": 16}
+SAMPLES = {**SMALL, **TINY, "problem": "digits", "env": OF_SAMPLES, "reward": "val_mean"}
+
+
+@pytest.fixture(scope="module", params=["ppo", "recurrent-ppo"])
+def of_samples(request, tmp_path_factory):
+    """The folder of a short training over samples, and its agent."""
+    out = tmp_path_factory.mktemp("samples")
+    return out, train(out, algorithm=request.param, **SAMPLES)
+
+
+def test_an_agent_over_samples_says_what_it_needs(of_samples):
+    out, agent = of_samples
+    requires = load(out).requires
+    assert requires.env == OF_SAMPLES
+    assert requires.observe == tuple(TRAINED_ON[OF_SAMPLES]["observe"])
+    assert (requires.action, requires.steps_per_action) == ("rule", 10)
+    assert requires.others == {"features": None, "sharpness": 10.0}
+    assert requires == agent.requires
+
+
+@pytest.mark.parametrize(
+    "sizes", [{}, {"batch_size": 24}, {"tasks": ["digit", "parity", "loop", "ink"]}, {"tasks": ["loop"], "batch_size": 3}], ids=str
+)
+def test_an_agent_over_samples_plays_with_other_batches_and_numbers_of_tasks(of_samples, sizes):
+    out, agent = of_samples
+    given = {**TINY, **sizes}
+    del given["steps_per_action"]
+    frame = mtl_gym.compare({"kept": load(out), "same": agent, "uniform": "uniform"}, OF_SAMPLES, instances=2, **given)
+    assert np.isfinite(frame["delta_m"]).all()
+    values = {name: frame[frame["policy"] == name]["value"].tolist() for name in ("kept", "same", "uniform")}
+    assert values["kept"] == values["same"] != values["uniform"]
+
+
+def test_an_agent_over_samples_is_refused_where_whole_tasks_are_weighted(of_samples):
+    with pytest.raises(ValueError, match=f"`env` should be '{OF_SAMPLES}', which Agent is for"):
+        mtl_gym.compare([of_samples[1]], ENV, **COMPARED)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        *[({"algorithm": name}, "`algorithm` should be ppo or recurrent-ppo") for name in ("sac", "td3", "tqc")],
+        ({"action": "quantiles"}, "`action` should be 'rule' for agents. Received action='quantiles'. Other actions weigh"),
+        ({"action": "weights", "steps_per_action": 1}, "`action` should be 'rule' for agents"),
+        ({"observe": ["sample_loss", "progress"]}, "`observe` should hold at least one observation of each task"),
+        ({"references": ["ew"]}, "which EW is for"),
+    ],
+)
+def test_what_does_not_fit_samples_is_refused_before_anything_is_written(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path / "new", **{**SAMPLES, **changes})
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_same_seed_gives_the_same_agent_over_samples(of_samples, tmp_path):
+    out, agent = of_samples
+    again = train(tmp_path, algorithm=agent.about["algorithm"], **SAMPLES)
+    assert again.spec == agent.spec
+    assert same(read(out / "checkpoint.safetensors"), read(tmp_path / "checkpoint.safetensors"))
+
+
+def test_the_command_trains_over_samples_and_its_next_command_runs(tmp_path):
+    words = ["train", "--env", OF_SAMPLES, "--out", tmp_path / "mine", "--num-envs", 4, "--siblings", 2, "--time-steps", 8]
+    words += ["--evaluations", 1, "--instances", 2, "--option", "batch_size=4", "--option", "n_epochs=1", "--set", "reward=none"]
+    settings = [word for name, value in TINY.items() for word in ("--set", f"{name}={json.dumps(value)}")]
+    answer = CliRunner().invoke(full_app(), [str(word) for word in words + settings])
+    assert answer.exit_code == 0, answer.output
+    assert {run.name for run in (tmp_path / "mine" / "events").iterdir()} == {"agent", "uniform", "slgrad", "oracle"}
+    line = " ".join(answer.output.split()).partition("mtl-gym compare ")[2]
+    follows = CliRunner().invoke(full_app(), ["compare", *shlex.split(line.partition(" --instances")[0]), "--instances", "2"])
+    assert follows.exit_code == 0, follows.output
 
 
 # --- Stable-Baselines3's evaluation ---------------------------------------------------------------------------------------

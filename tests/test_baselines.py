@@ -137,7 +137,9 @@ def test_an_episode_start_forgets(name):
 def permuted(obs, order, samples=slice(None)):
     """The same observations with tasks and samples in another order."""
     first, second = np.triu_indices(TASKS, 1)
-    pairs = [next(n for n in range(TASKS) if {first[n], second[n]} == {order[i], order[j]}) for i, j in zip(first, second)]
+    pairs = [
+        next(n for n in range(TASKS) if {first[n], second[n]} == {order[i], order[j]}) for i, j in zip(first, second, strict=True)
+    ]
     moved = {"log_loss": order, "log_loss_after": order, "log_norms": order, "cosines": pairs}
     of_samples = {name: rearranged(obs[name], order, samples) for name in ("sample_log_loss", "alignment", "label_right")}
     return obs | {name: obs[name][:, own] for name, own in moved.items()} | of_samples

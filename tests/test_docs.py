@@ -12,17 +12,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium
+import numpy as np
 import pytest
 
 import mtl_gym
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.envs.loss_weighting import LossWeightingEnv, LossWeightingVectorEnv
-from mtl_gym.envs.observations import OBSERVATIONS
+from mtl_gym.envs.observations import DEFAULTS, of_environment
 from mtl_gym.envs.rewards import REWARDS
-from mtl_gym.envs.weights import Weighting
+from mtl_gym.envs.sample_weighting import SampleWeightingEnv, SampleWeightingVectorEnv
+from mtl_gym.envs.sample_weights import FEATURES, SAMPLE_ACTIONS
+from mtl_gym.envs.weights import ACTIONS
+from mtl_gym.problems import LOSS_WEIGHTING, SAMPLE_WEIGHTING
 
 ROOT = Path(mtl_gym.__file__).parents[1]
-MANUAL = inspect.getdoc(LossWeightingEnv) or ""
+FORMS = {
+    LOSS_WEIGHTING: (LossWeightingEnv, LossWeightingVectorEnv),
+    SAMPLE_WEIGHTING: (SampleWeightingEnv, SampleWeightingVectorEnv),
+}
+MODES = {LOSS_WEIGHTING: ACTIONS, SAMPLE_WEIGHTING: SAMPLE_ACTIONS}
+FOREIGN = {LOSS_WEIGHTING: {"main"}, SAMPLE_WEIGHTING: set()}
+"""Common arguments that an environment refuses."""
 HEADINGS = (
     "Description",
     "Action Space",
@@ -62,41 +73,90 @@ def test_the_commands_in_the_readme_are_targets_of_make():
     assert set(re.findall(r"^make ([a-z]+)", (ROOT / "README.md").read_text(), flags=re.MULTILINE)) <= targets
 
 
-def test_the_manual_has_its_parts_in_order():
-    assert tuple(re.findall(r"^## (.+)$", MANUAL, flags=re.MULTILINE)) == HEADINGS
+def test_every_environment_has_a_manual():
+    assert set(FORMS) == {name for name in gymnasium.registry if name.startswith("mtl_gym/")}
 
 
-def part(heading):
-    return re.split(r"^## .+$", MANUAL, flags=re.MULTILINE)[HEADINGS.index(heading) + 1]
+def manual(env_id):
+    return inspect.getdoc(FORMS[env_id][0]) or ""
 
 
-@pytest.mark.parametrize("name", OBSERVATIONS)
-def test_the_manual_names_every_observation(name):
-    assert f"`{name}`" in part("Observation Space")
+def part(env_id, heading):
+    return re.split(r"^## .+$", manual(env_id), flags=re.MULTILINE)[HEADINGS.index(heading) + 1]
 
 
-@pytest.mark.parametrize("name", REWARDS)
-def test_the_manual_names_every_reward(name):
-    assert f"`{name}`" in part("Rewards")
+def keys(env_id, heading):
+    """The names in the first columns of a part's tables."""
+    return re.findall(r"^\| `(\w+)` \|", part(env_id, heading), flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["softmax", "residual", "weights"])
-def test_the_manual_names_every_action_mode(name):
-    Weighting(action=name, rule="init", weight_range=1e6, scope="all", num_tasks=2)
-    assert f'"{name}"' in part("Action Space") or f"`{name}`" in part("Action Space")
+@pytest.mark.parametrize("env_id", FORMS)
+def test_the_manual_has_its_parts_in_order(env_id):
+    assert tuple(re.findall(r"^## (.+)$", manual(env_id), flags=re.MULTILINE)) == HEADINGS
 
 
-def constructor_arguments():
-    own = set(inspect.signature(LossWeightingVectorEnv).parameters) - {"num_envs", "arguments"}
-    return sorted(own | set(inspect.signature(check_arguments).parameters) - {"environment", "others"})
+@pytest.mark.parametrize("env_id", FORMS)
+def test_the_manual_has_no_gap_left_to_fill(env_id):
+    assert not re.search(r"\{(observations|rewards|features|default)\}", manual(env_id))
 
 
-@pytest.mark.parametrize("name", constructor_arguments())
-def test_the_manual_names_every_argument(name):
-    assert f"`{name}`" in part("Arguments")
+@pytest.mark.parametrize("env_id", FORMS)
+def test_the_manual_names_the_observations_of_its_environment(env_id):
+    assert keys(env_id, "Observation Space") == list(of_environment(env_id))
 
 
-@pytest.mark.parametrize("module", ["mtl_gym.policies", "mtl_gym.envs.loss_weighting"])
+@pytest.mark.parametrize("env_id", FORMS)
+def test_the_manual_names_the_default_observations(env_id):
+    text = part(env_id, "Observation Space")
+    assert re.findall(r"`(\w+)`", text[text.index("The default is") :]) == list(DEFAULTS[env_id])
+    assert gymnasium.make(env_id).unwrapped.observation_space.keys() == set(DEFAULTS[env_id])
+
+
+@pytest.mark.parametrize("env_id", FORMS)
+def test_the_manual_names_the_rewards_that_its_environment_offers(env_id):
+    refused = []
+    for name in REWARDS:
+        try:
+            check_arguments(env_id, reward=name)
+        except ValueError:
+            refused.append(name)
+    assert keys(env_id, "Rewards") == [name for name in REWARDS if name not in refused]
+
+
+@pytest.mark.parametrize(("env_id", "name"), [(env_id, name) for env_id, names in MODES.items() for name in names])
+def test_the_manual_names_every_action_mode(env_id, name):
+    steps = {"steps_per_action": 1} if name == "weights" else {}
+    length = gymnasium.make(env_id, action=name, **steps).action_space.shape[0]
+    assert length > 0
+    assert f'"{name}"' in part(env_id, "Action Space")
+    assert name in keys(env_id, "Action Space")
+
+
+def test_the_manual_names_every_feature_of_a_rule():
+    assert keys(SAMPLE_WEIGHTING, "Action Space")[-len(FEATURES) :] == list(FEATURES)
+
+
+@pytest.mark.parametrize("env_id", FORMS)
+def test_the_manual_names_the_arguments_of_its_environment(env_id):
+    own = set(inspect.signature(FORMS[env_id][1]).parameters) - {"num_envs", "arguments", "autoreset_mode", "max_episode_steps"}
+    common = set(inspect.signature(check_arguments).parameters) - {"environment", "others"} - FOREIGN[env_id]
+    assert sorted(keys(env_id, "Arguments")) == sorted(own | common)
+    for name in ("num_envs", "autoreset_mode", "max_episode_steps"):
+        assert f"`{name}`" in part(env_id, "Arguments")
+
+
+@pytest.mark.parametrize("env_id", FORMS)
+def test_the_manual_names_what_infos_hold(env_id):
+    env = gymnasium.make(env_id, horizon=2, steps_per_action=1, distribution={"noise": [0.5, 0.5]})
+    env.reset(seed=0)
+    equal = np.zeros(env.action_space.shape)
+    *_, info = [env.step(equal) for _ in range(2)][-1]
+    text = part(env_id, "Information")
+    named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`[^|]+) \|", text, flags=re.MULTILINE)))
+    assert sorted(named) == sorted(info)
+
+
+@pytest.mark.parametrize("module", ["mtl_gym.policies", *sorted(form.__module__ for form, _ in FORMS.values())])
 def test_examples_run(module):
     result = doctest.testmod(importlib.import_module(module))
     assert result.attempted > 0

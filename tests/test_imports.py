@@ -24,7 +24,7 @@ HEAVY = (
     "skimage",
     "river",
 )
-LAYERS = ("policies", "problems", "training", "envs", "evaluation", "balancer", "cli")
+LAYERS = ("problems", "policies", "training", "envs", "evaluation", "balancer", "cli")
 EVERYWHERE = ("arguments", "cache", "identity")
 
 

@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl_gym.problems import PROBLEMS, load_problem
-from mtl_gym.problems.instances import AXES, DISTRIBUTIONS, EVALUATION_IDS, TRAINING_IDS, draw, resolve
+from mtl_gym.problems.base import Split
+from mtl_gym.problems.instances import AXES, DISTRIBUTIONS, EVALUATION_IDS, TRAINING_IDS, WRONG_LABELS, draw, resolve
+from mtl_gym.problems.opposites import opposites
 
 RANGES = {
     "size": (0.3, 0.9),
@@ -246,10 +249,143 @@ def test_holdout_labels_are_wrong_at_their_own_rate(split):
     np.testing.assert_allclose(wrong.mean(0), 0.2, atol=0.03)
 
 
+# --- wrong labels -----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=10, deadline=None)
+@given(id=IDS, share=st.floats(0.1, 0.9))
+def test_the_labels_of_one_class_are_those_of_one_sample(id, share):
+    source = instance(id, {"one_class": (share, share), "size": (0.5, 0.5)}).label_source(load_problem("digits"))
+    wrong = source != np.arange(800)[:, None]
+    np.testing.assert_allclose(wrong.mean(0), share, atol=0.08)
+    donors = [set(source[wrong[:, task], task].tolist()) for task in range(6)]
+    assert [len(own) for own in donors] == [1] * 6
+    assert set.union(*donors) <= set(instance(id, {"size": (0.5, 0.5)}).rows.tolist())
+
+
+def test_uniform_flips_and_one_class_are_drawn_apart():
+    both = instance(3, {"noise": (0.4, 0.4), "one_class": (0.3, 0.3)}, problem="census").label_source(load_problem("census"))
+    flips = instance(3, {"noise": (0.4, 0.4)}, problem="census").label_source(load_problem("census"))
+    stuck = instance(3, {"one_class": (0.3, 0.3)}, problem="census").label_source(load_problem("census"))
+    own = np.arange(12_000)[:, None]
+    assert (both == np.where(stuck != own, stuck, flips)).all()
+    np.testing.assert_allclose((both != own).mean(0), 1 - 0.6 * 0.7, atol=0.02)
+
+
+HARM = [(0.0, 0.0), (0.4, 0.0), (0.0, 0.6), (0.4, 0.6), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
+
+
+@pytest.mark.parametrize(("unrelated", "adversarial"), HARM)
+@pytest.mark.parametrize("main", [None, "loop"])
+def test_harmful_tasks_are_these_shares_of_the_auxiliary_ones(unrelated, adversarial, main):
+    shares = {"unrelated": (unrelated, unrelated), "adversarial": (adversarial, adversarial)}
+    drawn = [instance(id, shares, main=main) for id in range(30)]
+    auxiliary = 6 if main is None else 5
+    for own in drawn:
+        assert (own.noise == 1).sum() == round(unrelated * auxiliary)
+        assert own.adversarial.sum() == min(round(adversarial * auxiliary), auxiliary - round(unrelated * auxiliary))
+        assert not ((own.noise == 1) & own.adversarial).any()
+        if main is not None:
+            assert own.tasks[0] == NAMES.index(main)
+            assert own.noise[0] == 0
+            assert not own.adversarial[0]
+    harmed = {place for own in drawn for place in np.flatnonzero((own.noise == 1) | own.adversarial).tolist()}
+    assert harmed == (set(range(6 - auxiliary, 6)) if unrelated + adversarial else set())
+
+
+def test_all_labels_of_an_unrelated_task_are_of_random_samples():
+    drawn = instance(3, {"unrelated": (1.0, 1.0), "noise": (0.2, 0.2)}, problem="census", main="college")
+    wrong = drawn.label_source(load_problem("census")) != np.arange(12_000)[:, None]
+    np.testing.assert_allclose(wrong.mean(0), [0.9999, 0.9999, 0.2], atol=0.02)  # college, the main task, is the last
+
+
+def test_adversarial_labels_are_the_opposites_whatever_else_is_planted():
+    shares = {"adversarial": (1.0, 1.0), "noise": (0.5, 0.5), "one_class": (0.5, 0.5)}
+    source = instance(3, shares, main="ink").label_source(load_problem("digits"))
+    for task, name in enumerate(NAMES):
+        assert (source[:, task] == opposites(load_problem("digits"), task)).all() == (name != "ink")
+
+
+@pytest.mark.parametrize("axis", WRONG_LABELS)
+def test_wrong_labels_are_in_train_alone(axis):
+    from rollouts import SAMPLE_WEIGHTING, differing, make_learner, same
+
+    clean, noisy = (
+        make_learner(env_id=SAMPLE_WEIGHTING, ids=(3, 4), main="loop", distribution=own) for own in ({}, {axis: (0.9, 0.9)})
+    )
+    nobody = torch.zeros(2, dtype=torch.bool)
+    assert same(clean.holdout(["meta", "reward"], nobody), noisy.holdout(["meta", "reward"], nobody))
+    assert same([clean.metrics(split) for split in ("reward", "test")], [noisy.metrics(split) for split in ("reward", "test")])
+    assert same(*(own.look({"main"}, nobody) for own in (clean, noisy)))
+    assert differing(*(own.look({"loss"}, nobody) for own in (clean, noisy)))
+
+
+# --- opposites --------------------------------------------------------------------------------------------------------
+
+
+def tiny(name="digits"):
+    """Forty samples, of which some lack labels."""
+    from rollouts import with_splits
+
+    split = load_problem(name).splits["train"]
+    targets = split.targets[:40].clone()
+    targets[[3, 17], 0] = torch.nan
+    if name == "digits":
+        targets[5, 4] = torch.nan  # one of the two coordinates of the centre
+    return with_splits(name, train=Split(split.inputs[:40], targets))
+
+
+@pytest.mark.parametrize(("name", "task"), [*(("digits", task) for task in range(6)), *(("stereo", task) for task in range(3))])
+def test_opposites_are_the_nearest_samples_with_another_label(name, task):
+    problem = tiny(name)
+    split = problem.splits["train"]
+    inputs, labels = (
+        values.double().flatten(1).numpy() for values in (split.inputs, split.targets[:, problem.target_slices[task]])
+    )
+    single = labels.shape[1] == 1 and problem.tasks[task].loss != "mse"
+    deviations = [own[~np.isnan(own)].std(ddof=1) for own in labels.T if (~np.isnan(own)).sum() > 1]
+    least = 1e-9 if single else np.sqrt((np.square(deviations)).sum() / labels.shape[1])
+    for row, found in enumerate(opposites(problem, task).tolist()):
+        squares = [(own - labels[row])[~np.isnan(own - labels[row])] ** 2 for own in labels]
+        distances = np.sqrt(((inputs - inputs[row]) ** 2).sum(1))
+        partners = [other for other in range(40) if len(squares[other]) and np.sqrt(squares[other].mean()) >= least]
+        assert found in partners or (not partners and found == row)
+        assert not partners or distances[found] == pytest.approx(min(distances[partners]), rel=1e-4)
+        assert bool(partners) == bool(len(squares[row]))
+
+
+def test_a_sample_without_a_partner_keeps_its_label():
+    from rollouts import with_splits
+
+    split = load_problem("digits").splits["train"]
+    targets = split.targets[:40].clone()
+    targets[:, 0] = 7
+    problem = with_splits("digits", train=Split(split.inputs[:40], targets))
+    assert opposites(problem, 0).tolist() == list(range(40))
+
+
+def test_opposites_are_computed_once_for_each_problem():
+    problem = tiny()
+    assert opposites(problem, 0) is opposites(problem, 0)
+    assert opposites(tiny(), 0) is not opposites(problem, 0)
+    assert len(opposites(load_problem("digits"), 0)) == 800
+
+
+@pytest.mark.parametrize("name", [name for name in PROBLEMS if name != "census"])  # whose pairs take five seconds
+def test_nearly_every_sample_has_an_opposite_even_where_pixels_lack_labels(name):
+    problem = load_problem(name)
+    for task in (0, problem.num_tasks - 1):
+        source = opposites(problem, task)
+        assert (source != np.arange(len(source))).mean() > 0.99
+
+
+# --- the tables -------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_varied_instances_of_every_problem_can_fill_a_batch(name):
     problem = load_problem(name)
-    low = DISTRIBUTIONS["varied"]["size"][0]
+    low = min(ranges.get("size", (1.0, 1.0))[0] for ranges in DISTRIBUTIONS.values())
     assert len(problem.splits["train"]) * low >= problem.defaults.batch_size
 
 

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from rollouts import make_learner, poison, rows_of, same, small, train, with_splits
+from rollouts import make_learner, own_parameters, poison, rows_of, same, small, train, with_splits
 from torch.nn import functional
 
 from mtl_gym.envs.arguments import check_arguments
@@ -27,13 +27,6 @@ TORCH_SCHEDULES = {
     "cosine": lambda optimizer, horizon: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, horizon),
 }
 CONVOLUTIONAL = {name for name, row in PROBLEMS.items() if row.network in ("conv", "dense")}
-
-
-def own_parameters(learner, row=0):
-    """A row's parameters as leaves of their own."""
-    sizes = [int(np.prod(shape)) for shape in learner.network.shapes]
-    parts = learner.replicas.parameters[row].clone().split(sizes)
-    return [part.reshape(shape).requires_grad_() for part, shape in zip(parts, learner.network.shapes, strict=True)]
 
 
 def digits_losses(parameters, inputs, targets):

@@ -5,6 +5,7 @@ N rows, B samples of a batch, K tasks, of which the first is the main one.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,10 +38,14 @@ class Feature:
     meaning: str
 
 
+def places(values: Tensor) -> Tensor:
+    """Places (N, B, K) within the batch, task by task, 0 for the least."""
+    return values.argsort(dim=1, stable=True).argsort(dim=1)
+
+
 def ranks(values: Tensor) -> Tensor:
     """Ranks (N, B, K) within the batch, task by task, from -1 (least) to 1."""
-    places = values.argsort(dim=1, stable=True).argsort(dim=1).to(values.dtype)
-    return 2 * places / max(values.shape[1] - 1, 1) - 1
+    return 2 * places(values).to(values.dtype) / max(values.shape[1] - 1, 1) - 1
 
 
 def _aligned(samples: Samples) -> Tensor:
@@ -95,7 +100,7 @@ class SampleWeighing:
         self._features = _features(features)
         self._sharpness = number("sharpness", sharpness, low=0.0, ends="(]")
         self._quantiles = positive_int("num_quantiles", num_quantiles)
-        if self._quantiles > batch_size:
+        if action == "quantiles" and self._quantiles > batch_size:
             raise ValueError(should("num_quantiles", f"be at most {batch_size}, the batch size", num_quantiles))
         self._shape = (batch_size, num_tasks)
         length = {"rule": 1 + len(self._features), "quantiles": num_tasks * self._quantiles, "weights": batch_size * num_tasks}
@@ -127,17 +132,17 @@ class SampleWeighing:
         return functional.logsigmoid(threshold + sum(own * FEATURES[name].function(samples) for own, name in pairs))
 
     def _of_quantiles(self, actions: Tensor, samples: Samples) -> Tensor:
-        shares = (ranks(samples[LOSS]) + 1) / 2
-        places = (shares * self._quantiles).long().clamp(max=self._quantiles - 1)  # (N, B, K)
+        quantiles = places(samples[LOSS]) * self._quantiles // self._shape[0]  # (N, B, K), in whole numbers: equally many in each
         table = self._sharpness * actions.unflatten(1, (-1, self._quantiles))  # (N, K, Q)
-        return table.gather(2, places.transpose(1, 2)).transpose(1, 2)
+        return table.gather(2, quantiles.transpose(1, 2)).transpose(1, 2)
 
 
 def _features(names: Sequence[str] | None) -> tuple[str, ...]:
     if names is None:
         return tuple(FEATURES)
     if isinstance(names, str) or not isinstance(names, Sequence):
-        raise TypeError(should("features", "be a list", names))
+        remedy = f"A list of one is {json.dumps([names])}." if isinstance(names, str) else ""
+        raise TypeError(should("features", "be a list", names, remedy))
     for name in names:
         choose("features", name, FEATURES)
     if not names or len(set(names)) < len(names):
@@ -150,11 +155,12 @@ def separation(weights: Tensor, right: Tensor) -> dict[str, Tensor]:
 
     Returns:
         ``right`` and ``wrong``: mean weights of the two kinds, over the mean weight of all samples of all tasks; ``auc``: the
-        probability that a right label weighs more than a wrong one, ties counting half. NaN where a kind is missing.
+        probability that a right label weighs more than a wrong one, ties counting half. All NaN where a kind is missing.
     """
     numbers = torch.stack([right.sum(1), (1 - right).sum(1)])  # (2, N, K)
     scaled = weights / weights.mean((1, 2), keepdim=True).clamp(min=1e-30)
     means = torch.stack([(scaled * right).sum(1), (scaled * (1 - right)).sum(1)]) / numbers
+    means = torch.where((numbers > 0).all(0), means, torch.nan)
     order = weights.sort(dim=1)
     kinds = right.gather(1, order.indices)
     below = (1 - kinds).cumsum(1)  # wrong ones up to each place

@@ -7,6 +7,7 @@ import weakref
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from mtl_gym.problems.base import Problem
 
@@ -19,7 +20,8 @@ def opposites(problem: Problem, task: int) -> npt.NDArray[np.int32]:
 
     Labels that tell similar samples apart and unite different ones ask the trunk for the opposite of what the other tasks need.
     Classes differ if they are not the same; numbers, vectors and images, if their root mean square distance is at least the
-    deviation of the labels. A sample without such a partner, or without a label, keeps its own. Computed once for each problem.
+    deviation of the labels. Of images, the pixels count that both have. A sample without such a partner, or without a label, keeps
+    its own. Computed once for each problem.
 
     Args:
         problem: The problem.
@@ -34,14 +36,29 @@ def opposites(problem: Problem, task: int) -> npt.NDArray[np.int32]:
 def _opposites(problem: Problem, task: int) -> npt.NDArray[np.int32]:
     split = problem.splits["train"]
     inputs, labels = split.inputs.flatten(1), split.targets[:, problem.target_slices[task]].flatten(1)
-    known = ~torch.isnan(labels).any(1)
-    labels = labels.nan_to_num()
-    least = 0.0 if problem.tasks[task].loss in ("cross_entropy", "bce") else float(labels[known].std(0).square().mean().sqrt())
+    known, labels = (~torch.isnan(labels)).to(labels.dtype), labels.nan_to_num()
+    one_class = labels.shape[1] == 1 and problem.tasks[task].loss in ("cross_entropy", "bce")
+    least = 0.0 if one_class else _deviation(labels, known)
     found = []
     for rows in torch.arange(len(split)).split(_CHUNK):
-        apart = torch.cdist(labels[rows], labels) / labels.shape[1] ** 0.5
-        partner = known[None] & known[rows, None] & (apart > 0) & (apart >= least)
+        apart, shared = _apart(labels, known, rows)
+        partner = (shared > 0) & (apart > 0) & (apart >= least)
         distances = torch.cdist(inputs[rows], inputs).masked_fill(~partner, torch.inf)
         nearest, place = distances.min(1)
         found.append(torch.where(torch.isfinite(nearest), place, rows))
     return torch.cat(found).numpy().astype(np.int32)
+
+
+def _apart(labels: Tensor, known: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Root mean square distances (R, n) of the labels of ``rows`` (R,) to all, of the values that both have, and their number."""
+    shared = known[rows] @ known.T
+    squares = labels.square()
+    total = squares[rows] @ known.T - 2 * labels[rows] @ labels.T + known[rows] @ squares.T
+    return (total.clamp(min=0) / shared.clamp(min=1)).sqrt(), shared
+
+
+def _deviation(labels: Tensor, known: Tensor) -> float:
+    """Root of the mean variance of the values of labels (n, V), over those that are known."""
+    counts = known.sum(0)
+    centred = (labels - labels.sum(0) / counts.clamp(min=1)) * known
+    return float((centred.square().sum(0) / (counts - 1).clamp(min=1)).mean().sqrt())

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from mtl_gym.problems.losses import times
 from mtl_gym.training.learner import Learner
 from mtl_gym.training.objectives import Objectives
 from mtl_gym.training.samples import take
@@ -106,8 +107,9 @@ class SampleLearner(Learner):
         return self._mean(self._losses_now())
 
     def _mean(self, losses: Tensor) -> Tensor:
-        """Mean (N, K) over the samples with a label, from losses (N, B, K), which are 0 elsewhere."""
-        return losses.sum(1) / self._counts()[:, 0]
+        """Means (N, K) of losses (N, B, K), 0 elsewhere, over the samples with a label; the last known one where none has."""
+        means = losses.sum(1) / self._counts()[:, 0]
+        return means if self._labelled is None else self._carried(means, self._labels, self.replicas.step)
 
     def _counts(self) -> Tensor:
         """Numbers of samples with a label (N, 1, K), or (1, 1, 1) where all have one; at least 1."""
@@ -168,10 +170,11 @@ class SampleLearner(Learner):
             self._sample_graph = self._losses_of(self._parameters, inputs)
         else:
             direction, main = self._direction(payers)
-            shared, heads = self._parameters[: self.network.shared], self._parameters[self.network.shared :]
+            still = [torch.zeros_like(own) for own in self._parameters[self.network.shared :]]
             with forward_ad.dual_level():
-                duals = [forward_ad.make_dual(own, along) for own, along in zip(shared, direction, strict=True)]
-                losses = self._losses_of([*duals, *heads], inputs)
+                # Heads have tangents too, of zeros: where one factor has none, torch interprets the rule of a product in Python.
+                pairs = zip(self._parameters, [*direction, *still], strict=True)
+                losses = self._losses_of([forward_ad.make_dual(own, along) for own, along in pairs], inputs)
                 self._sample_graph, tangents = forward_ad.unpack_dual(losses)
             self._looks |= {ALIGNMENT: torch.zeros_like(losses) if tangents is None else tangents.detach(), MAIN: main}
             self.replicas.passes[payers, 0] += 1  # the tangents cost as much as the values
@@ -181,7 +184,7 @@ class SampleLearner(Learner):
         """Scaled losses (N, B, K) of the samples, by the tasks that take part; 0 where one has no label."""
         losses = self._objectives.samples(self.network.forward(parameters, inputs), self._labels)
         tasks = self.replicas.tasks[:, None].expand(-1, losses.shape[1], -1)
-        return losses.gather(2, tasks) * self.replicas.scales[:, None]
+        return times(losses.gather(2, tasks), self.replicas.scales[:, None])
 
     def _direction(self, payers: Tensor) -> tuple[list[Tensor], Tensor]:
         """The gradient of the main task's loss on *meta*, with norm 1 (0, where it vanishes), by parameters; and that loss (N,)."""
