@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from baselines.base import Array, Heuristic, Observation, State
-from mtl_gym.policies import LOSSES_TO_WEIGHTS, Requirements
+from baselines.composition import Composition
+from mtl_gym.policies import LOSSES_TO_WEIGHTS, Policy, Requirements
 
 _NOT_FINITE = 30.0
 
@@ -36,6 +37,10 @@ class GradientHeuristic(Heuristic):
     def of_heads(self, shared: Array, obs: Observation) -> Array:
         """Weights (N, K) of the losses in the heads, for those of the shared parameters: ones, so that each has its own loss."""
         return np.ones_like(shared)
+
+    def after(self, first: Policy) -> Policy:
+        """This policy after one that weighs the losses; ``igb+cagrad`` on the command line."""
+        return Composition(first, self)
 
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:
         """The weights of the shared parameters, then of the heads (N, 2 K)."""

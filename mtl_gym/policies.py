@@ -161,7 +161,7 @@ def policy_class(name: str) -> Any:
 def make_policy(text: str, env: str | None = None) -> Policy:
     """Makes a policy of its name and options, as on the command line: ``name:option=value:option=value``; or of its file.
 
-    A plus puts one that balances losses before one that balances their gradients (:class:`~mtl_gym.composition.Composition`):
+    A plus puts one that balances losses before one that balances their gradients (which has a method ``after``):
     ``igb+cagrad:c=0.5``. Values are JSON where they can be, and numbers with commas between them are lists: ``constant:w=1,2,3``.
     What is no name, and has a slash or is there as a file or folder, is a path: of an agent, for example.
 
@@ -177,9 +177,7 @@ def make_policy(text: str, env: str | None = None) -> Policy:
         return _from_file(text)
     *before, last = _PLUS.split(text)
     if before:
-        from mtl_gym.composition import Composition
-
-        return Composition(make_policy("+".join(before), env), make_policy(last, env))
+        return _after(make_policy("+".join(before), env), make_policy(last, env))
     name, *pairs = text.strip().split(":")
     options = {}
     for pair in pairs:
@@ -201,6 +199,13 @@ def make_policy(text: str, env: str | None = None) -> Policy:
 
 _PLUS = re.compile(r"\+(?=\s*[a-z])")
 """A plus between two names; that of a number, such as 1e+3, has a digit after it."""
+
+
+def _after(first: Policy, second: Policy) -> Policy:
+    if not hasattr(second, "after"):
+        raise ValueError(should("policies", "go on after a plus with one that balances gradients", type(second).__name__))
+    composed: Policy = second.after(first)
+    return composed
 
 
 def _from_file(path: str) -> Policy:

@@ -467,9 +467,7 @@ def test_a_plus_in_a_number_divides_no_policies():
 
 
 def test_functions_and_options_compose():
-    from mtl_gym.composition import Composition
-
-    made = Composition(mtl_gym.policy(lambda losses: 1 / losses), make_policy("cagrad:c=0.2"))
+    made = make_policy("cagrad:c=0.2").after(mtl_gym.policy(lambda losses: 1 / losses))
     expected, _ = make_policy("si+cagrad:c=0.2").predict(observed(WELL["N"]))
     np.testing.assert_allclose(made.predict(observed(WELL["N"]))[0], expected, rtol=1e-4)
     assert made.spec is not None

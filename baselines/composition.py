@@ -11,8 +11,6 @@ import numpy.typing as npt
 from mtl_gym.arguments import should
 from mtl_gym.policies import WEIGHT_BOUND, Array, Observation, Policy, Requirements
 
-_BALANCED = ("cosines", "log_norms")
-"""What a policy that balances gradients reads."""
 _LEAST = np.exp(-30)
 
 
@@ -25,20 +23,17 @@ class Composition:
 
     Args:
         first: Answers in K weights of the losses, at every step (``action="weights"``).
-        second: Reads ``cosines`` and ``log_norms``.
+        second: Balances gradients.
 
     Raises:
-        ValueError: If the first one is for other actions, or the second one does not read the Gram matrix.
+        ValueError: If the first one is for other actions.
     """
 
     def __init__(self, first: Policy, second: Policy) -> None:
         self.first, self.second = first, second
         own, last = _requirements(first), _requirements(second)
         if own.action != "weights" or own.steps_per_action != 1 or "scope" in own.others or own.env != last.env:
-            raise ValueError(should("policies", "begin with one that weighs losses at every step", type(first).__name__))
-        if not set(_BALANCED) <= set(last.observe or ()):
-            remedy = f"It reads {', '.join(_BALANCED)}."
-            raise ValueError(should("policies", "go on with one that balances gradients", type(second).__name__, remedy))
+            raise ValueError(should("policies", "have one that weighs losses at every step before the plus", type(first).__name__))
         observe = dict.fromkeys((*(own.observe or ()), *(last.observe or ())))
         self.requires = replace(last, observe=tuple(observe), others={**own.others, **last.others})
 
