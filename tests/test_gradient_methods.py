@@ -278,12 +278,23 @@ def test_aligned_gradients_have_equal_singular_values(family):
 def test_nonnegative_minima_fulfil_the_conditions(count):
     rng = np.random.default_rng(count)
     gradients = rng.normal(size=(6, count, count + 3))
-    matrix, linear = products(gradients), rng.normal(size=(6, 4, count))
+    matrix = products(gradients / np.linalg.norm(gradients, axis=2, keepdims=True))
+    linear = rng.normal(size=(6, 4, count))
     found = solvers.nonnegative(matrix, linear)
     slack = found @ matrix - linear
     assert (found >= 0).all()
     assert (slack >= -1e-8).all()
     np.testing.assert_allclose(found * slack, 0, atol=1e-8)
+
+
+@pytest.mark.parametrize("size", [300, 99, 50, 2])
+def test_a_hundred_tasks_are_solved(size):
+    gradients = jacobians(2, 100, size, seed=size)
+    gramian = products(gradients)
+    assert (worst_of_mgda(weights_of("mgda", gradients), gramian) < 1e-3).all()
+    assert (worst_of_upgrad(weights_of("upgrad", gradients), gramian) < 1e-2).all()
+    for name in GRADIENT_METHODS:
+        assert np.isfinite(weights_of(name, gradients)).all()
 
 
 def test_the_nearest_point_of_the_simplex():
