@@ -446,7 +446,7 @@ def test_measuring_is_paid_by_the_payers_alone_and_changes_nothing_else(measure,
     measure(learner, torch.tensor([True, False, True]))
     after = learner.state()
     assert (after.pop("passes") - before.pop("passes")).tolist() == [cost, [0, 0], cost]
-    del before["paid"], after["paid"]
+    del before["differentiated"], after["differentiated"]
     assert same(before, after)
 
 

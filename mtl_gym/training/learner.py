@@ -248,9 +248,9 @@ class Learner:
                 own, past = self._gradients[:, :, : self._shared], self.replicas.averages
                 begun = (self.replicas.step > 0)[:, None, None]
                 own.copy_(torch.where(begun, self.gradient_ema * past + (1 - self.gradient_ema) * own, own))
-        unpaid = payers & (self.replicas.paid <= self.replicas.step)
+        unpaid = payers & (self.replicas.differentiated <= self.replicas.step)
         self.replicas.passes[unpaid, 1] += self.recipe.num_tasks
-        self.replicas.paid[unpaid] = self.replicas.step[unpaid] + 1
+        self.replicas.differentiated[unpaid] = self.replicas.step[unpaid] + 1
         return self._gradients
 
     def metrics(self, split: str) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ class Replicas:
         seen: (N, n, K) sums of each training sample's losses in the batches so far; n is 0 unless samples are weighted.
         visits: (N, n) numbers of those batches.
         averages: (N, K, Q) moving averages of the tasks' gradients of the Q shared parameters; empty unless they are averaged.
-        paid: (N,) batches up to the last one whose K gradients have been counted in ``passes``.
+        differentiated: (N,) batches up to the last one whose K gradients have been counted in ``passes``.
     """
 
     parameters: Tensor
@@ -53,7 +53,7 @@ class Replicas:
     seen: Tensor
     visits: Tensor
     averages: Tensor
-    paid: Tensor
+    differentiated: Tensor
 
     @classmethod
     def empty(
@@ -94,7 +94,7 @@ class Replicas:
             seen=zeros(samples, num_tasks),
             visits=zeros(samples),
             averages=zeros(num_tasks, averaged),
-            paid=zeros(dtype=torch.int64),
+            differentiated=zeros(dtype=torch.int64),
         )
 
     def begin(self, row: int, instance: Instance, problem: Problem, network: Network, holdouts: dict[str, Tensor]) -> None:
@@ -108,7 +108,7 @@ class Replicas:
             holdouts: The fixed samples of *meta* and *reward*, by their rows in the split.
         """
         begun_anew = (self.moments, self.updates, self.step, self.losses, self.weights, self.passes)
-        for tensor in (*begun_anew, self.seen, self.visits, self.averages, self.paid):
+        for tensor in (*begun_anew, self.seen, self.visits, self.averages, self.differentiated):
             tensor[row] = 0
         self.parameters[row] = torch.from_numpy(_initial(instance.stream("parameters"), network))
         batches, batch_size = self.order.shape[1:]
