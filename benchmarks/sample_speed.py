@@ -122,7 +122,7 @@ def loop() -> Callable[[], None]:
         for sample in range(losses.shape[1]):
             for task in range(losses.shape[2]):
                 parts = torch.autograd.grad(losses[0, sample, task], shared, retain_graph=True)
-                weights[0, sample, task] = sum((part * own).sum() for part, own in zip(parts, direction, strict=True)).clamp(min=0)
+                weights[0, sample, task] = sum((part * own).sum() for part, own in zip(parts, direction, strict=False)).clamp(min=0)
         learner.update_samples(weights / weights.mean().clamp(min=1e-30), active)
 
     return step

@@ -83,7 +83,7 @@ def of_samples() -> dict[str, list[dict[str, str]]]:
             "slgrad minus uniform": _interval(row["slgrad minus uniform"]),
             "ppo minus uniform": _interval(row["ppo minus"]["uniform"]),
             "ppo minus slgrad": _interval(row["ppo minus"]["slgrad"]),
-            "share closed": f"{row['share of the way to the true mask']:.2f}",
+            "share closed": _share_closed(row),
             "AUC of slgrad": _optional(row["auc"]["slgrad"]),
             "AUC of ppo": _optional(row["auc"]["ppo"]),
         }
@@ -103,6 +103,13 @@ def of_samples() -> dict[str, list[dict[str, str]]]:
     return {"training": trained("pretrain-ppo_samples"), "methods": methods, "suites": suites}
 
 
+def _share_closed(row: dict[str, Any]) -> str:
+    """Nothing, where there is no way to go."""
+    accuracy = row["accuracy"]
+    room = accuracy["oracle"] - max(accuracy["uniform"], accuracy["slgrad"])
+    return f"{row['share of the way to the true mask']:.2f}" if room > 0.01 else ""
+
+
 def _optional(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
@@ -112,7 +119,7 @@ def trained(name: str = "pretrain") -> list[dict[str, str]]:
     row = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
     facts = {
         "decisions": f"{row['time_steps']:,}, in {row['episodes']:,} trainings of digits",
-        "time": f"{row['seconds'] / 60:.1f} minutes on {row.get('threads', 2)} cores, evaluations included",
+        "time": f"{row['seconds'] / 60:.1f} minutes on {row.get('threads', 2)} threads, evaluations included",
         "chosen": f"after {row['chosen after']:,.0f} decisions, the best of {row['evaluations']} by the *reward* split",
         "seed": str(row["seed"]),
     }
@@ -151,7 +158,20 @@ def speed() -> list[dict[str, str]]:
         "peak memory of 1,024 trainings of `digits`": f"{memory['N = 1024'] / 1024:.1f} GiB",
         "`import mtl_gym` beyond `import gymnasium`": f"{imports['seconds beyond gymnasium']:.3f} s",
     }
+    rows |= sample_speed()
     return [{"what": what, "measured": measured} for what, measured in rows.items()]
+
+
+def sample_speed() -> dict[str, str]:
+    """What ``benchmarks/sample_speed.py`` last measured."""
+    studies = json.loads((ROOT / "benchmarks" / "results" / "sample_speed.json").read_text())
+    one, many = studies["N = 1"], studies["N = 64"]
+    return {
+        "time of a decision of `slgrad`, 64 trainings, in plain training steps": _ratio(many["decision"]),
+        "the same, one training": _ratio(one["decision"]),
+        "its training step alone (no environment), one training and 64": f"{_ratio(one['SLGrad'])} and {_ratio(many['SLGrad'])}",
+        "loop over all samples' and tasks' backward passes, against that step": f"{one['loop over SLGrad']:.0f} x",
+    }
 
 
 def _ratio(row: dict[str, float]) -> str:

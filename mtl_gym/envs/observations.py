@@ -169,7 +169,7 @@ DEFAULTS = {
     LOSS_WEIGHTING: _OF_TASKS,
     SAMPLE_WEIGHTING: ("sample_loss", "sample_mean", *(f"{name}_feature" for name in FEATURES), *_OF_TASKS),
 }
-"""What agents see, by environment: nothing that reveals planted scales or which labels are wrong."""
+"""What agents see, by environment: nothing that reveals a planted scale of all losses or which labels are wrong."""
 _OF_MAIN = ("main_meta_log_loss",)
 
 

@@ -75,9 +75,7 @@ class Learner:
         self._objectives = Objectives(self.problem, self.recipe.tasks, device)
         self._rows = torch.arange(self.num_replicas, device=device)
         self._gradient = torch.zeros_like(self.replicas.parameters)
-        sizes = [math.prod(shape) for shape in self.network.shapes]
-        parts = zip(self.replicas.parameters.split(sizes, dim=1), self.network.shapes, strict=True)
-        self._parameters = [part.unflatten(1, shape).detach().requires_grad_() for part, shape in parts]
+        self._parameters = [part.detach().requires_grad_() for part in self._views(self.replicas.parameters)]
         optimised = (self.replicas.parameters, self._gradient, *self.replicas.moments.unbind(1), self.replicas.updates)
         self._columns = [tensor.unbind(0) for tensor in optimised]  # each row is one tensor to the optimiser
         self._forget()
@@ -91,6 +89,11 @@ class Learner:
         """Drops what has been computed of the batch that is about to be trained on."""
         self._pending: Tensor | None = None
         self._gradients: Tensor | None = None
+
+    def _views(self, flat: Tensor) -> list[Tensor]:
+        """A table (N, P) as the network's parameters, each (N, *shape)."""
+        sizes = [math.prod(shape) for shape in self.network.shapes]
+        return [part.unflatten(1, shape) for part, shape in zip(flat.split(sizes, dim=1), self.network.shapes, strict=True)]
 
     def __getstate__(self) -> dict[str, Any]:
         # The pending graph is not kept: it is computed again, bit for bit, from the same parameters.

@@ -31,12 +31,22 @@ class Network:
             ``1 / sqrt(fan_in)``).
         shared: Number of leading parameters that all tasks share.
         forward: ``(parameters, each (N, *shape); inputs (N, B, *input_shape)) -> outputs (N, B, O, *S)``.
+        heads: Axes of the output channels in the last parameters, those of the heads; counted from the end.
     """
 
     shapes: tuple[tuple[int, ...], ...]
     bounds: tuple[float, ...]
     shared: int
     forward: Callable[[Parameters, Tensor], Tensor]
+    heads: tuple[int, ...] = (-1, -1)
+
+    def outputs(self, parameters: Parameters, inputs: Tensor, channels: slice) -> Tensor:
+        """Some output channels alone (N, B, channels, *S): the heads of the others are not computed, where there are heads."""
+        if not self.heads:
+            return self.forward(parameters, inputs)[:, :, channels]
+        trunk, own = parameters[: -len(self.heads)], zip(parameters[-len(self.heads) :], self.heads, strict=True)
+        count = channels.stop - channels.start
+        return self.forward([*trunk, *(part.narrow(axis, channels.start, count) for part, axis in own)], inputs)
 
     @property
     def size(self) -> int:
@@ -103,7 +113,7 @@ def dense(problem: Problem, hidden: tuple[int, ...]) -> Network:
         features = [torch.cat(pair, dim=1) for pair in zip(skip, images, strict=True)]
         return torch.stack(_convolve(features, parameters[-2], parameters[-1]))
 
-    return Network(shapes, bounds, len(shapes) - 2, forward)
+    return Network(shapes, bounds, len(shapes) - 2, forward, heads=(-4, -1))
 
 
 def point(problem: Problem, hidden: tuple[int, ...]) -> Network:
@@ -119,7 +129,7 @@ def point(problem: Problem, hidden: tuple[int, ...]) -> Network:
         scales = inputs.unflatten(2, (-1, dimensions))  # (N, B, K, D)
         return (scales * parameters[0][:, None, None, :]).flatten(2)
 
-    return Network(((dimensions,),), (2.0,), 1, forward)
+    return Network(((dimensions,),), (2.0,), 1, forward, heads=())
 
 
 NETWORKS: dict[str, Callable[[Problem, tuple[int, ...]], Network]] = {"mlp": mlp, "conv": conv, "dense": dense, "point": point}

@@ -31,13 +31,17 @@ class Objectives:
         tasks: Names of those whose losses are needed; the others' are 0, unless they come with one that is needed.
         device: Where the outputs live.
         dual: Whether the losses are also differentiated in forward mode.
+        alone: Whether outputs and targets are those of these tasks alone.
     """
 
-    def __init__(self, problem: Problem, tasks: Collection[str], device: torch.device, *, dual: bool = False) -> None:
+    def __init__(
+        self, problem: Problem, tasks: Collection[str], device: torch.device, *, dual: bool = False, alone: bool = False
+    ) -> None:
         self._dual = dual
         self._masked = not problem.complete
-        self._groups = _groups(problem.tasks, tasks)
-        self._averages = _averages(problem.tasks).to(device)  # (V, K)
+        seen = [task for task in problem.tasks if not alone or task.name in tasks]
+        self._groups = _groups(seen, tasks)
+        self._averages = _averages(seen).to(device)  # (V, K)
         self._one_value_each = self._averages.shape[0] == self._averages.shape[1]
 
     def parts(self, outputs: Tensor, targets: Tensor, sizes: Sequence[int]) -> list[Tensor]:

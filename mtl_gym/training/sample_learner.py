@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn import functional
 
 from mtl_gym.problems.losses import times
 from mtl_gym.training.learner import Learner
@@ -51,7 +52,9 @@ class SampleLearner(Learner):
         super()._link()
         _load_forward_mode()
         self._objectives = Objectives(self.problem, self.recipe.tasks, self._rows.device, dual=True)
-        self._of_main = Objectives(self.problem, (self.recipe.main or "",), self._rows.device)
+        names = [task.name for task in self.problem.tasks]
+        self._main = names.index(self.recipe.main or names[0])
+        self._of_main = Objectives(self.problem, (names[self._main],), self._rows.device, alone=True)
         self._forget()
 
     def _forget(self) -> None:
@@ -170,10 +173,9 @@ class SampleLearner(Learner):
             self._sample_graph = self._losses_of(self._parameters, inputs)
         else:
             direction, main = self._direction(payers)
-            still = [torch.zeros_like(own) for own in self._parameters[self.network.shared :]]
             with forward_ad.dual_level():
                 # Heads have tangents too, of zeros: where one factor has none, torch interprets the rule of a product in Python.
-                pairs = zip(self._parameters, [*direction, *still], strict=True)
+                pairs = zip(self._parameters, direction, strict=True)
                 losses = self._losses_of([forward_ad.make_dual(own, along) for own, along in pairs], inputs)
                 self._sample_graph, tangents = forward_ad.unpack_dual(losses)
             self._looks |= {ALIGNMENT: torch.zeros_like(losses) if tangents is None else tangents.detach(), MAIN: main}
@@ -187,18 +189,23 @@ class SampleLearner(Learner):
         return times(losses.gather(2, tasks), self.replicas.scales[:, None])
 
     def _direction(self, payers: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The gradient of the main task's loss on *meta*, with norm 1 (0, where it vanishes), by parameters; and that loss (N,)."""
+        """The gradient of the main task's loss on *meta*, of the shared parameters, with norm 1 (0, where it vanishes).
+
+        By parameters; those of the heads are zeros. And that loss (N,).
+        """
         inputs = self._samples.holdout_inputs(["meta"])[0]
-        outputs = self.network.forward(self._parameters, inputs.expand(self.num_replicas, *inputs.shape))
+        everywhere = inputs.expand(self.num_replicas, *inputs.shape)
+        outputs = self.network.outputs(self._parameters, everywhere, self.problem.output_slices[self._main])
         labels = self._samples.holdout_labels("meta", self.num_replicas, self.replicas.sources)
-        main = self._scaled(self._of_main.parts(outputs, labels, [len(inputs)])[0])[:, 0]
+        targets = labels[:, :, self.problem.target_slices[self._main]]
+        main = self._of_main.parts(outputs, targets, [len(inputs)])[0][:, 0] * self.replicas.scales[:, 0]
         self.replicas.passes[payers] += len(inputs) / self.recipe.batch_size
-        if not self.network.shared:
-            return [], main.detach()
-        parts = torch.autograd.grad(main.sum(), self._parameters[: self.network.shared])
-        norms = torch.cat([part.flatten(1) for part in parts], dim=1).norm(dim=1)
-        inverse = torch.where(norms > 0, 1 / norms.clamp(min=1e-30), 0)
-        return [part * inverse.view(-1, *[1] * (part.ndim - 1)) for part in parts], main.detach()
+        flat = torch.zeros_like(self.replicas.parameters)
+        if self.network.shared:
+            parts = torch.autograd.grad(main.sum(), self._parameters[: self.network.shared])
+            joined = torch.cat([part.flatten(1) for part in parts], dim=1)
+            flat[:, : joined.shape[1]] = functional.normalize(joined, dim=1, eps=1e-30)
+        return self._views(flat), main.detach()
 
     def _cosines(self, payers: Tensor) -> Tensor:
         """Alignments over the norms of the samples' gradients: B K backward passes over one sample each."""
