@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 POLICIES := ew,init,si,gls,rlw,uw,dwa,imtl-l,igb,constant:w=1,4,2,16,16,16,ppo
 
-.PHONY: help setup demo test lint docs benchmarks pretrain
+.PHONY: help setup demo test lint docs benchmarks methods pretrain
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -38,6 +38,12 @@ benchmarks: $(READY)  ## measure the speeds that the README quotes, and what the
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/clipping.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/throughput.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sample_speed.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/solver_speed.py
+
+methods: $(READY)  ## search constant weights, and play every method on every problem (hours)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/constant_weights.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/methods.py
+	$(BIN)/python docs/generate.py
 
 pretrain: $(READY)  ## train the agents that are shipped (an hour), and hold them against the heuristics (three hours)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/pretrain.py ppo

@@ -71,9 +71,8 @@ class Heuristic(ABC):
         """
         missing = [name for name in self.requires.observe or () if name not in observation]
         if missing:
-            raise ValueError(
-                f"{type(self).__name__} needs the observations {missing}: make the environment with observe={missing}."
-            )
+            needed = ", ".join(f"{name}={value!r}" for name, value in self.requires.arguments().items())
+            raise ValueError(f"{type(self).__name__} needs the observations {missing}: make the environment with {needed}.")
         batch = {name: np.atleast_2d(values) for name, values in observation.items()}
         rows, num_tasks = batch[self.of_tasks].shape
         if state is None:

@@ -9,11 +9,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from baselines.adam import adam, empty_moments
 from baselines.base import Array, Heuristic, Observation, State, losses
 from mtl_gym.arguments import number
 from mtl_gym.policies import LOSSES_TO_WEIGHTS, Requirements
-
-_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
 
 class LearnedScales(Heuristic):
@@ -40,16 +39,11 @@ class LearnedScales(Heuristic):
         """Derivative (N, K) of the method's loss with respect to the scales, at losses ``current`` (N, K)."""
 
     def initial_state(self, seeds: npt.NDArray[np.int64], num_tasks: int) -> State:
-        """Scales of 0, Adam's moments (N, K) and the number of updates (N, 1)."""
-        zeros = np.zeros((len(seeds), num_tasks))
-        return {"scales": zeros, "first": zeros, "second": zeros, "updates": np.zeros((len(seeds), 1))}
+        """Scales of 0 (N, K), and Adam's moments."""
+        return {"scales": np.zeros((len(seeds), num_tasks)), **empty_moments(len(seeds), num_tasks)}
 
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:
         """The weights at the current scales, then one step of Adam on the scales."""
-        scales, updates = state["scales"], state["updates"] + 1
-        slope = self.slope(scales, losses(obs))
-        first = _BETA1 * state["first"] + (1 - _BETA1) * slope
-        second = _BETA2 * state["second"] + (1 - _BETA2) * slope**2
-        move = first / (1 - _BETA1**updates) / (np.sqrt(second / (1 - _BETA2**updates)) + _EPSILON)
-        lr = obs["lr"].astype(np.float64) if self.lr is None else self.lr
-        return self.weights(scales), {"scales": scales - lr * move, "first": first, "second": second, "updates": updates}
+        scales, lr = state["scales"], obs["lr"].astype(np.float64) if self.lr is None else self.lr
+        move, moments = adam(state, self.slope(scales, losses(obs)), lr)
+        return self.weights(scales), {"scales": scales + move, **moments}

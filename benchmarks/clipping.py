@@ -16,7 +16,7 @@ import numpy as np
 
 from baselines import BASELINES
 from mtl_gym.evaluation.rollout import make_env
-from mtl_gym.policies import make_policy
+from mtl_gym.policies import make_policy, policy_class
 from mtl_gym.problems import LOSS_WEIGHTING, PROBLEMS
 
 OUT = Path(__file__).parent / "results" / "clipping.json"
@@ -39,7 +39,7 @@ def play(name: str, problem: str) -> dict[str, float]:
 
 def main() -> None:
     """All baselines that choose their weights, on all problems."""
-    names = [name for name in BASELINES if name != "constant"]
+    names = [name for name in BASELINES if name != "constant" and policy_class(name).requires.env == LOSS_WEIGHTING]
     results = {}
     for problem in PROBLEMS:
         results[problem] = {name: play(name, problem) for name in names}

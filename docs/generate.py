@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from agents import AGENTS
 from agents.algorithm import algorithm
+from docs.method_tables import method_tables
 from mtl_gym.cli import first_sentence, tables
 
 
@@ -32,9 +33,9 @@ def with_tables(path: Path, rows_by_name: dict[str, list[dict[str, str]]]) -> st
     """A page with the tables between its markers written anew."""
     text = path.read_text()
     for name, rows in rows_by_name.items():
-        begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
         head, rest = text.split(begin)
-        text = head + begin + markdown(rows) + end + rest.split(end)[1]
+        text = head + begin + markdown(rows) + "\n" + end + rest.split(end)[1]
     return text
 
 
@@ -200,10 +201,12 @@ def main() -> int:
     """Writes, or compares; returns the exit status."""
     card = ROOT / "agents" / "pretrained" / "ppo.md"
     second = card.with_name("ppo_samples.md")
+    methods = ROOT / "docs" / "methods.md"
     wanted = {
         ROOT / "README.md": with_tables(ROOT / "README.md", {**tables(), "algorithms": algorithms(), "speed": speed()}),
         card: with_tables(card, held_out()),
         second: with_tables(second, of_samples()),
+        methods: with_tables(methods, method_tables()),
         **pages(),
     }
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]

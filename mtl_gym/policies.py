@@ -161,18 +161,23 @@ def policy_class(name: str) -> Any:
 def make_policy(text: str, env: str | None = None) -> Policy:
     """Makes a policy of its name and options, as on the command line: ``name:option=value:option=value``; or of its file.
 
-    Values are JSON where they can be, and numbers with commas between them are lists: ``constant:w=1,2,3``. What is no name, and
-    has a slash or is there as a file or folder, is a path: of an agent, for example.
+    A plus puts one that balances losses before one that balances their gradients (which has a method ``after``):
+    ``igb+cagrad:c=0.5``. Values are JSON where they can be, and numbers with commas between them are lists: ``constant:w=1,2,3``.
+    What is no name, and has a slash or is there as a file or folder, is a path: of an agent, for example.
 
     Args:
         text: Name and options, or path.
         env: Id of the environment that it is to play, for those that have an option ``env``: one name, a policy for each.
 
     Raises:
-        ValueError: If the name is unknown, an option has no value, the policy does not take it, or the file holds no policy.
+        ValueError: If the name is unknown, an option has no value, the policy does not take it, the file holds no policy, or one
+            policy cannot come before another.
     """
     if text.strip() and text.partition(":")[0] not in find_policies() and ("/" in text or Path(text).exists()):
         return _from_file(text)
+    *before, last = _PLUS.split(text)
+    if before:
+        return _after(make_policy("+".join(before), env), make_policy(last, env))
     name, *pairs = text.strip().split(":")
     options = {}
     for pair in pairs:
@@ -190,6 +195,17 @@ def make_policy(text: str, env: str | None = None) -> Policy:
         raise ValueError(should("policies", f"use the options of {name!r} ({known}); {error}", text)) from None
     result: Policy = made(**options)
     return result
+
+
+_PLUS = re.compile(r"\+(?=\s*[a-z])")
+"""A plus between two names; that of a number, such as 1e+3, has a digit after it."""
+
+
+def _after(first: Policy, second: Policy) -> Policy:
+    if not hasattr(second, "after"):
+        raise ValueError(should("policies", "go on after a plus with one that balances gradients", type(second).__name__))
+    composed: Policy = second.after(first)
+    return composed
 
 
 def _from_file(path: str) -> Policy:

@@ -32,11 +32,12 @@ def make_vec(problem="digits", num_envs=3, env_id=LOSS_WEIGHTING, **others):
     return gymnasium.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **small(problem, **others))
 
 
-def make_learner(problem="digits", ids=(0, 1, 2), env_id=LOSS_WEIGHTING, **others):
+def make_learner(problem="digits", ids=(0, 1, 2), env_id=LOSS_WEIGHTING, gradient_ema=None, **others):
     """A learner whose rows have begun the instances ``ids``."""
     arguments = check_arguments(env_id, **small(problem, **{"steps_per_action": 1} | others))
     made = Learner if env_id == LOSS_WEIGHTING else SampleLearner
-    learner = made(arguments.problem, arguments.recipe, len(ids))
+    average = {} if gradient_ema is None else {"gradient_ema": gradient_ema}
+    learner = made(arguments.problem, arguments.recipe, len(ids), **average)
     learner.begin(range(len(ids)), ids)
     return learner
 

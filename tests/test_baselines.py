@@ -10,18 +10,22 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from gradients import gram_observations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import baselines
 from baselines import BASELINES
 from baselines.base import softmax
+from baselines.cov import CoV
 from baselines.dwa import DWA
+from baselines.famo import FAMO
 from baselines.gls import GLS
 from baselines.igb import IGB
 from baselines.imtl_l import IMTLL
 from baselines.rlw import RLW, normals
 from baselines.si import SI
+from baselines.stch import STCH
 from baselines.uw import UW
 from mtl_gym.policies import make_policy
 from mtl_gym.problems import PROBLEMS
@@ -30,7 +34,9 @@ ENV = "mtl_gym/LossWeighting-v0"
 OF_SAMPLES = "mtl_gym/SampleWeighting-v0"
 NAMES = [f"{name}:w=1,2,3" if name == "constant" else name for name in BASELINES]
 HOMES = {name: make_policy(name).requires.env for name in NAMES}
-PERMUTABLE = [name for name in NAMES if not name.startswith("constant") and name != "rlw"]
+PARTS = {name: 2 if make_policy(name).requires.others.get("scope") == "shared" else 1 for name in NAMES}
+RANDOM = ("rlw", "pcgrad", "gradvac")
+PERMUTABLE = [name for name in NAMES if not name.startswith("constant") and name not in RANDOM]
 BATCH, TASKS = 5, 3
 LOSSES = np.array([[0.5, 2.0, 1.0], [3.0, 0.1, 0.7]])
 # The study of whole episodes on all problems is benchmarks/clipping.py.
@@ -46,13 +52,13 @@ def observation(losses, *, epoch=0, lr=1e-2):
         "sample_log_loss": np.log(losses)[:, None] + spread,
         "alignment": spread,
         "label_right": spread > -1,
-        "cosines": rng.uniform(-1, 1, (rows, tasks * (tasks - 1) // 2)),
-        "log_norms": rng.normal(size=(rows, tasks)),
+        **gram_observations(rng.normal(size=(rows, tasks, 8)) * np.exp(rng.normal(size=(rows, tasks, 1)))),
     }
     return {
         "log_loss": np.log(losses).astype(np.float32),
         "epoch": np.full((rows, 1), epoch, dtype=np.float32),
         "lr": np.full((rows, 1), lr, dtype=np.float32),
+        "log_loss_after": np.log(0.9 * losses + 0.01).astype(np.float32),
         **{name: values.reshape(rows, -1).astype(np.float32) for name, values in samples.items()},
     }
 
@@ -75,8 +81,10 @@ def test_every_file_of_a_heuristic_has_a_row():
     homes = {row.split(":")[0].split(".")[1] for row in BASELINES.values()}
     for path in Path(baselines.__file__).parent.glob("*.py"):
         classes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
-        acts = any(isinstance(item, ast.FunctionDef) and item.name in ("act", "slope") for node in classes for item in node.body)
-        if acts and path.stem not in ("base", "learned_scales"):
+        acts = any(
+            isinstance(item, ast.FunctionDef) and item.name in ("act", "slope", "balance") for node in classes for item in node.body
+        )
+        if acts and path.stem not in ("base", "learned_scales", "gradients"):
             assert path.stem in homes
 
 
@@ -84,7 +92,7 @@ def test_every_file_of_a_heuristic_has_a_row():
 def test_actions_are_finite_float32_of_the_shape_of_the_losses(name):
     actions = play(make_policy(name), stream())
     assert actions.dtype == np.float32
-    assert actions.shape == (12, 2, BATCH * TASKS if HOMES[name] == OF_SAMPLES else TASKS)
+    assert actions.shape == (12, 2, BATCH * TASKS if HOMES[name] == OF_SAMPLES else TASKS * PARTS[name])
     assert np.isfinite(actions).all()
     assert HOMES[name] == ENV or (actions >= 0).all()
 
@@ -115,7 +123,7 @@ def test_memory_is_not_changed_in_place(name):
             np.testing.assert_array_equal(value, memory[key])
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "rlw"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in RANDOM])
 def test_an_episode_start_forgets(name):
     policy, memory = make_policy(name), None
     for obs in stream():
@@ -132,15 +140,16 @@ def permuted(obs, order, samples=slice(None)):
     pairs = [
         next(n for n in range(TASKS) if {first[n], second[n]} == {order[i], order[j]}) for i, j in zip(first, second, strict=True)
     ]
-    moved = {"log_loss": order, "log_norms": order, "cosines": pairs}
+    moved = {"log_loss": order, "log_loss_after": order, "log_norms": order, "cosines": pairs}
     of_samples = {name: rearranged(obs[name], order, samples) for name in ("sample_log_loss", "alignment", "label_right")}
     return obs | {name: obs[name][:, own] for name, own in moved.items()} | of_samples
 
 
 def rearranged(values, order, samples=slice(None)):
     """Values (..., B K), or (..., K), with tasks and samples in another order."""
-    if values.shape[-1] == TASKS:
-        return values[..., order]
+    if values.shape[-1] in (TASKS, 2 * TASKS):
+        parts = values.reshape(*values.shape[:-1], -1, TASKS)
+        return parts[..., order].reshape(values.shape)
     return values.reshape(*values.shape[:-1], BATCH, TASKS)[..., samples, :][..., order].reshape(values.shape)
 
 
@@ -160,7 +169,7 @@ def test_weights_follow_a_permutation_of_the_samples(name):
     np.testing.assert_allclose(play(make_policy(name), moved), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["init", "si", "gls", "dwa", "igb"])
+@pytest.mark.parametrize("name", ["init", "si", "gls", "dwa", "igb", "stch", "cov"])
 @given(scale=st.floats(1e-2, 1e2))
 @settings(max_examples=10, deadline=None)
 def test_weighted_losses_do_not_depend_on_loss_scales(name, scale):
@@ -169,7 +178,7 @@ def test_weighted_losses_do_not_depend_on_loss_scales(name, scale):
     plain, moved = play(make_policy(name), stream()), play(make_policy(name), scaled)
     if name == "gls":  # the geometric mean itself is multiplied by the geometric mean of the scales
         moved = moved / scale ** (1 / 3)
-    expected = plain if name == "dwa" else plain / scales
+    expected = plain if name in ("dwa", "cov") else plain / scales
     np.testing.assert_allclose(moved, expected, rtol=2e-3)
 
 
@@ -177,7 +186,9 @@ def test_golden_values():
     obs = [observation(LOSSES)]
     golden = {"ew": 1.0, "constant:w=1,2,3": [1, 2, 3], "init": 1 / LOSSES, "si": 1 / LOSSES, "uw": 0.5, "imtl-l": 1.0, "dwa": 1.0}
     golden["gls"] = np.prod(LOSSES, axis=1, keepdims=True) ** (1 / 3) / (3 * LOSSES)
-    golden["igb"] = 1 / LOSSES
+    golden |= {"igb": 1 / LOSSES, "stch": 1 / LOSSES, "cov": 1.0}
+    golden["famo"] = 1 / LOSSES / (1 / LOSSES).sum(axis=1, keepdims=True)
+    golden["uw-so"] = 3 * softmax(1 / LOSSES)
     for name, expected in golden.items():
         np.testing.assert_allclose(play(make_policy(name), obs)[0], np.broadcast_to(expected, LOSSES.shape), rtol=1e-5)
 
@@ -259,6 +270,37 @@ def test_dwa_agrees_with_torchjd(scalarization):
         np.testing.assert_allclose(action[0], theirs, rtol=1e-5)
 
 
+def test_famo_agrees_with_torchjd(scalarization):
+    scalarizer, ours, memory = scalarization.FAMO(3).double(), FAMO(), None
+    for obs in stream(rows=1, steps=30):
+        before, after = (np.exp(obs[name][0].astype(np.float64)) for name in ("log_loss", "log_loss_after"))
+        if memory is not None:
+            scalarizer.update(torch.tensor(after))
+        action, memory = ours.predict(obs, memory)
+        np.testing.assert_allclose(action[0], oracle_weights(scalarizer, before), rtol=1e-4)
+
+
+def test_stch_is_the_gradient_of_the_smooth_maximum_of_relative_log_losses():
+    observations = stream(steps=12, per_epoch=3)
+    losses = np.exp(np.stack([obs["log_loss"] for obs in observations]).astype(np.float64))
+    actions = play(STCH(mu=0.5), observations)
+    np.testing.assert_allclose(actions[:6], 1 / losses[:6], rtol=1e-5)
+    values = torch.tensor(losses[6:], requires_grad=True)
+    relative = (values / torch.tensor(losses[3:6].mean(0))).log()
+    smooth = 3 * 0.5 * torch.logsumexp(relative / 0.5, dim=2)
+    np.testing.assert_allclose(actions[6:], torch.autograd.grad(smooth.sum(), values)[0].numpy(), rtol=1e-4)
+
+
+def test_cov_weighs_by_the_deviation_of_the_loss_ratios_over_their_mean():
+    observations = stream(steps=8)
+    losses = np.exp(np.stack([obs["log_loss"] for obs in observations]).astype(np.float64))
+    actions = play(CoV(), observations)
+    ratios = np.stack([losses[step] / (losses[:step].mean(0) if step else losses[0]) for step in range(7)])
+    variation = ratios.std(0) / ratios.mean(0)
+    np.testing.assert_allclose(actions[:2], 1)
+    np.testing.assert_allclose(actions[7], 3 * variation / variation.sum(1, keepdims=True), rtol=1e-5)
+
+
 def test_rlw_agrees_with_torchjd_given_the_same_normals(scalarization, monkeypatch):
     numbers = normals(np.array([4]), np.array([0]), 3)[0]
     monkeypatch.setattr(torch, "randn", lambda *args, **kwargs: torch.tensor(numbers))
@@ -335,6 +377,18 @@ def test_no_baseline_is_clipped_on_a_varied_problem(name, problem):
         ("constant:w=a", "w"),
         ("dwa:temperature=0", "temperature"),
         ("uw:lr=-1", "lr"),
+        ("uw-so:temperature=0", "temperature"),
+        ("famo:lr=0", "lr"),
+        ("famo:gamma=-1", "gamma"),
+        ("stch:mu=0", "mu"),
+        ("stch:warmup=-1", "warmup"),
+        ("cagrad:c=-1", "c"),
+        ("nash-mtl:max_norm=-1", "max_norm"),
+        ("fairgrad:alpha=0", "alpha"),
+        ("gradvac:beta=2", "beta"),
+        ("gradnorm:lr=0", "lr"),
+        ("moco:gamma=0", "gamma"),
+        ("moco:rho=-1", "rho"),
         ("igb:temperature=2", "igb"),
         ("constant", "w"),
         ("ew:3", "name:option=value"),

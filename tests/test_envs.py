@@ -31,7 +31,7 @@ from rollouts import (
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
-from mtl_gym.envs.arguments import check_arguments
+from mtl_gym.envs.arguments import OWN_ARGUMENTS, check_arguments
 from mtl_gym.envs.layer_merging import LayerMergingVectorEnv
 from mtl_gym.envs.loss_weighting import LossWeightingVectorEnv
 from mtl_gym.envs.merging import MERGE_ACTIONS
@@ -553,11 +553,13 @@ CHANGES = {
     "action": ({}, "weights"),
     "rule": ({"action": "residual"}, "si"),
     "weight_range": ({}, 10.0),
+    "scope": ({}, "shared"),
+    "gradient_ema": ({}, 0.5),
     "autoreset_mode": ({}, "NextStep"),
     "max_episode_steps": ({}, 1),
     "reward_every": ({}, 8),
 }
-SAMPLE_CHANGES = {name: row for name, row in CHANGES.items() if name not in ("rule", "weight_range")} | {
+SAMPLE_CHANGES = {name: row for name, row in CHANGES.items() if name not in OWN_ARGUMENTS[LOSS_WEIGHTING]} | {
     "main": ({}, "loop"),
     "reward": ({}, "terminal_delta_m"),
     "action": ({}, "quantiles"),

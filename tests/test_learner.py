@@ -1,4 +1,5 @@
 import copy
+import math
 import pickle
 
 import numpy as np
@@ -445,6 +446,7 @@ def test_measuring_is_paid_by_the_payers_alone_and_changes_nothing_else(measure,
     measure(learner, torch.tensor([True, False, True]))
     after = learner.state()
     assert (after.pop("passes") - before.pop("passes")).tolist() == [cost, [0, 0], cost]
+    del before["differentiated"], after["differentiated"]
     assert same(before, after)
 
 
@@ -510,3 +512,91 @@ def test_every_network_is_used_by_a_problem():
 def test_the_losses_of_samples_average_to_those_of_the_batch():
     learner = make_learner(distribution={"scale": (2.0, 2.0)})
     torch.testing.assert_close(2 * learner.sample_losses().mean(1), learner.forward())
+
+
+# --- weights of shared parameters and heads, and averaged gradients -------------------------------------------------------
+
+
+def flat_gradients(learner):
+    """Gradients (N, K, P) of the tasks' losses, by one backward pass each."""
+    losses = learner._graph()
+    parts = [torch.autograd.grad(losses[:, task].sum(), learner._parameters, retain_graph=True) for task in range(losses.shape[1])]
+    return torch.stack([torch.cat([part.flatten(1) for part in own], dim=1) for own in parts], dim=1)
+
+
+def shared_size(learner):
+    return sum(math.prod(shape) for shape in learner.network.shapes[: learner.network.shared])
+
+
+@pytest.mark.parametrize("weights", [[1.0, 2.0, 0.5], [0.0, 0.0, 1.0], [-1.0, 0.0, 3.0], [0.0, 0.0, 0.0]])
+def test_weights_apart_act_on_shared_parameters_and_heads_alone(weights):
+    learner = make_learner(num_tasks=3, optimizer="sgd", momentum=0.0, lr=0.1)
+    before, gradients, shared = learner.state()["parameters"], flat_gradients(learner), shared_size(learner)
+    heads = torch.tensor([2.0, -1.0, 0.0])
+    learner.update_apart(torch.tensor([weights] * 3), heads.expand(3, 3), torch.tensor([True, False, True]))
+    step = torch.einsum("k,nkp->np", torch.tensor(weights), gradients)
+    step[:, shared:] = torch.einsum("k,nkp->np", heads, gradients)[:, shared:]
+    expected = before - 0.1 * step
+    expected[1] = before[1]
+    torch.testing.assert_close(learner.replicas.parameters, expected, rtol=1e-5, atol=1e-7)
+    if not any(weights):
+        assert torch.equal(learner.replicas.parameters[:, :shared], before[:, :shared])
+
+
+def test_equal_weights_apart_are_weights_of_the_whole_losses():
+    weights, active = torch.tensor([[1.0, 0.0, -2.0]] * 3), torch.ones(3, dtype=torch.bool)
+    whole, apart = (make_learner(num_tasks=3) for _ in range(2))
+    for _ in range(3):
+        whole.update(weights, active)
+        apart.update_apart(weights, weights, active)
+    torch.testing.assert_close(apart.replicas.parameters, whole.replicas.parameters, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("problem", ["quadratic", "digits"])
+def test_networks_without_heads_or_without_shared_parameters_take_weights_apart(problem):
+    learner = make_learner(problem, hidden=[])
+    ones = torch.ones(3, learner.recipe.num_tasks)
+    learner.update_apart(ones, 0 * ones, torch.ones(3, dtype=torch.bool))
+    assert bool(learner.finite().all())
+
+
+def test_the_gradients_of_the_gram_matrix_make_the_step_and_are_counted_once():
+    learner, everyone = make_learner(num_tasks=3), torch.ones(3, dtype=torch.bool)
+    ones = torch.ones(3, 3)
+    learner.gramian(everyone)
+    learner.gramian(everyone)
+    learner.update_apart(ones, ones, everyone)
+    assert learner.replicas.passes.tolist() == [[1, 3]] * 3
+    learner.update_apart(ones, ones, everyone)
+    assert learner.replicas.passes.tolist() == [[2, 6]] * 3
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_averaged_gradients_take_the_place_of_the_shared_parameters(optimizer):
+    settings = {"num_tasks": 3, "optimizer": optimizer, "lr": 0.01, "momentum": 0.9 if optimizer == "adam" else 0.0}
+    learner, active = make_learner(gradient_ema=0.5, **settings), torch.ones(3, dtype=torch.bool)
+    weights, shared, average = torch.tensor([[1.0, 2.0, 0.5]] * 3), shared_size(learner), None
+    parameters = learner.state()["parameters"].requires_grad_()
+    made = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer]([parameters], lr=0.01)
+    for _ in range(4):
+        gradients = flat_gradients(learner)
+        average = gradients if average is None else 0.5 * average + 0.5 * gradients
+        own = average[:, :, :shared]
+        torch.testing.assert_close(learner.gramian(active), own @ own.transpose(1, 2), rtol=1e-4, atol=1e-7)
+        parameters.grad = torch.cat([(weights[:, :, None] * part).sum(1) for part in (own, gradients[:, :, shared:])], dim=1)
+        made.step()
+        learner.update(weights, active)
+        torch.testing.assert_close(learner.replicas.parameters, parameters.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("gradient_ema", [0.0, 0.5])
+def test_a_restored_or_forked_learner_goes_on_with_weights_apart(gradient_ema):
+    learner, active = make_learner(num_tasks=3, gradient_ema=gradient_ema), torch.ones(3, dtype=torch.bool)
+    weights = torch.tensor([[1.0, -2.0, 0.5]] * 3)
+    learner.update_apart(weights, weights, active)
+    learner.gramian(active)
+    copies = [make_learner(num_tasks=3, gradient_ema=gradient_ema), pickle.loads(pickle.dumps(learner))]
+    copies[0].restore(learner.state())
+    for own in (learner, *copies):
+        own.update_apart(weights, weights, active)
+    assert all(same(learner.state(), own.state()) for own in copies)

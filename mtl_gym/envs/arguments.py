@@ -24,7 +24,7 @@ from mtl_gym.training.learner import Recipe
 from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
 
 OWN_ARGUMENTS = {
-    LOSS_WEIGHTING: ("action", "rule", "weight_range"),
+    LOSS_WEIGHTING: ("action", "rule", "weight_range", "scope", "gradient_ema"),
     SAMPLE_WEIGHTING: ("action", "features", "sharpness", "num_quantiles"),
     LAYER_MERGING: ("action", "similarity", "transfer", "transfer_steps", "average_moments", "alignment", "parameter_price"),
 }

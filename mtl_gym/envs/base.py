@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -42,9 +42,9 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         max_episode_steps: Decisions after which an episode is truncated.
         looks: What actions need the learner to look at.
         arguments: The common arguments; see the environment's manual.
+        learner: The trainings.
     """
 
-    learner_class: ClassVar[type[Learner]] = Learner
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4, "autoreset_mode": AutoresetMode.SAME_STEP}
     single_action_space: Box | Discrete
 
@@ -53,6 +53,7 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         num_envs: int,
         action_space: Box | Discrete,
         arguments: Arguments,
+        learner: Learner,
         *,
         looks: Collection[str] = (),
         render_mode: str | None = None,
@@ -68,7 +69,7 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         self.single_action_space = action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
-        self.learner = self.learner_class(arguments.problem, arguments.recipe, num_envs)
+        self.learner = learner
         self._meter = Meter(arguments, self.learner, looks)
         self._streams: list[np.random.Generator | None] = [None] * num_envs
         self.finished = np.ones(num_envs, dtype=bool)

@@ -39,7 +39,6 @@ class LayerMergingVectorEnv(MTLVectorEnv):
         arguments: The common arguments; see the manual.
     """
 
-    learner_class = BranchLearner
     learner: BranchLearner
 
     def __init__(
@@ -69,10 +68,12 @@ class LayerMergingVectorEnv(MTLVectorEnv):
         self._average_moments = average_moments
         self._price = number("parameter_price", parameter_price, low=0.0)
         own = number("alignment", alignment, low=0.0)
+        count = positive_int("num_envs", num_envs)
         super().__init__(
-            positive_int("num_envs", num_envs),
+            count,
             self._merging.space,
             checked,
+            BranchLearner(checked.problem, checked.recipe, count),
             looks=(*self._merging.looks, SHARE),
             render_mode=render_mode,
             autoreset_mode=autoreset_mode,

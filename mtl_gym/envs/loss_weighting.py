@@ -7,7 +7,7 @@ from typing import Any
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from mtl_gym.arguments import positive_int
+from mtl_gym.arguments import number, positive_int
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.envs.base import MTLVectorEnv, as_array
 from mtl_gym.envs.infos import Infos
@@ -15,6 +15,7 @@ from mtl_gym.envs.manual import manual
 from mtl_gym.envs.scalar import MTLEnv
 from mtl_gym.envs.weights import Weighting
 from mtl_gym.problems import LOSS_WEIGHTING
+from mtl_gym.training.learner import Learner
 
 
 class LossWeightingVectorEnv(MTLVectorEnv):
@@ -25,6 +26,8 @@ class LossWeightingVectorEnv(MTLVectorEnv):
         action: See the manual.
         rule: See the manual.
         weight_range: See the manual.
+        scope: See the manual.
+        gradient_ema: See the manual.
         render_mode: ``None`` or ``"rgb_array"``.
         autoreset_mode: ``"SameStep"``, ``"NextStep"`` or ``"Disabled"``, or the enum.
         max_episode_steps: Decisions after which an episode is truncated.
@@ -38,17 +41,22 @@ class LossWeightingVectorEnv(MTLVectorEnv):
         action: str = "softmax",
         rule: str = "init",
         weight_range: float = 1e6,
+        scope: str = "all",
+        gradient_ema: float = 0.0,
         render_mode: str | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         max_episode_steps: int | None = None,
         **arguments: Any,
     ) -> None:
         checked = check_arguments(LOSS_WEIGHTING, **arguments)
-        self._weighting = Weighting(action=action, rule=rule, weight_range=weight_range, num_tasks=checked.recipe.num_tasks)
+        tasks, count = checked.recipe.num_tasks, positive_int("num_envs", num_envs)
+        self._weighting = Weighting(action=action, rule=rule, weight_range=weight_range, scope=scope, num_tasks=tasks)
+        average = number("gradient_ema", gradient_ema, low=0.0, high=1.0, ends="[)")
         super().__init__(
-            positive_int("num_envs", num_envs),
+            count,
             self._weighting.space,
             checked,
+            Learner(checked.problem, checked.recipe, count, gradient_ema=average),
             render_mode=render_mode,
             autoreset_mode=autoreset_mode,
             max_episode_steps=max_episode_steps,
@@ -57,9 +65,12 @@ class LossWeightingVectorEnv(MTLVectorEnv):
     def _train(self, actions: Tensor, active: Tensor) -> Tensor:
         factors, initial = self._weighting.factors(actions), self.signals.initial
         for _ in range(self.arguments.steps_per_action):
-            losses = self.learner.forward()
-            self.learner.update(self._weighting.weights(factors, losses, initial), active)
-        return factors
+            weights = self._weighting.weights(factors, self.learner.forward(), initial)  # (N, S, K)
+            if weights.shape[1] == 1:
+                self.learner.update(weights[:, 0], active)
+            else:
+                self.learner.update_apart(weights[:, 0], weights[:, 1], active)
+        return factors[:, 0]
 
     def _action_infos(self, actions: Tensor) -> Infos:
         return {"clipped": as_array(self._weighting.clipped(actions))}
@@ -84,6 +95,10 @@ class LossWeightingEnv(MTLEnv):
     | `softmax` | `K softmax(c a)`, `c = ln(weight_range) / 2`: equal weights for equal actions | agents |
     | `residual` | the same, times the weights of `rule`: `"init"`: `1 / L_k(0)`; `"si"`: `1 / L_k` of the batch | agents |
     | `weights` | `a` itself, unchanged, not normalised; signed | heuristics |
+
+    ``scope="shared"`` takes 2 K numbers: K as above for weights that act on the shared parameters alone (the convention of gradient
+    balancing), then K for weights that act in the heads (ones leave each head its own loss). A step then costs K backward passes,
+    which are those of the Gram matrix if that is observed. `last_weights` shows the first K.
 
     Actions outside the space, or not finite, raise ``ValueError`` before anything changes.
 
@@ -138,6 +153,8 @@ class LossWeightingEnv(MTLEnv):
     | `action` | `"softmax"` | how actions become weights |
     | `rule` | `"init"` | the rule that `"residual"` multiplies |
     | `weight_range` | `1e6` | largest ratio of two softmax weights |
+    | `scope` | `"all"` | where weights act: `"all"`: on the whole losses; `"shared"`: apart on shared parameters and on heads |
+    | `gradient_ema` | `0.0` | share of the past in the moving averages that replace the tasks' gradients of the shared parameters |
     | `steps_per_action` | `10` | optimiser steps of a decision |
     | `horizon` | the problem's | optimiser steps of an episode; a multiple of `steps_per_action` |
     | `optimizer` | `"adam"` | `"adam"`, `"adamw"` or `"sgd"` |

@@ -35,7 +35,6 @@ class SampleWeightingVectorEnv(MTLVectorEnv):
         arguments: The common arguments; see the manual.
     """
 
-    learner_class = SampleLearner
     learner: SampleLearner
 
     def __init__(
@@ -63,10 +62,12 @@ class SampleWeightingVectorEnv(MTLVectorEnv):
             batch_size=checked.recipe.batch_size,
             num_tasks=checked.recipe.num_tasks,
         )
+        count = positive_int("num_envs", num_envs)
         super().__init__(
-            positive_int("num_envs", num_envs),
+            count,
             self._weighing.space,
             checked,
+            SampleLearner(checked.problem, checked.recipe, count),
             looks=self._weighing.needs,
             render_mode=render_mode,
             autoreset_mode=autoreset_mode,

@@ -1,4 +1,7 @@
-"""From actions to task weights; the only place that normalises. ``ACTIONS`` and ``RULES`` are the tables. N rows, K tasks."""
+"""From actions to task weights; the only place that normalises. N rows, K tasks.
+
+``ACTIONS``, ``RULES`` and ``SCOPES`` are the tables.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +43,9 @@ ACTIONS = {
 }
 """``softmax``: ``K softmax(c a)``. ``residual``: the same times a rule's weights. ``weights``: the action, unchanged."""
 
+SCOPES = {"all": 1, "shared": 2}
+"""Weights of a task, S: one of its loss; or one in the shared parameters and one in its head."""
+
 
 class Weighting:
     """One mode of turning actions into weights.
@@ -48,30 +54,33 @@ class Weighting:
         action: Row of ``ACTIONS``.
         rule: Row of ``RULES``; used by ``residual`` alone.
         weight_range: Largest ratio of two softmax weights, so that ``c = ln(weight_range) / 2``.
+        scope: Row of ``SCOPES``.
         num_tasks: K.
 
     Raises:
         ValueError: If a name is unknown or ``weight_range`` is not above 1.
     """
 
-    def __init__(self, *, action: str, rule: str, weight_range: float, num_tasks: int) -> None:
+    def __init__(self, *, action: str, rule: str, weight_range: float, scope: str, num_tasks: int) -> None:
         self._mode = choose("action", action, ACTIONS)
         choose("rule", rule, RULES)
         self._rule = rule
         self._sharpness = math.log(number("weight_range", weight_range, low=1.0, ends="(]")) / 2
-        self.space = Box(-self._mode.bound, self._mode.bound, (num_tasks,), np.float32)
+        self._scope = choose("scope", scope, SCOPES)
+        self.space = Box(-self._mode.bound, self._mode.bound, (self._scope * num_tasks,), np.float32)
 
     def clipped(self, actions: Tensor) -> Tensor:
         """Number (N,) of each row's entries that lie on a bound."""
         return (actions.abs() >= self._mode.bound).sum(1)
 
     def factors(self, actions: Tensor) -> Tensor:
-        """What an action says (N, K), before any rule."""
-        return actions.shape[1] * torch.softmax(self._sharpness * actions, dim=1) if self._mode.softmax else actions
+        """What an action says (N, S, K), before any rule."""
+        said = actions.unflatten(1, (self._scope, -1))
+        return said.shape[2] * torch.softmax(self._sharpness * said, dim=2) if self._mode.softmax else said
 
     def weights(self, factors: Tensor, losses: Tensor, initial: Tensor) -> Tensor:
-        """Weights (N, K) of one optimiser step, from the factors, the batch's losses and L(0)."""
-        return factors * RULES[self._rule](losses, initial) if self._mode.rule else factors
+        """Weights (N, S, K) of one optimiser step, from the factors, the batch's losses (N, K) and L(0)."""
+        return factors * RULES[self._rule](losses, initial)[:, None] if self._mode.rule else factors
 
 
 def checked_actions(actions: npt.ArrayLike, space: Box | Discrete, num_envs: int) -> npt.NDArray[Any]:
@@ -87,7 +96,9 @@ def checked_actions(actions: npt.ArrayLike, space: Box | Discrete, num_envs: int
         raise TypeError(should("actions", "be an array of numbers", actions)) from None
     shape = (num_envs, *(space.shape or ()))
     if values.shape != shape:
-        raise ValueError(should("actions", f"have the shape {shape}", values.shape))
+        apart = isinstance(space, Box) and values.shape == (num_envs, 2 * space.shape[0])
+        remedy = 'Weights of shared parameters and heads need scope="shared".' if apart else ""
+        raise ValueError(should("actions", f"have the shape {shape}", values.shape, remedy))
     if isinstance(space, Discrete):
         inside = (values == np.round(values)) & (values >= 0) & (values < space.n)
         condition = f"be whole numbers from 0 to {space.n - 1}"

@@ -187,7 +187,7 @@ class BranchLearner(Learner):
                 self._replace(stage, assign[:, stage], changed, fresh=transfer == "none", average_moments=average_moments)
                 if targets:
                     self._imitate(stage, changed, *targets)
-        self._pending = None
+        self._forget()
         self._used.clear()
 
     def _changed(self, stage: int, assign: Tensor) -> Tensor:

@@ -34,13 +34,15 @@ class Learner:
         problem: The problem.
         recipe: How every replica is trained.
         num_replicas: N.
+        gradient_ema: Share of the past in a moving average of each task's gradient of the shared parameters, which then takes the
+            gradient's place in every step and Gram matrix; 0 averages nothing.
 
     Raises:
         ValueError: If the smallest training set that the distribution allows is smaller than a batch.
     """
 
-    def __init__(self, problem: Problem, recipe: Recipe, num_replicas: int) -> None:
-        self.problem, self.recipe, self.num_replicas = problem, recipe, num_replicas
+    def __init__(self, problem: Problem, recipe: Recipe, num_replicas: int, *, gradient_ema: float = 0.0) -> None:
+        self.problem, self.recipe, self.num_replicas, self.gradient_ema = problem, recipe, num_replicas, gradient_ema
         smallest = round(len(problem.splits["train"]) * recipe.distribution["size"][0])
         if smallest < recipe.batch_size:
             raise ValueError(should("batch_size", f"be at most {smallest}, the smallest training set", recipe.batch_size))
@@ -58,6 +60,7 @@ class Learner:
             samples=self.remembered,
             blocks=len(self._blocks),
             stages=self.stages,
+            averaged=self._shared if gradient_ema else 0,
             device=torch.device(recipe.device),
         )
         self._link()
@@ -96,7 +99,17 @@ class Learner:
         optimised = (self.replicas.parameters, self._gradient, *self.replicas.moments.unbind(1))
         pieces = [[piece for row in tensor.unbind(0) for piece in row.split(self._blocks)] for tensor in optimised]
         self._pieces = [*pieces, list(self.replicas.updates.flatten())]  # each piece of a row is one tensor to the optimiser
+        self._forget()
+
+    @property
+    def _shared(self) -> int:
+        """Number of the shared parameters of one replica, which come first."""
+        return sum(math.prod(shape) for shape in self.network.shapes[: self.network.shared])
+
+    def _forget(self) -> None:
+        """Drops what has been computed of the batch that is about to be trained on."""
         self._pending: Tensor | None = None
+        self._gradients: Tensor | None = None
 
     def _views(self, flat: Tensor) -> list[Tensor]:
         """A table (N, P) as the network's parameters, each (N, *shape)."""
@@ -105,7 +118,7 @@ class Learner:
 
     def __getstate__(self) -> dict[str, Any]:
         # The pending graph is not kept: it is computed again, bit for bit, from the same parameters.
-        kept = ("problem", "recipe", "num_replicas", "instances", "replicas")
+        kept = ("problem", "recipe", "num_replicas", "gradient_ema", "instances", "replicas")
         return {name: self.__dict__[name] for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -118,7 +131,7 @@ class Learner:
         for row, id in zip(rows, ids, strict=True):
             self.instances[row] = instance = self.recipe.draw(self.problem, id)
             self.replicas.begin(row, instance, self.problem, self.network, self._samples.holdouts)
-        self._pending = None
+        self._forget()
 
     def forward(self) -> Tensor:
         """Losses (N, K) of the batch that is about to be trained on; computed once, and reused by :meth:`update`."""
@@ -135,19 +148,44 @@ class Learner:
             weights: (N, K), applied as they are.
             active: (N,) bool; other rows are not touched.
         """
+        if self.gradient_ema:
+            self.update_apart(weights, weights, active)
+            return
         losses = self._graph()
         self._descend(losses, weights, active)
         self._record(losses.detach(), weights, active)
+
+    def update_apart(self, weights: Tensor, head_weights: Tensor, active: Tensor) -> None:
+        """Trains each active replica for one step with one weight of a task's loss in the shared parameters and one in its head.
+
+        The step is made of the K gradients that :meth:`gramian` is made of, and costs nothing beyond them.
+
+        Args:
+            weights: (N, K), applied in the shared parameters alone, as they are.
+            head_weights: (N, K), applied in the heads alone, as they are.
+            active: (N,) bool; other rows are not touched.
+        """
+        losses = self.forward()
+        shared, heads = self._task_gradients(active).tensor_split([self._shared], dim=2)  # (N, K, Q) and (N, K, P - Q)
+        torch.cat([weights[:, None] @ shared, head_weights[:, None] @ heads], dim=2, out=self._gradient[:, None])
+        if self.gradient_ema:
+            self.replicas.averages[active] = shared[active]
+        self._step(active)
+        self._record(losses, weights, active, backward=0)
 
     def _descend(self, losses: Tensor, weights: Tensor, rows: Tensor) -> None:
         """One optimiser step of the rows (N,) bool on the weighted sum of losses with their graph, both (N, ...)."""
         gradients = torch.autograd.grad(losses, self._parameters, grad_outputs=weights)
         torch.cat([gradient.flatten(1) for gradient in gradients], dim=1, out=self._gradient)
-        self._pending = None
+        self._step(rows)
+
+    def _step(self, rows: Tensor) -> None:
+        """One step of the optimiser, in the rows (N,) bool, along the gradient that has been computed."""
+        self._forget()
         self._optimise([row for row, plays in enumerate(rows.tolist()) if plays])
 
-    def _record(self, losses: Tensor, weights: Tensor, active: Tensor) -> None:
-        """Keeps the tasks' losses and weights (N, K) of the step that has been taken, and counts it."""
+    def _record(self, losses: Tensor, weights: Tensor, active: Tensor, backward: int = 1) -> None:
+        """Keeps the tasks' losses and weights (N, K) of the step that has been taken, and counts it and its passes."""
         replicas, steps = self.replicas, self.replicas.step.tolist()
         chosen = [row for row, plays in enumerate(active.tolist()) if plays]
         together = len(chosen) == self.num_replicas and len(set(steps)) == 1  # the usual case, which needs no index tensors
@@ -156,7 +194,7 @@ class Learner:
         replicas.losses[rows, columns] = losses[rows]
         replicas.weights[rows, columns] = weights[rows]
         replicas.step += active
-        replicas.passes += active[:, None]
+        replicas.passes += active[:, None] * torch.tensor([1, backward], device=active.device)
 
     def _optimise(self, chosen: list[int]) -> None:
         recipe, optimizer, rates = self.recipe, OPTIMIZERS[self.recipe.optimizer], self._rates()
@@ -227,19 +265,25 @@ class Learner:
     def gramian(self, payers: Tensor) -> Tensor:
         """Inner products (N, K, K) of the gradients of the tasks' losses on the batch that is about to be trained on.
 
-        With respect to the shared parameters (zeros, if there are none); K backward passes, counted for ``payers`` (N,).
+        With respect to the shared parameters (zeros, if there are none); of averages under ``gradient_ema``. K backward passes,
+        counted once a batch for ``payers`` (N,).
         """
-        self.forward()
-        shared = self._parameters[: self.network.shared]
-        if not shared:
-            return torch.zeros(self.num_replicas, self.recipe.num_tasks, self.recipe.num_tasks, device=self._rows.device)
-        gradients = []
-        for losses in self._graph().unbind(1):
-            parts = torch.autograd.grad(losses.sum(), shared, retain_graph=True)
-            gradients.append(torch.cat([part.flatten(1) for part in parts], dim=1))
-        stacked = torch.stack(gradients, dim=1)  # (N, K, P)
-        self.replicas.passes[payers, 1] += self.recipe.num_tasks
-        return stacked @ stacked.transpose(1, 2)
+        shared = self._task_gradients(payers)[:, :, : self._shared]
+        return shared @ shared.transpose(1, 2)
+
+    def _task_gradients(self, payers: Tensor) -> Tensor:
+        """Gradients (N, K, P) of the tasks' losses on the pending batch, those of the shared parameters averaged."""
+        if self._gradients is None:
+            parts = [torch.autograd.grad(own.sum(), self._parameters, retain_graph=True) for own in self._graph().unbind(1)]
+            self._gradients = torch.stack([torch.cat([part.flatten(1) for part in own], dim=1) for own in parts], dim=1)
+            if self.gradient_ema:
+                own, past = self._gradients[:, :, : self._shared], self.replicas.averages
+                begun = (self.replicas.step > 0)[:, None, None]
+                own.copy_(torch.where(begun, self.gradient_ema * past + (1 - self.gradient_ema) * own, own))
+        unpaid = payers & (self.replicas.differentiated <= self.replicas.step)
+        self.replicas.passes[unpaid, 1] += self.recipe.num_tasks
+        self.replicas.differentiated[unpaid] = self.replicas.step[unpaid] + 1
+        return self._gradients
 
     def metrics(self, split: str | Split) -> dict[str, Tensor]:
         """Metrics (N,) on a whole split by ``task/metric``, for all of the problem's tasks; not counted as a cost."""
@@ -289,11 +333,11 @@ class Learner:
         """Goes back to a :meth:`state` of a learner with the same arguments; what follows is the same bit for bit."""
         self.replicas.load(state)
         self.instances = list(state["instances"])
-        self._pending = None
+        self._forget()
 
     def fork(self, source: Sequence[int], target: Sequence[int]) -> None:
         """Makes each row of ``target`` a copy of the row of ``source`` at the same place."""
         self.replicas.copy_rows(source, target)
         for copy, original in zip(target, [self.instances[row] for row in source], strict=True):
             self.instances[copy] = original
-        self._pending = None
+        self._forget()

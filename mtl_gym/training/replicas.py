@@ -34,6 +34,8 @@ class Replicas:
         visits: (N, n) numbers of those batches.
         assign: (N, S, K) the copy of each stage that each task uses; S is 0 unless layers are merged.
         groups: (N, K) tasks that may still be merged with each other: each bears the least number of its group.
+        averages: (N, K, Q) moving averages of the tasks' gradients of the Q shared parameters; empty unless they are averaged.
+        differentiated: (N,) batches up to the last one whose K gradients have been counted in ``passes``.
     """
 
     parameters: Tensor
@@ -51,6 +53,8 @@ class Replicas:
     visits: Tensor
     assign: Tensor
     groups: Tensor
+    averages: Tensor
+    differentiated: Tensor
 
     @classmethod
     def empty(
@@ -66,12 +70,13 @@ class Replicas:
         samples: int,
         blocks: int,
         stages: int,
+        averaged: int,
         device: torch.device,
     ) -> Replicas:
         """Returns N trainings that have not begun.
 
         ``sources`` has the shape (n, all tasks) for each split with wrong labels; ``samples`` is the n of ``seen``,
-        ``blocks`` the number of pieces, ``stages`` the S of ``assign``.
+        ``blocks`` the number of pieces, ``stages`` the S of ``assign``, ``averaged`` the Q of ``averages``.
         """
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -93,6 +98,8 @@ class Replicas:
             visits=zeros(samples),
             assign=zeros(stages, num_tasks, dtype=torch.int64),
             groups=zeros(num_tasks, dtype=torch.int64),
+            averages=zeros(num_tasks, averaged),
+            differentiated=zeros(dtype=torch.int64),
         )
 
     def begin(self, row: int, instance: Instance, problem: Problem, network: Network, holdouts: dict[str, Tensor]) -> None:
@@ -105,18 +112,8 @@ class Replicas:
             network: Gives shapes and bounds of the initial weights.
             holdouts: The fixed samples of *meta* and *reward*, by their rows in the split.
         """
-        cleared = (
-            self.moments,
-            self.updates,
-            self.step,
-            self.losses,
-            self.weights,
-            self.passes,
-            self.seen,
-            self.visits,
-            self.groups,
-        )
-        for tensor in cleared:
+        begun_anew = (self.moments, self.updates, self.step, self.losses, self.weights, self.passes, self.groups)
+        for tensor in (*begun_anew, self.seen, self.visits, self.averages, self.differentiated):
             tensor[row] = 0
         self.assign[row] = torch.arange(self.tasks.shape[1])
         self.parameters[row] = torch.from_numpy(network.initial(instance.stream("parameters")))

@@ -58,6 +58,7 @@ class SampleLearner(Learner):
         self._forget()
 
     def _forget(self) -> None:
+        super()._forget()
         self._sample_graph, self._aligned, self._looks = None, False, {}
 
     def look(self, needs: Collection[str], payers: Tensor) -> dict[str, Tensor]:

@@ -1,0 +1,27 @@
+"""Adam for the few numbers that a method learns beside the network."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from baselines.base import Array, State
+
+_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+
+
+def empty_moments(rows: int, num_tasks: int) -> State:
+    """Adam's moments (N, K), and the number of updates (N, 1)."""
+    zeros = np.zeros((rows, num_tasks))
+    return {"first": zeros, "second": zeros, "updates": np.zeros((rows, 1))}
+
+
+def adam(state: State, slope: Array, lr: Array | float) -> tuple[Array, State]:
+    """What Adam (0.9, 0.999) adds to the numbers (N, K) with this slope (N, K), and its next moments.
+
+    Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
+    """
+    updates = state["updates"] + 1
+    first = _BETA1 * state["first"] + (1 - _BETA1) * slope
+    second = _BETA2 * state["second"] + (1 - _BETA2) * slope**2
+    move = first / (1 - _BETA1**updates) / (np.sqrt(second / (1 - _BETA2**updates)) + _EPSILON)
+    return -lr * move, {"first": first, "second": second, "updates": updates}

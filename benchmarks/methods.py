@@ -1,0 +1,75 @@
+"""Every method that weighs tasks, on every problem, against constant weights that were searched for.
+
+    python benchmarks/constant_weights.py      first: the constant weights
+    python benchmarks/methods.py               every problem (hours; what is finished is kept in runs/methods and found again)
+    python benchmarks/methods.py digits        one of them
+
+All policies play the same instances at the problem's default learning rate. Writes ``benchmarks/results/methods.json`` problem by
+problem; ``docs/generate.py`` makes the tables of ``docs/methods.md`` of it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import mtl_gym
+from baselines import BASELINES
+from mtl_gym.policies import policy_class
+from mtl_gym.problems import LOSS_WEIGHTING, PROBLEMS
+
+OUT = Path(__file__).parent / "results" / "methods.json"
+KEPT = Path(__file__).parents[1] / "runs" / "methods"
+SEARCHED = Path(__file__).parent / "results" / "constant_weights.json"
+INSTANCES, NUM_ENVS = 20, 20
+SLOW = {"multimnist": 10, "stereo": 10}
+CONSTANT = "constant"
+COMPOSITIONS = ("igb+cagrad", "igb+nash-mtl", "si+cagrad")
+HEURISTICS = [name for name in BASELINES if policy_class(name).requires.env == LOSS_WEIGHTING and name != CONSTANT]
+
+
+def policies(problem: str) -> dict[str, str]:
+    """Labels to policies: all heuristics, some compositions, the shipped agent, and the constant weights that the search found."""
+    own = dict.fromkeys((*HEURISTICS, *COMPOSITIONS, "ppo"))
+    best = json.loads(SEARCHED.read_text()).get(problem)
+    found = {CONSTANT: f"constant:w={','.join(map(str, best['best first'][0]['w']))}"} if best else {}
+    return {**{name: name for name in own}, **found}
+
+
+def study(problem: str, *, out: Path = KEPT, **arguments: Any) -> dict[str, Any]:
+    """Plays all policies: scores with intervals, paired differences to equal and to constant weights, and costs."""
+    settings = {"instances": SLOW.get(problem, INSTANCES), "num_envs": NUM_ENVS, **arguments}
+    frame = mtl_gym.compare(policies(problem), problem=problem, out=out, **settings)
+    summary = mtl_gym.summarise(frame)["policies"]
+    rows = {
+        name: {
+            "delta_m": _rounded(own["delta_m"]),
+            "over": {other: _rounded(own["paired"][other]) for other in ("ew", CONSTANT) if other in own["paired"]},
+            "diverged": own["diverged"],
+            "passes": list(own["cost"].values()),
+        }
+        for name, own in summary.items()
+    }
+    searched = json.loads(SEARCHED.read_text()).get(problem, {})
+    return {"instances": settings["instances"], "search": searched.get("trainings"), "policies": rows}
+
+
+def _rounded(row: dict[str, float | None]) -> dict[str, float | None]:
+    return {name: None if value is None else round(value, 2) for name, value in row.items()}
+
+
+def main(names: list[str]) -> None:
+    """Studies each problem, and adds it to the results."""
+    for name in names or PROBLEMS:
+        known = json.loads(OUT.read_text()) if OUT.is_file() else {}
+        known[name] = study(name)
+        OUT.write_text(json.dumps({name: known[name] for name in PROBLEMS if name in known}, indent=1) + "\n")
+        print(name, json.dumps(known[name]["policies"]), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

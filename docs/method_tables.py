@@ -1,0 +1,115 @@
+"""The tables of ``docs/methods.md``: the methods, and what the benchmarks of methods and solvers last measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from baselines import BASELINES
+from baselines.gradients import GradientHeuristic, WholeLossHeuristic
+from mtl_gym.cli import first_sentence
+from mtl_gym.policies import policy_class
+from mtl_gym.problems import LOSS_WEIGHTING
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+CONSTANT = "constant"
+Table = list[dict[str, str]]
+
+
+def method_tables() -> dict[str, Table]:
+    """All tables by the names of their markers."""
+    studies = _read("methods")
+    return {"methods": methods(), "scores": scores(studies), "verdicts": verdicts(studies), "solvers": solvers()}
+
+
+def _read(name: str) -> dict[str, Any]:
+    path = RESULTS / f"{name}.json"
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def _or_missing(rows: Table, command: str) -> Table:
+    return rows or [{"not measured yet": f"`python {command}`"}]
+
+
+def methods() -> Table:
+    """What each method reads, where its weights act and what a step costs."""
+    found = {name: policy_class(name) for name in BASELINES}
+    return [
+        {
+            "name": name,
+            "what": first_sentence(own),
+            "reads": ", ".join(f"`{key}`" for key in own.requires.observe),
+            "weights act on": _scope(own),
+            "passes of a step": _cost(own),
+        }
+        for name, own in found.items()
+        if own.requires.env == LOSS_WEIGHTING
+    ]
+
+
+def _scope(method: Any) -> str:
+    return "shared parameters" if issubclass(method, GradientHeuristic) and not issubclass(method, WholeLossHeuristic) else "losses"
+
+
+def _cost(method: Any) -> str:
+    if issubclass(method, GradientHeuristic):
+        return "1 F + K B"
+    return "2 F + 1 B" if "log_loss_after" in method.requires.observe else "1 F + 1 B"
+
+
+def scores(studies: dict[str, Any]) -> Table:
+    """Interquartile mean of delta_m with its interval, of each policy on each problem; the best on the most problems first."""
+    names = list(dict.fromkeys(name for study in studies.values() for name in study["policies"]))
+    ranks = {problem: _ranked(study) for problem, study in studies.items()}
+    worst = len(names)
+    names.sort(key=lambda name: sum(own.index(name) if name in own else worst for own in ranks.values()))
+    rows = [
+        {"policy": f"`{name}`", **{problem: _score(study["policies"].get(name)) for problem, study in studies.items()}}
+        for name in names
+    ]
+    return _or_missing(rows, "benchmarks/methods.py")
+
+
+def _ranked(study: dict[str, Any]) -> list[str]:
+    return sorted(study["policies"], key=lambda name: -float(study["policies"][name]["delta_m"]["iqm"]))
+
+
+def _score(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    own = row["delta_m"]
+    return f"{own['iqm']:.1f} [{own['low']:.1f}, {own['high']:.1f}]"
+
+
+def verdicts(studies: dict[str, Any]) -> Table:
+    """Whether anything beats constant weights on a problem: the lower end of the paired difference's interval is above 0."""
+    rows = []
+    for problem, study in studies.items():
+        over = {name: row["over"][CONSTANT] for name, row in study["policies"].items() if CONSTANT in row["over"]}
+        better = [name for name in _ranked(study) if name in over and over[name]["low"] > 0]
+        equal = [name for name in over if over[name]["low"] <= 0 <= over[name]["high"]]
+        rows.append(
+            {
+                "problem": f"`{problem}`",
+                "instances": str(study["instances"]),
+                "trainings of the search": str(study["search"] or "not searched"),
+                "better than constant weights": ", ".join(map(_over(over), better)) or ("**nothing**" if over else "not known"),
+                "no difference seen": str(len(equal)),
+                "worse": str(len(over) - len(better) - len(equal)),
+            }
+        )
+    return _or_missing(rows, "benchmarks/methods.py")
+
+
+def _over(over: dict[str, Any]) -> Any:
+    return lambda name: f"`{name}` {over[name]['difference']:+.1f} [{over[name]['low']:.1f}, {over[name]['high']:.1f}]"
+
+
+def solvers() -> Table:
+    """Times of the solvers."""
+    rows = [
+        {"policy": f"`{name}`", **{key: f"{value:g}" for key, value in row.items()}} for name, row in _read("solver_speed").items()
+    ]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    return _or_missing([{key: row.get(key, "") for key in columns} for row in rows], "benchmarks/solver_speed.py")
