@@ -21,7 +21,9 @@ from mtl_gym.problems import LOSS_WEIGHTING
 def train(
     out: Annotated[Path, typer.Option(help="Folder of the training; the same command goes on from it.")],
     problem: Annotated[str, typer.Option(help="See: mtl-gym list problems.")] = "digits",
-    algorithm: Annotated[str, typer.Option(help=f"One of {', '.join(AGENTS)}.")] = "ppo",
+    algorithm: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(AGENTS)}; by default ppo, or maskable-ppo where structures are chosen.")
+    ] = None,
     env: Annotated[str, typer.Option(help="Id of the environment.")] = LOSS_WEIGHTING,
     time_steps: Annotated[int, typer.Option(help="Decisions, over all rows.")] = 76_800,
     seed: Annotated[int, typer.Option(help="Of networks, exploration and instances.")] = 0,

@@ -1,6 +1,7 @@
 """Trains the agents of ``agents/pretrained``, one for each environment.
 
     python benchmarks/pretrain.py ppo           weights of tasks: ten minutes on two cores; then ``benchmarks/heldout.py``
+    python benchmarks/pretrain.py ppo_merging   merging of layers: half an hour; then ``benchmarks/layer_merging.py``
     python benchmarks/pretrain.py ppo_samples   weights of samples: half an hour; then ``benchmarks/sample_weighting.py``
 
 ``ppo`` never sees the task ``centre``: held-out suites have task subsets that training had not. ``ppo_samples`` sees no main task
@@ -23,7 +24,7 @@ import torch
 
 import agents
 from agents.pretrained import FOLDER
-from mtl_gym.problems import SAMPLE_WEIGHTING
+from mtl_gym.problems import LAYER_MERGING, SAMPLE_WEIGHTING
 
 RESULTS = Path(__file__).parent / "results"
 TASKS = ["digit", "parity", "loop", "ink", "reconstruction"]
@@ -43,6 +44,14 @@ TRAININGS: dict[str, dict[str, Any]] = {
         "instances": 16,
         "references": [],
         "options": {"learning_rate": 5e-3, "batch_size": 512, "n_epochs": 8, "gamma": 0.97},
+    },
+    "ppo_merging": {
+        "env": LAYER_MERGING,
+        "num_tasks": 4,
+        "time_steps": 38_400,
+        "evaluations": 4,
+        "instances": 32,
+        "references": [],
     },
 }
 """Arguments of :func:`agents.train`, all on digits, by the name of the agent's file."""

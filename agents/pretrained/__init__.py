@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl_gym.arguments import choose
-from mtl_gym.problems import LOSS_WEIGHTING, SAMPLE_WEIGHTING
+from mtl_gym.problems import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING
 
 if TYPE_CHECKING:
     from agents.agent import Agent
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 
 
-FILES = {LOSS_WEIGHTING: "ppo", SAMPLE_WEIGHTING: "ppo_samples"}
+FILES = {LOSS_WEIGHTING: "ppo", SAMPLE_WEIGHTING: "ppo_samples", LAYER_MERGING: "ppo_merging"}
 """The best agent of each environment, by the name of its file and card."""
 
 
