@@ -98,12 +98,12 @@ class TQC(Algorithm):
 class DQN(Algorithm):
     """Deep Q-learning, for discrete decisions without masks.
 
-    Mnih et al., "Human-level control through deep reinforcement learning", Nature 2015. No environment of this version has discrete
-    decisions, so its defaults are untuned, and the others refuse it.
+    Mnih et al., "Human-level control through deep reinforcement learning", Nature 2015. It knows no masks: what is forbidden in
+    ``mtl_gym/LayerMerging-v0`` waits, and it learns so. Its defaults are untuned.
     """
 
     home = "stable_baselines3:DQN"
-    policy = "stable_baselines3.dqn.policies:MultiInputPolicy"
+    policy = "agents.structure_policies:StructureQPolicy"
     actions = spaces.Discrete
     defaults = {"learning_rate": 1e-3, "buffer_size": 100_000, "learning_starts": 1000, "gamma": 1.0, "target_update_interval": 500}
 

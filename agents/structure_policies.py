@@ -15,6 +15,7 @@ from gymnasium import spaces
 from sb3_contrib.common.maskable.policies import MaskableMultiInputActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.dqn.policies import MultiInputPolicy, QNetwork
 from torch import Tensor, nn
 
 from agents.networks import Pool, exchangeable_layers
@@ -44,33 +45,45 @@ class PairFeatures(BaseFeaturesExtractor):
         return torch.cat([self.tasks(observations), torch.stack(pairs, dim=2).flatten(1)], dim=1)
 
 
-class _PairLatents(nn.Module):
-    """In the place of SB3's ``MlpExtractor``: latents of each pair for the actor, and pooled ones of the tasks for the critic."""
+class _PairEncoder(nn.Module):
+    """Features (N, K F + pairs G) to latents of each pair (N, pairs * width)."""
 
     def __init__(self, features: PairFeatures, activation: type[nn.Module]) -> None:
         super().__init__()
         self.num_tasks, self.sizes = features.num_tasks, list(features.sizes)
         inputs, width = features.sizes[0] // features.num_tasks, WIDTHS[-1]
         self.first, self.second = torch.triu_indices(features.num_tasks, features.num_tasks, offset=1)
-        self.latent_dim_pi, self.latent_dim_vf = len(self.first) * width, 2 * width
-        self.actor = exchangeable_layers(inputs, WIDTHS, activation=activation)
-        self.critic = nn.Sequential(exchangeable_layers(inputs, WIDTHS, activation=activation), Pool())
+        self.tasks = exchangeable_layers(inputs, WIDTHS, activation=activation)
         self.pairs = nn.Sequential(nn.Linear(2 * width + len(features.of_pairs), width), activation())
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        return self.forward_actor(features), self.forward_critic(features)
-
-    def forward_actor(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         tasks, pairs = features.split(self.sizes, dim=1)
-        entities = self.actor(tasks.unflatten(1, (self.num_tasks, -1)))
+        entities = self.tasks(tasks.unflatten(1, (self.num_tasks, -1)))
         one, other = entities[:, self.first], entities[:, self.second]
         known = torch.cat([one + other, one * other, pairs.unflatten(1, (len(self.first), -1))], dim=2)
         latents: Tensor = self.pairs(known).flatten(1)
         return latents
 
+
+class _PairLatents(nn.Module):
+    """In the place of SB3's ``MlpExtractor``: latents of each pair for the actor, and pooled ones of the tasks for the critic."""
+
+    def __init__(self, features: PairFeatures, activation: type[nn.Module]) -> None:
+        super().__init__()
+        self.num_tasks, self.of_tasks = features.num_tasks, features.sizes[0]
+        self.actor = _PairEncoder(features, activation)
+        self.critic = nn.Sequential(exchangeable_layers(self.of_tasks // self.num_tasks, WIDTHS, activation=activation), Pool())
+        self.latent_dim_pi, self.latent_dim_vf = len(self.actor.first) * WIDTHS[-1], 2 * WIDTHS[-1]
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return self.forward_actor(features), self.forward_critic(features)
+
+    def forward_actor(self, features: Tensor) -> Tensor:
+        latents: Tensor = self.actor(features)
+        return latents
+
     def forward_critic(self, features: Tensor) -> Tensor:
-        tasks = features.split(self.sizes, dim=1)[0]
-        values: Tensor = self.critic(tasks.unflatten(1, (self.num_tasks, -1)))
+        values: Tensor = self.critic(features[:, : self.of_tasks].unflatten(1, (self.num_tasks, -1)))
         return values
 
 
@@ -111,3 +124,21 @@ class StructurePolicy(MaskableMultiInputActorCriticPolicy):
         for module, gain in ((self.mlp_extractor, np.sqrt(2)), (self.action_net, 0.01), (self.value_net, 1.0)):
             module.apply(partial(self.init_weights, gain=gain))
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+
+
+class StructureQPolicy(MultiInputPolicy):
+    """DQN's policy over the actions of ``merge``: a value is the sum of those of the pairs that are together."""
+
+    def __init__(
+        self, observation_space: spaces.Dict, action_space: spaces.Discrete, lr_schedule: Schedule, **arguments: Any
+    ) -> None:
+        arguments = {**arguments, "features_extractor_class": PairFeatures}
+        super().__init__(observation_space, action_space, lr_schedule, **arguments)
+
+    def make_q_net(self) -> QNetwork:
+        """SB3's network of values, of the scores of pairs."""
+        network = super().make_q_net()
+        features = network.features_extractor
+        assert isinstance(features, PairFeatures)
+        network.q_net = nn.Sequential(_PairEncoder(features, self.activation_fn), _PairScores(WIDTHS[-1], features.num_tasks))
+        return network.to(self.device)

@@ -46,7 +46,7 @@ SUITES: dict[str, dict[str, Any]] = {
     "yeast-8": {"problem": "yeast", "num_tasks": 8, "instances": 100},
     "quadratic-3": {"problem": "quadratic", "num_tasks": 3, "instances": 100},
     "multimnist-2": {"problem": "multimnist", "num_tasks": 2, "instances": 30},
-    "stereo-3": {"problem": "stereo", "num_tasks": 3, "instances": 30},
+    "stereo-3": {"problem": "stereo", "num_tasks": 3, "instances": 300},
 }
 """Name to the environment's arguments; ``varied`` unless said."""
 SLOW = "stereo-3"

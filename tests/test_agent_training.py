@@ -345,7 +345,7 @@ def test_the_curves_of_agent_and_references_are_drawn(commanded):
     assert sum(agent[tag][-1][1] for tag in tasks) <= 1 + 1e-5
     assert [step for step, _ in agent["rollout/return"]] == [8]
     scores = load(out / "last.safetensors").about["scores"]
-    for tag, name in {"heldout/delta_m": "delta_m", "heldout/delta_m on the reward split": "reward"}.items():
+    for tag, name in {"heldout/delta_m": "delta_m", "heldout/return": "reward"}.items():
         assert [step for step, _ in agent[tag]] == [0, 8]
         np.testing.assert_allclose([value for _, value in agent[tag]], [score[name] for score in scores], rtol=1e-5)
         for reference in ("ew", "init"):

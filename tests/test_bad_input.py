@@ -111,7 +111,7 @@ ARGUMENTS = [
     ("observe", ["gap", "gap"]),
     ("observe", [3]),
     ("observe", [["gap"]]),
-    ("reward", None),
+    ("reward", True),
     ("reward", ["val_mean"]),
     ("steps_per_action", 0),
     ("steps_per_action", -4),

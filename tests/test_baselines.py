@@ -28,16 +28,18 @@ from baselines.si import SI
 from baselines.stch import STCH
 from baselines.uw import UW
 from mtl_gym.policies import make_policy
-from mtl_gym.problems import PROBLEMS
+from mtl_gym.problems import LAYER_MERGING, PROBLEMS
+from mtl_gym.training.partitions import partitions
 
 ENV = "mtl_gym/LossWeighting-v0"
 OF_SAMPLES = "mtl_gym/SampleWeighting-v0"
 NAMES = [f"{name}:w=1,2,3" if name == "constant" else name for name in BASELINES]
 HOMES = {name: make_policy(name).requires.env for name in NAMES}
 PARTS = {name: 2 if make_policy(name).requires.others.get("scope") == "shared" else 1 for name in NAMES}
-RANDOM = ("rlw", "pcgrad", "gradvac")
-PERMUTABLE = [name for name in NAMES if not name.startswith("constant") and name not in RANDOM]
-BATCH, TASKS = 5, 3
+RANDOM = ("rlw", "pcgrad", "gradvac", "random-merge")
+MERGERS = [name for name in NAMES if HOMES[name] == LAYER_MERGING]
+PERMUTABLE = [name for name in NAMES if not name.startswith("constant") and name not in RANDOM and name not in MERGERS]
+BATCH, TASKS, STAGES = 5, 3, 2
 LOSSES = np.array([[0.5, 2.0, 1.0], [3.0, 0.1, 0.7]])
 # The study of whole episodes on all problems is benchmarks/clipping.py.
 SHORTER = {"multimnist": {"horizon": 6}, "stereo": {"horizon": 6}, "census": {"horizon": 100, "batch_size": 32}}
@@ -59,6 +61,9 @@ def observation(losses, *, epoch=0, lr=1e-2):
         "epoch": np.full((rows, 1), epoch, dtype=np.float32),
         "lr": np.full((rows, 1), lr, dtype=np.float32),
         "log_loss_after": np.log(0.9 * losses + 0.01).astype(np.float32),
+        "log_loss_mean": np.log(losses).astype(np.float32),
+        "shared_stages": rng.integers(0, STAGES + 1, (rows, tasks * (tasks - 1) // 2)).astype(np.float32),
+        "legal": (rng.uniform(size=(rows, len(partitions(tasks)))) < 0.5).astype(np.float32),
         **{name: values.reshape(rows, -1).astype(np.float32) for name, values in samples.items()},
     }
 
@@ -88,13 +93,21 @@ def test_every_file_of_a_heuristic_has_a_row():
             assert path.stem in homes
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in MERGERS])
 def test_actions_are_finite_float32_of_the_shape_of_the_losses(name):
     actions = play(make_policy(name), stream())
     assert actions.dtype == np.float32
     assert actions.shape == (12, 2, BATCH * TASKS if HOMES[name] == OF_SAMPLES else TASKS * PARTS[name])
     assert np.isfinite(actions).all()
     assert HOMES[name] == ENV or (actions >= 0).all()
+
+
+@pytest.mark.parametrize("name", MERGERS)
+def test_mergers_answer_with_one_action_of_the_space(name):
+    space = gymnasium.make(LAYER_MERGING, tasks=["digit", "parity", "ink"], **make_policy(name).requires.arguments()).action_space
+    actions = play(make_policy(name), stream())
+    assert (actions.dtype, actions.shape) == (space.dtype, (12, 2, *space.shape))
+    assert all(space.contains(action) for action in actions.reshape(24, *space.shape))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -342,7 +355,7 @@ def test_si_follows_autograd_on_the_sum_of_logs_step_for_step():
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize("name", [name for name in BASELINES if name != "constant"])
+@pytest.mark.parametrize("name", [name for name in BASELINES if name != "constant" and name not in MERGERS])
 def test_no_baseline_is_clipped_on_a_varied_problem(name, problem):
     policy = make_policy(name)
     if policy.requires.env not in PROBLEMS[problem].environments:
@@ -367,6 +380,30 @@ def test_no_baseline_is_clipped_on_a_varied_problem(name, problem):
     assert clipped <= 1e-3 * entries
 
 
+@pytest.mark.parametrize("problem", [name for name, row in PROBLEMS.items() if LAYER_MERGING in row.environments])
+@pytest.mark.parametrize("name", MERGERS)
+def test_no_merger_takes_what_is_forbidden(name, problem):
+    envs = gymnasium.make_vec(
+        LAYER_MERGING,
+        num_envs=2,
+        problem=problem,
+        distribution="varied",
+        horizon=8,
+        steps_per_action=2,
+        transfer_steps=1,
+        reward="none",
+        autoreset_mode="Disabled",
+        vectorization_mode="vector_entry_point",
+        **make_policy(name).requires.arguments(),
+    )
+    observations, _ = envs.reset(options={"instance": np.arange(2)})
+    policy, memory = make_policy(name), None
+    for _ in range(4):
+        actions, memory = policy.predict(observations, memory)
+        observations, _, _, _, infos = envs.step(actions)
+        assert not infos["forbidden"].any()
+
+
 # --- bad input ------------------------------------------------------------------------------------------------------------
 
 
@@ -382,6 +419,10 @@ def test_no_baseline_is_clipped_on_a_varied_problem(name, problem):
         ("famo:gamma=-1", "gamma"),
         ("stch:mu=0", "mu"),
         ("stch:warmup=-1", "warmup"),
+        ("branch:stage=0", "stage"),
+        ("mtsl:threshold=1.5", "threshold"),
+        ("mtsl:alignment=-1", "alignment"),
+        ("conflict:threshold=-1", "threshold"),
         ("cagrad:c=-1", "c"),
         ("nash-mtl:max_norm=-1", "max_norm"),
         ("fairgrad:alpha=0", "alpha"),
@@ -410,7 +451,7 @@ def test_constant_needs_one_weight_for_each_task():
 
 
 def test_extreme_losses_give_finite_weights_without_warnings():
-    for name in NAMES:
+    for name in set(NAMES) - set(MERGERS):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             actions = play(make_policy(name), [observation(np.exp([[-30.0, 30.0, 0.0]]), epoch=epoch) for epoch in (0, 1, 2, 3)])

@@ -208,7 +208,6 @@ class LayerMergingEnv(MTLEnv):
     | `distribution` | `"clean"` | `"clean"`, `"varied"`, `"noisy"`, or ranges of the axes, e.g. `{"noise": [0.0, 0.2]}` |
     | `num_tasks` | all of `tasks` | size of the task subset that each instance draws, at least 2 |
     | `tasks` | all of the problem's | names of the tasks that the subset is drawn from, in any order |
-    | `main` | - | there is no main task |
     | `observe` | see above | names of observations |
     | `reward` | `"score"` | name of a reward |
     | `reward_every` | `steps_per_action` | optimiser steps between measurements of the reward |

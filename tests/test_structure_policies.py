@@ -1,0 +1,178 @@
+"""Agents over structures: scores of pairs that know neither the order nor the number of tasks, masks, and whole trainings."""
+
+from types import SimpleNamespace
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sb3_contrib import MaskablePPO
+from torch import nn
+
+import agents
+import mtl_gym
+from agents.algorithm import algorithm
+from mtl_gym.envs.merging import choices
+from mtl_gym.envs.observations import DEFAULTS, OBSERVATIONS, space
+from mtl_gym.problems import LAYER_MERGING
+from mtl_gym.training.partitions import labels, partitions, together
+
+NAMES = DEFAULTS[LAYER_MERGING]
+SMALL = {"tasks": ["digit", "parity", "loop", "ink"], "num_tasks": 3, "horizon": 12, "steps_per_action": 4, "hidden": [8, 8]}
+TRAINING = {"time_steps": 24, "num_envs": 8, "siblings": 2, "evaluations": 1, "instances": 2, "references": []}
+
+
+def policy(num_tasks, seed=0, name="maskable-ppo"):
+    torch.manual_seed(seed)
+    seen = space(NAMES, SimpleNamespace(num_tasks=num_tasks, batch_size=1))
+    made = algorithm(name).empty_policy(seen, spaces.Discrete(choices(num_tasks)), {})
+    for parameter in made.parameters():  # SB3 begins with a head that is nearly zero
+        nn.init.normal_(parameter, std=0.3)
+    made.set_training_mode(False)
+    return made
+
+
+def observations(num_tasks, rows=3, seed=0):
+    rng = np.random.default_rng(seed)
+    seen = {
+        name: rng.uniform(max(OBSERVATIONS[name].low, -2), min(OBSERVATIONS[name].high, 2), (rows, *box.shape))
+        for name, box in space(NAMES, SimpleNamespace(num_tasks=num_tasks, batch_size=1)).items()
+    }
+    return {name: torch.tensor(values, dtype=torch.float32) for name, values in seen.items()}
+
+
+def pairs_in(order):
+    """For each pair of tasks in the new order its place among the old pairs."""
+    count = len(order)
+    first, second = np.triu_indices(count, 1)
+    place = np.zeros((count, count), dtype=int)
+    place[first, second] = place[second, first] = np.arange(len(first))
+    return place[order][:, order][first, second]
+
+
+def actions_in(order):
+    """For each action in the new order its place among the old actions."""
+    if len(order) > 6:
+        return np.concatenate([[0], 1 + pairs_in(order)])
+    listed = partitions(len(order))
+    known = {tuple(own): place for place, own in enumerate(listed.tolist())}
+    back = np.argsort(order)  # task i of the new order is task order[i] of the old one
+    moved = labels(together(listed)[:, back][:, :, back])
+    return np.array([known[tuple(own)] for own in moved.tolist()])
+
+
+def permuted(seen, order):
+    columns = {"task": list(order), "pair": pairs_in(order), "one": [0], "choice": actions_in(order)}
+    return {name: values[:, columns[OBSERVATIONS[name].size]] for name, values in seen.items()}
+
+
+def scores(made, seen):
+    with torch.no_grad():
+        return made.get_distribution(seen).distribution.logits
+
+
+@pytest.mark.parametrize("num_tasks", [2, 3, 4, 6, 8])
+@given(seed=st.integers(0, 2**16))
+@settings(max_examples=10, deadline=None)
+def test_permuting_the_tasks_permutes_the_scores_and_leaves_the_value(num_tasks, seed):
+    made, seen = policy(num_tasks), observations(num_tasks, seed=seed)
+    order = np.random.default_rng(seed).permutation(num_tasks)
+    moved = permuted(seen, order)
+    torch.testing.assert_close(scores(made, moved), scores(made, seen)[:, actions_in(order)], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(made.predict_values(moved), made.predict_values(seen), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_tasks", [3, 4, 8])
+def test_permuting_the_tasks_permutes_the_values_of_actions(num_tasks):
+    made, seen = policy(num_tasks, name="dqn"), observations(num_tasks)
+    order = np.random.default_rng(0).permutation(num_tasks)
+    expected = made.q_net(seen)[:, actions_in(order)]
+    torch.testing.assert_close(made.q_net(permuted(seen, order)), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "legal"])
+def test_scores_or_values_depend_on_every_observation(name):
+    made, seen = policy(4), observations(4)
+    moved = seen | {name: seen[name].flip(0)}
+    values = [(scores(made, own), made.predict_values(own)) for own in (seen, moved)]
+    assert any(not torch.allclose(one, other) for one, other in zip(*values, strict=True))
+
+
+def test_parameters_do_not_depend_on_the_number_of_tasks():
+    shapes = [{name: tensor.shape for name, tensor in policy(count).state_dict().items()} for count in (2, 4, 6, 9)]
+    assert all(own == shapes[0] for own in shapes)
+
+
+def test_every_parameter_learns():
+    made, seen = policy(4), observations(4)
+    values, log_probabilities, entropy = made.evaluate_actions(seen, torch.tensor([1, 5, 14]))
+    (values.sum() + log_probabilities.sum() + entropy.sum()).backward()
+    unmoved = [name for name, parameter in made.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    # A constant that is added to the scores of all pairs, but not to all partitions alike, moves too.
+    assert unmoved == []
+
+
+def test_masked_actions_are_never_taken():
+    made, seen = policy(4), observations(4, rows=64)
+    masks = np.zeros((64, choices(4)), dtype=bool)
+    masks[:, [0, 7]] = True
+    for deterministic in (True, False):
+        chosen, _ = made.predict({name: values.numpy() for name, values in seen.items()}, None, None, deterministic, masks)
+        assert set(chosen.tolist()) <= {0, 7}
+
+
+def test_maskable_ppo_of_sb3_contrib_finds_the_masks_through_the_wrappers_of_make():
+    env = gymnasium.make(LAYER_MERGING, **SMALL)
+    model = MaskablePPO("MultiInputPolicy", env, n_steps=6, batch_size=6, n_epochs=1, seed=0)
+    model.learn(12)
+    taken = model.rollout_buffer.action_masks.astype(bool)
+    assert taken.any(1).all()
+    assert not taken.all()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Agents of two trainings, by the name of their action."""
+    folder = tmp_path_factory.mktemp("structures")
+    made = {
+        action: agents.train("digits", env=LAYER_MERGING, out=folder / action, action=action, **SMALL, **TRAINING)
+        for action in ("merge", "threshold")
+    }
+    options = {**TRAINING, "siblings": 1, "algorithm": "dqn", "options": {"learning_starts": 8}}
+    return made | {"dqn": agents.train("digits", env=LAYER_MERGING, out=folder / "dqn", **SMALL, **options)}
+
+
+def test_each_action_has_its_algorithm(trained):
+    assert [agent.about["algorithm"] for agent in trained.values()] == ["maskable-ppo", "ppo", "dqn"]
+
+
+@pytest.mark.parametrize("action", ["merge", "threshold", "dqn"])
+@pytest.mark.parametrize(("problem", "num_tasks"), [("digits", 2), ("digits", 6), ("river_flow", 8)])
+def test_a_loaded_agent_plays_other_numbers_of_tasks_and_takes_nothing_forbidden(trained, tmp_path, action, problem, num_tasks):
+    agent = agents.load(trained[action].save(tmp_path / "agent"))
+    envs = gymnasium.make_vec(
+        LAYER_MERGING,
+        num_envs=2,
+        vectorization_mode="vector_entry_point",
+        problem=problem,
+        num_tasks=num_tasks,
+        horizon=16,
+        **agent.requires.arguments(),
+    )
+    seen, _ = envs.reset(seed=0)
+    for _ in range(4):
+        actions, _ = agent.predict(seen, deterministic=False)
+        seen, _, _, _, infos = envs.step(actions)
+        assert action == "dqn" or not infos.get("final_info", infos)["forbidden"].any()
+
+
+@pytest.mark.parametrize("action", ["merge", "threshold"])
+def test_agents_are_compared_beside_heuristics(trained, tmp_path, action):
+    path = trained[action].save(tmp_path / "agent")
+    policies = ["mtsl", str(path)]
+    frame = mtl_gym.compare(policies, LAYER_MERGING, instances=2, tasks=["digit", "ink"], hidden=[8, 8], horizon=40)
+    assert set(frame["policy"]) == set(policies)
+    assert frame["parameter_share"].between(0, 1).all()
