@@ -54,6 +54,11 @@ register(
     entry_point="mtl_gym.envs.layer_merging:LayerMergingEnv",
     vector_entry_point="mtl_gym.envs.layer_merging:LayerMergingVectorEnv",
 )
+register(
+    "mtl_gym/TaskGrouping-v0",
+    entry_point="mtl_gym.envs.task_grouping:TaskGroupingEnv",
+    vector_entry_point="mtl_gym.envs.task_grouping:TaskGroupingVectorEnv",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -16,8 +16,16 @@ from gymnasium.vector import AutoresetMode
 
 from mtl_gym.arguments import choose, number, positive_int, should, unknown
 from mtl_gym.envs import observations
-from mtl_gym.envs.rewards import REWARDS
-from mtl_gym.problems import LAYER_MERGING, LOSS_WEIGHTING, PROBLEMS, SAMPLE_WEIGHTING, load_problem
+from mtl_gym.envs.rewards import rewards_of
+from mtl_gym.problems import (
+    LAYER_MERGING,
+    LOSS_WEIGHTING,
+    PROBLEMS,
+    SAMPLE_WEIGHTING,
+    TASK_GROUPING,
+    default_problem,
+    load_problem,
+)
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.instances import TRAINING_IDS, Distribution, resolve
 from mtl_gym.training.learner import Recipe
@@ -27,9 +35,12 @@ OWN_ARGUMENTS = {
     LOSS_WEIGHTING: ("action", "rule", "weight_range", "scope", "gradient_ema"),
     SAMPLE_WEIGHTING: ("action", "features", "sharpness", "num_quantiles"),
     LAYER_MERGING: ("action", "similarity", "transfer", "transfer_steps", "average_moments", "alignment", "parameter_price"),
+    TASK_GROUPING: ("action", "max_groups", "sharpness", "group_price", "snapshots", "affinity_every", "truth"),
 }
 """Arguments of one environment alone."""
-DEFAULT_REWARD = {LOSS_WEIGHTING: "val_mean", SAMPLE_WEIGHTING: "val_mean", LAYER_MERGING: "score"}
+LEFT_OUT = {TASK_GROUPING: ("steps_per_action", "reward_every", "holdout_size")}
+"""Common arguments that one environment does not have: its trainings are not interrupted, and are measured on whole splits."""
+DEFAULT_REWARD = {LOSS_WEIGHTING: "val_mean", SAMPLE_WEIGHTING: "val_mean", LAYER_MERGING: "score", TASK_GROUPING: "over_together"}
 STEPS_PER_ACTION = {LOSS_WEIGHTING: 10, SAMPLE_WEIGHTING: 10, LAYER_MERGING: 20}
 HOLDOUT_SIZE, LEAST_META = 128, 10
 RESET_OPTIONS = {"instance": "an id, or one for each row", "reset_mask": "(N,) bool, the rows to reset"}
@@ -59,7 +70,7 @@ class Arguments:
 def check_arguments(
     environment: str,
     *,
-    problem: str | Problem = "digits",
+    problem: str | Problem | None = None,
     distribution: str | Distribution = "clean",
     num_tasks: int | None = None,
     tasks: Sequence[str] | None = None,
@@ -87,21 +98,29 @@ def check_arguments(
     """
     for name in others:
         raise TypeError(unknown("argument", name, _names(environment)))
+    uncut = environment in LEFT_OUT
+    for name, value in {"steps_per_action": steps_per_action, "reward_every": reward_every, "holdout_size": holdout_size}.items():
+        if value is not None and name in LEFT_OUT.get(environment, ()):
+            raise ValueError(should(name, f"be left out: {environment} has no such argument", value))
+    problem = default_problem(environment) if problem is None else problem
     loaded = load_problem(problem)
     if isinstance(problem, str) and environment not in PROBLEMS[problem].environments:
         supported = [name for name, row in PROBLEMS.items() if environment in row.environments]
         raise ValueError(should("problem", f"be one that {environment} supports: {', '.join(supported)}", problem))
     defaults = loaded.defaults
-    steps = positive_int("steps_per_action", STEPS_PER_ACTION[environment] if steps_per_action is None else steps_per_action)
     length = positive_int("horizon", defaults.horizon if horizon is None else horizon)
-    if length % steps or length < 2 * steps:
+    by_default = STEPS_PER_ACTION.get(environment, length)
+    steps = positive_int("steps_per_action", by_default if steps_per_action is None else steps_per_action)
+    if not uncut and (length % steps or length < 2 * steps):
         raise ValueError(should("horizon", f"be a multiple of steps_per_action={steps}, and at least twice it", length))
     choose("optimizer", optimizer, OPTIMIZERS)
     choose("lr_schedule", lr_schedule, LR_SCHEDULES)
     allowed = _tasks(tasks, loaded)
     first = _main(main, allowed, environment)
     paid = DEFAULT_REWARD[environment] if reward is None else reward
-    choose("reward", paid, {name: row for name, row in REWARDS.items() if row.of_main or first is None})
+    choose("reward", paid, rewards_of(environment))
+    if environment == TASK_GROUPING:
+        _check_classes(loaded, allowed)
     recipe = Recipe(
         distribution=resolve(distribution),
         num_tasks=_num_tasks(num_tasks, allowed),
@@ -125,7 +144,8 @@ def check_arguments(
 
 def _names(environment: str) -> list[str]:
     own = inspect.signature(check_arguments).parameters.values()
-    return [*OWN_ARGUMENTS[environment], *(parameter.name for parameter in own if parameter.kind is parameter.KEYWORD_ONLY)]
+    common = [parameter.name for parameter in own if parameter.kind is parameter.KEYWORD_ONLY]
+    return [*OWN_ARGUMENTS[environment], *(name for name in common if name not in LEFT_OUT.get(environment, ()))]
 
 
 def _tasks(names: Sequence[str] | None, problem: Problem) -> tuple[str, ...]:
@@ -149,6 +169,14 @@ def _main(name: str | None, tasks: Sequence[str], environment: str) -> str | Non
     if name is not None:
         raise ValueError(should("main", f"be left out: {environment} has no main task", name))
     return None
+
+
+def _check_classes(problem: Problem, tasks: Sequence[str]) -> None:
+    """Data maps are of the probabilities of labels, so that labels have to be classes."""
+    others = [task.name for task in problem.tasks if task.name in tasks and task.loss not in ("bce", "cross_entropy")]
+    if others:
+        remedy = f"Not so are: {', '.join(others)}; name the others in `tasks`."
+        raise ValueError(should("problem", "have tasks with classes (loss bce or cross_entropy)", problem.name, remedy))
 
 
 def _check_meta(count: int, holdout_size: int | None) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from mtl_gym.arguments import positive_int, should
 from mtl_gym.envs.arguments import Arguments, check_autoreset_mode, check_reset_options, check_seeds
 from mtl_gym.envs.infos import Array, Infos, final_infos, masked, merged
-from mtl_gym.envs.meter import Meter
+from mtl_gym.envs.meter import Measures, Meter
 from mtl_gym.envs.observations import observe, space
 from mtl_gym.envs.rewards import REWARDS
 from mtl_gym.envs.signals import Signals
@@ -65,12 +65,12 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         self.metadata = {**self.metadata, "autoreset_mode": check_autoreset_mode(autoreset_mode)}
         self.num_envs, self.render_mode, self.arguments = num_envs, render_mode, arguments
         self.max_episode_steps = None if max_episode_steps is None else positive_int("max_episode_steps", max_episode_steps)
-        self.single_observation_space = space(arguments.observe, arguments.recipe)
+        self.single_observation_space = space(arguments.observe, arguments.recipe, self._sizes())
         self.single_action_space = action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
         self.learner = learner
-        self._meter = Meter(arguments, self.learner, looks)
+        self._meter = self._make_meter(looks)
         self._streams: list[np.random.Generator | None] = [None] * num_envs
         self.finished = np.ones(num_envs, dtype=bool)
         self._decisions = np.zeros(num_envs, dtype=np.int64)
@@ -94,6 +94,14 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
     @abstractmethod
     def _action_infos(self, actions: Tensor) -> Infos:
         """What ``info`` says of the actions: arrays (N,), NaN where there is nothing to say."""
+
+    def _sizes(self) -> dict[str, int]:
+        """Lengths of observations that follow from the environment's own arguments."""
+        return {}
+
+    def _make_meter(self, looks: Collection[str]) -> Measures:
+        """What measures the trainings; ``looks`` are what actions need."""
+        return Meter(self.arguments, self.learner, looks)
 
     # --- reset ------------------------------------------------------------------------------------------------------------
 
@@ -135,7 +143,11 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         stream = self._streams[row]
         if stream is None:
             stream = self._streams[row] = seeding.np_random()[0]
-        return draw_id(stream)
+        return self.draw_id(stream)
+
+    def draw_id(self, stream: np.random.Generator) -> int:
+        """Draws the id of a training instance."""
+        return int(stream.integers(*TRAINING_IDS))
 
     # --- step -------------------------------------------------------------------------------------------------------------
 
@@ -240,8 +252,3 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
 def as_array(tensor: Tensor) -> Array:
     """The numbers of a tensor."""
     return tensor.cpu().numpy()
-
-
-def draw_id(stream: np.random.Generator) -> int:
-    """Draws the id of a training instance."""
-    return int(stream.integers(*TRAINING_IDS))

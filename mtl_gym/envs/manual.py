@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from mtl_gym.envs.observations import DEFAULTS, of_environment
-from mtl_gym.envs.rewards import REWARDS
+from mtl_gym.envs.rewards import rewards_of
 from mtl_gym.envs.sample_weights import FEATURES
-from mtl_gym.problems import SAMPLE_WEIGHTING
 
 _LENGTHS = {"one": "1", "task": "K", "pair": "K (K - 1) / 2", "sample": "B K", "choice": "A"}
+_LENGTHS |= {"map": "7 E K", "square": "K K", "group": "(2^K - 1) K", "member": "K C"}
 
 
 def manual(text: str, environment: str) -> str:
@@ -16,8 +16,7 @@ def manual(text: str, environment: str) -> str:
     for name, row in of_environment(environment).items():
         observations.append(f"| `{name}` | {_LENGTHS[row.size]} | [{row.low:g}, {row.high:g}] | {row.meaning} |")
     rewards = ["| reward | what | penalty |", "|---|---|---|"]
-    paid = {name: row for name, row in REWARDS.items() if row.of_main or environment != SAMPLE_WEIGHTING}
-    rewards += [f"| `{name}` | {row.meaning} | {row.penalty:g} |" for name, row in paid.items()]
+    rewards += [f"| `{name}` | {row.meaning} | {row.penalty:g} |" for name, row in rewards_of(environment).items()]
     features = ["| feature | what |", "|---|---|", *(f"| `{name}` | {row.meaning} |" for name, row in FEATURES.items())]
     default = [", ".join(f"`{name}`" for name in DEFAULTS[environment])]
     tables = {"observations": observations, "rewards": rewards, "features": features, "default": default}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +16,22 @@ from mtl_gym.envs.signals import AFTER, BASE, GAINS, GRAMIAN, META, REWARD, SCOR
 from mtl_gym.problems.metrics import WORST_DELTA_M, relative_gains
 from mtl_gym.training.learner import Learner
 from mtl_gym.training.references import average_references
+
+
+class Measures(Protocol):
+    """What measures N trainings for an environment, once for each decision."""
+
+    def first(self, rows: Tensor) -> Any:
+        """The signals of trainings that have just begun; the passes are counted for ``rows`` (N,) bool."""
+
+    def next(self, previous: Any, factors: Tensor, active: Tensor) -> Any:
+        """The signals after a decision in the ``active`` rows (N,), of which ``factors`` says what was done; others keep theirs."""
+
+    def scored(self, signals: Any, ended: Tensor) -> Any:
+        """Adds what is measured at the end alone, in the rows (N,) whose episode has ended."""
+
+    def is_finite(self, signals: Any) -> Tensor:
+        """Whether a training's losses and parameters are all finite (N,)."""
 
 
 class Meter:
@@ -31,7 +47,7 @@ class Meter:
         self._arguments, self._learner = arguments, learner
         rows = [OBSERVATIONS[name] for name in arguments.observe] + [REWARDS[arguments.reward]]
         self._needs = {need for row in rows for need in row.needs}
-        self._looks = {look for name in arguments.observe for look in OBSERVATIONS[name].looks} | set(looks)
+        self._looks = {look for row in rows for look in row.looks} | set(looks)
 
     def first(self, rows: Tensor) -> Signals:
         """The signals of trainings that have just begun; the passes are counted for ``rows`` (N,) bool."""

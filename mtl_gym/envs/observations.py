@@ -6,22 +6,27 @@ scale; the raw ones are for policies that require them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Dict
 from torch import Tensor
 
+from mtl_gym.envs.grouping import next_task
 from mtl_gym.envs.merging import choices, frontier, legal
 from mtl_gym.envs.sample_weights import FEATURES, Feature
 from mtl_gym.envs.signals import AFTER, BASE, GRAMIAN, META, UPCOMING, Signals, measured
-from mtl_gym.problems import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING
+from mtl_gym.problems import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING
 from mtl_gym.training.branch_learner import CKA, DEPTH, GRADIENT, OPEN, SHARE, STRUCTURE
+from mtl_gym.training.group_learner import MEMBERS
+from mtl_gym.training.groupings import LAYER_CKA, OUTCOMES, PAIR_GAINS
 from mtl_gym.training.recipe import Recipe
 from mtl_gym.training.sample_learner import ALIGNMENT, COSINE, LOSS, MEAN, RIGHT
 from mtl_gym.training.signals import cosines, improvable_gap, log_loss, log_norms
+from mtl_gym.training.warm_up import COSINES, LOOKAHEAD, MAP_DISTANCES, MAP_FEATURES
 
 SIZES: dict[str, Callable[[int, int], int]] = {
     "one": lambda num_tasks, batch_size: 1,
@@ -29,8 +34,17 @@ SIZES: dict[str, Callable[[int, int], int]] = {
     "pair": lambda num_tasks, batch_size: num_tasks * (num_tasks - 1) // 2,
     "sample": lambda num_tasks, batch_size: batch_size * num_tasks,
     "choice": lambda num_tasks, batch_size: choices(num_tasks),
+    "square": lambda num_tasks, batch_size: num_tasks * num_tasks,
+    "group": lambda num_tasks, batch_size: (2**num_tasks - 1) * num_tasks,
+    "map": lambda num_tasks, batch_size: 0,
+    "member": lambda num_tasks, batch_size: 0,
 }
-"""Length of an observation as a function of K and B; pairs are the upper triangle by rows, samples (B, K) by rows."""
+"""Length of an observation as a function of K and B; pairs are the upper triangle by rows, samples (B, K) by rows.
+
+An environment whose arguments say more of a length gives it to :func:`space`.
+"""
+LEGAL = "legal"
+"""The allowed actions (N, A), where groups are chosen."""
 
 
 @dataclass(frozen=True)
@@ -191,10 +205,77 @@ OBSERVATIONS = {
         "pair", 0, 1, lambda s: _upper(s.looks[OPEN]), "1 where two tasks may still be merged at a stage, else 0", looks=(OPEN,)
     ),
     "legal": Observation(
-        "choice", 0, 1, lambda s: legal(s.looks), "1 for the actions of `merge` that are allowed, else 0", looks=STRUCTURE
+        "choice",
+        0,
+        1,
+        lambda s: s.looks[LEGAL] if LEGAL in s.looks else legal(s.looks),
+        "1 for the actions that are allowed, else 0 (not of thresholds and memberships, which all are)",
+        looks=STRUCTURE,
     ),
     "parameter_share": Observation(
         "one", 0, 1, lambda s: s.looks[SHARE], "parameters in use, as a share of those of separate networks", looks=(SHARE,)
+    ),
+    "map_features": Observation(
+        "map",
+        0,
+        1,
+        lambda s: s.looks[MAP_FEATURES],
+        "of each task's data map at each snapshot: mean confidence, mean variability, the deviations of both over the samples, and "
+        "the shares of easy, ambiguous and hard samples; by tasks, then snapshots",
+        looks=(MAP_FEATURES,),
+    ),
+    "map_distances": Observation(
+        "pair",
+        0,
+        1,
+        lambda s: s.looks[MAP_DISTANCES],
+        "Euclidean distance of two tasks' data maps at all snapshots, over `sqrt(E n 2)`",
+        looks=(MAP_DISTANCES,),
+    ),
+    "gradient_cosines": Observation(
+        "pair",
+        -1,
+        1,
+        lambda s: s.looks[COSINES],
+        "cosine of the tasks' gradients of the shared parameters, mean over the warm-up",
+        looks=(COSINES,),
+    ),
+    "lookahead": Observation(
+        "square",
+        -10,
+        10,
+        lambda s: s.looks[LOOKAHEAD],
+        "TAG's affinity of task i to task j, `1 - L_j(theta - lr g_i) / L_j(theta)`, mean over the warm-up; by rows i",
+        looks=(LOOKAHEAD,),
+    ),
+    "layer_cka": Observation(
+        "pair",
+        -1,
+        1,
+        lambda s: s.looks[LAYER_CKA],
+        "debiased linear CKA of the last hidden layers of two tasks' own networks, each trained alone",
+        looks=(LAYER_CKA,),
+    ),
+    "pair_gains": Observation(
+        "square",
+        -10,
+        10,
+        lambda s: s.looks[PAIR_GAINS],
+        "gain over all together on *meta*, as a share, of task i (row) trained with task j alone; on the diagonal: alone",
+        looks=(PAIR_GAINS,),
+    ),
+    "outcomes": Observation(
+        "group",
+        -10,
+        10,
+        lambda s: s.looks[OUTCOMES],
+        "the truth, for exhaustive search: the same on *reward* of each task in each group, by the groups' bit masks from 1 on "
+        "(bit t: task t), 0 of tasks that are not in it; for up to 6 tasks",
+        looks=(OUTCOMES,),
+    ),
+    "groups": Observation("member", 0, 1, lambda s: s.looks[MEMBERS], "share of each task in each group so far", looks=(MEMBERS,)),
+    "next_task": Observation(
+        "task", 0, 1, lambda s: next_task(s.looks[MEMBERS]), "1 for the task that is placed next, else 0", looks=(MEMBERS,)
     ),
     "epoch": Observation("one", 0, 1e6, lambda s: s.epoch, "epoch of the next step, from 0"),
     "log_epoch": Observation("one", 0, 20, lambda s: s.epoch.float().log1p(), "log of 1 + the epoch of the next step"),
@@ -209,30 +290,44 @@ DEFAULTS = {
         *("frontier_cka", "last_cka", "shared_stages", "open", "legal", "parameter_share"),
         *("log_loss_mean", "slope", "gap", "meta_log_loss", "meta_slope", "progress"),
     ),
+    TASK_GROUPING: ("map_features", "map_distances", "gradient_cosines", "groups", "next_task", "legal", "progress"),
     SAMPLE_WEIGHTING: ("sample_loss", "sample_mean", *(f"{name}_feature" for name in FEATURES), *_OF_TASKS),
 }
 """What agents see, by environment: nothing that reveals a planted scale of all losses or which labels are wrong."""
 _ONLY = {
     SAMPLE_WEIGHTING: {"main_meta_log_loss", *(name for name, row in OBSERVATIONS.items() if row.size == "sample")},
     LAYER_MERGING: {name for name, row in OBSERVATIONS.items() if {*STRUCTURE, CKA, GRADIENT, SHARE} & {*row.looks}},
+    TASK_GROUPING: {
+        *("map_features", "map_distances", "gradient_cosines", "lookahead", "layer_cka", "pair_gains", "outcomes"),
+        *("groups", "next_task"),
+    },
 }
-"""Observations of one environment alone."""
+"""Observations of one environment alone; where tasks are grouped, trainings are over, and of the others few say anything."""
 
 
 def of_environment(environment: str) -> dict[str, Observation]:
     """The rows that an environment can show: all but those of others alone."""
+    if environment == TASK_GROUPING:
+        return {name: row for name, row in OBSERVATIONS.items() if name in {*_ONLY[environment], "legal", "progress"}}
     others = {name for id, names in _ONLY.items() if id != environment for name in names}
     return {name: row for name, row in OBSERVATIONS.items() if name not in others}
 
 
-def space(names: Iterable[str], recipe: Recipe) -> Dict:
-    """The space of one environment's observations: a flat Dict of one-dimensional float32 Boxes."""
+def space(names: Iterable[str], recipe: Recipe, sizes: Mapping[str, int] | None = None) -> Dict:
+    """The space of one environment's observations: a flat Dict of one-dimensional float32 Boxes.
+
+    Args:
+        names: Rows of ``OBSERVATIONS``.
+        recipe: Gives K and B.
+        sizes: Lengths that follow from the environment's arguments, by rows of ``SIZES``.
+    """
     rows = {name: OBSERVATIONS[name] for name in names}
-    lengths = {name: SIZES[row.size](recipe.num_tasks, recipe.batch_size) for name, row in rows.items()}
+    known = {size: length(recipe.num_tasks, recipe.batch_size) for size, length in SIZES.items()} | dict(sizes or {})
+    lengths = {name: known[row.size] for name, row in rows.items()}
     return Dict({name: Box(row.low, row.high, (lengths[name],), np.float32) for name, row in rows.items()})
 
 
-def observe(names: Iterable[str], signals: Signals) -> dict[str, np.ndarray]:
+def observe(names: Iterable[str], signals: Any) -> dict[str, np.ndarray]:
     """The observations of all rows, as fresh arrays (N, length), finite and within their bounds even where a training diverged."""
     values = {}
     for name in names:

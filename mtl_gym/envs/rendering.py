@@ -20,8 +20,10 @@ from mtl_gym.training.learner import Learner
 
 if TYPE_CHECKING:
     from mtl_gym.training.branch_learner import BranchLearner
+    from mtl_gym.training.group_learner import GroupLearner
 
 from mtl_gym.training.signals import SMALLEST_LOSS, improvable_gap
+from mtl_gym.training.warm_up import MAPS
 
 TASK_COLOURS = ("#332288", "#CC6677", "#44AA99", "#DDAA33", "#AA4499", "#6FB7E0", "#117733", "#882255", "#777777")
 """Tol's muted scheme, which colour-blind readers can tell apart; the pale yellow is darkened so that it shows on white."""
@@ -33,6 +35,7 @@ _SIZE = (12.0, 4.0)  # inches, at 100 dots each
 _LONGEST_NAME = 16  # characters of a task's name in the legend
 _MOST_NUMBERS = 8  # rows of a heat map up to which its numbers are written
 _COLUMNS = 7  # tasks in a row of the legend
+_MOST_MAPS = 12  # data maps that are drawn
 
 
 def line_style(colours: tuple[str, ...], index: int) -> dict[str, object]:
@@ -158,6 +161,54 @@ def draw_structure(learner: BranchLearner, row: int) -> npt.NDArray[np.uint8]:
     label_lines(figure, lines, names, columns=_COLUMNS, place="lower center")
     share = float(learner.share()[row])
     figure.suptitle(f"{_title(learner, row)}: {share:.0%} of the parameters of separate networks", fontsize=12, parse_math=False)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def draw_memberships(axes: Axes, memberships: npt.NDArray[Any], names: Sequence[str] | None) -> None:
+    """Draws the share (K, C) of each task in each group as a heat map, with the tasks' names at its left if they are given."""
+    axes.imshow(memberships, vmin=0, vmax=1, cmap="cividis", aspect="auto")
+    axes.set(xticks=[], yticks=[], xlabel="group")
+    axes.grid(visible=False)
+    if names is not None:
+        axes.set_yticks(range(len(names)), [_short(name) for name in names], fontsize=6.5)
+        axes.tick_params(length=0)
+        for label in axes.get_yticklabels():
+            label.set_parse_math(False)
+
+
+def draw_data_map(axes: Axes, map_: npt.NDArray[Any], colour: str) -> None:
+    """Draws a task's data map (n, 2): a dot for each training sample, its variability to the right and its confidence upwards."""
+    axes.scatter(map_[:, 1], map_[:, 0], s=3, alpha=0.25, linewidths=0, color=colour)
+    axes.set(xlim=(-0.02, 0.62), ylim=(-0.03, 1.03), xticks=[], yticks=[])
+
+
+def draw_grouping(learner: GroupLearner, row: int) -> npt.NDArray[np.uint8]:
+    """Draws the data maps of a row's tasks at the end of the warm-up, in the colours of their groups so far, and the groups.
+
+    Args:
+        learner: The trainings; it has to know ``maps``.
+        row: The row to draw.
+
+    Returns:
+        (height, width, 3) array. Of more than 12 tasks the maps of the first 12 are drawn.
+    """
+    figure = Figure(figsize=_SIZE, dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    names, maps = _names(learner, row), learner.known[row].signals[MAPS].numpy()[:_MOST_MAPS]
+    lines = 1 if len(maps) <= _MOST_MAPS // 3 else 2
+    columns = -(-len(maps) // lines)
+    widths = [*[1] * columns, 0.35, 1]
+    grid = figure.add_gridspec(lines, columns + 2, left=0.03, right=0.985, top=0.84, bottom=0.1, hspace=0.3, width_ratios=widths)
+    memberships = learner.memberships[row].numpy()
+    for task, map_ in enumerate(maps):
+        axes = figure.add_subplot(grid[task // columns, task % columns])
+        placed = memberships[task].any()
+        colour = TASK_COLOURS[int(memberships[task].argmax()) % len(TASK_COLOURS)] if placed else "#bbbbbb"
+        draw_data_map(axes, map_, colour)
+        axes.set_title(names[task], fontsize=8, parse_math=False)
+    draw_memberships(figure.add_subplot(grid[:, -1]), memberships, names)
+    figure.suptitle(f"{_title(learner, row)}: data maps (confidence over variability) and groups", fontsize=12, parse_math=False)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

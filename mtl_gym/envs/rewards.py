@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from mtl_gym.envs.signals import AFTER, BASE, GAINS, REWARD, SCORE, UPCOMING, Signals, measured
+from mtl_gym.problems import SAMPLE_WEIGHTING, TASK_GROUPING
 from mtl_gym.problems.metrics import WORST_DELTA_M
+from mtl_gym.training.group_learner import GAINS as GROUP_GAINS
 from mtl_gym.training.signals import SMALLEST_LOSS, log_loss
 
 
@@ -23,6 +25,8 @@ class Reward:
         needs: What has to be measured for it.
         penalty: The reward of a decision in which the training diverges.
         of_main: Whether it can be of the main task alone, where there is one.
+        looks: What the learner has to look at for it.
+        only: Id of the environment that alone pays it.
     """
 
     function: Callable[[Signals], Tensor]
@@ -30,6 +34,8 @@ class Reward:
     needs: tuple[str, ...] = ()
     penalty: float = -10.0
     of_main: bool = False
+    looks: tuple[str, ...] = ()
+    only: str | None = None
 
 
 def _decline(before: Tensor, after: Tensor) -> Tensor:
@@ -102,5 +108,21 @@ REWARDS = {
         penalty=-2.0,
         of_main=True,
     ),
+    "over_together": Reward(
+        lambda s: s.looks[GROUP_GAINS].clamp(min=-1).mean(1),
+        "at the end: mean over tasks of the relative gain on the *reward* split over training all tasks together, as a share "
+        "(gains count as -100 % at least). A return of 0: as good as all together, of 1: 100 % better",
+        penalty=-2.0,
+        looks=(GROUP_GAINS,),
+        only=TASK_GROUPING,
+    ),
     "none": Reward(lambda s: torch.zeros_like(s.progress), "always 0, and nothing is measured", penalty=0.0, of_main=True),
 }
+
+
+def rewards_of(environment: str) -> dict[str, Reward]:
+    """The rows that an environment can pay: those of the main task alone, where there is one; nothing is what all can pay."""
+    if environment == TASK_GROUPING:
+        return {name: row for name, row in REWARDS.items() if row.only == environment or name == "none"}
+    common = {name: row for name, row in REWARDS.items() if row.only is None}
+    return {name: row for name, row in common.items() if row.of_main or environment != SAMPLE_WEIGHTING}

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from mtl_gym.arguments import should
 from mtl_gym.envs.arguments import check_reset_options
-from mtl_gym.envs.base import MTLVectorEnv, draw_id
+from mtl_gym.envs.base import MTLVectorEnv
 from mtl_gym.envs.infos import Array, Infos
 
 
@@ -48,7 +48,7 @@ class MTLEnv(gymnasium.Env[dict[str, Array], Any]):
         check_reset_options(chosen, 1)
         super().reset(seed=seed)
         if "instance" not in chosen:
-            chosen["instance"] = draw_id(self.np_random)
+            chosen["instance"] = self.vector.draw_id(self.np_random)
         observations, infos = self.vector.reset(options=chosen)
         return _first(observations), _first_infos(infos)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -22,7 +22,32 @@ UPCOMING, AFTER, BASE, META, REWARD, GRAMIAN, SCORE, GAINS = (
 
 
 @dataclass
-class Signals:
+class View:
+    """What is known of N rows between two decisions.
+
+    Attributes:
+        looks: What the learner's ``look`` says, if needed: of the next batch's samples, of the network's structure, of groups.
+        progress: (N,) share of the episode that is done.
+    """
+
+    looks: dict[str, Tensor]
+    progress: Tensor
+
+    def where(self, rows: Tensor, other: Self) -> Self:
+        """These signals in ``rows`` (N,) bool, and the other's elsewhere."""
+
+        def pick(own: Any, others: Any) -> Any:
+            if isinstance(own, dict):
+                return {name: pick(own[name], others[name]) for name in own}
+            if not isinstance(own, Tensor):
+                return own
+            return torch.where(rows.view(-1, *[1] * (own.ndim - 1)), own, others)
+
+        return type(self)(**{field.name: pick(getattr(self, field.name), getattr(other, field.name)) for field in fields(self)})
+
+
+@dataclass
+class Signals(View):
     """The training as it shows itself between two decisions. N rows, K tasks; all losses include the instance's scales.
 
     Attributes:
@@ -41,12 +66,10 @@ class Signals:
         score: (N,) delta_m on *reward* at the end of an episode and 0 before, if needed.
         gains: (N, K) relative gains in percent over single-task learning on *reward*, if needed; (N, 1) of a main task.
         previous_gains: The same before the last decision.
-        looks: What the learner's ``look`` says of the samples of the next batch, or of the structure of the network, if needed.
         lr: (N,) learning rate of the next step.
         previous_lr: (N,) learning rate of the last decision's first step.
         initial_lr: Learning rate of the first step.
         epoch: (N,) epoch of the next step, from 0.
-        progress: (N,) share of the horizon that is done.
     """
 
     initial: Tensor
@@ -64,24 +87,10 @@ class Signals:
     score: Tensor | None
     gains: Tensor | None
     previous_gains: Tensor | None
-    looks: dict[str, Tensor]
     lr: Tensor
     previous_lr: Tensor
     initial_lr: float
     epoch: Tensor
-    progress: Tensor
-
-    def where(self, rows: Tensor, other: Signals) -> Signals:
-        """These signals in ``rows`` (N,) bool, and the other's elsewhere."""
-
-        def pick(own: Any, others: Any) -> Any:
-            if isinstance(own, dict):
-                return {name: pick(own[name], others[name]) for name in own}
-            if not isinstance(own, Tensor):
-                return own
-            return torch.where(rows.view(-1, *[1] * (own.ndim - 1)), own, others)
-
-        return Signals(**{field.name: pick(getattr(self, field.name), getattr(other, field.name)) for field in fields(self)})
 
 
 def measured(signal: Tensor | None) -> Tensor:

@@ -110,6 +110,15 @@ PROBLEMS = {
 """Name to row; the first is the default."""
 
 
+DEFAULT_PROBLEM = {TASK_GROUPING: "digit_tasks"}
+"""The problem of an environment that is not asked for another, where that is not the first."""
+
+
+def default_problem(environment: str) -> str:
+    """The name of the problem that an environment has unless it is asked for another."""
+    return DEFAULT_PROBLEM.get(environment, next(iter(PROBLEMS)))
+
+
 def load_problem(problem: str | Problem) -> Problem:
     """Returns the problem of that name, read once for each process; a :class:`Problem` is returned as it is.
 

@@ -118,6 +118,39 @@ def relative_gains(problem: Problem, values: Mapping[str, Tensor], references: M
     return torch.stack(tasks, dim=1)
 
 
+class MetricTable:
+    """All metrics of a problem side by side, M of them, for what is computed of many at once.
+
+    Args:
+        problem: The problem.
+
+    Attributes:
+        names: (M) ``task/metric``, in the order of the tasks.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        of_tasks = [(task.name, metric) for task in problem.tasks for metric in task.metrics]
+        self.names = [f"{task}/{metric}" for task, metric in of_tasks]
+        rows = [METRICS[metric] for _, metric in of_tasks]
+        self._signs = torch.tensor([1.0 if row.higher_is_better else -1.0 for row in rows], dtype=torch.float64)
+        self._floors = torch.tensor([row.floor for row in rows], dtype=torch.float64)
+        counts = [len(task.metrics) for task in problem.tasks]
+        self.tasks = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+        """(M,) the task that each metric belongs to."""
+        self._averages = torch.block_diag(*[torch.full((count, 1), 1 / count, dtype=torch.float64) for count in counts])
+
+    def gains(self, values: Tensor, references: Tensor) -> Tensor:
+        """Relative gains (..., T) of all tasks, as fractions: means over each task's metrics of (value - reference) / reference.
+
+        The divisor is at least the metric's floor; positive is better.
+
+        Args:
+            values: (..., M).
+            references: (..., M).
+        """
+        return self._signs * (values - references) / torch.maximum(references, self._floors) @ self._averages
+
+
 def delta_m(values: Mapping[str, float], references: Mapping[str, float]) -> float:
     """Mean relative gain over single-task learning, in percent; higher is better; at least -100.
 

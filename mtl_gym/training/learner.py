@@ -288,11 +288,14 @@ class Learner:
     def metrics(self, split: str | Split) -> dict[str, Tensor]:
         """Metrics (N,) on a whole split by ``task/metric``, for all of the problem's tasks; not counted as a cost."""
         chosen = self._samples.splits[split] if isinstance(split, str) else split
-        inputs, targets = (part.to(self._rows.device) for part in (chosen.inputs, chosen.targets))
-        with torch.no_grad():
-            parts = [part.expand(self.num_replicas, *part.shape) for part in inputs.split(_CHUNK)]
-            outputs = torch.cat([self._outputs(part) for part in parts], dim=1)
+        outputs, targets = self.outputs(chosen), chosen.targets.to(self._rows.device)
         return task_metrics(self.problem, outputs.movedim(1, 2).flatten(2), targets.movedim(0, 1).flatten(1))  # (N, O, M), (T, M)
+
+    def outputs(self, split: Split) -> Tensor:
+        """Outputs (N, n, O, *S) of all heads on a whole split; not counted as a cost."""
+        with torch.no_grad():
+            inputs = split.inputs.to(self._rows.device).split(_CHUNK)
+            return torch.cat([self._outputs(part.expand(self.num_replicas, *part.shape)) for part in inputs], dim=1)
 
     def metric_names(self, row: int) -> list[str]:
         """Names ``task/metric`` of the metrics of the tasks that take part in a row's instance."""
@@ -310,9 +313,12 @@ class Learner:
         samples = order[:, steps[0]] if len(set(steps)) == 1 else order[self._rows, step]  # (N, B)
         inputs = take(self._samples.splits["train"].inputs, samples)
         labels = self._samples.labels("train", samples, samples, self.replicas.sources)
-        outputs = self._outputs(inputs)
-        losses = self._scaled(self._objectives.parts(outputs, labels, [outputs.shape[1]])[0])
+        losses = self._scaled(self._mean_losses(self._outputs(inputs), labels))
         return losses if self.problem.complete else self._carried(losses, labels, step)
+
+    def _mean_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Losses (N, all tasks) of a batch, from its outputs and labels."""
+        return self._objectives.parts(outputs, labels, [outputs.shape[1]])[0]
 
     def _carried(self, losses: Tensor, labels: Tensor, step: Tensor) -> Tensor:
         """Where a batch has no label of a task, the task's last known loss (its scale, before the first), without a gradient."""

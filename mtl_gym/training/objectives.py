@@ -62,7 +62,9 @@ class Objectives:
     def samples(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the losses (N, B, K) of samples, 0 where one has no label of a task; arguments as for batches."""
         values, counts = self._values(outputs, targets)
-        return values @ self._averages if counts is None else self._averaged(values, counts)[0]
+        if counts is None:
+            return values if self._one_value_each else values @ self._averages
+        return self._averaged(values, counts)[0]
 
     def _averaged(self, values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Losses of samples (N, B, K), and whether they have a label, from their values and the numbers of labelled pixels."""

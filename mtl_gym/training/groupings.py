@@ -1,0 +1,158 @@
+"""What is known of instances: what their warm-ups showed and what groups of their tasks reach; trained once, or looked up."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from torch import Tensor
+
+from mtl_gym.problems.base import Problem
+from mtl_gym.training.groups import COMPARED, MEASURED, group_metrics, layer_similarity, mask_of, measure
+from mtl_gym.training.recipe import Recipe
+from mtl_gym.training.references import fingerprint
+from mtl_gym.training.truth import Truth, read_truth
+from mtl_gym.training.warm_up import COSINES, LOOKAHEAD, OF_WARM_UP, WarmUpLearner, Watching
+
+LAYER_CKA, PAIR_GAINS, OUTCOMES = "layer_cka", "pair_gains", "outcomes"
+SIGNALS = (*OF_WARM_UP, LAYER_CKA, PAIR_GAINS, OUTCOMES)
+"""What can be known of how an instance's tasks relate."""
+MOST_TASKS = 6
+"""Tasks up to which all groups are trained: there are 63 of 6."""
+META, REWARD, TEST = range(len(MEASURED))
+_AT_ONCE = 64  # warm-ups that run side by side
+_KEPT = 1024  # instances that are remembered
+
+
+@dataclass
+class Known:
+    """What is known of one instance.
+
+    Attributes:
+        signals: By name: those of :meth:`~mtl_gym.training.warm_up.WarmUpLearner.run`, and ``layer_cka`` (K (K - 1) / 2).
+        outcomes: By the bit mask of a group's tasks: its metrics (3, M) on *meta*, *reward* and *test*; NaN if it diverged.
+    """
+
+    signals: dict[str, Tensor] = field(default_factory=dict)
+    outcomes: dict[int, Tensor] = field(default_factory=dict)
+
+
+_remembered: OrderedDict[tuple[str, int], Known] = OrderedDict()
+
+
+class Groupings:
+    """Warm-ups and groups of one problem's instances. What has been trained is remembered, by all who ask for the same.
+
+    Args:
+        problem: The problem.
+        recipe: How to train.
+        watching: How warm-ups are watched.
+        truth: Path of the table to look up; ``None``: there is none.
+
+    Raises:
+        ValueError: If the table is not of this problem and these arguments.
+    """
+
+    def __init__(self, problem: Problem, recipe: Recipe, watching: Watching, truth: str | None = None) -> None:
+        self.problem, self.recipe, self.watching, self.path = problem, recipe, watching, truth
+        self.training = {**fingerprint(problem, recipe), **asdict(watching)}
+        if truth is not None:
+            read_truth(truth).check(self.training)
+        self._key = json.dumps([self.training, recipe.device, truth], sort_keys=True)
+
+    @property
+    def truth(self) -> Truth | None:
+        """The table that is looked up, if there is one."""
+        return None if self.path is None else read_truth(self.path)
+
+    @property
+    def everything(self) -> int:
+        """The bit mask of all tasks."""
+        return mask_of(range(self.recipe.num_tasks))
+
+    def known(self, ids: Sequence[int], needs: Collection[str]) -> list[Known]:
+        """What is known of the instances, at least what all of them reach together and what is needed; trains what is missing.
+
+        Args:
+            ids: The instances.
+            needs: Names of ``SIGNALS``.
+        """
+        found = {id: self._remember(id) for id in ids}
+        signals = [name for name in needs if name in OF_WARM_UP]
+        missing = [id for id, own in found.items() if self.everything not in own.outcomes or not own.signals.keys() >= {*signals}]
+        for start in range(0, len(missing), _AT_ONCE):
+            self._warm_up(found, missing[start : start + _AT_ONCE], signals)
+        unlike = [id for id, own in found.items() if LAYER_CKA in needs and LAYER_CKA not in own.signals]
+        if unlike:
+            self._compare_layers(found, unlike)
+        self._train({id: (own, required(needs, self.recipe.num_tasks)) for id, own in found.items()})
+        return [found[id] for id in ids]
+
+    def train(self, ids: Sequence[int], masks: Sequence[Collection[int]]) -> list[Known]:
+        """What is known of the instances, at least these groups of each; all that are missing are trained side by side."""
+        wanted: dict[int, tuple[Known, set[int]]] = {}
+        for id, own in zip(ids, masks, strict=True):
+            wanted.setdefault(id, (self._remember(id), set()))[1].update(own)
+        self._train(wanted)
+        return [wanted[id][0] for id in ids]
+
+    def cost(self, needs: Collection[str], masks: Collection[int] = ()) -> tuple[float, float]:
+        """Forward and backward passes, in training batches, of a warm-up, of what is needed, and of training these groups.
+
+        As if nothing had been known: a policy pays for what it asks for. All together are the warm-up.
+        """
+        num_tasks, horizon = self.recipe.num_tasks, self.recipe.horizon
+        trained = {self.everything, *required(needs, num_tasks), *masks}
+        looks = -(-horizon // self.watching.affinity_every) * num_tasks
+        forward, backward = (float(len(trained) * horizon) for _ in range(2))
+        forward += looks * (LOOKAHEAD in needs) + num_tasks * COMPARED / self.recipe.batch_size * (LAYER_CKA in needs)
+        return forward, backward + looks * (LOOKAHEAD in needs or COSINES in needs)
+
+    def _remember(self, id: int) -> Known:
+        key = (self._key, id)
+        if key not in _remembered:
+            _remembered[key] = self._looked_up(id)
+        _remembered.move_to_end(key)
+        while len(_remembered) > _KEPT:
+            _remembered.popitem(last=False)
+        return _remembered[key]
+
+    def _looked_up(self, id: int) -> Known:
+        truth = self.truth
+        if truth is None or id not in truth.places:
+            return Known()
+        return Known(*truth.entry(id))
+
+    def _warm_up(self, found: Mapping[int, Known], ids: Sequence[int], signals: Sequence[str]) -> None:
+        learner = WarmUpLearner(self.problem, self.recipe, len(ids))
+        learner.begin(range(len(ids)), ids)
+        shown, together = learner.run(self.watching, signals), measure(learner)
+        for row, id in enumerate(ids):
+            found[id].outcomes.setdefault(self.everything, together[row].clone())
+            for name, values in shown.items():
+                found[id].signals.setdefault(name, values[row].cpu().clone())
+
+    def _compare_layers(self, found: Mapping[int, Known], ids: Sequence[int]) -> None:
+        similar, metrics = layer_similarity(self.problem, self.recipe, ids)
+        for row, id in enumerate(ids):
+            found[id].signals[LAYER_CKA] = similar[row].cpu().clone()
+            for task, own in enumerate(metrics[row]):
+                found[id].outcomes.setdefault(mask_of([task]), own.clone())
+
+    def _train(self, wanted: Mapping[int, tuple[Known, Collection[int]]]) -> None:
+        missing = [(id, mask) for id, (own, masks) in wanted.items() for mask in sorted(masks) if mask not in own.outcomes]
+        metrics = group_metrics(self.problem, self.recipe, [id for id, _ in missing], [mask for _, mask in missing])
+        for (id, mask), own in zip(missing, metrics, strict=True):
+            wanted[id][0].outcomes[mask] = own.clone()
+
+
+def required(needs: Collection[str], num_tasks: int) -> set[int]:
+    """The bit masks of the groups that have to be trained for what is needed."""
+    singles = {mask_of([task]) for task in range(num_tasks)}
+    if OUTCOMES in needs:
+        return set(range(1, 1 << num_tasks))
+    if PAIR_GAINS in needs:
+        return singles | {one | other for one in singles for other in singles}
+    return singles if LAYER_CKA in needs else set()
