@@ -18,7 +18,7 @@ from rich.table import Table
 import mtl_gym
 from mtl_gym.arguments import should
 from mtl_gym.policies import find_policies, option_value, policy_class, split_policies
-from mtl_gym.problems import LOSS_WEIGHTING, PROBLEMS
+from mtl_gym.problems import LOSS_WEIGHTING, PROBLEMS, default_problem
 
 app = typer.Typer(
     name="mtl-gym",
@@ -99,7 +99,9 @@ def first_sentence(thing: Any) -> str:
 def compare(
     policies: Annotated[str, typer.Option(help="Names with options or paths of agents, e.g. ew,si,constant:w=1,2,3,runs/mine.")],
     out: Annotated[Path, typer.Option(help="Folder of the results; finished ones are found again.")],
-    problem: Annotated[str, typer.Option(help="See: mtl-gym list problems.")] = "digits",
+    problem: Annotated[
+        str | None, typer.Option(help="See: mtl-gym list problems. [default: digits; of TaskGrouping digit_tasks]")
+    ] = None,
     env: Annotated[str, typer.Option(help="Id of the environment.")] = LOSS_WEIGHTING,
     instances: Annotated[int, typer.Option(help="Number of instances.")] = 20,
     seed: Annotated[int, typer.Option(help="Instances seed * 10^4, seed * 10^4 + 1, ...")] = 0,
@@ -116,12 +118,40 @@ def compare(
     with reported(out):
         from mtl_gym.evaluation.comparison import about, plan, run, setting
 
-        arguments = {"problem": problem, **environment_arguments(settings or [], _OPTIONS)}
+        arguments = {"problem": problem or default_problem(env), **environment_arguments(settings or [], _OPTIONS)}
         checked = plan(split_policies(policies), env, instances=instances, seed=seed, num_envs=num_envs, **arguments)
         with progress(checked.steps) as watch:
             results = run(checked, out=out, watch=watch)
         command = shlex.join(["mtl-gym", *sys.argv[1:]])
         _export(results, about(setting(checked), results, seed=seed, command=command), out)
+
+
+@app.command()
+def groupings(
+    problem: Annotated[str, typer.Argument(help="See: mtl-gym list problems.")],
+    out: Annotated[Path, typer.Option(help="The table's file; instances that it holds already are kept.")],
+    instances: Annotated[int, typer.Option(help="Number of instances for evaluation: ids 0, 1, ...")] = 20,
+    training: Annotated[int, typer.Option(help="Number of instances for training: ids 2^31, 2^31 + 1, ...", min=0)] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Argument of mtl_gym/TaskGrouping-v0, key=value; can be repeated.", metavar="KEY=VALUE"),
+    ] = None,
+) -> None:
+    """Train all groups of up to 6 tasks, of many instances, and write a table of truth.
+
+    An interrupted run leaves what was finished in OUT, and the same command goes on from there.
+    """
+    with reported(out):
+        from mtl_gym.evaluation.comparison import instance_ids
+        from mtl_gym.evaluation.groupings import make_table
+        from mtl_gym.problems.instances import TRAINING_IDS
+
+        ids = [*instance_ids(instances, 0), *range(TRAINING_IDS[0], TRAINING_IDS[0] + training)]
+        arguments = {"problem": problem, **environment_arguments(settings or [], ("problem", "out", "instances", "training"))}
+        command = shlex.join(["mtl-gym", *sys.argv[1:]])
+        with progress(len(ids)) as watch:
+            make_table(out, ids, command=command, advance=lambda count: watch("instances", count), **arguments)
+        console.print(f"table:       {out}", soft_wrap=True, markup=False)
 
 
 @app.command()

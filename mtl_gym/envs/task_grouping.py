@@ -225,10 +225,10 @@ class TaskGroupingEnv(MTLEnv):
     ## Description
     K tasks with classes, and a network for each group of them. At first all tasks are trained together for the whole ``horizon``:
     the *warm-up*. It shows how sure the network becomes of every label (data maps) and how the tasks' gradients agree; from that
-    the agent divides the tasks into groups. Then a network is trained anew for every group, from the same initial weights and in the
-    same data order, and each task is predicted by that of its group. The reward is what is gained over training all together, minus
-    a price for every group more than one. After Sherif, Abid, Elattar and ElHelw, "STG-MTL: Scalable Task Grouping for Multi-Task
-    Learning Using Data Maps", MLST 2024.
+    the agent divides the tasks into groups. Then a network is trained anew for every group, from the same initial weights and in
+    the same data order, and each task is predicted by that of its group. The reward is what is gained over training all together,
+    minus a price for every group more than one. After Sherif, Abid, Elattar and ElHelw, "STG-MTL: Scalable Task Grouping for
+    Multi-Task Learning Using Data Maps", MLST 2024.
 
     The warm-up is the training of all tasks in one group, so that one group has a reward of exactly 0, and costs nothing more. The
     groups of all rows are trained as one batch. What has been trained of an instance is remembered in the process: other policies
@@ -256,7 +256,8 @@ class TaskGroupingEnv(MTLEnv):
     A *data map* holds, for every training sample, the mean and the deviation (with n - 1) over the epochs so far of the
     probability that the network gave to the sample's label when it trained on it: *confidence* and *variability*. A sample is
     *ambiguous* with a variability above 0.2; of the others those with a confidence of at least 0.5 are *easy*, and the rest are
-    *hard*. A sample without a label of a task has 0 in both. Maps are taken at E times, evenly spread over the epochs from the second on.
+    *hard*. A sample without a label of a task has 0 in both. Maps are taken at E times, evenly spread over the epochs from the
+    second on.
 
     {observations}
 
@@ -311,7 +312,7 @@ class TaskGroupingEnv(MTLEnv):
     | `group_price` | `0.01` | price of every group beyond the first |
     | `snapshots` | `4` | times at which data maps are taken |
     | `affinity_every` | `10` | optimiser steps between measurements of `gradient_cosines` and `lookahead` |
-    | `truth` | `"auto"` | path of a table to look instances up in (`mtl-gym groupings`), or `"train"`: none, or `"auto"`: see below |
+    | `truth` | `"auto"` | `"auto"`, `"train"` or the path of a table of truth; see below |
     | `horizon` | the problem's | optimiser steps of every training |
     | `optimizer` | `"adam"` | `"adam"`, `"adamw"` or `"sgd"` |
     | `lr` | the problem's | initial learning rate |
@@ -323,9 +324,9 @@ class TaskGroupingEnv(MTLEnv):
     | `device` | `"cpu"` | of the tensors |
     | `render_mode` | `None` | `"rgb_array"` draws the tasks' data maps and the groups |
 
-    A table of truth holds what every group of its instances' tasks reaches, so that an episode is a look-up; instances that it does
-    not hold are trained. ``truth="auto"`` takes the shipped table of the problem, if it is of the same version and arguments; a
-    path to a table that is not is an error. Soft memberships are always trained.
+    A table of truth (`mtl-gym groupings` makes one) holds what every group of its instances' tasks reaches, so that an episode is
+    a look-up; instances that it does not hold are trained. ``truth="auto"`` takes the shipped table of the problem, if it is of
+    the same version and arguments; a path to a table that is not is an error. Soft memberships are always trained.
 
     The vector form also takes ``num_envs``, ``autoreset_mode`` (``"SameStep"``, ``"NextStep"``, ``"Disabled"``, or the enum) and
     ``max_episode_steps``.

@@ -25,6 +25,7 @@ from mtl_gym.problems.instances import EVALUATION_IDS
 from mtl_gym.problems.metrics import METRICS, relative_gain
 
 IDS_PER_SEED = 10_000
+_OF_GROUPINGS = {"groups": "num_groups", "regret": "regret"}
 REFERENCES = "single-task references"
 
 
@@ -162,7 +163,8 @@ def compare(
         A tidy frame with a row for each policy, instance, task and metric: ``value`` on the test split, single-task ``reference``,
         ``gain`` in percent (positive is better), the instance's ``delta_m`` in percent, ``forward`` and ``backward`` passes,
         ``return`` (of ``reward``, which is ``"none"`` here unless given) and ``diverged``; where layers are merged also
-        ``parameter_share`` and ``corrupted``. ``frame.attrs["about"]`` says how it was
+        ``parameter_share`` and ``corrupted``, where tasks are grouped ``groups`` and, where the best grouping is known, ``regret``.
+        ``frame.attrs["about"]`` says how it was
         made; :func:`mtl_gym.summarise` has the statistics.
 
     Raises:
@@ -183,6 +185,7 @@ def to_frame(results: Sequence[Result], about: Mapping[str, Any]) -> pd.DataFram
             "return": result.episode_return,
             "diverged": result.diverged,
             **{name: result.structure[name] for name in ("parameter_share", "corrupted") if name in result.structure},
+            **{name: result.grouping[own] for name, own in _OF_GROUPINGS.items() if own in result.grouping},
         }
         for name, value in result.metrics.items():
             task, metric = name.rsplit("/", 1)

@@ -43,9 +43,16 @@ def figures(results: Results, summary: Summary) -> dict[str, str]:
     }
     with matplotlib.rc_context({"font.family": "sans-serif"}):
         matplotlib.rcParams.update(SETTINGS)
-        idle = ("weights", "rules") if any(result.structure for result in results) else ()  # all weights are 1
+        idle = _idle(results)
         drawn = {name: draw(results, summary) for name, draw in draws.items() if name not in idle}
         return {name: _svg(figure) for name, figure in drawn.items() if figure}
+
+
+def _idle(results: Results) -> tuple[str, ...]:
+    """Figures that would say nothing."""
+    if any(result.grouping for result in results):
+        return ("curves", "weights", "rules", "samples")  # groups are trained at once
+    return ("weights", "rules") if any(result.structure for result in results) else ()  # all weights are 1
 
 
 def forest(results: Results, summary: Summary) -> Figure:

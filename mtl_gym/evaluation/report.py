@@ -64,7 +64,8 @@ _CAPTIONS = {
 }
 
 _OF_STRUCTURES = {"parameter_share": ("parameters", ".2f"), "corrupted": ("corrupted inputs, %", ".1f")}
-"""Columns of the table where layers are merged."""
+_OF_STRUCTURES |= {"groups": ("groups", ".1f"), "regret": ("regret", ".4f")}
+"""Columns of the table where layers are merged, and where tasks are grouped."""
 
 
 def write_report(results: Sequence[Result], summary: Summary, folder: Path) -> Path:

@@ -42,6 +42,7 @@ class Result:
             ``weight`` and improvable ``gap`` (task to (S,), of the means since the checkpoint before); ``None`` where a number
             is not finite.
         planted: What the instance planted in each task: ``scale`` of its loss and ``noise`` of its labels (task to number).
+        grouping: Where tasks are grouped, into what; see :func:`mtl_gym.evaluation.groupings.groupings`.
         structure: Where layers are merged, what has become of them; see :func:`mtl_gym.evaluation.structures.structures`.
     """
 
@@ -56,6 +57,7 @@ class Result:
     curves: dict[str, Any] = field(default_factory=dict)
     planted: dict[str, dict[str, float]] = field(default_factory=dict)
     structure: dict[str, Any] = field(default_factory=dict)
+    grouping: dict[str, Any] = field(default_factory=dict)
 
 
 def spec_key(spec: Mapping[str, Any]) -> str:

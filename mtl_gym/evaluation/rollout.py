@@ -15,11 +15,13 @@ from gymnasium.vector import VectorEnv
 
 from mtl_gym.arguments import should
 from mtl_gym.envs.base import MTLVectorEnv
+from mtl_gym.evaluation.groupings import groupings
 from mtl_gym.evaluation.results import Result, plain
 from mtl_gym.evaluation.separation import Separations
 from mtl_gym.evaluation.structures import structures
 from mtl_gym.policies import Policy, Requirements
 from mtl_gym.problems.metrics import WORST_DELTA_M, delta_m
+from mtl_gym.training.group_learner import GroupLearner
 from mtl_gym.training.learner import Learner
 from mtl_gym.training.signals import improvable_gap
 
@@ -82,9 +84,10 @@ def rollout(
     start = np.full(len(ids), memory is None)  # a memory that was given is not begun anew
     returns = np.zeros(len(ids))
     last: list[dict[str, Any]] = [{} for _ in ids]
-    steps, curves = _checkpoints(learner.recipe.horizon, length), [_holdout_losses(learner)]
-    told = Separations(base)
-    for step in range(length, learner.recipe.horizon + 1, length):
+    curves = None if isinstance(learner, GroupLearner) else Curves(base)
+    step, done, whole = 0, 0, learner.recipe.horizon * len(ids)
+    while not base.finished.all():
+        step += length
         actions, memory = policy.predict(observations, state=memory, episode_start=start, deterministic=True)
         start = np.zeros(len(ids), dtype=bool)
         if isinstance(base.action_space, Box):
@@ -94,19 +97,20 @@ def rollout(
         returns += rewards
         for row in np.flatnonzero(playing & base.finished).tolist():
             last[row] = row_infos(infos, row)
-        told.add()
-        if step in steps:
-            curves.append(_holdout_losses(learner))
-            told.close()
+        if curves:
+            curves.add(step)
         if advance:
-            advance(length * len(ids))
-        if base.finished.all():
-            break
-    traces = _traces(learner, steps[: len(curves)], np.stack(curves, axis=1), told.tables())
+            before, done = (
+                done,
+                whole if base.finished.all() else round(float(base.signals.progress.sum()) * learner.recipe.horizon),
+            )
+            advance(done - before)
+    traces = curves.traces() if curves else [{} for _ in ids]
     planted = [_planted(learner, row) for row in range(len(ids))]
     merged = structures(learner, [references[id] for id in ids])
+    grouped = groupings(base)
     envs.close()
-    rows = zip(ids, last, returns, traces, planted, merged, strict=True)
+    rows = zip(ids, last, returns, traces, planted, merged, grouped, strict=True)
     main = learner.recipe.main
     return [_result(label, id, info, references[id], main, float(total), *own) for id, info, total, *own in rows]
 
@@ -151,6 +155,31 @@ def initial_memory(policy: Policy, ids: Sequence[int], num_tasks: int) -> Any:
     """The memory that a policy begins with on these instances; ``None`` if it does not say."""
     begin = getattr(policy, "initial_state", None)
     return begin(np.asarray(ids), num_tasks) if begin else None
+
+
+class Curves:
+    """What is noted of trainings at checkpoints.
+
+    Args:
+        base: The environment, at its first observation.
+    """
+
+    def __init__(self, base: MTLVectorEnv) -> None:
+        self._learner = base.learner
+        self._steps = _checkpoints(base.learner.recipe.horizon, base.arguments.steps_per_action)
+        self._losses, self._told = [_holdout_losses(base.learner)], Separations(base)
+
+    def add(self, step: int) -> None:
+        """Takes a decision in that has come to this step."""
+        self._told.add()
+        if step in self._steps:
+            self._losses.append(_holdout_losses(self._learner))
+            self._told.close()
+
+    def traces(self) -> list[dict[str, Any]]:
+        """The curves of each replica."""
+        steps = self._steps[: len(self._losses)]
+        return _traces(self._learner, steps, np.stack(self._losses, axis=1), self._told.tables())
 
 
 def _checkpoints(horizon: int, length: int) -> list[int]:
@@ -228,10 +257,11 @@ def _result(
     curves: dict[str, Any],
     planted: dict[str, dict[str, float]],
     structure: dict[str, Any],
+    grouping: dict[str, Any],
 ) -> Result:
     metrics = {name: float(value) for name, value in info["test"].items()}
     diverged = bool(info["diverged"])
     counting = {name: value for name, value in metrics.items() if main in (None, name.rsplit("/", 1)[0])}
     gain = WORST_DELTA_M if diverged else delta_m(counting, references)
     cost = {"forward": float(info["forward"]), "backward": float(info["backward"])}
-    return Result(label, int(id), metrics, dict(references), gain, cost, diverged, total, curves, planted, structure)
+    return Result(label, int(id), metrics, dict(references), gain, cost, diverged, total, curves, planted, structure, grouping)

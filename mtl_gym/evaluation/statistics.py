@@ -14,6 +14,7 @@ import scipy.stats
 LEVEL = 0.95
 POWER = 0.8
 RESAMPLES = 5_000
+_OF_STRUCTURES = ("parameter_share", "corrupted", "groups", "regret")
 
 Array = npt.NDArray[np.float64]
 
@@ -65,8 +66,8 @@ def summarise(frame: pd.DataFrame) -> dict[str, Any]:
         ``about`` (how it was made) and ``policies``: for each one ``delta_m`` (``iqm`` over instances, its bootstrap interval
         ``low`` and ``high`` at 95 %, and ``mean``; percent), ``metrics`` (by ``task/metric``: ``mean``, ``low``, ``high`` and the
         mean single-task ``reference``), ``instances``, ``diverged``, ``cost`` (mean ``forward`` and ``backward`` passes),
-        ``return``, where layers are merged ``parameter_share`` and ``corrupted`` (``mean``, ``low``, ``high``), and against each
-        other policy with a shared instance
+        ``return``, where layers are merged ``parameter_share`` and ``corrupted``, where tasks are grouped ``groups``
+        and, if known, ``regret`` (``mean``, ``low``, ``high``), and against each other policy with a shared instance
         ``probability_of_improvement`` and ``paired`` (see :func:`paired_difference`).
         A diverged training counts as a ``delta_m`` of -100 and is left out of its tasks' metrics.
     """
@@ -92,7 +93,7 @@ def _summary(own: pd.DataFrame, scores: pd.DataFrame, name: str) -> dict[str, An
         "diverged": int(runs["diverged"].sum()),
         "cost": {name: float(runs[name].mean()) for name in ("forward", "backward")},
         "return": float(runs["return"].mean()),
-        **{name: _with_interval(runs[name]) for name in ("parameter_share", "corrupted") if name in runs},
+        **{name: _with_interval(runs[name]) for name in _OF_STRUCTURES if name in runs},
         "probability_of_improvement": {other: probability_of_improvement(*pair) for other, pair in pairs.items()},
         "paired": {other: paired_difference(*pair) for other, pair in pairs.items()},
     }

@@ -52,7 +52,7 @@ class DataMaps:
         after = torch.addcdiv(before, change, visits[:, None])
         self.visits.view(-1).index_copy_(0, places, visits)
         means.index_copy_(0, places, after)
-        self._squares.view_as(means).index_add_(0, places, change.mul_(values.sub_(after)))
+        self._squares.view_as(means).index_add_(0, places, change.mul_(values - after))
 
     def variability(self) -> Tensor:
         """Deviations (N, n, K) of the probabilities, with n - 1 in the denominator; 0 before a sample's second visit."""

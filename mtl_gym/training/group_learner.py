@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mtl_gym.problems.base import Problem, Split
 from mtl_gym.problems.metrics import MetricTable
-from mtl_gym.training.groupings import META, OUTCOMES, PAIR_GAINS, REWARD, SIGNALS, Groupings, Known
-from mtl_gym.training.groups import MEASURED, ensemble_metrics, mask_of, masks_of
+from mtl_gym.training.groupings import LAYER_CKA, META, OUTCOMES, PAIR_GAINS, REWARD, SIGNALS, Groupings, Known
+from mtl_gym.training.groups import MEASURED, check_stages, ensemble_metrics, mask_of, masks_of, members
 from mtl_gym.training.learner import Learner
 from mtl_gym.training.recipe import Recipe
 from mtl_gym.training.warm_up import Watching
@@ -50,6 +50,8 @@ class GroupLearner(Learner):
         super().__init__(problem, recipe, num_replicas)
         self.groupings = Groupings(problem, recipe, watching, truth)
         self.needs = tuple(name for name in SIGNALS if name in needs)
+        if LAYER_CKA in needs:
+            check_stages(self)
         self._start = start
         self.memberships = start.repeat(num_replicas, 1, 1)
         self.known: list[Known] = [Known() for _ in range(num_replicas)]
@@ -117,20 +119,23 @@ class GroupLearner(Learner):
     def gains(self) -> Tensor:
         """Gains (N, K) of the decided groups over all together on *reward*, as fractions; 0 before the decision."""
         together = torch.stack([known.outcomes[self.groupings.everything][REWARD] for known in self.known])
-        return self._of_tasks(self._metrics.gains(self._results[:, REWARD], together))
-
-    def _of_tasks(self, table: Tensor) -> Tensor:
-        """Of values (N, ..., T) of all tasks those (N, ..., K) of the tasks that take part."""
-        tasks = self.replicas.tasks.cpu()
-        return table.gather(-1, tasks.view(len(tasks), *[1] * (table.ndim - 2), -1).expand(*table.shape[:-1], -1))
+        return self._metrics.gains(self._results[:, REWARD], together).gather(1, self.replicas.tasks.cpu())
 
     def outcomes(self, masks: Sequence[int], split: int) -> Tensor:
         """Gains (N, len(masks), K) over all together of groups that are known, as fractions; 0 of tasks that are not in a group."""
-        tables = torch.stack([torch.stack([known.outcomes[mask][split] for mask in masks]) for known in self.known])
-        together = torch.stack([known.outcomes[self.groupings.everything][split] for known in self.known])
-        gains = self._of_tasks(self._metrics.gains(tables, together[:, None]))
-        inside = torch.tensor([[bool(mask >> task & 1) for task in range(self.recipe.num_tasks)] for mask in masks])
-        return torch.where(inside, gains, 0)
+        return torch.stack([self.outcomes_of(row, masks, split) for row in range(self.num_replicas)])
+
+    def outcomes_of(self, row: int, masks: Sequence[int], split: int) -> Tensor:
+        """The same of one row (len(masks), K)."""
+        known = self.known[row].outcomes
+        gains = self._metrics.gains(torch.stack([known[mask][split] for mask in masks]), known[self.groupings.everything][split])
+        gains = gains[:, self.replicas.tasks[row].cpu()]
+        return torch.where(members(masks, self.recipe.num_tasks).bool(), gains, 0)
+
+    @property
+    def all_metrics(self) -> list[str]:
+        """Names ``task/metric`` of the M metrics."""
+        return list(self._metrics.names)
 
     def pair_gains(self) -> Tensor:
         """Gains (N, K, K) over all together on *meta* of task i trained with task j alone; of i alone on the diagonal."""

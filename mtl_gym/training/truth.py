@@ -61,7 +61,7 @@ class Truth:
         """The signals by name, and the metrics (3, M) by the bit masks of groups, of an instance that the table holds."""
         place = self.places[id]
         signals = {name: torch.from_numpy(values[place].copy()) for name, values in self._signals.items()}
-        return signals, {mask: own for mask, own in enumerate(torch.from_numpy(self._outcomes[place].copy()), start=1)}
+        return signals, dict(enumerate(torch.from_numpy(self._outcomes[place]).double(), start=1))
 
 
 def read_truth(path: str) -> Truth:
@@ -80,7 +80,7 @@ def read_truth(path: str) -> Truth:
 def _read(path: str, changed: int) -> Truth:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            table = dict(arrays.items())
+            table = dict(arrays)
         header = json.loads(str(table["header"]))
         return Truth(path, {name: header[name] for name in ("training", "metrics", "versions", "command")}, table)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:

@@ -1,0 +1,780 @@
+"""TaskGrouping: data maps, affinities, groups, what is legal, tables of truth, and the environment that decides it."""
+
+import copy
+import itertools
+import json
+import math
+import pickle
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rollouts import play, random_actions, same
+from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
+from torch.nn import functional
+
+import mtl_gym
+from mtl_gym.envs.arguments import check_arguments
+from mtl_gym.envs.grouping import GROUPINGS, NEGLIGIBLE, Merge, Place, next_task
+from mtl_gym.envs.observations import of_environment
+from mtl_gym.evaluation.groupings import make_table
+from mtl_gym.problems import TASK_GROUPING, load_problem
+from mtl_gym.problems.base import Problem, Split, Task
+from mtl_gym.problems.instances import TRAINING_IDS
+from mtl_gym.training import groupings as store
+from mtl_gym.training.data_maps import DataMaps, squared_distances, summaries
+from mtl_gym.training.group_learner import GroupLearner
+from mtl_gym.training.groups import ensemble_metrics, group_metrics, last_features, mask_of, masks_of, members, train_groups
+from mtl_gym.training.learner import Learner
+from mtl_gym.training.partitions import partitions
+from mtl_gym.training.signals import linear_cka
+from mtl_gym.training.truth import read_truth, write_truth
+from mtl_gym.training.warm_up import COSINES, LOOKAHEAD, MAP_DISTANCES, MAP_FEATURES, MAPS, WarmUpLearner, Watching
+
+SMALL = {"problem": "yeast", "num_tasks": 4, "hidden": [8], "horizon": 12, "batch_size": 64, "lr": 5e-3}
+ALL = list(of_environment(TASK_GROUPING))
+
+
+def classes(missing=0.0, seed=0, count=60):
+    """A small problem: two binary tasks, one of three classes and one with two binary outputs; some labels may be missing."""
+    rng = np.random.default_rng(seed)
+    tasks = (
+        Task("sign", "bce", ("accuracy",)),
+        Task("sum", "bce", ("auc",)),
+        Task("third", "cross_entropy", ("accuracy",), outputs=3),
+    )
+
+    def split():
+        inputs = rng.normal(size=(count, 5))
+        labels = [inputs[:, 0] > 0, inputs.sum(1) > 0, np.digitize(inputs[:, 1], [-0.5, 0.5])]
+        labels = [label.astype(np.float32) for label in labels]
+        for label in labels:
+            label[rng.random(count) < missing] = np.nan
+        return Split.of(inputs, labels)
+
+    return Problem("classes", tasks, {name: split() for name in ("train", "meta", "reward", "test")})
+
+
+def small(**others):
+    settings = {**SMALL, **others}
+    return (
+        settings if isinstance(settings["problem"], str) else {**settings, "num_tasks": others.get("num_tasks"), "batch_size": 16}
+    )
+
+
+def make(**others):
+    return gymnasium.make(TASK_GROUPING, disable_env_checker=True, **small(**others))
+
+
+def make_vec(num_envs=3, **others):
+    return gymnasium.make_vec(TASK_GROUPING, num_envs=num_envs, vectorization_mode="vector_entry_point", **small(**others))
+
+
+def arguments(**others):
+    return check_arguments(TASK_GROUPING, **small(**others))
+
+
+def warm_up(ids=(0, 1), **others):
+    checked = arguments(**others)
+    learner = WarmUpLearner(checked.problem, checked.recipe, len(ids))
+    learner.begin(range(len(ids)), ids)
+    return learner
+
+
+def placed(env, labels):
+    """The last answer of an episode that places the tasks so, in all rows."""
+    env.reset(options={"instance": 7})
+    for label in labels:
+        answer = env.step(np.full(env.num_envs, label))
+    return answer
+
+
+# --- data maps -------------------------------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 2**16), rounds=st.integers(0, 6))
+@settings(max_examples=25, deadline=None)
+def test_running_means_and_deviations_are_numpys(seed, rounds):
+    rng = np.random.default_rng(seed)
+    maps, seen = DataMaps(3, 10, 2, torch.device("cpu")), [[[] for _ in range(10)] for _ in range(3)]
+    for _ in range(rounds):
+        rows = rng.permutation(3)[: rng.integers(1, 4)]
+        samples = np.stack([rng.permutation(10)[:6] for _ in rows])
+        values = rng.random((len(rows), 6, 2)).astype(np.float32)
+        maps.add(torch.from_numpy(rows), torch.from_numpy(samples), torch.from_numpy(values))
+        for row, own, numbers in zip(rows, samples, values, strict=True):
+            for sample, pair in zip(own, numbers, strict=True):
+                seen[row][sample].append(pair)
+    deviations = maps.variability()
+    for row, sample in itertools.product(range(3), range(10)):
+        own = np.array(seen[row][sample])
+        assert maps.visits[row, sample] == len(own)
+        np.testing.assert_allclose(maps.confidence[row, sample], own.mean(0) if len(own) else 0, atol=1e-6)
+        np.testing.assert_allclose(deviations[row, sample], own.std(0, ddof=1) if len(own) > 1 else 0, atol=1e-6)
+
+
+def hand_maps(learner, snapshots):
+    """Data maps of row 0, by hand: an epoch's losses of a plain training, one sample after another."""
+    problem, recipe = learner.problem, learner.recipe
+    plain = Learner(problem, recipe, 1)
+    plain.begin([0], [learner.instances[0].id])
+    length, tasks = int(plain.steps_per_epoch()[0]), plain.replicas.tasks[0].tolist()
+    epochs = math.ceil(recipe.horizon / length)
+    times = [round(time) for time in np.linspace(min(2, epochs), epochs, snapshots)]
+    seen = [[] for _ in range(len(problem.splits["train"]))]
+    taken = []
+    for step in range(recipe.horizon):
+        samples, losses = plain.replicas.order[0, step].tolist(), plain.sample_losses()[0][:, tasks]
+        labels = problem.splits["train"].targets[samples]
+        for place, sample in enumerate(samples):
+            known = [not bool(labels[place, problem.target_slices[task]].isnan().any()) for task in tasks]
+            seen[sample].append([math.exp(-loss) * own for loss, own in zip(losses[place].tolist(), known, strict=True)])
+        plain.update(torch.ones(1, recipe.num_tasks), torch.ones(1, dtype=torch.bool))
+        if (step + 1) % length == 0 or step + 1 == recipe.horizon:
+            epoch = step // length + 1
+            means = np.array([np.mean(own, axis=0) if own else np.zeros(len(tasks)) for own in seen])
+            spread = np.array([np.std(own, axis=0, ddof=1) if len(own) > 1 else np.zeros(len(tasks)) for own in seen])
+            taken += [(means, spread, np.array([len(own) for own in seen]))] * times.count(epoch)
+    return np.array([own[:2] for own in taken]), [own[2] for own in taken]  # (E, 2, n, K), (E, n)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"horizon": 70, "batch_size": 256},
+        {"problem": classes(), "horizon": 17},
+        {"problem": classes(missing=0.2), "horizon": 17},
+        {"problem": classes(), "horizon": 2},
+        {"problem": classes(), "horizon": 17, "distribution": {"size": [0.5, 1.0]}},
+        {"problem": classes(), "horizon": 17, "num_tasks": 2},
+    ],
+    ids=["yeast", "classes", "missing", "short", "sizes", "subset"],
+)
+def test_the_data_maps_of_a_warm_up_are_those_of_a_loop_by_hand(others):
+    learner = warm_up(ids=(3, 1, 2), **others)
+    found = learner.run(Watching(3, 10), [MAP_FEATURES, MAP_DISTANCES, MAPS])
+    maps, visits = hand_maps(learner, 3)
+    np.testing.assert_allclose(found[MAPS][0].movedim(2, 0).mT, maps[-1], atol=2e-5)
+    flat = maps.transpose(3, 0, 1, 2).reshape(maps.shape[3], -1)
+    count = len(learner.instances[0].rows)
+    expected = [
+        np.linalg.norm(flat[one] - flat[two]) / math.sqrt(3 * count * 2) for one, two in itertools.combinations(range(len(flat)), 2)
+    ]
+    np.testing.assert_allclose(found[MAP_DISTANCES][0], expected, atol=1e-5)
+    for place, (means, spread) in enumerate(maps):
+        confidence, variability = means[visits[place] > 0], spread[visits[place] > 0]
+        features = found[MAP_FEATURES][0, :, place]
+        np.testing.assert_allclose(features[:, 0], confidence.mean(0), atol=2e-5)
+        np.testing.assert_allclose(features[:, 1], variability.mean(0), atol=2e-5)
+        np.testing.assert_allclose(features[:, 2], confidence.std(0), atol=2e-5)
+        np.testing.assert_allclose(features[:, 3], variability.std(0), atol=2e-5)
+        np.testing.assert_allclose(features[:, 4:].sum(1), 1, atol=1e-5)
+
+
+def test_the_regions_of_a_map_are_shares():
+    confidence = torch.tensor([0.9, 0.9, 0.1, 0.1, 0.5, 0.0])[None, :, None]
+    variability = torch.tensor([0.0, 0.3, 0.3, 0.1, 0.2, 0.0])[None, :, None]
+    visited = torch.tensor([[True] * 5 + [False]])
+    assert summaries(confidence, variability, visited)[0, 0, 4:].tolist() == pytest.approx([0.4, 0.4, 0.2])
+
+
+def test_distances_are_euclidean():
+    confidence, variability = torch.rand(2, 9, 3), torch.rand(2, 9, 3)
+    found = squared_distances(confidence, variability)
+    maps = torch.cat([confidence, variability], dim=1).mT
+    torch.testing.assert_close(found.sqrt().float(), torch.cdist(maps, maps), atol=1e-5, rtol=1e-5)
+
+
+def test_watching_a_warm_up_does_not_change_it():
+    plain, watched = warm_up(), warm_up()
+    plain.run(Watching(1, 5), [])
+    watched.run(Watching(3, 1), [MAP_FEATURES, MAP_DISTANCES, COSINES, LOOKAHEAD])
+    assert torch.equal(plain.replicas.parameters, watched.replicas.parameters)
+
+
+# --- affinities ------------------------------------------------------------------------------------------------------
+
+
+def test_cosines_and_looks_ahead_are_autograds():
+    learner = warm_up(ids=(5,), problem=classes(), horizon=6)
+    found = learner.run(Watching(1, 2), [COSINES, LOOKAHEAD])
+    plain = warm_up(ids=(5,), problem=classes(), horizon=6)
+    cosines, ahead = [], []
+    for step in range(6):
+        if step % 2 == 0:
+            losses, parameters = plain._graph(), plain._parameters
+            parts = [torch.autograd.grad(own, parameters, retain_graph=True)[:-2] for own in losses[0]]
+            flat = [torch.cat([part.flatten() for part in own]) for own in parts]
+            pairs = itertools.combinations(range(3), 2)
+            cosines.append([functional.cosine_similarity(flat[one], flat[two], dim=0) for one, two in pairs])
+            table = []
+            for own in parts:
+                moved = [p - plain.recipe.lr * part for p, part in zip(parameters[:-2], own, strict=True)] + parameters[-2:]
+                inputs = plain._samples.splits["train"].inputs[plain.replicas.order[0, step].long()][None]
+                labels = plain._samples.splits["train"].targets[plain.replicas.order[0, step].long()][None]
+                after = plain._objectives.parts(plain.network.forward(moved, inputs), labels, [16])[0]
+                table.append((1 - after / losses)[0].tolist())
+            ahead.append(table)
+        plain.update(torch.ones(1, 3), torch.ones(1, dtype=torch.bool))
+    np.testing.assert_allclose(found[COSINES][0], np.mean(cosines, axis=0), atol=1e-5)
+    np.testing.assert_allclose(found[LOOKAHEAD][0], np.mean(ahead, axis=0), atol=1e-6)
+
+
+def test_a_step_along_its_own_gradient_helps_a_task():
+    found = warm_up(ids=(5,), problem=classes(), horizon=20).run(Watching(1, 1), [LOOKAHEAD])[LOOKAHEAD]
+    assert (found.diagonal(dim1=1, dim2=2) > 0).all()
+
+
+def test_layers_are_compared_of_networks_that_were_trained_alone():
+    checked = arguments()
+    groupings = store.Groupings(checked.problem, checked.recipe, Watching(2, 5))
+    known = groupings.known([11, 12], [store.LAYER_CKA])
+    for id, own in zip((11, 12), known, strict=True):
+        alone = [next(train_groups(checked.problem, checked.recipe, [id], torch.eye(4)[task : task + 1])) for task in range(4)]
+        similar = linear_cka(torch.stack([last_features(learner)[0] for learner in alone])[None])[0]
+        first, second = np.triu_indices(4, 1)
+        np.testing.assert_allclose(own.signals[store.LAYER_CKA], similar[first, second], atol=1e-4)
+
+
+# --- groups ----------------------------------------------------------------------------------------------------------
+
+
+def test_groups_are_bit_masks():
+    assert mask_of([0, 2]) == 5
+    assert masks_of([0, 1, 0, 2]) == [5, 2, 8]
+    assert members([5, 2], 3).tolist() == [[1, 0, 1], [0, 1, 0]]
+
+
+def test_a_batch_of_groups_equals_each_trained_by_itself():
+    checked = arguments()
+    masks = [mask for mask in range(1, 16) for _ in range(2)]
+    ids = [3, 9] * 15
+    found = group_metrics(checked.problem, checked.recipe, ids, masks)
+    for place in range(0, 30, 7):
+        own = Learner(checked.problem, checked.recipe, 1)
+        own.begin([0], [ids[place]])
+        for _ in range(checked.recipe.horizon):
+            own.update(members([masks[place]], 4), torch.ones(1, dtype=torch.bool))
+        for split, name in enumerate(("meta", "reward", "test")):
+            values = list(own.metrics(name).values())
+            np.testing.assert_allclose(found[place, split], torch.stack(values)[:, 0], atol=1e-6)
+
+
+def test_an_ensemble_is_the_weighted_mean_of_the_groups_logits():
+    problem = classes()
+    checked = arguments(problem=problem)
+    memberships = torch.tensor([[[0.3, 0.7], [1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.25, 0.75], [1.0, 0.0]]])
+    found = ensemble_metrics(problem, checked.recipe, [4, 5], memberships)
+    for row, id in enumerate((4, 5)):
+        outputs = 0
+        for group in range(2):
+            own = Learner(problem, checked.recipe, 1)
+            own.begin([0], [id])
+            for _ in range(checked.recipe.horizon):
+                own.update(memberships[row, :, group][None], torch.ones(1, dtype=torch.bool))
+            shares = memberships[row, :, group][torch.tensor([0, 1, 2, 2, 2])]
+            outputs = outputs + shares * own.outputs(problem.splits["reward"])[0]
+        targets = problem.splits["reward"].targets
+        right = [(outputs[:, 0] > 0) == (targets[:, 0] > 0), outputs[:, 2:].argmax(1) == targets[:, 2]]
+        assert found[row, 1, [0, 2]].tolist() == pytest.approx([own.double().mean().item() for own in right])
+
+
+def test_hard_memberships_make_an_ensemble_of_the_groups_own_predictions():
+    env = make_vec(num_envs=1, problem=classes(), autoreset_mode="Disabled")
+    placed(env, [0, 1, 0])
+    learner = env.learner
+    soft = ensemble_metrics(learner.problem, learner.recipe, [7], learner.memberships)
+    np.testing.assert_allclose(learner._results, soft, atol=1e-9)
+
+
+# --- what is legal ---------------------------------------------------------------------------------------------------
+
+
+@given(num_tasks=st.integers(2, 7), share=st.floats(0, 1), seed=st.integers(0, 2**16), action=st.sampled_from(["place", "merge"]))
+@settings(max_examples=60, deadline=None)
+def test_random_play_ends_in_groups_numbered_by_first_use(num_tasks, share, seed, action):
+    most = 1 + round(share * (num_tasks - 1))
+    grouping = GROUPINGS[action](num_tasks, most, 1.0)
+    rng, memberships, done = np.random.default_rng(seed), grouping.start()[None], torch.zeros(1)
+    for decision in range(num_tasks):
+        if done >= 1:
+            break
+        legal = grouping.legal(memberships)[0].numpy()
+        assert legal.any()
+        own = torch.tensor([rng.choice(np.flatnonzero(legal))])
+        taken, masked = grouping.allowed(own, memberships)
+        assert not masked
+        assert taken == own
+        wrong = np.flatnonzero(~legal)
+        if len(wrong):
+            taken, masked = grouping.allowed(torch.tensor([rng.choice(wrong)]), memberships)
+            assert masked
+            assert taken == np.flatnonzero(legal)[0]
+        before = done
+        memberships, done = grouping.act(own, memberships)
+        assert done > before
+        assert decision < num_tasks
+    labels = memberships[0].argmax(1).tolist()
+    assert done == 1
+    assert memberships.sum(2).eq(1).all()
+    assert labels == [list(dict.fromkeys(labels)).index(label) for label in labels]
+    assert len(set(labels)) <= most
+
+
+def test_every_partition_can_be_placed_and_merged():
+    for action, made in (("place", Place), ("merge", Merge)):
+        for wanted in partitions(4).tolist():
+            grouping = made(4, 4, 1.0)
+            memberships = grouping.start()[None]
+            labels = [list(dict.fromkeys(wanted)).index(label) for label in wanted]
+            pairs = list(itertools.combinations(range(4), 2))
+            joins = [1 + pairs.index((label, task)) for task, label in enumerate(wanted) if label != task]
+            for number in labels if action == "place" else [*joins, 0]:
+                if action == "place" or number or len(set(labels)) > 1:
+                    assert grouping.legal(memberships)[0, number]
+                    memberships, done = grouping.act(torch.tensor([number]), memberships)
+            assert memberships[0].argmax(1).tolist() == labels
+            assert done == 1
+
+
+def test_the_next_task_is_the_first_that_is_not_placed():
+    memberships = torch.zeros(2, 3, 3)
+    memberships[1, :, 0] = 1
+    assert next_task(memberships).tolist() == [[1, 0, 0], [0, 0, 0]]
+
+
+def test_memberships_are_a_softmax_without_what_is_negligible():
+    grouping = GROUPINGS["memberships"](2, 2, 2.0)
+    actions = torch.tensor([[0.5, -0.5, 1.0, 1.0]])
+    found, done = grouping.act(actions, grouping.start()[None])
+    torch.testing.assert_close(found[0, 0], torch.softmax(torch.tensor([1.0, -1.0]), 0))
+    assert found[0, 1].tolist() == [0.5, 0.5]
+    assert done == 1
+    sharp = GROUPINGS["memberships"](2, 2, 10.0)
+    assert sharp.act(actions, sharp.start()[None])[0][0, 0].tolist() == [1, 0]
+    assert math.exp(-10) < NEGLIGIBLE
+
+
+# --- the environment -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", GROUPINGS)
+def test_one_group_has_a_reward_of_exactly_zero(action):
+    env = make_vec(action=action, max_groups=1, autoreset_mode="Disabled")
+    env.reset(seed=0)
+    total = np.zeros(3)
+    while not env.finished.all():
+        masks = env.action_masks()
+        actions = np.ones((3, 4), np.float32) if action == "memberships" else np.array([np.flatnonzero(row)[0] for row in masks])
+        _, rewards, _, _, infos = env.step(actions)
+        total += rewards
+    assert total.tolist() == [0.0] * 3
+    assert infos["groups"].tolist() == [1] * 3
+    assert infos["forward"].tolist() == [12.0] * 3
+
+
+def test_the_reward_is_the_mean_gain_over_all_together_minus_the_price():
+    problem = classes()
+    env = make_vec(num_envs=1, problem=problem, autoreset_mode="Disabled", group_price=0.05, observe=["progress"])
+    answer = placed(env, [0, 1, 0])
+    metrics = group_metrics(problem, env.arguments.recipe, [7] * 3, [5, 2, 7])[:, 1]
+    own, together = torch.stack([metrics[0, 0], metrics[1, 1], metrics[0, 2]]), metrics[2]
+    assert answer[1][0] == pytest.approx(float(((own - together) / together).mean()) - 0.05)
+    assert (answer[4]["forward"][0], answer[4]["backward"][0]) == (36, 36)
+
+
+def test_groupings_in_any_mode_come_to_the_same():
+    env = make_vec(num_envs=1, autoreset_mode="Disabled")
+    expected = placed(env, [0, 1, 1, 0])
+    merge = make_vec(num_envs=1, action="merge", autoreset_mode="Disabled")
+    merge.reset(options={"instance": 7})
+    pairs = list(itertools.combinations(range(4), 2))
+    for action in (1 + pairs.index((0, 3)), 1 + pairs.index((1, 2)), 0):
+        merged = merge.step([action])
+    soft = make_vec(num_envs=1, action="memberships", max_groups=2, autoreset_mode="Disabled")
+    soft.reset(options={"instance": 7})
+    together = soft.step(np.array([[1, -1, -1, 1, -1, 1, 1, -1]], np.float32))
+    for answer in (merged, together):
+        assert answer[1] == expected[1]
+        assert same(answer[4]["test"], expected[4]["test"])
+
+
+def test_cached_instances_cost_what_training_them_costs():
+    costs = []
+    for _ in range(2):
+        env = make_vec(num_envs=1, observe=ALL, autoreset_mode="Disabled", snapshots=2)
+        costs.append(placed(env, [0, 1, 1, 2])[4]["forward"].tolist())
+    assert costs[0] == costs[1]
+    looks, compared = 2 * 4, 4 * 256 / 64
+    assert costs[0] == [15 * 12 + looks + compared]
+
+
+def test_what_is_asked_for_is_paid_for():
+    def cost(*observe):
+        env = make_vec(num_envs=1, observe=["progress", *observe], autoreset_mode="Disabled")
+        _, _, _, _, infos = placed(env, [0, 0, 0, 0])
+        return infos["forward"][0], infos["backward"][0]
+
+    assert cost() == (12, 12)
+    assert cost("map_features", "map_distances") == (12, 12)
+    assert cost("gradient_cosines") == (12, 12 + 8)
+    assert cost("lookahead") == cost("lookahead", "gradient_cosines") == (12 + 8, 12 + 8)
+    assert cost("layer_cka") == (12 + 48 + 16, 12 + 48)
+    assert cost("pair_gains") == cost("pair_gains", "legal") == (12 + 120, 12 + 120)
+    assert cost("outcomes") == (15 * 12, 15 * 12)
+
+
+def test_pair_gains_and_outcomes_are_those_of_the_groups():
+    env = make_vec(num_envs=2, observe=["pair_gains", "outcomes"], autoreset_mode="Disabled")
+    observation, _ = env.reset(options={"instance": [5, 6]})
+    learner = env.learner
+    names = [task.name for task in learner.problem.tasks]
+    for row in range(2):
+        tasks = learner.replicas.tasks[row].tolist()
+        known = group_metrics(learner.problem, learner.recipe, [5 + row] * 15, list(range(1, 16)))
+        assert len(names) == known.shape[2]
+        for split, split_name in ((0, "pair_gains"), (1, "outcomes")):
+            gains = (known[:, split] / known[14, split] - 1)[:, tasks]
+            if split_name == "outcomes":
+                expected = [[gains[mask - 1, task] if mask >> task & 1 else 0 for task in range(4)] for mask in range(1, 16)]
+            else:
+                expected = [[gains[mask_of({one, two}) - 1, one] for two in range(4)] for one in range(4)]
+            np.testing.assert_allclose(observation[split_name][row], np.ravel(expected), atol=1e-5)
+
+
+def test_exhaustive_search_over_outcomes_finds_the_largest_return():
+    env = make_vec(num_envs=1, observe=["outcomes"], autoreset_mode="Disabled")
+    observation, _ = env.reset(options={"instance": 7})
+    table = observation["outcomes"].reshape(15, 4)
+    returns = {}
+    for labels in partitions(4).tolist():
+        masks = masks_of(labels)
+        returns[tuple(labels)] = sum(table[mask - 1].sum() for mask in masks) / 4 - 0.01 * (len(masks) - 1)
+    for labels, expected in list(returns.items())[::4]:
+        numbers = [list(dict.fromkeys(labels)).index(label) for label in labels]
+        assert placed(env, numbers)[1][0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_masked_actions_are_replaced_and_flagged():
+    env = make_vec(num_envs=2, autoreset_mode="Disabled")
+    env.reset(seed=0)
+    _, _, _, _, infos = env.step([3, 0])
+    assert infos["forbidden"].tolist() == [True, False]
+    assert env.learner.memberships[:, 0].argmax(1).tolist() == [0, 0]
+
+
+def test_other_tasks_orders_are_other_groupings_of_the_same_tasks():
+    env = make_vec(num_envs=1, autoreset_mode="Disabled")
+    first, second = placed(env, [0, 1, 1, 0]), placed(env, [0, 0, 1, 1])
+    assert not same(first[4]["test"], second[4]["test"])
+
+
+@pytest.mark.parametrize("problem", ["yeast", classes(), classes(missing=0.2)], ids=["yeast", "classes", "missing"])
+@pytest.mark.parametrize("action", GROUPINGS)
+@pytest.mark.parametrize("checker", [check_env, check_env_of_sb3], ids=["gymnasium", "sb3"])
+def test_the_checkers_pass_without_warnings(checker, action, problem):
+    env = make(problem=problem, action=action, render_mode="rgb_array")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        checker(env.unwrapped)
+    assert not [str(warning.message) for warning in caught]
+
+
+def test_rows_do_not_depend_on_how_many_there_are():
+    many = make_vec(num_envs=16, observe=ALL, autoreset_mode="Disabled")
+    actions = random_actions(many.action_space, 4)
+    options = {"instance": np.arange(16)}
+    first = play(many, actions, options=options)
+    for row in (0, 5, 15):
+        store._remembered.clear()
+        alone = make_vec(num_envs=1, observe=ALL, autoreset_mode="Disabled")
+        second = play(alone, [action[row : row + 1] for action in actions], options={"instance": [row]})
+        for own, other in zip(first, second, strict=True):
+            for name in own[0]:
+                np.testing.assert_allclose(own[0][name][row], other[0][name][0], atol=2e-4)
+        for own, other in zip(first[1:], second[1:], strict=True):
+            assert own[1][row] == pytest.approx(other[1][0], abs=1e-6)
+            assert own[4]["forward"][row] == other[4]["forward"][0]
+
+
+def test_a_warm_up_that_diverges_ends_its_own_episode_with_the_penalty(monkeypatch):
+    store._remembered.clear()
+    original = WarmUpLearner.run
+
+    def poisoned(learner, *given):
+        learner.replicas.parameters[1] = torch.nan
+        return original(learner, *given)
+
+    healthy = make_vec(observe=ALL, autoreset_mode="Disabled")
+    expected = play(healthy, random_actions(healthy.action_space, 4), options={"instance": np.arange(3)})
+    store._remembered.clear()
+    monkeypatch.setattr(WarmUpLearner, "run", poisoned)
+    env = make_vec(observe=ALL, autoreset_mode="Disabled")
+    answers = play(env, random_actions(env.action_space, 4), options={"instance": np.arange(3)})
+    store._remembered.clear()
+    assert answers[1][2].tolist() == [False, True, False]
+    assert answers[1][1].tolist() == [0, -2, 0]
+    assert answers[1][4]["diverged"].tolist() == [False, True, False]
+    for own, other in zip(answers, expected, strict=True):
+        assert all(np.isfinite(values).all() for values in own[0].values())
+        for name in own[0]:
+            np.testing.assert_allclose(own[0][name][[0, 2]], other[0][name][[0, 2]], atol=1e-5)
+    np.testing.assert_allclose(answers[-1][1][[0, 2]], expected[-1][1][[0, 2]], atol=1e-6)
+
+
+def test_a_rate_that_is_far_too_large_ends_the_episode():
+    env = make_vec(lr=1e25, optimizer="sgd", observe=ALL)
+    env.reset(seed=0)
+    _, rewards, terminated, _, infos = env.step([0, 0, 0])
+    assert terminated.all()
+    assert rewards.tolist() == [-2.0] * 3
+    assert infos["final_info"]["diverged"].all()
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("action", GROUPINGS)
+def test_copies_and_restored_environments_go_on_in_the_same_way(clone, action):
+    env = make_vec(action=action, problem=classes())
+    actions = random_actions(env.action_space, 6)
+    play(env, actions[:1], seed=3)
+    other, kept = clone(env), env.state()
+    rest = [env.step(action) for action in actions[1:]]
+    assert same(rest, [other.step(action) for action in actions[1:]])
+    env.restore(kept)
+    assert same(rest, [env.step(action) for action in actions[1:]])
+
+
+def test_a_partial_reset_leaves_the_others():
+    env = make_vec(autoreset_mode="Disabled")
+    play(env, random_actions(env.action_space, 2), seed=1)
+    before = env.learner.memberships.clone()
+    observation, infos = env.reset(options={"reset_mask": np.array([False, True, False])})
+    assert infos["_instance"].tolist() == [False, True, False]
+    assert torch.equal(before[[0, 2]], env.learner.memberships[[0, 2]])
+    assert observation["progress"][:, 0].tolist() == [0.5, 0.0, 0.5]
+    assert observation["next_task"].argmax(1).tolist() == [2, 0, 2]
+
+
+def test_a_learner_is_copied_by_rows():
+    env = make_vec(autoreset_mode="Disabled")
+    play(env, random_actions(env.action_space, 4), seed=1)
+    env.learner.fork([0], [2])
+    assert torch.equal(env.learner.memberships[0], env.learner.memberships[2])
+    assert env.learner.known[0] is env.learner.known[2]
+
+
+def test_rendering_draws_maps_and_groups():
+    env = make_vec(num_envs=2, render_mode="rgb_array", problem=classes())
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.render()
+    frames = [env.reset(seed=0) and env.render()[0]]
+    for action in random_actions(env.action_space, 2):
+        env.step(action)
+        frames.append(env.render()[0])
+    assert frames[0].shape == (400, 1200, 3)
+    assert not same(frames[0], frames[2])
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("others", "error", "words"),
+    [
+        ({"problem": "digits"}, ValueError, "be one that mtl_gym/TaskGrouping-v0 supports"),
+        ({"problem": load_problem("digits"), "num_tasks": None}, ValueError, "Not so are: ink"),
+        ({"num_tasks": 1}, ValueError, "`num_tasks` should be at least 2"),
+        ({"max_groups": 5}, ValueError, "`max_groups` should be at most 4, the number of tasks"),
+        ({"max_groups": 0}, ValueError, "`max_groups` should be at least 1"),
+        ({"action": "plce"}, ValueError, "Did you mean 'place'"),
+        ({"sharpness": 0}, ValueError, "`sharpness`"),
+        ({"group_price": -1}, ValueError, "`group_price`"),
+        ({"snapshots": 0}, ValueError, "`snapshots`"),
+        ({"affinity_every": 0}, ValueError, "`affinity_every`"),
+        ({"truth": 3}, TypeError, "`truth`"),
+        ({"truth": "nowhere.npz"}, ValueError, "`truth` should be 'auto', 'train' or the path of a table that is there"),
+        ({"steps_per_action": 2}, ValueError, "`steps_per_action` should be left out"),
+        ({"reward_every": 2}, ValueError, "`reward_every` should be left out"),
+        ({"holdout_size": 2}, ValueError, "`holdout_size` should be left out"),
+        ({"main": "class_1"}, ValueError, "`main` should be left out"),
+        ({"reward": "val_mean"}, ValueError, "`reward` should be one of"),
+        ({"observe": ["slope"]}, ValueError, "`observe` should be one of"),
+        ({"action": "memberships", "observe": ["legal"]}, ValueError, "action='memberships' has nothing of: legal"),
+        ({"action": "merge", "observe": ["next_task"]}, ValueError, "action='merge' has nothing of: next_task"),
+        ({"num_tasks": 7, "observe": ["outcomes"]}, ValueError, "`num_tasks` should be at most 6 for 'outcomes'"),
+        ({"hidden": [], "observe": ["layer_cka"]}, ValueError, "`hidden` should give 'mlp' hidden layers"),
+        ({"features": ["rank"]}, TypeError, "`argument` should be one of"),
+    ],
+)
+def test_wrong_arguments_are_refused(others, error, words):
+    with pytest.raises(error, match=None) as caught:
+        make_vec(**others)
+    assert words in str(caught.value)
+
+
+# --- tables of truth -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("truth") / "yeast.npz"
+    make_table(path, [0, 1, TRAINING_IDS[0], TRAINING_IDS[0] + 1], command="by hand", **SMALL)
+    return path
+
+
+def test_a_look_up_is_the_same_as_training(table):
+    store._remembered.clear()
+    looked_up = make_vec(num_envs=2, truth=str(table), observe=ALL, autoreset_mode="Disabled")
+    trained = make_vec(num_envs=2, truth="train", observe=ALL, autoreset_mode="Disabled")
+    options = {"instance": np.array([0, 1])}
+    for seed in range(3):
+        actions = random_actions(trained.action_space, 4, seed=seed)
+        for own, other in zip(play(looked_up, actions, options=options), play(trained, actions, options=options), strict=True):
+            for name in own[0]:
+                np.testing.assert_allclose(own[0][name], other[0][name], atol=1e-4)
+            if len(own) == 5:
+                np.testing.assert_allclose(own[1], other[1], atol=1e-6)
+        for name, values in own[4]["test"].items():
+            np.testing.assert_allclose(values, other[4]["test"][name], atol=1e-6)
+        assert same(own[4]["forward"], other[4]["forward"])
+
+
+def test_looking_up_trains_nothing(table, monkeypatch):
+    store._remembered.clear()
+    monkeypatch.setattr(Learner, "update", lambda *given: pytest.fail("something was trained"))
+    env = make_vec(num_envs=2, truth=str(table), observe=ALL)
+    ids = np.concatenate([play(env, random_actions(env.action_space, 8), seed=seed)[0][1]["instance"] for seed in range(4)])
+    assert set(ids.tolist()) == {TRAINING_IDS[0], TRAINING_IDS[0] + 1}
+    scalar = make(truth=str(table))
+    assert scalar.reset(seed=3)[1]["instance"] in ids
+
+
+def test_instances_that_a_table_does_not_hold_are_trained(table):
+    with_table = make_vec(num_envs=1, truth=str(table), autoreset_mode="Disabled")
+    without = make_vec(num_envs=1, truth="train", autoreset_mode="Disabled")
+    assert placed(with_table, [0, 1, 1, 0])[1] == pytest.approx(placed(without, [0, 1, 1, 0])[1], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [
+        ({"lr": 1e-3}, "lr=0.005 (here 0.001)"),
+        ({"horizon": 10}, "horizon=12 (here 10)"),
+        ({"num_tasks": 3}, "num_tasks=4 (here 3)"),
+        ({"snapshots": 2}, "snapshots=4 (here 2)"),
+        ({"problem": "census", "num_tasks": 3}, "problem=['yeast', 0]"),
+    ],
+)
+def test_a_table_of_something_else_is_refused(table, others, words):
+    with pytest.raises(ValueError, match="`truth` should be a table of the same problem, version and arguments") as caught:
+        make_vec(truth=str(table), **others)
+    assert words in str(caught.value)
+
+
+def test_a_table_of_another_version_is_refused(table, tmp_path):
+    with np.load(table) as arrays:
+        own = {name: arrays[name] for name in arrays.files if name != "header"}
+        header = json.loads(str(arrays["header"]))
+    header["training"]["problem"] = ["yeast", 1]
+    write_truth(tmp_path / "newer.npz", header, own)
+    with pytest.raises(ValueError, match=r"problem=\['yeast', 1\]"):
+        make_vec(truth=str(tmp_path / "newer.npz"))
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing of this kind", None])
+def test_a_file_that_is_no_table_is_refused(tmp_path, content):
+    path = tmp_path / "table.npz"
+    if content is None:
+        np.savez(path, header=np.array([{}], dtype=object))
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match="`truth` should be a table of truth"):
+        make_vec(truth=str(path))
+
+
+def test_a_shipped_table_is_used_where_its_arguments_are_the_environments(table, monkeypatch, tmp_path):
+    folder = tmp_path / "data" / "grouping"
+    folder.mkdir(parents=True)
+    (folder / "yeast.npz").write_bytes(table.read_bytes())
+    monkeypatch.setattr("mtl_gym.envs.task_grouping.resources.files", lambda package: tmp_path)
+    assert make_vec().learner.groupings.path == str(folder / "yeast.npz")
+    assert make_vec(lr=0.1).learner.groupings.path is None
+    assert make_vec(truth="train").learner.groupings.path is None
+
+
+def test_a_table_says_how_it_was_made_and_goes_on_where_it_was(table, tmp_path):
+    header = read_truth(str(table)).header
+    assert header["command"] == "by hand"
+    assert header["training"]["lr"] == 5e-3
+    assert header["training"]["problem"] == ["yeast", 0]
+    assert {"mtl-gym", "torch", "python"} <= header["versions"].keys()
+    assert len(header["metrics"]) == 14
+    path, done = tmp_path / "more.npz", []
+    path.write_bytes(table.read_bytes())
+    make_table(path, [0, 1, 2], advance=done.append, **SMALL)
+    assert done == [2, 1]
+    assert sorted(read_truth(str(path)).places) == [0, 1, 2, TRAINING_IDS[0], TRAINING_IDS[0] + 1]
+    with pytest.raises(ValueError, match="lr="):
+        make_table(path, [0], **{**SMALL, "lr": 1e-3})
+    with pytest.raises(ValueError, match="`num_tasks` should be at most 6"):
+        make_table(tmp_path / "large.npz", [0], **{**SMALL, "num_tasks": 7})
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------------
+
+
+class Apart:
+    """Puts every task in a group of its own."""
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return observation["next_task"].argmax(1), state
+
+
+class Blurred:
+    """Puts all tasks in two groups at once, softly."""
+
+    requires = mtl_gym.Requirements(action="memberships", others={"max_groups": 2})
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        rows = len(observation["progress"])
+        return np.tile(np.array([0.05, -0.05, -1, 1, 1, -1, 1, -1], np.float32), (rows, 1)), state
+
+
+def test_evaluation_tells_groups_and_regret(table):
+    frame = mtl_gym.compare({"apart": Apart(), "blurred": Blurred()}, TASK_GROUPING, instances=3, truth=str(table), **SMALL)
+    runs = frame.drop_duplicates(["policy", "instance"]).set_index(["policy", "instance"])
+    assert runs.loc["apart", "groups"].tolist() == [4] * 3
+    assert runs.loc["blurred", "groups"].tolist() == [2] * 3
+    assert (runs["regret"].dropna() >= 0).all()
+    assert runs["regret"].isna().groupby("policy").sum().tolist() == [1, 1]  # instance 2 is not in the table
+    summary = mtl_gym.summarise(frame)["policies"]
+    assert summary["apart"]["groups"]["mean"] == 4
+    assert summary["apart"]["regret"]["mean"] == pytest.approx(runs.loc["apart", "regret"].mean())
+    assert runs.loc["apart", "delta_m"].tolist() == pytest.approx([0] * 3, abs=1e-3)  # each as in single-task learning
+    assert (runs["forward"] == [60] * 3 + [36] * 3).all()
+
+
+def test_the_regret_of_the_best_grouping_is_zero(table):
+    env = make_vec(num_envs=1, observe=["outcomes"], truth=str(table), autoreset_mode="Disabled")
+    from mtl_gym.evaluation.groupings import groupings
+
+    regrets, returns = [], []
+    for labels in partitions(4).tolist():
+        env.reset(options={"instance": 0})
+        for label in labels:
+            answer = env.step([list(dict.fromkeys(labels)).index(label)])
+        regrets.append(groupings(env)[0]["regret"])
+        returns.append(answer[1][0])
+    np.testing.assert_allclose(regrets, max(returns) - np.array(returns), atol=1e-6)
+    assert min(regrets) == 0
+
+
+def test_the_look_of_a_learner_is_what_it_was_made_for():
+    env = make_vec(observe=["progress"])
+    assert isinstance(env.learner, GroupLearner)
+    assert env.learner.needs == ()
