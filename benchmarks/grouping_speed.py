@@ -1,8 +1,8 @@
 """What training groups side by side saves, and what data maps cost; measured in one run.
 
 One thread. *Groups*: all 63 groups of six tasks, as one batch of the learner, against the same learner with one group after
-another, and against hand-written modules (``nn.Linear``, fused Adam) one after another. *Maps*: a warm-up with data maps against one
-without, 16 replicas and one. Ratios of the best of interleaved rounds, and the quartiles of the rounds' ratios. Writes
+another, and against hand-written modules (``nn.Linear``, fused Adam) one after another. *Maps*: a warm-up with data maps against
+one without, 16 replicas and one. Ratios of the best of interleaved rounds, and the quartiles of the rounds' ratios. Writes
 ``benchmarks/results/grouping_speed.json``.
 """
 
@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def by_hand(checked: Arguments) -> None:
     widths = [train.inputs[0].numel(), *recipe.hidden]
     for mask in range(1, 1 << TASKS):
         own = [int(task) for place, task in enumerate(instance.tasks) if mask >> place & 1]
-        layers = [layer for pair in zip(widths, widths[1:], strict=False) for layer in (nn.Linear(*pair), nn.ReLU())]
+        layers = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
         network = nn.Sequential(*layers, nn.Linear(widths[-1], len(own)))
         optimiser = torch.optim.Adam(network.parameters(), lr=recipe.lr, fused=True)
         for batch in order:
