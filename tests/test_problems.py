@@ -13,6 +13,7 @@ from rollouts import make
 import mtl_gym.problems
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.base import SPLITS, Problem, Split, Task, divide, shipped
+from mtl_gym.problems.clusters import planted_clusters
 from mtl_gym.problems.quadratic import CENTRES, objectives, optimum
 
 EACH = pytest.mark.parametrize("name", PROBLEMS)
@@ -283,3 +284,48 @@ def test_no_point_dominates_an_optimum(weights, seed):
 def test_the_optimum_of_one_objective_is_its_centre(task):
     np.testing.assert_allclose(optimum(np.eye(3)[task]), CENTRES[task])
     assert objectives(CENTRES[task])[task] == 0
+
+
+# --- many tasks ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["clusters", "clusters_equal"])
+def test_the_names_of_tasks_tell_their_clusters(name):
+    clusters = planted_clusters([task.name for task in load_problem(name).tasks])
+    assert np.bincount(clusters).tolist() == [34, 33, 33]
+
+
+@pytest.mark.parametrize("name", ["clusters", "clusters_equal"])
+def test_planted_tasks_are_balanced_and_agree_more_within_their_cluster(name):
+    problem = load_problem(name)
+    labels = torch.cat([problem.splits[split].targets for split in SPLITS]).numpy()
+    np.testing.assert_allclose(labels.mean(0), 0.5, atol=1e-3)
+    agreement = np.corrcoef(labels.T)
+    clusters = np.array(planted_clusters([task.name for task in problem.tasks]))
+    same = (clusters[:, None] == clusters) & ~np.eye(len(clusters), dtype=bool)
+    assert agreement[same].mean() > 0.1
+    assert abs(agreement[clusters[:, None] != clusters].mean()) < 0.01
+
+
+def test_a_planted_task_depends_on_the_inputs_of_its_cluster_alone():
+    from mtl_gym.problems import clusters
+
+    count = sum(clusters._SIZES.values())
+    tasks, splits = clusters.load()
+    inputs = torch.cat([splits[name].inputs for name in SPLITS]).double().numpy()
+    for number in (0, 1, 2):
+        own = slice(6 * number, 6 * number + 6)
+        labels = torch.cat([splits[name].targets for name in SPLITS])[:, number].numpy()
+        shares = [abs(np.corrcoef(inputs[:, column], labels)[0, 1]) for column in range(18)]
+        assert max(np.delete(shares, np.arange(18)[own])) < 5 / count**0.5
+    assert tasks[1].name == "c1_t00"
+
+
+def test_complements_of_digit_tasks_are_complements_and_chance_is_chance():
+    problem = load_problem("digit_tasks")
+    labels = dict(zip([task.name for task in problem.tasks], problem.splits["train"].targets.T, strict=True))
+    for task, other in (("odd", "even"), ("loop", "not_loop")):
+        assert torch.equal(labels[task], 1 - labels[other])
+    assert torch.stack([labels[f"is_{number}"] for number in range(10)]).sum(0).eq(1).all()
+    others = torch.stack([own for name, own in labels.items() if name != "random"])
+    assert max(abs(np.corrcoef(labels["random"], own)[0, 1]) for own in others.numpy()) < 0.2

@@ -67,6 +67,9 @@ def _row(name: str, summary: str, **options: object) -> ProblemRow:
     return ProblemRow(f"mtl_gym.problems.{name}:load", summary, **options)  # type: ignore[arg-type]
 
 
+_CLUSTERS = Defaults(lr=1e-2, batch_size=60, horizon=300, hidden=(64,))
+
+
 PROBLEMS = {
     "digits": _row("digits", "6 mixed tasks on 8 x 8 digits", defaults=Defaults(lr=5e-3)),
     "multimnist": _row(
@@ -105,6 +108,24 @@ PROBLEMS = {
         network="point",
         defaults=Defaults(lr=2e-2, batch_size=32, horizon=200, hidden=()),
         environments=(LOSS_WEIGHTING, SAMPLE_WEIGHTING),
+    ),
+    "digit_tasks": _row(
+        "digit_tasks",
+        "16 binary tasks on digits, with complements and chance",
+        defaults=Defaults(lr=1e-2, batch_size=50, horizon=300, hidden=(12,)),
+        environments=(TASK_GROUPING,),
+    ),
+    "clusters": _row(
+        "clusters",
+        "100 binary tasks in 3 planted clusters that differ in difficulty",
+        defaults=_CLUSTERS,
+        environments=(TASK_GROUPING,),
+    ),
+    "clusters_equal": ProblemRow(
+        "mtl_gym.problems.clusters:load_equal",
+        "100 binary tasks in 3 planted clusters of the same difficulty",
+        defaults=_CLUSTERS,
+        environments=(TASK_GROUPING,),
     ),
 }
 """Name to row; the first is the default."""
