@@ -6,30 +6,36 @@ import torch
 from gymnasium.spaces import Box, MultiDiscrete
 
 import mtl_gym  # noqa: F401  (registers the environments)
-from mtl_gym.envs.arguments import check_arguments
+from mtl_gym.envs.arguments import LEFT_OUT, check_arguments
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.base import Problem, Split
 from mtl_gym.training.learner import Learner
 from mtl_gym.training.sample_learner import SampleLearner
 
 LOSS_WEIGHTING, SAMPLE_WEIGHTING = "mtl_gym/LossWeighting-v0", "mtl_gym/SampleWeighting-v0"
-LAYER_MERGING = "mtl_gym/LayerMerging-v0"
+LAYER_MERGING, TASK_GROUPING = "mtl_gym/LayerMerging-v0", "mtl_gym/TaskGrouping-v0"
 HIDDEN = {"mlp": [8], "conv": [2, 8], "dense": [2, 2], "point": []}
 
 
-def small(problem="digits", **others):
-    """Arguments under which an episode of any problem takes a fraction of a second."""
+def small(problem="digits", env_id=LOSS_WEIGHTING, **others):
+    """Arguments under which an episode of any problem takes a fraction of a second: two decisions."""
+    if env_id == TASK_GROUPING:  # a decision for each task
+        problem = "digit_tasks" if problem == "digits" else problem
+        others = {"num_tasks": 2} | {name: value for name, value in others.items() if name != "steps_per_action"}
     row = problem if isinstance(problem, Problem) else PROBLEMS.get(str(problem))
     settings = {"problem": problem, "hidden": HIDDEN.get(getattr(row, "network", "mlp"), [8]), "horizon": 8, "steps_per_action": 4}
-    return settings | {"batch_size": 16, "holdout_size": 16} | others
+    settings |= {"batch_size": 16, "holdout_size": 16} | others
+    return {name: value for name, value in settings.items() if name not in LEFT_OUT.get(env_id, ())}
 
 
 def make(problem="digits", env_id=LOSS_WEIGHTING, **others):
-    return gymnasium.make(env_id, disable_env_checker=True, **small(problem, **others))
+    return gymnasium.make(env_id, disable_env_checker=True, **small(problem, env_id, **others))
 
 
 def make_vec(problem="digits", num_envs=3, env_id=LOSS_WEIGHTING, **others):
-    return gymnasium.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **small(problem, **others))
+    return gymnasium.make_vec(
+        env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **small(problem, env_id, **others)
+    )
 
 
 def make_learner(problem="digits", ids=(0, 1, 2), env_id=LOSS_WEIGHTING, gradient_ema=None, **others):

@@ -15,6 +15,7 @@ from rollouts import (
     LAYER_MERGING,
     LOSS_WEIGHTING,
     SAMPLE_WEIGHTING,
+    TASK_GROUPING,
     blind,
     differing,
     extreme_actions,
@@ -31,14 +32,16 @@ from rollouts import (
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
-from mtl_gym.envs.arguments import OWN_ARGUMENTS, check_arguments
+from mtl_gym.envs.arguments import LEFT_OUT, OWN_ARGUMENTS, check_arguments
+from mtl_gym.envs.grouping import GROUPINGS
 from mtl_gym.envs.layer_merging import LayerMergingVectorEnv
 from mtl_gym.envs.loss_weighting import LossWeightingVectorEnv
 from mtl_gym.envs.merging import MERGE_ACTIONS
 from mtl_gym.envs.observations import of_environment
-from mtl_gym.envs.rewards import REWARDS
+from mtl_gym.envs.rewards import REWARDS, rewards_of
 from mtl_gym.envs.sample_weighting import SampleWeightingVectorEnv
 from mtl_gym.envs.sample_weights import SAMPLE_ACTIONS
+from mtl_gym.envs.task_grouping import TaskGroupingVectorEnv
 from mtl_gym.envs.weights import ACTIONS, RULES
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.instances import EVALUATION_IDS, TRAINING_IDS
@@ -48,7 +51,7 @@ ENVIRONMENTS = sorted({env_id for env_id, _ in PAIRS})
 OBSERVED = {env_id: list(of_environment(env_id)) for env_id in ENVIRONMENTS}
 OBSERVATIONS = OBSERVED[LOSS_WEIGHTING]
 SEEN = [(env_id, name) for env_id in ENVIRONMENTS for name in OBSERVED[env_id]]
-PAID = [(env_id, name) for env_id in ENVIRONMENTS for name, row in REWARDS.items() if row.of_main or env_id != SAMPLE_WEIGHTING]
+PAID = [(env_id, name) for env_id in ENVIRONMENTS for name in rewards_of(env_id)]
 MODES = [
     *((LOSS_WEIGHTING, {"action": action}) for action in ACTIONS),
     *(
@@ -56,10 +59,18 @@ MODES = [
         for action in SAMPLE_ACTIONS
     ),
     *((LAYER_MERGING, {"action": action}) for action in MERGE_ACTIONS),
+    *((TASK_GROUPING, {"action": action}) for action in GROUPINGS),
 ]
 QUICK = ("digits", "yeast", "quadratic")
-SMALLEST = {LOSS_WEIGHTING: "quadratic", SAMPLE_WEIGHTING: "quadratic", LAYER_MERGING: "yeast"}
+SMALLEST = {LOSS_WEIGHTING: "quadratic", SAMPLE_WEIGHTING: "quadratic", LAYER_MERGING: "yeast", TASK_GROUPING: "yeast"}
 SAME_STEP, NEXT_STEP, DISABLED = "SameStep", "NextStep", "Disabled"
+
+
+def telling_actions(env, decisions):
+    """Random actions; where tasks are placed, each beside the one before the last."""
+    if isinstance(env, TaskGroupingVectorEnv) and env.single_action_space.shape == ():
+        return [np.full(env.num_envs, decision % 2) for decision in range(decisions)]
+    return random_actions(env.action_space, decisions)
 
 
 def conforms(env, answer):
@@ -90,7 +101,7 @@ def test_the_checkers_pass_without_warnings(env_id, problem, checker):
 @pytest.mark.parametrize("checker", [check_env, check_env_of_sb3], ids=["gymnasium", "sb3"])
 @pytest.mark.parametrize("env_id", ENVIRONMENTS)
 def test_the_checkers_pass_with_rendering_and_default_problem(env_id, checker):
-    settings = {name: value for name, value in small().items() if name not in ("problem", "hidden")}
+    settings = {name: value for name, value in small(env_id=env_id).items() if name not in ("problem", "hidden")}
     checker(gymnasium.make(env_id, disable_env_checker=True, render_mode="rgb_array", **settings).unwrapped)
 
 
@@ -130,7 +141,7 @@ def test_whole_episodes_conform_in_every_mode(env_id, action, actions, mode):
 )
 def test_each_reward_works_by_itself(env_id, reward, problem):
     env = make_vec(problem, env_id=env_id, num_envs=2, reward=reward, horizon=4, steps_per_action=2)
-    returns = sum(conforms(env, answer)[1] for answer in play(env, random_actions(env.action_space, 2))[1:])
+    returns = sum(conforms(env, answer)[1] for answer in play(env, telling_actions(env, 2))[1:])
     assert (returns != 0).all() == (reward != "none")
 
 
@@ -145,13 +156,13 @@ def test_each_observation_works_by_itself(env_id, name, problem):
 
 @pytest.mark.parametrize("num_tasks", [1, 2])
 def test_every_observation_and_reward_works_with_few_tasks(num_tasks):
-    for env_id, reward in [pair for pair in PAID if num_tasks > 1 or pair[0] != LAYER_MERGING]:
+    for env_id, reward in [pair for pair in PAID if num_tasks > 1 or pair[0] not in (LAYER_MERGING, TASK_GROUPING)]:
         env = make_vec(env_id=env_id, observe=OBSERVED[env_id], reward=reward, num_tasks=num_tasks, horizon=4, steps_per_action=2)
         for answer in play(env, random_actions(env.action_space, 3)):
             conforms(env, answer)
 
 
-@pytest.mark.parametrize(("env_id", "name"), [pair for pair in SEEN if pair[0] != LAYER_MERGING])
+@pytest.mark.parametrize(("env_id", "name"), [pair for pair in SEEN if pair[0] != LAYER_MERGING and pair[1] != "layer_cka"])
 def test_each_observation_works_without_hidden_layers(env_id, name):
     env = make_vec(env_id=env_id, observe=[name], hidden=[])
     for answer in play(env, random_actions(env.action_space, 2)):
@@ -262,7 +273,8 @@ def test_disabled_rows_ignore_actions_until_they_are_reset(env_id):
     assert not truncated.any()
     assert "test" not in infos
     env.reset(options={"reset_mask": np.array([False, True, False])})
-    assert env.step(actions[3])[1].astype(bool).tolist() == [False, True, False]
+    paid_now = env_id != TASK_GROUPING  # there, the last decision is paid for
+    assert env.step(actions[3])[1].astype(bool).tolist() == [False, paid_now, False]
 
 
 @pytest.mark.parametrize("env_id", ENVIRONMENTS)
@@ -336,7 +348,7 @@ def test_time_limit_truncates(env_id):
 
 @pytest.mark.parametrize("env_id", ENVIRONMENTS)
 def test_make_vec_hands_over_max_episode_steps(env_id):
-    env = make_vec(env_id=env_id, max_episode_steps=2, steps_per_action=2)
+    env = make_vec(env_id=env_id, max_episode_steps=2, steps_per_action=2, num_tasks=3)
     answers = play(env, random_actions(env.action_space, 2))
     assert answers[-1][3].all()
     assert not answers[-1][2].any()
@@ -409,7 +421,8 @@ def test_another_seed_plays_other_instances():
 @pytest.mark.parametrize("all_seen", [False, True], ids=["default", "all"])
 @pytest.mark.parametrize("env_id", ENVIRONMENTS)
 def test_a_copy_in_the_middle_of_an_episode_continues_bitwise(maker, clone, env_id, all_seen):
-    env = maker(env_id=env_id, observe=OBSERVED[env_id] if all_seen else None, distribution="varied", steps_per_action=2)
+    settings = {"observe": OBSERVED[env_id] if all_seen else None, "distribution": "varied", "steps_per_action": 2}
+    env = maker(env_id=env_id, **settings, **({"num_tasks": 4} if env_id == TASK_GROUPING else {}))
     actions = random_actions(env.action_space, 8)
     play(env, actions[:2], seed=1)
     other = clone(env)
@@ -421,7 +434,8 @@ def test_a_copy_in_the_middle_of_an_episode_continues_bitwise(maker, clone, env_
 @pytest.mark.parametrize("all_seen", [False, True], ids=["default", "all"])
 @pytest.mark.parametrize("env_id", ENVIRONMENTS)
 def test_a_restored_environment_continues_bitwise(maker, env_id, all_seen):
-    env = maker(env_id=env_id, observe=OBSERVED[env_id] if all_seen else None, distribution="varied", steps_per_action=2)
+    settings = {"observe": OBSERVED[env_id] if all_seen else None, "distribution": "varied", "steps_per_action": 2}
+    env = maker(env_id=env_id, **settings, **({"num_tasks": 4} if env_id == TASK_GROUPING else {}))
     actions = random_actions(env.action_space, 4)
     play(env, actions[:2], seed=1)
     kept = env.unwrapped.state()
@@ -479,7 +493,7 @@ def test_ppo_trains_on_the_scalar_form_without_a_wrapper():
 )
 def test_the_test_split_cannot_be_seen(problem, env_id, reward):
     settings = {"env_id": env_id, "observe": OBSERVED[env_id], "reward": reward, "num_tasks": 3, "num_envs": 2, "horizon": 4}
-    settings |= {"distribution": "varied", "steps_per_action": 2}
+    settings |= {"distribution": "varied", "steps_per_action": 2} | ({"num_tasks": 2} if env_id == TASK_GROUPING else {})
     env, unseeing = make_vec(problem, **settings), make_vec(blind(problem), **settings)
     actions = random_actions(env.action_space, 4)
     sighted, blinded = play(env, actions, seed=2), play(unseeing, actions, seed=2)
@@ -577,10 +591,27 @@ MERGE_CHANGES = {name: row for name, row in CHANGES.items() if name not in OWN_A
     "alignment": (MERGING, 10.0),
     "parameter_price": (MERGING, 1.0),
 }
+_NOT_OF_GROUPS = (*LEFT_OUT[TASK_GROUPING], *OWN_ARGUMENTS[LOSS_WEIGHTING])
+GROUP_CHANGES = {name: row for name, row in CHANGES.items() if name not in _NOT_OF_GROUPS} | {
+    "problem": ({}, "yeast"),
+    "num_tasks": ({}, 3),
+    "tasks": ({}, ["is_0", "is_1"]),
+    "observe": ({}, ["progress"]),
+    "reward": ({}, "none"),
+    "horizon": ({}, 16),
+    "hidden": ({}, [4]),
+    "action": ({}, "merge"),
+    "max_groups": ({"num_tasks": 3}, 2),
+    "sharpness": ({"action": "memberships"}, 1.0),
+    "group_price": ({}, 0.5),
+    "snapshots": ({"horizon": 100}, 2),
+    "affinity_every": ({}, 2),
+}
 TABLES = {
     LOSS_WEIGHTING: (CHANGES, LossWeightingVectorEnv),
     SAMPLE_WEIGHTING: (SAMPLE_CHANGES, SampleWeightingVectorEnv),
     LAYER_MERGING: (MERGE_CHANGES, LayerMergingVectorEnv),
+    TASK_GROUPING: (GROUP_CHANGES, TaskGroupingVectorEnv),
 }
 UNSEEN = {"num_envs", "device", "render_mode", "environment", "arguments", "others", "self"}
 
@@ -589,7 +620,8 @@ UNSEEN = {"num_envs", "device", "render_mode", "environment", "arguments", "othe
 def test_the_table_of_changes_knows_every_argument(env_id):
     changes, vector_form = TABLES[env_id]
     known = {*inspect.signature(check_arguments).parameters, *inspect.signature(vector_form.__init__).parameters}
-    assert known - UNSEEN - {"main"} == set(changes) - {"main"}
+    others = {"main", "truth", *LEFT_OUT.get(env_id, ())}  # tables of truth are tested with them
+    assert known - UNSEEN - others == set(changes) - {"main"}
 
 
 @pytest.mark.parametrize(("env_id", "name"), [(env_id, name) for env_id, (changes, _) in TABLES.items() for name in changes])
@@ -598,7 +630,7 @@ def test_every_argument_changes_something(env_id, name):
     rollouts = []
     for arguments in (settings, settings | {name: value}):
         env = make_vec(env_id=env_id, **arguments)
-        rollouts.append(play(env, random_actions(env.action_space, 4 if env_id == LAYER_MERGING else 3), seed=4))
+        rollouts.append(play(env, telling_actions(env, 4 if env_id == LAYER_MERGING else 3), seed=4))
     assert differing(*rollouts)
 
 
@@ -650,7 +682,7 @@ def test_a_diverging_training_ends_its_own_episode_with_the_penalty(env_id, rewa
     env, healthy = make_vec(**settings), make_vec(**settings)
     actions = random_actions(env.action_space, 2)
     play(env, [], seed=3)
-    poison(env.learner, 1, 1e30)
+    poison(env.learner, 1, torch.nan if env_id == TASK_GROUPING else 1e30)
     expected = play(healthy, actions, seed=3)
     answer = conforms(env, env.step(actions[0]))
     assert answer[2].tolist() == [False, True, False]

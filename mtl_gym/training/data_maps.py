@@ -34,29 +34,32 @@ class DataMaps:
         self.visits = torch.zeros(num_replicas, samples, device=device)
         self.confidence = torch.zeros(num_replicas, samples, num_tasks, device=device)
         self._squares = torch.zeros_like(self.confidence)
+        self._scratch = torch.empty(2, *self.confidence.shape, device=device)
 
-    def add(self, rows: Tensor, samples: Tensor, probabilities: Tensor) -> None:
-        """Records probabilities of the true labels.
+    def add(self, rows: Tensor | slice, samples: Tensor, probabilities: Tensor) -> None:
+        """Records probabilities of the true labels: one scatter, and sums over all samples.
 
         Args:
-            rows: (R,) the trainings.
+            rows: (R,) the trainings; or a slice of them, which is faster.
             samples: (R, M) their samples, each at most once a training.
             probabilities: (R, M, K), in [0, 1].
         """
-        places = (rows[:, None] * self.visits.shape[1] + samples).flatten()
-        values = probabilities.flatten(0, 1)
-        visits = self.visits.view(-1).index_select(0, places) + 1
-        means = self.confidence.view(-1, values.shape[1])
-        before = means.index_select(0, places)
-        change = values - before
-        after = torch.addcdiv(before, change, visits[:, None])
-        self.visits.view(-1).index_copy_(0, places, visits)
-        means.index_copy_(0, places, after)
-        self._squares.view_as(means).index_add_(0, places, change.mul_(values - after))
+        visits, means, squares = self.visits[rows], self.confidence[rows], self._squares[rows]
+        count, size = visits.shape
+        places = (torch.arange(count, device=samples.device)[:, None] * size + samples).flatten()
+        values, change = self._scratch[:, :count]  # fresh memory would cost more than the sums
+        values.copy_(means)  # samples that are not recorded now are as their means, which changes nothing
+        values.view(count * size, -1).index_copy_(0, places, probabilities.flatten(0, 1))
+        visits.view(-1).index_add_(0, places, torch.ones_like(places, dtype=visits.dtype))
+        torch.sub(values, means, out=change)
+        means.addcdiv_(change, visits.clamp(min=1)[:, :, None])
+        squares.addcmul_(change, values.sub_(means))
+        if not isinstance(rows, slice):
+            self.visits[rows], self.confidence[rows], self._squares[rows] = visits, means, squares
 
     def variability(self) -> Tensor:
         """Deviations (N, n, K) of the probabilities, with n - 1 in the denominator; 0 before a sample's second visit."""
-        return (self._squares / (self.visits - 1).clamp(min=1)[:, :, None]).sqrt()
+        return (self._squares / (self.visits - 1).clamp(min=1)[:, :, None]).sqrt_()
 
 
 def summaries(confidence: Tensor, variability: Tensor, visited: Tensor) -> Tensor:
@@ -66,23 +69,22 @@ def summaries(confidence: Tensor, variability: Tensor, visited: Tensor) -> Tenso
     easy, ambiguous and hard (``AMBIGUOUS``, ``EASY``).
 
     Args:
-        confidence: (R, n, K).
-        variability: (R, n, K).
+        confidence: (R, n, K); 0 of samples that do not count.
+        variability: (R, n, K), likewise.
         visited: (R, n) bool, the samples that count.
     """
-    counts, weights = visited.sum(1).clamp(min=1)[:, None], visited[:, :, None].to(confidence.dtype)
+    counts = visited.sum(1).clamp(min=1)[:, None]
 
-    def mean(values: Tensor) -> Tensor:
-        return (values * weights).sum(1) / counts
+    def deviation(values: Tensor, mean: Tensor) -> Tensor:
+        squares = torch.linalg.vector_norm(values, dim=1).square() / counts
+        return (squares - mean.square()).clamp(min=0).sqrt()
 
-    def deviation(values: Tensor) -> Tensor:
-        return mean((values - mean(values)[:, None]).square()).sqrt()
-
-    ambiguous = variability > AMBIGUOUS
-    easy = ~ambiguous & (confidence >= EASY)
-    regions = [mean(region.to(confidence.dtype)) for region in (easy, ambiguous, ~(ambiguous | easy))]
-    means = [mean(confidence), mean(variability), deviation(confidence), deviation(variability)]
-    return torch.stack([*means, *regions], dim=2)
+    means = confidence.sum(1) / counts, variability.sum(1) / counts
+    deviations = deviation(confidence, means[0]), deviation(variability, means[1])
+    sure = (confidence >= EASY).float()
+    ambiguous = (variability > AMBIGUOUS).float()
+    shares = (sure - sure * ambiguous).sum(1) / counts, ambiguous.sum(1) / counts
+    return torch.stack([*means, *deviations, *shares, 1 - shares[0] - shares[1]], dim=2)
 
 
 def squared_distances(confidence: Tensor, variability: Tensor) -> Tensor:

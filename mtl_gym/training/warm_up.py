@@ -119,6 +119,7 @@ class _Recorder:
 
     def __init__(self, learner: WarmUpLearner, snapshots: int) -> None:
         self._learner, self._snapshots = learner, snapshots
+        self._groups: dict[int, Tensor | slice]
         count, num_tasks = len(learner.problem.splits["train"]), learner.recipe.num_tasks
         device = learner.replicas.parameters.device
         self._maps = DataMaps(learner.num_replicas, count, num_tasks, device)
@@ -126,6 +127,8 @@ class _Recorder:
         self._squares = torch.zeros(learner.num_replicas, num_tasks, num_tasks, dtype=torch.float64, device=device)
         lengths = learner.steps_per_epoch()
         self._groups = {length: (lengths == length).nonzero()[:, 0] for length in lengths.unique().tolist()}
+        if len(self._groups) == 1:
+            self._groups = dict.fromkeys(self._groups, slice(None))
         learner._recent = deque(maxlen=max(self._groups))
 
     def record(self, step: int) -> None:
@@ -137,25 +140,24 @@ class _Recorder:
                 self._add(rows, slice(epoch * length, step + 1))
                 self._snap(rows, epoch + 1, -(-horizon // length))
 
-    def _add(self, rows: Tensor, steps: slice) -> None:
+    def _add(self, rows: Tensor | slice, steps: slice) -> None:
         replicas, count = self._learner.replicas, steps.stop - steps.start
         recent = list(self._learner._recent)[-count:]
-        losses = torch.stack(recent, dim=1).flatten(1, 2)  # (N, S B, all tasks)
-        everywhere = len(rows) == len(losses)
-        losses = losses if everywhere else losses[rows]
+        losses = torch.stack(recent, dim=1).flatten(1, 2)[rows]  # (R, S B, all tasks)
         if losses.shape[2] != replicas.tasks.shape[1]:
             losses = losses.gather(2, replicas.tasks[rows][:, None].expand(-1, losses.shape[1], -1))
         samples = replicas.order[rows, steps].flatten(1).long()
         self._maps.add(rows, samples, losses.neg_().exp_())
 
-    def _snap(self, rows: Tensor, epoch: int, epochs: int) -> None:
+    def _snap(self, rows: Tensor | slice, epoch: int, epochs: int) -> None:
         """Takes the snapshots that are due after that many of the ``epochs``."""
         times = torch.linspace(min(2, epochs), epochs, self._snapshots).round().tolist()
         due = [place for place, time in enumerate(times) if time == epoch]
         if due:
             confidence, variability = self._maps.confidence[rows], self._maps.variability()[rows]
             features = summaries(confidence, variability, self._maps.visits[rows] > 0)
-            self._features[rows[:, None], :, torch.tensor(due)] = features[:, None]
+            for place in due:
+                self._features[rows, :, place] = features
             self._squares[rows] += len(due) * squared_distances(confidence, variability)
 
     def found(self) -> dict[str, Tensor]:
