@@ -17,10 +17,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
 from agents.algorithm import Algorithm, algorithm
-from agents.compatibility import FORMAT, action_space, check, observation_row, versions
+from agents.compatibility import FORMAT, action_space, check, lengths, observation_row, versions
 from agents.files import SUFFIX, digest, read, write
 from mtl_gym.arguments import should
-from mtl_gym.envs.observations import OBSERVATIONS, SIZES
+from mtl_gym.envs.arguments import LEFT_OUT
+from mtl_gym.envs.observations import OBSERVATIONS
 from mtl_gym.policies import Requirements
 
 if TYPE_CHECKING:
@@ -29,10 +30,16 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 REQUIRED = (
     *("observe", "action", "rule", "weight_range", "features", "sharpness", "steps_per_action"),
-    *("similarity", "transfer", "transfer_steps", "average_moments", "alignment"),
+    *("similarity", "transfer", "transfer_steps", "average_moments", "alignment", "snapshots", "affinity_every"),
 )
 """The environment's arguments that an agent has been trained with and needs again; the others may differ."""
-_SOURCES = ("agent.py", "policies.py", "structure_policies.py", "networks.py")  # what makes actions of parameters
+_SOURCES = (
+    "agent.py",
+    "policies.py",
+    "structure_policies.py",
+    "grouping_policies.py",
+    "networks.py",
+)  # what makes actions of parameters
 LEGAL = "legal"
 """The observation that masks the actions of those that take masks."""
 _KEPT = ("seed", "num_envs", "siblings", "instances")
@@ -59,13 +66,13 @@ class Agent:
         check(about)
         self.about, self.parameters = dict(about), dict(parameters)
         self._algorithm: type[Algorithm] = algorithm(about["algorithm"])
-        self._policies: dict[tuple[int, int], BasePolicy] = {}
+        self._policies: dict[tuple[int, ...], BasePolicy] = {}
         if not all(tensor.dtype == torch.float32 and torch.isfinite(tensor).all() for tensor in self.parameters.values()):
             raise ValueError("The agent's parameters should be finite float32. Train it again, or take an earlier one.")
         size = sum(tensor.numel() for tensor in self.parameters.values())
         if any(name.endswith("_size") and not 0 <= value <= size for name, value in about["policy"].items()):
             raise ValueError(should("policy", f"have sizes from 0 to {size}, the number of parameters", about["policy"]))
-        self._policy(2, 2)  # so that parameters that do not fit are refused now
+        self._policy(lengths(about["environment"], 2))  # so that parameters that do not fit are refused now
 
     @property
     def requires(self) -> Requirements:
@@ -112,18 +119,18 @@ class Agent:
         if set(observation) != set(own):
             differing = ", ".join(sorted(set(observation) ^ set(own)))
             raise ValueError(should("observation", f"hold {', '.join(own)}", sorted(observation), f"They differ in {differing}."))
-        lengths = {row["size"]: np.asarray(observation[name]).shape[-1] for name, row in own.items()}
-        policy = self._policy(lengths["task"], lengths.get("sample", lengths["task"]) // lengths["task"])
+        policy = self._policy({row["size"]: np.asarray(observation[name]).shape[-1] for name, row in own.items()})
         starts = None if episode_start is None else np.asarray(episode_start, dtype=bool)
         masks = {"action_masks": np.asarray(observation[LEGAL], dtype=bool)} if self._algorithm.masked else {}
         values = {name: np.asarray(values) for name, values in observation.items()}
         return policy.predict(values, state, starts, deterministic, **masks)
 
-    def _policy(self, num_tasks: int, batch_size: int) -> BasePolicy:
-        sizes = num_tasks, batch_size
+    def _policy(self, known: Mapping[str, int]) -> BasePolicy:
+        """The policy for observations of these lengths, by the rows of ``SIZES``."""
+        sizes = tuple(known[row["size"]] for row in self.about["observations"].values())
         if sizes not in self._policies:
-            observations = spaces.Dict({name: _box(name, *sizes) for name in self.about["observations"]})
-            actions = action_space(self.about["environment"], num_tasks)
+            observations = spaces.Dict({name: _box(name, known) for name in self.about["observations"]})
+            actions = action_space(self.about["environment"], known["task"], known.get("choice"))
             with torch.random.fork_rng(devices=[]):  # building draws initial weights, which are replaced
                 policy = self._algorithm.empty_policy(observations, actions, self.about["policy"])
             try:
@@ -161,9 +168,9 @@ def load(path: str | Path) -> Agent:
         raise ValueError(should("path", condition, str(path), reason)) from error
 
 
-def _box(name: str, num_tasks: int, batch_size: int) -> spaces.Box:
+def _box(name: str, known: Mapping[str, int]) -> spaces.Box:
     row = OBSERVATIONS[name]
-    return spaces.Box(row.low, row.high, (SIZES[row.size](num_tasks, batch_size),), np.float32)
+    return spaces.Box(row.low, row.high, (known[row.size],), np.float32)
 
 
 def agent_of(model: BaseAlgorithm, settings: Settings) -> Agent:
@@ -172,7 +179,9 @@ def agent_of(model: BaseAlgorithm, settings: Settings) -> Agent:
     envs: Any = model.get_env()
     common, own = envs.get_attr("arguments")[0], inspect.signature(type(envs.unwrapped.envs.unwrapped).__init__).parameters
     defaults = {name: own[name].default for name in REQUIRED if name in own}
-    chosen_here = {"observe": list(common.observe), "steps_per_action": common.steps_per_action}
+    chosen_here: dict[str, Any] = {"observe": list(common.observe)}
+    if "steps_per_action" not in LEFT_OUT.get(settings.env, ()):
+        chosen_here["steps_per_action"] = common.steps_per_action
     arguments = {**defaults, **settings.arguments, **chosen_here}
     options = {**chosen.defaults, **settings.options}
     about = {

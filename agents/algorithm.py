@@ -78,7 +78,7 @@ class Algorithm:
         rate = chosen.pop("learning_rate")
         try:
             model = cls.load(cls.home)(
-                cls.load(cls.policy),
+                cls.load(cls.policy_for(envs.observation_space)),
                 envs,
                 learning_rate=lambda remaining: rate * remaining,
                 policy_kwargs=policy_options,
@@ -126,6 +126,15 @@ class Algorithm:
                 raise ValueError(should("policy_kwargs", f"hold the options of the policy ({known})", {name: value}))
             number(f"policy_kwargs[{name!r}]", value)
 
+    @classmethod
+    def policy_for(cls, observations: spaces.Space[Any]) -> str:
+        """``"module:Class"`` of its policy over these observations.
+
+        Raises:
+            ValueError: If it has none.
+        """
+        return cls.policy
+
     @staticmethod
     def load(home: str) -> Any:
         """What ``"module:name"`` stands for."""
@@ -135,7 +144,7 @@ class Algorithm:
     @classmethod
     def empty_policy(cls, observations: spaces.Dict, actions: spaces.Space[Any], options: Mapping[str, Any]) -> BasePolicy:
         """A policy for these spaces, whose parameters are still to be loaded."""
-        policy: BasePolicy = cls.load(cls.policy)(
+        policy: BasePolicy = cls.load(cls.policy_for(observations))(
             observations, actions, lambda remaining: 0.0, **{**cls.policy_defaults, **options}
         )
         return policy

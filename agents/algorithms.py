@@ -6,9 +6,12 @@ The docstring of each class has the story of its tuning; ``benchmarks/tuning.py`
 
 from __future__ import annotations
 
+from typing import Any
+
 from gymnasium import spaces
 
 from agents.algorithm import Algorithm
+from mtl_gym.arguments import should
 
 
 class PPO(Algorithm):
@@ -107,13 +110,24 @@ class DQN(Algorithm):
     actions = spaces.Discrete
     defaults = {"learning_rate": 1e-3, "buffer_size": 100_000, "learning_starts": 1000, "gamma": 1.0, "target_update_interval": 500}
 
+    @classmethod
+    def policy_for(cls, observations: spaces.Space[Any]) -> str:
+        """One that scores pairs.
+
+        Raises:
+            ValueError: If tasks are placed in groups.
+        """
+        if _places_tasks(observations):
+            raise ValueError(should("algorithm", "be 'maskable-ppo', where tasks are placed in groups", "dqn"))
+        return cls.policy
+
 
 class MaskablePPO(Algorithm):
     """Proximal policy optimisation for discrete decisions of which some are not allowed.
 
     Huang and Ontañón, "A Closer Look at Invalid Action Masking in Policy Gradient Algorithms", 2020, for the partitions and
-    pairs of ``mtl_gym/LayerMerging-v0``. Its defaults are PPO's but for a smaller rate and a bonus for entropy, without which it
-    settles on one structure before it has seen the others; it was not searched.
+    pairs of ``mtl_gym/LayerMerging-v0`` and the groups of ``mtl_gym/TaskGrouping-v0``. Its defaults are PPO's but for a smaller
+    rate and a bonus for entropy, without which it settles on one structure before it has seen the others; it was not searched.
     """
 
     home = "sb3_contrib:MaskablePPO"
@@ -122,3 +136,13 @@ class MaskablePPO(Algorithm):
     rollouts = True
     masked = True
     defaults = {**PPO.defaults, "learning_rate": 3e-3, "ent_coef": 0.003}
+
+    @classmethod
+    def policy_for(cls, observations: spaces.Space[Any]) -> str:
+        """One that scores groups where tasks are placed in them, else one that scores pairs."""
+        return "agents.grouping_policies:GroupingPolicy" if _places_tasks(observations) else cls.policy
+
+
+def _places_tasks(observations: spaces.Space[Any]) -> bool:
+    """Whether tasks are placed in groups: ``next_task`` is observed."""
+    return isinstance(observations, spaces.Dict) and "next_task" in observations.spaces

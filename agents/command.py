@@ -20,9 +20,10 @@ from mtl_gym.problems import LOSS_WEIGHTING
 
 def train(
     out: Annotated[Path, typer.Option(help="Folder of the training; the same command goes on from it.")],
-    problem: Annotated[str, typer.Option(help="See: mtl-gym list problems.")] = "digits",
+    problem: Annotated[str | None, typer.Option(help="See: mtl-gym list problems. [default: the environment's]")] = None,
     algorithm: Annotated[
-        str | None, typer.Option(help=f"One of {', '.join(AGENTS)}; by default ppo, or maskable-ppo where structures are chosen.")
+        str | None,
+        typer.Option(help=f"One of {', '.join(AGENTS)}; by default ppo, or maskable-ppo where structures or groups are chosen."),
     ] = None,
     env: Annotated[str, typer.Option(help="Id of the environment.")] = LOSS_WEIGHTING,
     time_steps: Annotated[int, typer.Option(help="Decisions, over all rows.")] = 76_800,
@@ -78,11 +79,11 @@ def train(
         shared = {name: value for name, value in trained.items() if name not in (*OF_POLICIES, "problem")}
         texts = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in shared.items()]
         given = "".join(f" --set {shlex.quote(text)}" for text in texts) + (f" --env {env}" if env != LOSS_WEIGHTING else "")
-        beside = ",".join(REFERENCES[env])
+        beside, chosen = ",".join(REFERENCES[env]), f"--problem {trained['problem']}"
         lines = {
             "best agent": f"delta_m {best['delta_m']:.1f} % on held-out instances, after {best['steps']:,.0f} time steps",
             "curves": f"tensorboard --logdir {place}/events",
-            "compare it": f"mtl-gym compare --problem {problem} --policies {beside},{place} --out {place}/comparison{given}",
+            "compare it": f"mtl-gym compare {chosen} --policies {beside},{place} --out {place}/comparison{given}",
         }
         for name, line in lines.items():
             console.print(f"{name + ':':12} {line}", soft_wrap=True, markup=False, highlight=False)

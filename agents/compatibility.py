@@ -14,9 +14,10 @@ import mtl_gym
 from agents.algorithm import algorithm
 from mtl_gym.arguments import choose, should
 from mtl_gym.envs.merging import Merging
-from mtl_gym.envs.observations import OBSERVATIONS
+from mtl_gym.envs.observations import OBSERVATIONS, SIZES
 from mtl_gym.envs.sample_weights import FEATURES
-from mtl_gym.problems import LAYER_MERGING, SAMPLE_WEIGHTING
+from mtl_gym.problems import LAYER_MERGING, SAMPLE_WEIGHTING, TASK_GROUPING
+from mtl_gym.training.data_maps import FEATURES as MAP_FEATURES
 
 FORMAT = 1
 """Of the files of agents; raised when what they hold, or what a feature means, changes."""
@@ -54,8 +55,22 @@ def check_observations(names: Iterable[str]) -> None:
         raise ValueError(should("observe", "hold at least one observation of each task", list(names)))
 
 
-def action_space(environment: Mapping[str, Any], num_tasks: int) -> spaces.Space[Any]:
-    """The actions of agents in an environment (its ``id`` and ``arguments``): for each task, of a rule, a threshold, or structures.
+def lengths(environment: Mapping[str, Any], num_tasks: int) -> dict[str, int]:
+    """The lengths of observations, by the rows of ``SIZES``, of so many tasks, as many samples, and as many groups."""
+    known = {size: length(num_tasks, num_tasks) for size, length in SIZES.items()}
+    if environment["id"] == TASK_GROUPING:
+        of_map = environment["arguments"].get("snapshots", 4) * MAP_FEATURES
+        known |= {"map": num_tasks * of_map, "member": num_tasks**2, "choice": num_tasks}
+    return known
+
+
+def action_space(environment: Mapping[str, Any], num_tasks: int, num_groups: int | None = None) -> spaces.Space[Any]:
+    """The actions of agents in an environment (its ``id`` and ``arguments``): of tasks, rules, thresholds, structures, or groups.
+
+    Args:
+        environment: ``id`` and ``arguments``.
+        num_tasks: K.
+        num_groups: Groups that there may be, where tasks are placed in them; by default K.
 
     Raises:
         ValueError: If the actions are others, which agents do not take.
@@ -63,6 +78,11 @@ def action_space(environment: Mapping[str, Any], num_tasks: int) -> spaces.Space
     arguments = environment["arguments"]
     if environment["id"] == LAYER_MERGING:
         return Merging(action=arguments.get("action", "merge"), similarity="cka", num_tasks=num_tasks).space
+    if environment["id"] == TASK_GROUPING:
+        if arguments.get("action", "place") != "place":
+            remedy = "Memberships and merges have other numbers of actions with every number of tasks."
+            raise ValueError(should("action", "be 'place' for agents", arguments["action"], remedy))
+        return spaces.Discrete(num_groups or num_tasks)
     if environment["id"] != SAMPLE_WEIGHTING:
         return spaces.Box(-1, 1, (num_tasks,), np.float32)
     if arguments.get("action", "rule") != "rule":

@@ -17,7 +17,7 @@ from agents.agent import REQUIRED, agent_of, load
 from agents.checkpoint import check_finite, write_checkpoint
 from agents.files import SUFFIX
 from mtl_gym.policies import Policy
-from mtl_gym.problems import LAYER_MERGING
+from mtl_gym.problems import LAYER_MERGING, TASK_GROUPING
 from mtl_gym.problems.instances import EVALUATION_IDS
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 HELD_OUT = EVALUATION_IDS[1] - 10_000
 """First id of the instances on which agents are evaluated while they train, far from those of comparisons."""
 OF_POLICIES = (*REQUIRED, "reward")
-SCORED_BY = {LAYER_MERGING: "score"}
+SCORED_BY = {LAYER_MERGING: "score", TASK_GROUPING: "over_together"}
 """The reward whose return chooses the best agent, by environment; of the others ``terminal_delta_m``."""
 
 

@@ -25,7 +25,7 @@ from agents.vec_env import VectorEnvAdapter
 from mtl_gym.arguments import choose, positive_int, should
 from mtl_gym.evaluation.results import plain
 from mtl_gym.policies import names_and_policies, split_policies
-from mtl_gym.problems import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING
+from mtl_gym.problems import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING, default_problem
 
 Watch = Callable[[int, Mapping[str, float]], None]
 """Is told the time steps done, and what is known of the agent: mean ``return``, held-out ``score`` and ``delta_m``."""
@@ -49,14 +49,18 @@ TRAINED_ON: dict[str, dict[str, Any]] = {
         ],
     },
     LAYER_MERGING: {"distribution": "varied", "reward": "score", "steps_per_action": 20},
+    TASK_GROUPING: {"reward": "over_together"},
 }
 """The arguments with which agents are trained unless others are given, by the environment's id."""
 REFERENCES = {
     LOSS_WEIGHTING: ("ew", "init", "si"),
     SAMPLE_WEIGHTING: ("uniform", "slgrad", "oracle"),
     LAYER_MERGING: ("separate", "shared", "mtsl"),
+    TASK_GROUPING: ("together", "apart", "stg-mtl"),
 }
 """Policies that are drawn beside the agent unless others are named, by the environment's id."""
+_MASKED = {LAYER_MERGING: "merge", TASK_GROUPING: "place"}
+"""The actions of which some are not allowed: the environments' own."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Settings:
 
 
 def train(
-    problem: str = "digits",
+    problem: str | None = None,
     *,
     out: str | Path,
     algorithm: str | None = None,
@@ -115,9 +119,9 @@ def train(
     chooses nothing.
 
     Args:
-        problem: A problem's name.
+        problem: A problem's name; by default the environment's, ``digits`` or ``digit_tasks``.
         out: Folder of the training.
-        algorithm: Row of ``AGENTS``; by default ``ppo``, and ``maskable-ppo`` where structures are chosen.
+        algorithm: Row of ``AGENTS``; by default ``ppo``, and ``maskable-ppo`` where structures or groups are chosen.
         env: The environment's id.
         time_steps: Decisions, over all rows.
         seed: Of networks, exploration and instances.
@@ -136,12 +140,12 @@ def train(
             is trained or changed.
     """
     chosen = REFERENCES.get(env, ()) if references is None else references
-    discrete = env == LAYER_MERGING and arguments.get("action", "merge") == "merge"
-    name = ("maskable-ppo" if discrete else "ppo") if algorithm is None else algorithm
+    action = arguments.get("action", _MASKED.get(env))
+    name = ("maskable-ppo" if action and action == _MASKED.get(env) else "ppo") if algorithm is None else algorithm
     settings = check_settings(
         Settings(
             env=env,
-            arguments=plain({**TRAINED_ON.get(env, {}), "problem": problem, **arguments}),
+            arguments=plain({**TRAINED_ON.get(env, {}), "problem": problem or default_problem(env), **arguments}),
             algorithm=name,
             options=plain(dict(options or {})),
             time_steps=time_steps,
@@ -218,9 +222,10 @@ def make_envs(settings: Settings) -> tuple[VecEnv, int]:
         settings.env, num_envs=settings.num_envs, vectorization_mode="vector_entry_point", **settings.arguments
     )
     common = vector.unwrapped.arguments  # type: ignore[attr-defined]
-    check_observations(common.observe)
     action_space({"id": settings.env, "arguments": settings.arguments}, common.recipe.num_tasks)
+    check_observations(common.observe)
     envs: VecEnv = VectorEnvAdapter(vector)
     if settings.siblings > 1:
         envs = Siblings(envs, settings.siblings)
-    return envs, common.recipe.horizon // common.steps_per_action
+    decisions = common.recipe.num_tasks if settings.env == TASK_GROUPING else common.recipe.horizon // common.steps_per_action
+    return envs, decisions
