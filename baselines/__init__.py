@@ -47,5 +47,13 @@ BASELINES = {
     "random-merge": "baselines.random_merge:RandomMerge",
     "mtsl": "baselines.mtsl:MTSL",
     "conflict": "baselines.mtsl:Conflict",
+    "together": "baselines.together:Together",
+    "apart": "baselines.together:Apart",
+    "random-groups": "baselines.random_groups:RandomGroups",
+    "stg-mtl": "baselines.stg_mtl:STGMTL",
+    "cosine-groups": "baselines.cosine_groups:CosineGroups",
+    "hoa": "baselines.hoa:HOA",
+    "tag": "baselines.tag:TAG",
+    "exhaustive": "baselines.exhaustive:Exhaustive",
 }
 """Name on the command line to ``"module:Class"``."""

@@ -74,7 +74,7 @@ class Heuristic(ABC):
             needed = ", ".join(f"{name}={value!r}" for name, value in self.requires.arguments().items())
             raise ValueError(f"{type(self).__name__} needs the observations {missing}: make the environment with {needed}.")
         batch = {name: np.atleast_2d(values) for name, values in observation.items()}
-        rows, num_tasks = batch[self.of_tasks].shape
+        rows, num_tasks = self._size(batch)
         if state is None:
             state = self.initial_state(np.arange(rows), num_tasks)
         elif episode_start is not None and np.any(episode_start):
@@ -82,6 +82,11 @@ class Heuristic(ABC):
         answer, state = self.act(batch, state)
         actions = self._actions(answer)
         return (actions if observation[self.of_tasks].ndim > 1 else actions[0]), state
+
+    def _size(self, batch: Observation) -> tuple[int, int]:
+        """N and K."""
+        rows, num_tasks = batch[self.of_tasks].shape
+        return rows, num_tasks
 
     def _actions(self, answer: Array) -> npt.NDArray[Any]:
         """Actions (N, ...) from what ``act`` returns: weights (N, ...), flat and within the bounds."""

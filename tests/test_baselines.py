@@ -28,7 +28,7 @@ from baselines.si import SI
 from baselines.stch import STCH
 from baselines.uw import UW
 from mtl_gym.policies import make_policy
-from mtl_gym.problems import LAYER_MERGING, PROBLEMS
+from mtl_gym.problems import LAYER_MERGING, PROBLEMS, TASK_GROUPING
 from mtl_gym.training.partitions import partitions
 
 ENV = "mtl_gym/LossWeighting-v0"
@@ -36,9 +36,11 @@ OF_SAMPLES = "mtl_gym/SampleWeighting-v0"
 NAMES = [f"{name}:w=1,2,3" if name == "constant" else name for name in BASELINES]
 HOMES = {name: make_policy(name).requires.env for name in NAMES}
 PARTS = {name: 2 if make_policy(name).requires.others.get("scope") == "shared" else 1 for name in NAMES}
-RANDOM = ("rlw", "pcgrad", "gradvac", "random-merge")
+RANDOM = ("rlw", "pcgrad", "gradvac", "random-merge", "random-groups")
 MERGERS = [name for name in NAMES if HOMES[name] == LAYER_MERGING]
-PERMUTABLE = [name for name in NAMES if not name.startswith("constant") and name not in RANDOM and name not in MERGERS]
+GROUPERS = [name for name in NAMES if HOMES[name] == TASK_GROUPING]  # more of them in test_grouping_baselines.py
+OF_TRAININGS = [name for name in NAMES if name not in MERGERS + GROUPERS]
+PERMUTABLE = [name for name in OF_TRAININGS if not name.startswith("constant") and name not in RANDOM]
 BATCH, TASKS, STAGES = 5, 3, 2
 LOSSES = np.array([[0.5, 2.0, 1.0], [3.0, 0.1, 0.7]])
 # The study of whole episodes on all problems is benchmarks/clipping.py.
@@ -64,6 +66,12 @@ def observation(losses, *, epoch=0, lr=1e-2):
         "log_loss_mean": np.log(losses).astype(np.float32),
         "shared_stages": rng.integers(0, STAGES + 1, (rows, tasks * (tasks - 1) // 2)).astype(np.float32),
         "legal": (rng.uniform(size=(rows, len(partitions(tasks)))) < 0.5).astype(np.float32),
+        "next_task": np.eye(tasks, dtype=np.float32)[np.full(rows, epoch % tasks)],
+        "groups": np.zeros((rows, tasks * tasks), dtype=np.float32),
+        "map_distances": rng.uniform(0.5, 1, (rows, tasks * (tasks - 1) // 2)).astype(np.float32),
+        "gradient_cosines": rng.uniform(-1, 1, (rows, tasks * (tasks - 1) // 2)).astype(np.float32),
+        **{name: rng.normal(size=(rows, tasks * tasks)).astype(np.float32) for name in ("lookahead", "pair_gains")},
+        "outcomes": rng.normal(size=(rows, (2**tasks - 1) * tasks)).astype(np.float32),
         **{name: values.reshape(rows, -1).astype(np.float32) for name, values in samples.items()},
     }
 
@@ -87,13 +95,15 @@ def test_every_file_of_a_heuristic_has_a_row():
     for path in Path(baselines.__file__).parent.glob("*.py"):
         classes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
         acts = any(
-            isinstance(item, ast.FunctionDef) and item.name in ("act", "slope", "balance") for node in classes for item in node.body
+            isinstance(item, ast.FunctionDef) and item.name in ("act", "slope", "balance", "partition")
+            for node in classes
+            for item in node.body
         )
-        if acts and path.stem not in ("base", "learned_scales", "gradients"):
+        if acts and path.stem not in ("base", "learned_scales", "gradients", "groups"):
             assert path.stem in homes
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in MERGERS])
+@pytest.mark.parametrize("name", OF_TRAININGS)
 def test_actions_are_finite_float32_of_the_shape_of_the_losses(name):
     actions = play(make_policy(name), stream())
     assert actions.dtype == np.float32
@@ -355,7 +365,7 @@ def test_si_follows_autograd_on_the_sum_of_logs_step_for_step():
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize("name", [name for name in BASELINES if name != "constant" and name not in MERGERS])
+@pytest.mark.parametrize("name", [name for name in BASELINES if name != "constant" and name in OF_TRAININGS])
 def test_no_baseline_is_clipped_on_a_varied_problem(name, problem):
     policy = make_policy(name)
     if policy.requires.env not in PROBLEMS[problem].environments:
@@ -451,7 +461,7 @@ def test_constant_needs_one_weight_for_each_task():
 
 
 def test_extreme_losses_give_finite_weights_without_warnings():
-    for name in set(NAMES) - set(MERGERS):
+    for name in OF_TRAININGS:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             actions = play(make_policy(name), [observation(np.exp([[-30.0, 30.0, 0.0]]), epoch=epoch) for epoch in (0, 1, 2, 3)])

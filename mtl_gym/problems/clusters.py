@@ -1,7 +1,7 @@
 """``clusters`` and ``clusters_equal``: a hundred binary tasks in three clusters that are known, because they were planted.
 
 A cluster has inputs of its own, and random features of them, which each of its tasks reads out in its own way. So tasks of one
-cluster tell of one another which inputs and features matter, and tasks of different clusters have nothing in common. In ``clusters``
+cluster tell one another which inputs and features matter, and those of different clusters have nothing in common. In ``clusters``
 the features of the three differ in how fast they vary, and so the tasks in difficulty; in ``clusters_equal`` the clusters are the
 same but for their inputs. Mean accuracy on *reward* of 6 tasks of each cluster, over 3 instances with the default training:
 
@@ -25,7 +25,7 @@ from mtl_gym.problems.base import Split, Task
 
 NUM_TASKS, NUM_CLUSTERS = 100, 3
 FREQUENCIES = (0.1, 1.25, 2.5)
-"""Of each cluster's features in ``clusters``: nearly linear, curved, and hard to learn at all. All have the middle one in the other."""
+"""Of each cluster's features: nearly linear, curved, and hard to learn at all. ``clusters_equal`` has the second throughout."""
 _INPUTS, _FEATURES = 6, 64  # of a cluster
 _COMMON = 0.3  # share of the variance of a task's read-out that the cluster's tasks have in common
 _SIZES = {"train": 600, "meta": 500, "reward": 1_000, "test": 1_000}

@@ -16,8 +16,8 @@ def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
 
     Inputs are the 64 pixels in [0, 1]. Tasks: ``is_0`` to ``is_9``; ``odd`` and its complement ``even``; ``loop`` (0, 6, 8, 9) and
     its complement ``not_loop``; ``large`` (5 and more); and ``random``, a label of each image that was drawn once, of which nothing
-    can be learned but by heart. After the tasks of Sherif, Abid, Elattar and ElHelw, "STG-MTL: Scalable Task Grouping for Multi-Task
-    Learning Using Data Maps", MLST 2024, on CIFAR-10; their ``upside-down``, which changes the inputs, is left out.
+    can be learned but by heart. After the tasks on CIFAR-10 of Sherif, Abid, Elattar and ElHelw, "STG-MTL: Scalable Task Grouping
+    for Multi-Task Learning Using Data Maps", MLST 2024; their ``upside-down``, which changes the inputs, is left out.
 
     The default network has 12 hidden units, for which the tasks compete: with 64 all of them reach an AUC above .98 in any company.
     """

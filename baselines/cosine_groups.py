@@ -1,0 +1,42 @@
+"""Clusters of the tasks' gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
+
+from baselines.base import Observation
+from baselines.groups import GroupHeuristic, number_of_groups, places
+from baselines.partitions import clusters_found, square_of
+
+
+class CosineGroups(GroupHeuristic):
+    """Clusters tasks whose gradients agree: average linkage of ``1 - cosine`` of their gradients over the warm-up.
+
+    Gradient cosines tell of shared structure also where tasks are equally difficult: Du, Czarnecki, Jayakumar, Farajtabar, Pascanu
+    and Lakshminarayanan, "Adapting Auxiliary Losses Using Gradient Similarity", 2018; clustering them is this suite's own.
+
+    Args:
+        groups: Number of clusters; by default the one from 2 to 10 with the largest silhouette.
+
+    Raises:
+        ValueError, TypeError: If it is no number of groups, or more than there are tasks.
+    """
+
+    requires = places("gradient_cosines")
+
+    def __init__(self, groups: int | None = None) -> None:
+        self.groups = number_of_groups(groups)
+
+    def partition(self, seen: Observation, num_tasks: int, most: int, seed: int) -> npt.ArrayLike:
+        """The tree of average linkage, cut."""
+        distances = 1 - square_of(seen["gradient_cosines"], num_tasks, 1.0)
+        tree = linkage(squareform(distances, checks=False), "average")
+
+        def cluster(count: int) -> npt.NDArray[np.int64]:
+            labels: npt.NDArray[np.int64] = fcluster(tree, count, criterion="maxclust")
+            return labels
+
+        return cluster(min(self.groups or clusters_found(cluster, distances, most), most))

@@ -1,0 +1,135 @@
+"""How groups of tasks are found: a search over partitions, clusters of points, and how many clusters there are."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import silhouette_score
+
+from baselines.base import Array
+from mtl_gym.training.partitions import partitions
+
+MOST_LISTED = 8
+"""Tasks up to which all partitions are tried: there are 4,140 of 8."""
+MOST_CLUSTERS = 10
+"""Largest number of clusters that is tried where it is not given."""
+
+Value = Callable[[Array], Array]
+"""Values (M,) of groups, from which tasks are in them (M, K)."""
+
+
+def best_partition(value: Value, num_tasks: int, most: int, group_price: float = 0.0) -> npt.NDArray[np.int64]:
+    """The labels (K,) of the partition with the largest sum of its groups' values over K, minus a price for each group.
+
+    Up to 8 tasks all partitions are tried; beyond, groups are joined two by two, from all apart, each time those that gain the
+    most, until there are at most ``most`` groups and nothing is gained any more.
+
+    Args:
+        value: Of groups: the sum over their tasks.
+        num_tasks: K.
+        most: Groups that there may be.
+        group_price: Price of each group.
+    """
+    if num_tasks > MOST_LISTED:
+        return _joined(value, num_tasks, most, group_price)
+    labels, blocks = _listed(num_tasks)
+    masks = np.arange(1 << num_tasks)
+    values = np.concatenate([[0.0], value((masks[1:, None] >> np.arange(num_tasks) & 1).astype(np.float64))])
+    counts = (blocks > 0).sum(1)
+    scores = values[blocks].sum(1) / num_tasks - group_price * counts
+    best: npt.NDArray[np.int64] = labels[np.where(counts <= most, scores, -np.inf).argmax()]
+    return best
+
+
+@functools.cache
+def _listed(num_tasks: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """All partitions: labels (P, K), and the bit masks (P, K) of their groups, 0 where there are fewer."""
+    labels = partitions(num_tasks).numpy()
+    own = labels[:, None, :] == np.arange(num_tasks)[:, None]  # (P, groups, K)
+    return labels, (own << np.arange(num_tasks)).sum(2)
+
+
+def _joined(value: Value, num_tasks: int, most: int, group_price: float) -> npt.NDArray[np.int64]:
+    members = np.eye(num_tasks)
+    values = value(members)
+    gains = np.full((num_tasks, num_tasks), -np.inf)  # of joining two groups, by their first tasks
+    first, second = np.triu_indices(num_tasks, 1)
+    gains[first, second] = value(members[first] + members[second]) - values[first] - values[second]
+    alive = list(range(num_tasks))
+    while len(alive) > 1:
+        one, other = divmod(int(gains.argmax()), num_tasks)
+        if len(alive) <= most and gains[one, other] / num_tasks + group_price <= 0:
+            break
+        members[one] += members[other]
+        values[one] += values[other] + gains[one, other]
+        gains[other], gains[:, other] = -np.inf, -np.inf
+        alive.remove(other)
+        rest = np.array([task for task in alive if task != one], dtype=np.int64)
+        if len(rest):
+            changed = value(members[rest] + members[one]) - values[rest] - values[one]
+            gains[np.minimum(rest, one), np.maximum(rest, one)] = changed
+    return members[alive].argmax(0)
+
+
+def pairwise(table: Array) -> Value:
+    """The value of a group whose tasks are worth the mean of their values with the others; alone, what the diagonal says.
+
+    Args:
+        table: (K, K) what task i (row) is worth with task j.
+    """
+    others, alone = table - np.diag(table.diagonal()), table.diagonal()
+
+    def value(members: Array) -> Array:
+        sizes = members.sum(1)
+        together = ((members @ others) * members).sum(1) / np.maximum(sizes - 1, 1)
+        return np.where(sizes > 1, together, members @ alone)
+
+    return value
+
+
+def points_of(distances: Array) -> Array:
+    """Points (K, K - 1) with these Euclidean distances (K, K): classical multidimensional scaling, exact.
+
+    Torgerson, "Multidimensional Scaling: I. Theory and Method", Psychometrika 1952.
+    """
+    count = len(distances)
+    centre = np.eye(count) - 1 / count
+    values, vectors = np.linalg.eigh(-centre @ distances**2 @ centre / 2)
+    points: Array = (vectors * np.sqrt(values.clip(min=0)))[:, 1:]  # one of the values is zero
+    return points
+
+
+def clusters_found(cluster: Callable[[int], npt.ArrayLike], distances: Array, most: int) -> int:
+    """The number of clusters, from 2 to 10, with the largest silhouette; 1, where there are two tasks or all are the same.
+
+    Rousseeuw, "Silhouettes: A Graphical Aid to the Interpretation and Validation of Cluster Analysis", 1987.
+
+    Args:
+        cluster: Labels (K,) for a number of clusters.
+        distances: (K, K).
+        most: Clusters that there may be.
+    """
+    counts = range(2, min(most, len(distances) - 1, different(distances), MOST_CLUSTERS) + 1)
+    scores = {count: silhouette_score(distances, np.asarray(cluster(count)), metric="precomputed") for count in counts}
+    return _largest(scores.items())
+
+
+def _largest(scores: Iterable[tuple[int, float]]) -> int:
+    return max(scores, key=lambda pair: pair[1], default=(1, 0.0))[0]
+
+
+def different(distances: Array) -> int:
+    """How many of the points are different ones."""
+    same = distances <= 1e-6 * max(float(distances.max()), 1e-12)
+    return len(set(same.argmax(1).tolist()))
+
+
+def square_of(pairs: Array, num_tasks: int, diagonal: float) -> Array:
+    """A symmetric table (K, K) from its upper triangle by rows."""
+    table = np.full((num_tasks, num_tasks), diagonal)
+    first, second = np.triu_indices(num_tasks, 1)
+    table[first, second] = table[second, first] = pairs
+    return table

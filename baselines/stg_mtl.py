@@ -1,0 +1,98 @@
+"""STG-MTL: clusters of the tasks' data maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.cluster import KMeans
+
+from baselines.base import Array, Observation, State, softmax
+from baselines.groups import GroupHeuristic, number_of_groups, places
+from baselines.partitions import clusters_found, different, points_of, square_of
+from mtl_gym.arguments import number, should
+from mtl_gym.policies import Requirements
+from mtl_gym.problems import TASK_GROUPING
+
+_SHARPNESS = 10.0
+
+
+class STGMTL(GroupHeuristic):
+    """STG-MTL: k-means centroids of the tasks' data maps, and fuzzy memberships of the tasks by their distances to them.
+
+    ``u_tc = d_tc^(-2 / (m - 1)) / sum_c' d_tc'^(-2 / (m - 1))``; the groups are the largest memberships, or, if ``soft``, the
+    memberships themselves, of the losses and of the ensemble of logits. Sherif, Abid, Elattar and ElHelw, "STG-MTL: Scalable Task
+    Grouping for Multi-Task Learning Using Data Maps", MLST 2024, arXiv 2307.03374; m is the authors' code's. The points are
+    recovered from their distances (classical scaling), on which alone all of this depends. The paper sets the number of clusters
+    by hand.
+
+    Args:
+        groups: Number of clusters; by default the one from 2 to 10 with the largest silhouette.
+        m: Fuzzifier, above 1.
+        soft: Whether to answer with the memberships.
+
+    Raises:
+        ValueError, TypeError: If one of them is out of range, or there are more groups than tasks.
+    """
+
+    requires = places("map_distances")
+
+    def __init__(self, groups: int | None = None, m: float = 1.07, soft: bool = False) -> None:
+        if not isinstance(soft, bool):
+            raise TypeError(should("soft", "be True or False", soft))
+        self.groups = number_of_groups(groups)
+        self.m = number("m", m, low=1.0, ends="(]")
+        self.soft = soft
+        if soft:
+            others: dict[str, Any] = {"max_groups": self.groups, "sharpness": _SHARPNESS}
+            self.requires = Requirements(  # type: ignore[misc]
+                observe=("map_distances",), action="memberships", env=TASK_GROUPING, others=others
+            )
+            self.of_tasks = "map_distances"  # type: ignore[misc]
+
+    def act(self, obs: Observation, state: State) -> tuple[Array, State]:
+        """The group (N,) of the next task; if soft, actions (N, K G) whose softmax are the memberships."""
+        if not self.soft:
+            return super().act(obs, state)
+        num_tasks = state["labels"].shape[1]
+        columns = self.groups or num_tasks
+        actions = -np.ones((len(state["seed"]), num_tasks, columns))
+        for row, seed in enumerate(state["seed"].tolist()):
+            memberships = self.memberships(obs["map_distances"][row].astype(np.float64), num_tasks, columns, seed)
+            logits = np.log(memberships.clip(min=1e-300)) / _SHARPNESS + 1
+            actions[row, :, : memberships.shape[1]] = logits.clip(-1, 1)
+        return actions.reshape(len(actions), -1), state
+
+    def partition(self, seen: Observation, num_tasks: int, most: int, seed: int) -> npt.ArrayLike:
+        """The largest memberships."""
+        return self.memberships(seen["map_distances"], num_tasks, most, seed).argmax(1)
+
+    def memberships(self, pairs: Array, num_tasks: int, most: int, seed: int) -> Array:
+        """Fuzzy memberships (K, clusters), rows of which sum to 1.
+
+        Args:
+            pairs: Distances of the data maps, the upper triangle by rows.
+            num_tasks: K.
+            most: Clusters that there may be.
+            seed: Of k-means.
+        """
+        distances = square_of(pairs, num_tasks, 0.0)
+        points = points_of(distances)
+
+        def cluster(count: int) -> KMeans:
+            return KMeans(count, n_init=10, random_state=seed % 2**32).fit(points)
+
+        wanted = self.groups or clusters_found(lambda count: cluster(count).labels_, distances, most)
+        centres = cluster(min(wanted, most, different(distances))).cluster_centers_
+        apart = np.linalg.norm(points[:, None] - centres, axis=2)
+        return softmax(-2 / (self.m - 1) * np.log(apart.clip(min=1e-9)))
+
+    def _size(self, batch: Observation) -> tuple[int, int]:
+        if not self.soft:
+            return super()._size(batch)
+        rows, pairs = batch["map_distances"].shape
+        return rows, round((1 + (1 + 8 * pairs) ** 0.5) / 2)
+
+    def _actions(self, answer: Array) -> npt.NDArray[Any]:
+        return answer.astype(np.float32) if self.soft else super()._actions(answer)
