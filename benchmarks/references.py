@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mtl_gym.envs.arguments import check_arguments
-from mtl_gym.problems import PROBLEMS
+from mtl_gym.problems import PROBLEMS, TASK_GROUPING
 from mtl_gym.problems.instances import DISTRIBUTIONS
 from mtl_gym.training.references import fingerprint, train_average_references
 
@@ -22,6 +22,8 @@ def main() -> None:
     known = json.loads(OUT.read_text()) if OUT.is_file() else {}
     wanted = {}
     for problem, row in PROBLEMS.items():
+        if row.environments == (TASK_GROUPING,):
+            continue  # its rewards are over all tasks together
         for distribution in DISTRIBUTIONS:
             arguments = check_arguments(row.environments[0], problem=problem, distribution=distribution)
             key = json.dumps(fingerprint(arguments.problem, arguments.recipe), sort_keys=True)

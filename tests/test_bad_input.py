@@ -4,7 +4,7 @@ import pytest
 from rollouts import LOSS_WEIGHTING, differing, make, make_vec, random_actions
 
 from mtl_gym.envs.observations import of_environment
-from mtl_gym.envs.rewards import REWARDS
+from mtl_gym.envs.rewards import rewards_of
 from mtl_gym.envs.weights import ACTIONS, RULES
 from mtl_gym.problems import PROBLEMS
 from mtl_gym.problems.instances import AXES, DISTRIBUTIONS
@@ -15,7 +15,7 @@ REFUSED = (ValueError, TypeError, gymnasium.error.Error)
 NAMES = {
     "problem": ("digit", "digits", PROBLEMS),
     "distribution": ("cleen", "clean", DISTRIBUTIONS),
-    "reward": ("val_men", "val_mean", REWARDS),
+    "reward": ("val_men", "val_mean", rewards_of(LOSS_WEIGHTING)),
     "action": ("softmx", "softmax", ACTIONS),
     "rule": ("inet", "init", RULES),
     "optimizer": ("adm", "adam", OPTIMIZERS),
@@ -80,7 +80,6 @@ def test_an_unknown_argument_is_refused():
 
 ARGUMENTS = [
     ("problem", 3),
-    ("problem", None),
     ("problem", ["digits"]),
     ("distribution", 3),
     ("distribution", {"noise": (-0.1, 0.1)}),

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 import mtl_gym
-from mtl_gym.envs.arguments import check_arguments
+from mtl_gym.envs.arguments import LEFT_OUT, check_arguments
+from mtl_gym.envs.grouping import GROUPINGS
 from mtl_gym.envs.layer_merging import LayerMergingEnv, LayerMergingVectorEnv
 from mtl_gym.envs.loss_weighting import LossWeightingEnv, LossWeightingVectorEnv
 from mtl_gym.envs.merging import MERGE_ACTIONS
@@ -25,17 +26,19 @@ from mtl_gym.envs.observations import DEFAULTS, of_environment
 from mtl_gym.envs.rewards import REWARDS
 from mtl_gym.envs.sample_weighting import SampleWeightingEnv, SampleWeightingVectorEnv
 from mtl_gym.envs.sample_weights import FEATURES, SAMPLE_ACTIONS
+from mtl_gym.envs.task_grouping import TaskGroupingEnv, TaskGroupingVectorEnv
 from mtl_gym.envs.weights import ACTIONS
-from mtl_gym.problems import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING
+from mtl_gym.problems import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING
 
 ROOT = Path(mtl_gym.__file__).parents[1]
 FORMS = {
     LOSS_WEIGHTING: (LossWeightingEnv, LossWeightingVectorEnv),
     SAMPLE_WEIGHTING: (SampleWeightingEnv, SampleWeightingVectorEnv),
     LAYER_MERGING: (LayerMergingEnv, LayerMergingVectorEnv),
+    TASK_GROUPING: (TaskGroupingEnv, TaskGroupingVectorEnv),
 }
-MODES = {LOSS_WEIGHTING: ACTIONS, SAMPLE_WEIGHTING: SAMPLE_ACTIONS, LAYER_MERGING: MERGE_ACTIONS}
-FOREIGN = {LOSS_WEIGHTING: {"main"}, SAMPLE_WEIGHTING: set(), LAYER_MERGING: {"main"}}
+MODES = {LOSS_WEIGHTING: ACTIONS, SAMPLE_WEIGHTING: SAMPLE_ACTIONS, LAYER_MERGING: MERGE_ACTIONS, TASK_GROUPING: GROUPINGS}
+FOREIGN = {env_id: {"main"} | {*LEFT_OUT.get(env_id, ())} for env_id in FORMS} | {SAMPLE_WEIGHTING: set()}
 """Common arguments that an environment refuses."""
 HEADINGS = (
     "Description",
@@ -148,7 +151,8 @@ def test_the_manual_names_the_arguments_of_its_environment(env_id):
 
 @pytest.mark.parametrize("env_id", FORMS)
 def test_the_manual_names_what_infos_hold(env_id):
-    env = gymnasium.make(env_id, horizon=2, steps_per_action=1, distribution={"noise": [0.5, 0.5]})
+    two = {"num_tasks": 2} if env_id == TASK_GROUPING else {"steps_per_action": 1}  # decisions
+    env = gymnasium.make(env_id, horizon=2, distribution={"noise": [0.5, 0.5]}, **two)
     env.reset(seed=0)
     equal = np.zeros(env.action_space.shape, env.action_space.dtype)
     *_, info = [env.step(equal) for _ in range(2)][-1]

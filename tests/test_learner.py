@@ -295,6 +295,7 @@ def test_metrics_are_measured_on_right_labels_under_label_noise(split):
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_replicas_equal_being_trained_alone(name):
     steps = 2 if name in CONVOLUTIONAL else 6
+    name = load_problem(name)
     together = train(make_learner(name, ids=[4, 9, 2]), steps)
     single = train(make_learner(name, ids=[9]), steps)
     torch.testing.assert_close(together.replicas.parameters[1], single.replicas.parameters[0], rtol=1e-4, atol=1e-5)
@@ -492,7 +493,7 @@ def test_global_generators_are_neither_read_nor_written():
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_every_layer_is_trained(name):
-    learner = make_learner(name, ids=[0])
+    learner = make_learner(load_problem(name), ids=[0])
     before = own_parameters(learner)
     train(learner, 1)
     assert torch.isfinite(learner.replicas.parameters).all()

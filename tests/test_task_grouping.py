@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from rollouts import play, random_actions, same
 from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 from torch.nn import functional
+from typer.testing import CliRunner
 
 import mtl_gym
+from mtl_gym.cli import full_app
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.envs.grouping import GROUPINGS, NEGLIGIBLE, Merge, Place, next_task
 from mtl_gym.envs.observations import of_environment
@@ -778,3 +780,22 @@ def test_the_look_of_a_learner_is_what_it_was_made_for():
     env = make_vec(observe=["progress"])
     assert isinstance(env.learner, GroupLearner)
     assert env.learner.needs == ()
+
+
+def test_the_command_line_makes_tables_and_compares_with_them(tmp_path):
+    path, out = tmp_path / "tables" / "yeast.npz", tmp_path / "results"
+    given = [item for name, value in SMALL.items() if name != "problem" for item in ("--set", f"{name}={json.dumps(value)}")]
+    made = CliRunner().invoke(full_app(), ["groupings", "yeast", "--out", str(path), "--instances", "2", "--training", "1", *given])
+    assert made.exit_code == 0, made.output
+    assert sorted(read_truth(str(path)).places) == [0, 1, TRAINING_IDS[0]]
+    words = ["compare", "--env", TASK_GROUPING, "--problem", "yeast", "--policies", "together,apart", "--instances", "2"]
+    compared = CliRunner().invoke(full_app(), [*words, "--out", str(out), "--set", f"truth={path}", *given])
+    assert compared.exit_code == 0, compared.output
+    page, summary = (out / "report.html").read_text(), json.loads((out / "summary.json").read_text())
+    assert "<th>regret</th>" in page
+    assert summary["policies"]["together"]["groups"]["mean"] == 1
+    assert summary["policies"]["apart"]["regret"]["mean"] >= 0
+    wrong = CliRunner().invoke(full_app(), [*words, "--out", str(out), "--set", f"truth={path}"])
+    assert wrong.exit_code == 2
+    large = CliRunner().invoke(full_app(), ["groupings", "yeast", "--out", str(tmp_path / "large.npz"), "--instances", "1"])
+    assert large.exit_code == 2

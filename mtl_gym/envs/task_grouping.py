@@ -261,10 +261,11 @@ class TaskGroupingEnv(MTLEnv):
 
     {observations}
 
-    The default is {default}, but for what an action mode has nothing of: ``"merge"`` has no `next_task`, ``"memberships"`` neither
-    `next_task` nor `groups` nor `legal`. What is more than a warm-up costs passes: `gradient_cosines` and `lookahead` K backward
-    passes every ``affinity_every`` steps (`lookahead` K forward passes too), `layer_cka` K trainings, `pair_gains`
-    K (K + 1) / 2, `outcomes` 2^K - 2.
+    ``"merge"`` has no `next_task`, ``"memberships"`` neither `next_task` nor `groups` nor `legal`. What is more than a warm-up
+    costs passes: `gradient_cosines` and `lookahead` K backward passes every ``affinity_every`` steps (`lookahead` K forward passes
+    too), `layer_cka` K trainings, `pair_gains` K (K + 1) / 2, `outcomes` 2^K - 2.
+
+    The default is {default}.
 
     ## Rewards
     ``reward`` names one of the following; from each (but ``none``) ``group_price`` times the number of groups beyond the first is
@@ -303,7 +304,6 @@ class TaskGroupingEnv(MTLEnv):
     | `distribution` | `"clean"` | `"clean"`, `"varied"`, `"noisy"`, or ranges of the axes, e.g. `{"noise": [0.0, 0.2]}` |
     | `num_tasks` | all of `tasks` | size of the task subset that each instance draws, at least 2 |
     | `tasks` | all of the problem's | names of the tasks that the subset is drawn from, in any order |
-    | `main` | - | there is no main task |
     | `observe` | see above | names of observations |
     | `reward` | `"over_together"` | name of a reward |
     | `action` | `"place"` | how actions become groups |
