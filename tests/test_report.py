@@ -12,6 +12,7 @@ import pytest
 
 from mtl_gym.evaluation.comparison import to_frame
 from mtl_gym.evaluation.export import export, finite
+from mtl_gym.evaluation.grouping_plots import together
 from mtl_gym.evaluation.plots import figures, learning_curves, weight_trajectories
 from mtl_gym.evaluation.report import headline, write_report
 from mtl_gym.evaluation.results import Result
@@ -315,3 +316,58 @@ def test_numbers_that_are_not_finite_become_null():
 
 def test_the_headline_escapes_names():
     assert "<strong>a&amp;&lt;b&gt;</strong>" in headline(summary_of(scored(**{"a&<b>": [1.0, 2.0]})))
+
+
+# --- groups of tasks ------------------------------------------------------------------------------------------------------
+
+
+def grouped(policy, instance, tasks, labels, **others):
+    """A result whose tasks were grouped."""
+    memberships = np.eye(len(tasks))[labels].tolist()
+    grouping = {"tasks": list(tasks), "groups": labels, "memberships": memberships, "num_groups": len(set(labels))}
+    return make_result(policy, instance, tuple(tasks), grouping={**grouping, "gains": [0.0] * len(tasks), **others})
+
+
+def test_groups_are_drawn_with_regret_memberships_and_data_maps(tmp_path):
+    maps = {"confidence": [[0.5, 0.9], [0.4, 0.6]], "variability": [[0.1, 0.2], [0.2, 0.1]]}
+    results = [grouped(name, id, ("a", "_b$"), [0, id % 2], regret=0.01 * id, **maps) for name in ("x", "y") for id in range(3)]
+    drawn = figures(results, summary_of(results))
+    assert {"regret", "groups", "memberships", "data_maps"} <= set(drawn)
+    assert not {"curves", "weights", "rules", "front"} & set(drawn)
+    page = unescape(page_of(results, tmp_path))
+    assert all(title in page for title in ("What was missed", "Who is with whom", "Groups of the first instance", "Data maps"))
+
+
+def test_figures_of_what_is_not_known_are_left_out():
+    results = [grouped("x", id, ("a", "b"), [0, 0]) for id in range(2)]
+    drawn = figures(results, summary_of(results))
+    assert {"groups", "memberships"} <= set(drawn)
+    assert not {"regret", "data_maps", "front"} & set(drawn)
+    assert not {"groups", "memberships", "regret", "data_maps"} & set(figures(make_results(), summary_of(make_results())))
+
+
+def test_regret_of_some_policies_alone_is_drawn():
+    results = [grouped("x", id, ("a", "b"), [0, 0], regret=0.01) for id in range(2)] + [grouped("y", 0, ("a", "b"), [0, 1])]
+    drawn = figures(results, summary_of(results))
+    assert ">x</text>" in drawn["regret"]
+    assert ">y</text>" not in drawn["regret"]
+
+
+def test_pairs_count_the_instances_in_which_both_take_part():
+    own = [
+        {"tasks": ["a", "b"], "groups": [0, 0]},
+        {"tasks": ["b", "a"], "groups": [0, 1]},
+        {"tasks": ["c", "b"], "groups": [0, 0]},
+    ]
+    shares = together(own, ["a", "b", "c"])
+    np.testing.assert_array_equal(shares, [[1, 0.5, np.nan], [0.5, 1, 1], [np.nan, 1, 1]])
+
+
+@pytest.mark.parametrize("count", [1, 2, 40])
+def test_any_number_of_tasks_and_policies_is_drawn(count):
+    tasks = [f"c{number % 3}_{number}" for number in range(count)]
+    maps = {"confidence": [[0.5, 0.9]] * count, "variability": [[0.1, 0.2]] * count}
+    results = [grouped(name, id, tasks, [0] * count, **maps) for name in "vwxyz" for id in range(2)]
+    drawn = figures(results, summary_of(results))
+    assert (">c0_0</text>" in drawn["groups"]) == (count <= 24)
+    assert "data_maps" in drawn

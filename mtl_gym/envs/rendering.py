@@ -167,7 +167,7 @@ def draw_structure(learner: BranchLearner, row: int) -> npt.NDArray[np.uint8]:
 
 def draw_memberships(axes: Axes, memberships: npt.NDArray[Any], names: Sequence[str] | None) -> None:
     """Draws the share (K, C) of each task in each group as a heat map, with the tasks' names at its left if they are given."""
-    axes.imshow(memberships, vmin=0, vmax=1, cmap="cividis", aspect="auto")
+    axes.imshow(memberships, vmin=0, vmax=1, cmap="cividis", aspect="auto", interpolation="nearest")
     axes.set(xticks=[], yticks=[], xlabel="group")
     axes.grid(visible=False)
     if names is not None:

@@ -28,7 +28,7 @@ from mtl_gym.problems.instances import TRAINING_IDS
 from mtl_gym.training.data_maps import FEATURES
 from mtl_gym.training.group_learner import MEMBERS, GroupLearner
 from mtl_gym.training.groupings import MOST_TASKS, OUTCOMES, Groupings
-from mtl_gym.training.warm_up import MAPS, Watching
+from mtl_gym.training.warm_up import MAP_DISTANCES, MAP_FEATURES, MAPS, Watching
 
 
 class GroupingMeter:
@@ -127,7 +127,7 @@ class TaskGroupingVectorEnv(MTLVectorEnv):
                 count,
                 watching=watching,
                 start=self._grouping.start(),
-                needs={*looks} | ({MAPS} if render_mode else set()),
+                needs={*looks} | ({MAPS} if render_mode else set()) | ({MAP_FEATURES} if MAP_DISTANCES in looks else set()),
                 truth=_truth(truth, checked, watching),
             ),
             render_mode=render_mode,

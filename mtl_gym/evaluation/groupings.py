@@ -32,8 +32,8 @@ def groupings(base: MTLVectorEnv) -> list[dict[str, Any]]:
     Returns:
         For each row ``tasks`` (K names), ``groups`` (K labels, numbered by first use; of soft memberships the largest),
         ``memberships`` (K, C), ``num_groups``, ``gains`` (K) over all together on *reward*, as fractions, ``regret``, see
-        :func:`regret`, and where `map_features` are observed ``confidence`` and ``variability`` (K, E), means of the tasks' data
-        maps at the snapshots.
+        :func:`regret`, and where anything of the data maps is observed ``confidence`` and ``variability`` (K, E), their means
+        at the snapshots.
     """
     if not isinstance(base, TaskGroupingVectorEnv):
         return [{} for _ in range(base.num_envs)]

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mtl_gym.envs.rendering import TASK_COLOURS, label_lines, line_style, log_axis
+from mtl_gym.evaluation.grouping_plots import data_maps, groups, memberships, regret
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.sample_plots import separations
 from mtl_gym.evaluation.structure_plots import front, merged_layers, similarities
@@ -38,6 +39,10 @@ def figures(results: Results, summary: Summary) -> dict[str, str]:
         "front": front,
         "structures": merged_layers,
         "similarities": similarities,
+        "regret": regret,
+        "groups": groups,
+        "memberships": memberships,
+        "data_maps": data_maps,
         "rules": weight_rules,
         "probability": probability_of_improvement,
     }

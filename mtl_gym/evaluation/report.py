@@ -48,6 +48,26 @@ _CAPTIONS = {
         "How similar the layers are",
         "Debiased linear CKA of the tasks' features at the end, mean over instances; 1 where a stage and all before it are shared.",
     ),
+    "regret": (
+        "What was missed",
+        "What each policy's grouping returns less than the best of all, on the reward split, where a table of truth (or exhaustive "
+        "search) tells: means with 95 % bootstrap intervals; small dots are single instances.",
+    ),
+    "groups": (
+        "Who is with whom",
+        "Share of the instances in which two tasks are trained together, of those in which both take part (grey: never both); of "
+        "soft memberships the largest counts.",
+    ),
+    "memberships": (
+        "Groups of the first instance",
+        "The share of each task (rows) in each group (columns): yellow is 1, dark blue 0.",
+    ),
+    "data_maps": (
+        "Data maps",
+        "How sure the network becomes of the labels when all tasks are trained together: each task's confidence and variability, "
+        "means over the training samples, from the first snapshot to the last (dot). Top left is easy, right ambiguous, bottom "
+        "hard.",
+    ),
     "rules": (
         "What did it learn?",
         "How a task's weight depends on what makes tasks differ. Further right are tasks whose loss is still high by their own "
