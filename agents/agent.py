@@ -17,7 +17,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
 from agents.algorithm import Algorithm, algorithm
-from agents.compatibility import FORMAT, action_space, check, observation_row, versions
+from agents.compatibility import FORMAT, LEGAL, action_space, check, observation_row, versions
 from agents.files import SUFFIX, digest, read, write
 from mtl_gym.arguments import should
 from mtl_gym.envs.observations import OBSERVATIONS, SIZES
@@ -28,13 +28,11 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 REQUIRED = (
-    *("observe", "action", "rule", "weight_range", "features", "sharpness", "steps_per_action"),
+    *("observe", "action", "rule", "weight_range", "gradient_ema", "features", "sharpness", "steps_per_action"),
     *("similarity", "transfer", "transfer_steps", "average_moments", "alignment"),
 )
 """The environment's arguments that an agent has been trained with and needs again; the others may differ."""
 _SOURCES = ("agent.py", "policies.py", "structure_policies.py", "networks.py")  # what makes actions of parameters
-LEGAL = "legal"
-"""The observation that masks the actions of those that take masks."""
 _KEPT = ("seed", "num_envs", "siblings", "instances")
 
 

@@ -218,7 +218,7 @@ def make_envs(settings: Settings) -> tuple[VecEnv, int]:
         settings.env, num_envs=settings.num_envs, vectorization_mode="vector_entry_point", **settings.arguments
     )
     common = vector.unwrapped.arguments  # type: ignore[attr-defined]
-    check_observations(common.observe)
+    check_observations(common.observe, settings.algorithm)
     action_space({"id": settings.env, "arguments": settings.arguments}, common.recipe.num_tasks)
     envs: VecEnv = VectorEnvAdapter(vector)
     if settings.siblings > 1:
