@@ -310,7 +310,7 @@ def test_similarities_that_are_not_finite_merge_nothing(count):
     assert coarsest(torch.full((count, count), torch.nan), 0.5).tolist() == list(range(count))
     similarity = torch.ones(count, count)
     similarity[0] = similarity[:, 0] = torch.inf
-    assert coarsest(similarity, 0.7).tolist() == [0, *[1] * (count - 1)]
+    assert coarsest(similarity, 0.98 - 1 / count).tolist() == [0, *[1] * (count - 1)]
 
 
 def test_what_is_seen_of_gradients_and_learned_of_features_is_paid():
