@@ -133,7 +133,7 @@ def draw_similarity(axes: Axes, values: npt.NDArray[Any], names: Sequence[str] |
 
 
 def draw_structure(learner: BranchLearner, row: int) -> npt.NDArray[np.uint8]:
-    """Draws one replica's tree of shared stages, the similarities of its tasks' features from the frontier on, and its batch losses.
+    """Draws one replica's tree of shared stages, the similarities of features from the frontier on, and its batch losses.
 
     Args:
         learner: The trainings.
