@@ -17,7 +17,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
 from agents.algorithm import Algorithm, algorithm
-from agents.compatibility import FORMAT, action_space, check, lengths, observation_row, versions
+from agents.compatibility import FORMAT, LEGAL, action_space, check, lengths, observation_row, versions
 from agents.files import SUFFIX, digest, read, write
 from mtl_gym.arguments import should
 from mtl_gym.envs.arguments import LEFT_OUT
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 REQUIRED = (
-    *("observe", "action", "rule", "weight_range", "features", "sharpness", "steps_per_action"),
+    *("observe", "action", "rule", "weight_range", "gradient_ema", "features", "sharpness", "steps_per_action"),
     *("similarity", "transfer", "transfer_steps", "average_moments", "alignment", "snapshots", "affinity_every"),
 )
 """The environment's arguments that an agent has been trained with and needs again; the others may differ."""
@@ -40,8 +40,6 @@ _SOURCES = (
     "grouping_policies.py",
     "networks.py",
 )  # what makes actions of parameters
-LEGAL = "legal"
-"""The observation that masks the actions of those that take masks."""
 _KEPT = ("seed", "num_envs", "siblings", "instances")
 
 

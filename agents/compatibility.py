@@ -19,6 +19,8 @@ from mtl_gym.envs.sample_weights import FEATURES
 from mtl_gym.problems import LAYER_MERGING, SAMPLE_WEIGHTING, TASK_GROUPING
 from mtl_gym.training.data_maps import FEATURES as MAP_FEATURES
 
+LEGAL = "legal"
+"""The observation that masks the actions of those that take masks."""
 FORMAT = 1
 """Of the files of agents; raised when what they hold, or what a feature means, changes."""
 
@@ -41,16 +43,24 @@ def check(about: Mapping[str, Any]) -> None:
     seen = about["environment"]["arguments"]["observe"]
     if not seen or sorted(seen) != sorted(about["observations"]):
         raise ValueError(should("observations", f"be those of the environment's arguments, {seen}", list(about["observations"])))
-    check_observations(about["observations"])
+    check_observations(about["observations"], about["algorithm"])
     algorithm(about["algorithm"]).check_policy_options(about["policy"])
 
 
-def check_observations(names: Iterable[str]) -> None:
-    """Refuses observations of which none is of each task: the networks would not know how many tasks there are.
+def check_observations(names: Iterable[str], agent: str) -> None:
+    """Refuses observations that an agent cannot do with.
+
+    One has to be of each task, or the networks would not know how many tasks there are; an algorithm with masks needs the mask.
+
+    Args:
+        names: The observations.
+        agent: Row of ``AGENTS``.
 
     Raises:
         ValueError: With the names.
     """
+    if algorithm(agent).masked and LEGAL not in names:
+        raise ValueError(should("observe", f"hold {LEGAL!r}, the mask of actions, for {agent!r}", list(names)))
     if not any(OBSERVATIONS[name].size == "task" for name in names):
         raise ValueError(should("observe", "hold at least one observation of each task", list(names)))
 
@@ -84,6 +94,8 @@ def action_space(environment: Mapping[str, Any], num_tasks: int, num_groups: int
             raise ValueError(should("action", "be 'place' for agents", arguments["action"], remedy))
         return spaces.Discrete(num_groups or num_tasks)
     if environment["id"] != SAMPLE_WEIGHTING:
+        if arguments.get("scope", "all") != "all":
+            raise ValueError(should("scope", "be 'all' for agents, whose actions are one for each task", arguments["scope"]))
         return spaces.Box(-1, 1, (num_tasks,), np.float32)
     if arguments.get("action", "rule") != "rule":
         remedy = "Other actions weigh single samples or quantiles, of which there are other numbers with every batch size."

@@ -41,8 +41,8 @@ class PairFeatures(BaseFeaturesExtractor):
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         """Features (N, K F + pairs G)."""
-        pairs = [observations[name] for name in self.of_pairs]
-        return torch.cat([self.tasks(observations), torch.stack(pairs, dim=2).flatten(1)], dim=1)
+        pairs = [observations[name][:, :, None] for name in self.of_pairs]
+        return torch.cat([self.tasks(observations), *([torch.cat(pairs, dim=2).flatten(1)] if pairs else [])], dim=1)
 
 
 class _PairEncoder(nn.Module):
@@ -50,17 +50,17 @@ class _PairEncoder(nn.Module):
 
     def __init__(self, features: PairFeatures, activation: type[nn.Module]) -> None:
         super().__init__()
-        self.num_tasks, self.sizes = features.num_tasks, list(features.sizes)
+        self.num_tasks, self.sizes, self.of_pair = features.num_tasks, list(features.sizes), len(features.of_pairs)
         inputs, width = features.sizes[0] // features.num_tasks, WIDTHS[-1]
         self.first, self.second = torch.triu_indices(features.num_tasks, features.num_tasks, offset=1)
         self.tasks = exchangeable_layers(inputs, WIDTHS, activation=activation)
-        self.pairs = nn.Sequential(nn.Linear(2 * width + len(features.of_pairs), width), activation())
+        self.pairs = nn.Sequential(nn.Linear(2 * width + self.of_pair, width), activation())
 
     def forward(self, features: Tensor) -> Tensor:
         tasks, pairs = features.split(self.sizes, dim=1)
         entities = self.tasks(tasks.unflatten(1, (self.num_tasks, -1)))
         one, other = entities[:, self.first], entities[:, self.second]
-        known = torch.cat([one + other, one * other, pairs.unflatten(1, (len(self.first), -1))], dim=2)
+        known = torch.cat([one + other, one * other, pairs.unflatten(1, (len(self.first), self.of_pair))], dim=2)
         latents: Tensor = self.pairs(known).flatten(1)
         return latents
 

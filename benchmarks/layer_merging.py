@@ -22,11 +22,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import matplotlib
 import numpy as np
+import numpy.typing as npt
+import scipy.stats
 import torch
 from matplotlib.figure import Figure
 from sklearn.metrics import adjusted_rand_score
 
-from benchmarks.heldout import paired
 from mtl_gym.evaluation.comparison import plan, run
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.rollout import rollout
@@ -108,27 +109,38 @@ def rand_index(result: Result) -> float:
     return float(adjusted_rand_score(PAIRS, result.structure["assign"][-1]))
 
 
-def interval(values: Sequence[float]) -> dict[str, float]:
+def interval(values: npt.ArrayLike) -> dict[str, float]:
     """Mean with its 95 % interval (Student)."""
-    return paired(np.asarray(values, dtype=float))
+    own = np.asarray(values, dtype=float)
+    half = scipy.stats.t.ppf(0.975, len(own) - 1) * own.std(ddof=1) / np.sqrt(len(own))
+    row = {"mean": own.mean(), "low": own.mean() - half, "high": own.mean() + half}
+    return {name: round(float(value), 3) for name, value in row.items()}
 
 
 def study(name: str) -> dict[str, Any]:
     """Scores and parameters of every policy on a problem."""
     row = dict(PROBLEMS[name])
     policies, instances = row.pop("policies"), row.pop("instances")
-    results = run(plan(list(policies), LAYER_MERGING, problem=name, instances=instances, num_envs=10, **row), out=KEPT)
+    arguments = {"reward": "score", "instances": instances, "num_envs": 10, **row}
+    results = run(plan(list(policies), LAYER_MERGING, problem=name, **arguments), out=KEPT)
     own = {policy: [result for result in results if result.policy == policy] for policy in policies}
     delta = {policy: np.array([result.delta_m for result in rows]) for policy, rows in own.items()}
+    returns = {policy: np.array([result.episode_return for result in rows]) for policy, rows in own.items()}
     return {
         "instances": instances,
         "agent": make_policy("ppo", LAYER_MERGING).spec["agent"],  # type: ignore[attr-defined]
         "policies": {
             policy: {
-                "delta_m": interval(delta[policy].tolist()),
+                "delta_m": interval(delta[policy]),
                 "corrupted": interval([result.structure["corrupted"] for result in rows]),
                 "parameters": interval([result.structure["parameter_share"] for result in rows]),
-                "ppo minus it": interval((delta["ppo"] - delta[policy]).tolist()) if policy != "ppo" else None,
+                "return": interval(returns[policy]),
+                "ppo minus it": {
+                    "delta_m": interval(delta["ppo"] - delta[policy]),
+                    "return": interval(returns["ppo"] - returns[policy]),
+                }
+                if policy != "ppo"
+                else None,
             }
             for policy, rows in own.items()
         },

@@ -48,8 +48,8 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "ppo_merging": {
         "env": LAYER_MERGING,
         "num_tasks": 4,
-        "time_steps": 38_400,
-        "evaluations": 4,
+        "time_steps": 57_600,
+        "evaluations": 6,
         "instances": 32,
         "references": [],
     },

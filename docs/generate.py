@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from agents import AGENTS
 from agents.algorithm import algorithm
+from docs.merging_tables import merging_speed, merging_tables
 from docs.method_tables import method_tables
 from mtl_gym.cli import first_sentence, tables
 
@@ -158,7 +159,7 @@ def speed() -> list[dict[str, str]]:
         "peak memory of 1,024 trainings of `digits`": f"{memory['N = 1024'] / 1024:.1f} GiB",
         "`import mtl_gym` beyond `import gymnasium`": f"{imports['seconds beyond gymnasium']:.3f} s",
     }
-    rows |= sample_speed()
+    rows |= sample_speed() | merging_speed()
     return [{"what": what, "measured": measured} for what, measured in rows.items()]
 
 
@@ -200,12 +201,13 @@ def _fenced(manual: str) -> str:
 def main() -> int:
     """Writes, or compares; returns the exit status."""
     card = ROOT / "agents" / "pretrained" / "ppo.md"
-    second = card.with_name("ppo_samples.md")
+    second, third = card.with_name("ppo_samples.md"), card.with_name("ppo_merging.md")
     methods = ROOT / "docs" / "methods.md"
     wanted = {
         ROOT / "README.md": with_tables(ROOT / "README.md", {**tables(), "algorithms": algorithms(), "speed": speed()}),
         card: with_tables(card, held_out()),
         second: with_tables(second, of_samples()),
+        third: with_tables(third, {"training": trained("pretrain-ppo_merging"), **merging_tables()}),
         methods: with_tables(methods, method_tables()),
         **pages(),
     }

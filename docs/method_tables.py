@@ -19,8 +19,15 @@ Table = list[dict[str, str]]
 
 def method_tables() -> dict[str, Table]:
     """All tables by the names of their markers."""
-    studies = _read("methods")
-    return {"methods": methods(), "scores": scores(studies), "verdicts": verdicts(studies), "solvers": solvers()}
+    studies, rates = _read("methods"), _read("rates")
+    return {
+        "methods": methods(),
+        "scores": scores(studies, "benchmarks/methods.py"),
+        "verdicts": verdicts(studies, "benchmarks/methods.py"),
+        "scores at the best rate": scores(rates, "benchmarks/rates.py"),
+        "verdicts at the best rate": verdicts(rates, "benchmarks/rates.py"),
+        "solvers": solvers(),
+    }
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -58,7 +65,7 @@ def _cost(method: Any) -> str:
     return "2 F + 1 B" if "log_loss_after" in method.requires.observe else "1 F + 1 B"
 
 
-def scores(studies: dict[str, Any]) -> Table:
+def scores(studies: dict[str, Any], command: str) -> Table:
     """Interquartile mean of delta_m with its interval, of each policy on each problem; the best on the most problems first."""
     names = list(dict.fromkeys(name for study in studies.values() for name in study["policies"]))
     ranks = {problem: _ranked(study) for problem, study in studies.items()}
@@ -68,7 +75,7 @@ def scores(studies: dict[str, Any]) -> Table:
         {"policy": f"`{name}`", **{problem: _score(study["policies"].get(name)) for problem, study in studies.items()}}
         for name in names
     ]
-    return _or_missing(rows, "benchmarks/methods.py")
+    return _or_missing(rows, command)
 
 
 def _ranked(study: dict[str, Any]) -> list[str]:
@@ -79,10 +86,11 @@ def _score(row: dict[str, Any] | None) -> str:
     if row is None:
         return ""
     own = row["delta_m"]
-    return f"{own['iqm']:.1f} [{own['low']:.1f}, {own['high']:.1f}]"
+    rate = f", {row['factor']:g} lr" if "factor" in row else ""
+    return f"{own['iqm']:.1f} [{own['low']:.1f}, {own['high']:.1f}]{rate}"
 
 
-def verdicts(studies: dict[str, Any]) -> Table:
+def verdicts(studies: dict[str, Any], command: str) -> Table:
     """Whether anything beats constant weights on a problem: the lower end of the paired difference's interval is above 0."""
     rows = []
     for problem, study in studies.items():
@@ -93,13 +101,13 @@ def verdicts(studies: dict[str, Any]) -> Table:
             {
                 "problem": f"`{problem}`",
                 "instances": str(study["instances"]),
-                "trainings of the search": str(study["search"] or "not searched"),
+                **({"trainings of the search": str(study["search"] or "not searched")} if "search" in study else {}),
                 "better than constant weights": ", ".join(map(_over(over), better)) or ("**nothing**" if over else "not known"),
                 "no difference seen": str(len(equal)),
                 "worse": str(len(over) - len(better) - len(equal)),
             }
         )
-    return _or_missing(rows, "benchmarks/methods.py")
+    return _or_missing(rows, command)
 
 
 def _over(over: dict[str, Any]) -> Any:

@@ -169,6 +169,19 @@ def test_a_loaded_agent_plays_other_numbers_of_tasks_and_takes_nothing_forbidden
         assert action == "dqn" or not infos.get("final_info", infos)["forbidden"].any()
 
 
+def test_what_an_agent_cannot_do_with_is_refused_before_training(tmp_path):
+    with pytest.raises(ValueError, match="`observe` should hold 'legal'"):
+        agents.train(env=LAYER_MERGING, out=tmp_path / "a", observe=["log_loss_mean", "frontier_cka"], **SMALL, **TRAINING)
+    with pytest.raises(ValueError, match="`scope` should be 'all' for agents"):
+        agents.train(out=tmp_path / "b", scope="shared", num_tasks=3, horizon=40, **TRAINING)
+    assert not list(tmp_path.iterdir())
+
+
+def test_pairs_need_no_observation_of_pairs(tmp_path):
+    agent = agents.train(env=LAYER_MERGING, out=tmp_path, observe=["log_loss_mean", "legal"], **SMALL, **TRAINING)
+    assert agent.about["algorithm"] == "maskable-ppo"
+
+
 @pytest.mark.parametrize("action", ["merge", "threshold"])
 def test_agents_are_compared_beside_heuristics(trained, tmp_path, action):
     path = trained[action].save(tmp_path / "agent")

@@ -67,19 +67,17 @@ class LayerMergingVectorEnv(MTLVectorEnv):
         self._transfer_steps = positive_int("transfer_steps", transfer_steps)
         self._average_moments = average_moments
         self._price = number("parameter_price", parameter_price, low=0.0)
-        own = number("alignment", alignment, low=0.0)
         count = positive_int("num_envs", num_envs)
         super().__init__(
             count,
             self._merging.space,
             checked,
-            BranchLearner(checked.problem, checked.recipe, count),
+            BranchLearner(checked.problem, checked.recipe, count, alignment=number("alignment", alignment, low=0.0)),
             looks=(*self._merging.looks, SHARE),
             render_mode=render_mode,
             autoreset_mode=autoreset_mode,
             max_episode_steps=max_episode_steps,
         )
-        self.learner.alignment = own
         self._forbidden = torch.zeros(num_envs, dtype=torch.bool)
         self._last_share = torch.ones(num_envs)
 
@@ -152,7 +150,8 @@ class LayerMergingEnv(MTLEnv):
 
     ``action="threshold"``: ``Box(-1, 1, (1,), float32)``. In every group, MTSL's rule merges at the frontier: of all partitions the
     one with the fewest blocks whose mean affinity reaches (1 + a) / 2, a task's affinity being its mean ``similarity`` with its
-    block, and 0 alone. -1 merges all, 1 nothing. Beyond 8 tasks only the partitions of average linkage are searched.
+    block, and 0 alone. -1 merges all, 1 nothing. Beyond 8 tasks only the partitions of average linkage are searched. No threshold
+    is masked; the first one merges nothing.
 
     A new copy of a stage (MTSL's neuron creation and knowledge transfer) begins as the mean of its tasks' copies, so that merging
     equal ones changes nothing, and learns by ``transfer_steps`` training batches to give each task the features that it had,
@@ -191,7 +190,7 @@ class LayerMergingEnv(MTLEnv):
     | key | what |
     |---|---|
     | `instance` | id of the instance |
-    | `forward`, `backward` | passes so far, in training batches; comparisons by their samples, an imitation's step as two and one |
+    | `forward`, `backward` | passes so far, in training batches; comparisons by samples, a step of imitation as 4 and 1 |
     | `diverged` | whether the training has become non-finite |
     | `forbidden` | whether the action was masked |
     | `parameter_share` | parameters in use, as a share of those of separate networks |
@@ -212,9 +211,9 @@ class LayerMergingEnv(MTLEnv):
     | `reward` | `"score"` | name of a reward |
     | `reward_every` | `steps_per_action` | optimiser steps between measurements of the reward |
     | `action` | `"merge"` | how actions become structures |
-    | `similarity` | `"cka"` | what `"threshold"` goes by: `"cka"`, or `"gradient"`, (1 + cosine of the tasks' gradients) / 2 |
+    | `similarity` | `"cka"` | what `action="threshold"` alone goes by: `"cka"`, or `"gradient"`, (1 + cosine of gradients) / 2 |
     | `transfer` | `"imitate"` | `"imitate"`, `"average"` or `"none"` |
-    | `transfer_steps` | `20` | training batches of an imitation |
+    | `transfer_steps` | `20` | training batches of an imitation; not used by other transfers |
     | `average_moments` | `False` | whether a new copy takes its tasks' mean optimiser moments and step counts, instead of none |
     | `alignment` | `0.0` | factor of MTSL's alignment term in the loss, 1 - mean CKA of a group's frontier (MTSL: 0.2) |
     | `parameter_price` | `0.1` | reward for parting with all parameters |

@@ -110,9 +110,10 @@ def draw_tree(axes: Axes, assign: npt.NDArray[Any], names: Sequence[str]) -> Non
         for copy in np.unique(row):
             tasks = np.flatnonzero(row == copy)
             colour = TASK_COLOURS[copy % len(TASK_COLOURS)] if len(tasks) == 1 else "#333333"
-            axes.plot(stage + 1, nodes[stage, tasks[0]], "o", color=colour, markersize=3.5 + 1.5 * len(tasks), zorder=2)
+            axes.plot(stage + 1, nodes[stage, tasks[0]], "o", color=colour, markersize=min(3.5 + 1.5 * len(tasks), 12), zorder=2)
     axes.set(xlim=(-0.2, stages + 2.3), ylim=(count - 0.5, -0.5), yticks=[], xticks=range(1, stages + 1))
-    axes.set_xticklabels([f"stage {stage}" for stage in range(1, stages + 1)], fontsize=7)
+    labels = [f"stage {stage}" if stages <= 3 else str(stage) for stage in range(1, stages + 1)]
+    axes.set_xticklabels(labels, fontsize=7)
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
@@ -135,7 +136,7 @@ def draw_similarity(axes: Axes, values: npt.NDArray[Any], names: Sequence[str] |
 
 
 def draw_structure(learner: BranchLearner, row: int) -> npt.NDArray[np.uint8]:
-    """Draws one replica's tree of shared stages, the similarities of its tasks' features, and its batch losses.
+    """Draws one replica's tree of shared stages, the similarities of features from the frontier on, and its batch losses.
 
     Args:
         learner: The trainings.
@@ -153,8 +154,9 @@ def draw_structure(learner: BranchLearner, row: int) -> npt.NDArray[np.uint8]:
     draw_tree(panels[0], learner.replicas.assign[row].cpu().numpy(), names)
     nobody = torch.zeros(learner.num_replicas, dtype=torch.bool)
     similar = learner.similarities(nobody)[row].nan_to_num().cpu().numpy()
-    for place, stage in enumerate(range(learner.stages - shown, learner.stages)):
-        draw_similarity(panels[1 + place], similar[stage], names if place == 0 else None)
+    first = min(int(learner.depths()[row].min()), learner.stages - shown)
+    for place, stage in enumerate(range(first, first + shown)):
+        draw_similarity(panels[1 + place], similar[stage], names if place == 0 and len(names) <= _COLUMNS else None)
         panels[1 + place].set_title(f"CKA, stage {stage + 1}", fontsize=10)
     lines = _draw(panels[-1], *_panels(learner, row)[0], learner.recipe.horizon)
     _scale(panels[-1])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from mtl_gym.problems.base import Split
+from mtl_gym.problems.base import Problem, Split
 from mtl_gym.problems.corruptions import SEVERITIES, corrupted, kinds
 from mtl_gym.problems.metrics import WORST_DELTA_M, delta_m
 from mtl_gym.training.branch_learner import BranchLearner
@@ -49,13 +50,18 @@ def structures(learner: Learner, references: Sequence[Mapping[str, float]]) -> l
 
 
 def _corrupted_scores(learner: Learner, references: Sequence[Mapping[str, float]]) -> list[float]:
-    problem, totals = learner.problem, np.zeros(len(references))
-    wanted = [(kind, severity) for kind in kinds(problem) for severity in SEVERITIES]
-    chosen = spread(len(problem.splits["test"]), _SAMPLES)
-    for kind, severity in wanted:
-        whole = corrupted(problem, "test", kind, severity)
-        metrics = learner.metrics(Split(whole.inputs[chosen], whole.targets[chosen]))
+    totals, samples = np.zeros(len(references)), _corrupted_samples(learner.problem)
+    for split in samples:
+        metrics = learner.metrics(split)
         rows = [{name: float(metrics[name][row]) for name in own} for row, own in enumerate(references)]
         finite = [all(np.isfinite(value) for value in own.values()) for own in rows]
         totals += [delta_m(own, known) if ok else WORST_DELTA_M for own, known, ok in zip(rows, references, finite, strict=True)]
-    return (totals / len(wanted)).round(4).tolist()
+    return (totals / len(samples)).round(4).tolist()
+
+
+@functools.lru_cache(maxsize=1)
+def _corrupted_samples(problem: Problem) -> list[Split]:
+    """256 samples of *test* with each kind and severity of corruption."""
+    chosen = spread(len(problem.splits["test"]), _SAMPLES)
+    wholes = [corrupted(problem, "test", kind, severity) for kind in kinds(problem) for severity in SEVERITIES]
+    return [Split(whole.inputs[chosen], whole.targets[chosen]) for whole in wholes]

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mtl_gym.arguments import choose
+from mtl_gym.arguments import choose, should
+from mtl_gym.problems.base import Problem
 from mtl_gym.training.branches import BranchedNetwork, Trace
+from mtl_gym.training.imitation import Lesson, imitate
 from mtl_gym.training.learner import Learner
 from mtl_gym.training.partitions import together
+from mtl_gym.training.recipe import Recipe
 from mtl_gym.training.samples import spread, take
 from mtl_gym.training.signals import linear_cka, pooled
 
 COMPARED = 256
 """Training samples on which layers are compared; MTSL's are up to 800."""
+_LEAST_COMPARED = 4  # of which the debiased estimate of CKA is made
 CKA, GRADIENT, SHARE, DEPTH, OPEN = "cka", "gradient", "share", "depth", "open"
 ASSIGN, GROUPS, BEGUN = "assign", "groups", "begun"
 STRUCTURE = (ASSIGN, GROUPS, DEPTH, OPEN, BEGUN)
@@ -30,11 +35,26 @@ class BranchLearner(Learner):
 
     ``replicas.assign`` says which copy of each stage a task uses, ``replicas.groups`` which tasks may still be merged with each
     other: the environment decides both, through :meth:`merge`.
+
+    Args:
+        problem: The problem.
+        recipe: How every replica is trained.
+        num_replicas: N.
+        alignment: Factor of MTSL's alignment term, ``1 - mean CKA`` over the pairs of a group at the first stage that they do not
+            share.
+
+    Raises:
+        ValueError: As :class:`Learner` does, or if batches are too small for the term.
     """
 
     network: BranchedNetwork
-    alignment = 0.0
-    """Factor of MTSL's alignment term, ``1 - mean CKA`` over the pairs of a group at the first stage that they do not share."""
+
+    def __init__(self, problem: Problem, recipe: Recipe, num_replicas: int, *, alignment: float = 0.0) -> None:
+        if alignment and recipe.batch_size < _LEAST_COMPARED:
+            condition = f"be at least {_LEAST_COMPARED} with `alignment`, which compares layers on the samples of a batch"
+            raise ValueError(should("batch_size", condition, recipe.batch_size))
+        super().__init__(problem, recipe, num_replicas)
+        self.alignment = alignment
 
     @property
     def stages(self) -> int:
@@ -69,6 +89,16 @@ class BranchLearner(Learner):
         if torch.is_grad_enabled():
             self._trace = trace
         return self.network.heads(self._parameters, trace.features[-1], self._places())
+
+    def _traced(self) -> tuple[Tensor, Trace]:
+        """Losses (N, K) of the next batch with their graph, and what their forward pass has left."""
+        losses = self._graph()
+        assert self._trace is not None
+        return losses, self._trace
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._trace = None
 
     def _numbers(self, row: int) -> Sequence[int]:
         if row not in self._used:
@@ -118,7 +148,7 @@ class BranchLearner(Learner):
         """
         computed: dict[str, Callable[[], Tensor]] = {
             CKA: lambda: self.similarities(payers),
-            GRADIENT: self.gradient_cosines,
+            GRADIENT: lambda: self.gradient_cosines(payers),
             SHARE: self.share,
             DEPTH: self.depths,
             OPEN: lambda: together(self.replicas.groups) & (self.depths() < self.stages),
@@ -145,24 +175,23 @@ class BranchLearner(Learner):
             trace = self._run(self._compared.expand(self.num_replicas, *self._compared.shape))
             return torch.stack([linear_cka(pooled(features)) for features in trace.features], dim=1)
 
-    def gradient_cosines(self) -> Tensor:
+    def gradient_cosines(self, payers: Tensor) -> Tensor:
         """Cosines (N, S, K, K) of the gradients of the tasks' losses with respect to the copies that they use, on the next batch.
 
-        One backward pass gives them all, since every task's copy is gathered for itself; it is counted for nobody.
+        One backward pass gives them all, since every task's copy is gathered for itself.
         """
-        losses = self._graph()
-        assert self._trace is not None
-        parts = torch.autograd.grad(losses.sum(), self._trace.copies, retain_graph=True)
+        self.replicas.passes[payers, 1] += 1
+        losses, trace = self._traced()
+        parts = torch.autograd.grad(losses.sum(), trace.copies, retain_graph=True)
         own = [functional.normalize(part.unflatten(0, (-1, self.recipe.num_tasks)), dim=2) for part in parts]
         return torch.stack([part @ part.mT for part in own], dim=1)
 
     def dissimilarity(self) -> Tensor:
         """One minus the mean CKA (N,) on the next batch, over the pairs of a group at the first stage that they do not share."""
-        self._graph()
-        assert self._trace is not None
+        trace = self._traced()[1]
         pairs = together(self.replicas.groups).triu(1)
         places = torch.where(pairs, self.depths(), -1)
-        similar = torch.stack([linear_cka(pooled(features)) for features in self._trace.features], dim=1)  # (N, S, K, K)
+        similar = torch.stack([linear_cka(pooled(features)) for features in trace.features], dim=1).clamp(-1, 1)  # (N, S, K, K)
         chosen = places[:, None] == torch.arange(self.stages, device=places.device)[:, None, None]
         counts = chosen.flatten(1).sum(1)
         return torch.where(counts > 0, 1 - (similar * chosen).flatten(1).sum(1) / counts.clamp(min=1), 0)
@@ -175,19 +204,22 @@ class BranchLearner(Learner):
         Args:
             assign: (N, S, K); what is shared already stays shared.
             transfer: ``"average"``: the new copy is the mean of its tasks'; ``"imitate"``: from there on it learns to give each
-                task the features that it had (:meth:`_imitate`); ``"none"``: it has the initial values of the training.
+                task the features that it had (:func:`~mtl_gym.training.imitation.imitate`); ``"none"``: it has the training's
+                initial values.
             steps: Training batches of an imitation.
             average_moments: Whether the new copy's moments and number of updates are the means of its tasks', instead of 0.
         """
         choose("transfer", transfer, {name: name for name in TRANSFERS})
         for stage in range(self.stages):
             changed = self._changed(stage, assign)
-            if changed.any():
-                targets = self._targets(stage, changed, steps) if transfer == "imitate" else None
+            rows = changed.any(1).nonzero()[:, 0]
+            if len(rows):
+                lesson = self._lesson(stage, rows, changed, assign[:, stage], steps) if transfer == "imitate" else None
                 self._replace(stage, assign[:, stage], changed, fresh=transfer == "none", average_moments=average_moments)
-                if targets:
-                    self._imitate(stage, changed, *targets)
-        self._forget()
+                if lesson:
+                    own, size = self._parameters[stage].detach(), self.recipe.batch_size
+                    own[rows] = imitate(lesson, own[rows], lr=self.recipe.lr, batch_size=size)
+                self._forget()
         self._used.clear()
 
     def _changed(self, stage: int, assign: Tensor) -> Tensor:
@@ -228,68 +260,19 @@ class BranchLearner(Learner):
         drawn = [self.network.initial(own.stream("parameters")) for own in self.instances if own]
         return torch.stack([torch.from_numpy(values) for values in drawn]).to(self.replicas.parameters)
 
-    def _targets(self, stage: int, changed: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        """What enters and what leaves a stage, of every task, on the next ``steps`` training batches: each (N, K, steps B, ...)."""
-        horizon = self.replicas.order.shape[1]
-        window = (self.replicas.step[:, None] + torch.arange(steps, device=self._rows.device)) % horizon
-        samples = self.replicas.order[self._rows[:, None], window].long().flatten(1)
-        inputs = take(self._samples.splits["train"].inputs, samples)
-        rows = changed.any(1)
-        self.replicas.passes[rows] += 2 * steps * torch.tensor([1.0, 0.5], device=rows.device)  # one to see, one to learn
-        with torch.no_grad():
-            features = self._run(inputs).features
-        before = inputs[:, None].expand(-1, self.recipe.num_tasks, *inputs.shape[1:]) if stage == 0 else features[stage - 1]
-        return before, features[stage]
+    def _lesson(self, stage: int, rows: Tensor, changed: Tensor, after: Tensor, steps: int) -> Lesson:
+        """What the new copies of a stage have to learn in some rows (R,), on their next ``steps`` training batches.
 
-    def _imitate(self, stage: int, changed: Tensor, inputs: Tensor, targets: Tensor) -> None:
-        """Trains the new copies of a stage, and adapters that are dropped, to give each task the features that it had.
-
-        A copy is kept only if it has come closer than the mean without its adapters: of equal stages the mean is exact.
+        Each batch counts as four forward passes (what the stage gave, learning, and two to compare) and a backward pass.
         """
-        num_tasks, batch = self.recipe.num_tasks, self.recipe.batch_size
-        copies = self._parameters[stage].detach().clone().requires_grad_()
-        channels = targets.shape[3]
-        slopes = copies.new_zeros(len(copies), num_tasks, channels, channels).requires_grad_()
-        offsets = copies.new_zeros(len(copies), num_tasks, 1, channels).requires_grad_()
-        places = (self._rows[:, None] * num_tasks + self.replicas.assign[:, stage]).flatten()
-        learning = changed.gather(1, self.replicas.assign[:, stage]).float()  # (N, K)
-        optimizer = torch.optim.Adam([copies, slopes, offsets], lr=self.recipe.lr)
-        for part, wanted in zip(inputs.split(batch, dim=2), targets.split(batch, dim=2), strict=True):
-            gathered = copies.flatten(0, 1).index_select(0, places)
-            features = self.network.run(stage, gathered, part.flatten(0, 1)).unflatten(0, (-1, num_tasks))
-            loss = (imitation_loss(wanted, features, slopes, offsets) * learning).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        replicas = self.replicas
+        self.replicas.passes[rows] += steps * torch.tensor([4.0, 1.0], device=rows.device)
+        window = (replicas.step[rows, None] + torch.arange(steps, device=rows.device)) % replicas.order.shape[1]
+        samples = replicas.order[rows[:, None], window].long().flatten(1)
+        inputs = take(self._samples.splits["train"].inputs, samples)
         with torch.no_grad():
-            own = self._parameters[stage]
-            errors = [
-                self._distances(stage, table.flatten(0, 1).index_select(0, places), inputs, targets) for table in (copies, own)
-            ]
-            closer = self._of_copies(stage, (errors[0] - errors[1]) * learning) < 0
-            own.copy_(torch.where((changed & closer)[:, :, None], copies, own))
-
-    def _distances(self, stage: int, copies: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean squared errors (N, K) of a stage with these copies (N K, size), against what each task had."""
-        features = self.network.run(stage, copies, inputs.flatten(0, 1)).view_as(targets)
-        return (features - targets).square().flatten(2).mean(2)
-
-    def _of_copies(self, stage: int, values: Tensor) -> Tensor:
-        """Sums (N, K) over the tasks that use each copy of a stage, from values (N, K) of tasks."""
-        return torch.zeros_like(values).scatter_add(1, self.replicas.assign[:, stage], values)
-
-
-def imitation_loss(targets: Tensor, features: Tensor, slopes: Tensor, offsets: Tensor) -> Tensor:
-    """MTSL's transfer: mean squared errors (N, K) of a group's features, scaled channel by channel, against each task's own.
-
-    ``MSE(F_k, c_k(pool(F_g)) * F_g)`` with the channel adapter ``c_k(p) = 1 + p A_k + b_k``, which begins as the identity.
-
-    Args:
-        targets: F_k (N, K, B, C, ...).
-        features: F_g, likewise.
-        slopes: A (N, K, C, C).
-        offsets: b (N, K, 1, C).
-    """
-    scales = 1 + pooled(features) @ slopes + offsets  # (N, K, B, C)
-    scaled = scales.view(*scales.shape, *[1] * (features.ndim - 4)) * features
-    return functional.mse_loss(scaled, targets, reduction="none").flatten(2).mean(2)
+            own = [part[rows] for part in self._parameters[: stage + 1]]
+            features = self.network.forward(own, inputs, replicas.assign[rows, : stage + 1]).features
+        entering = inputs[:, None].expand(-1, self.recipe.num_tasks, *inputs.shape[1:]) if stage == 0 else features[stage - 1]
+        users = after[rows]
+        return Lesson(partial(self.network.run, stage), entering, features[stage], users, changed[rows].gather(1, users))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mtl_gym.arguments import should
 from mtl_gym.problems.base import Problem
-from mtl_gym.training.networks import Network
+from mtl_gym.training.networks import CHAINS, Network
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ class BranchedNetwork:
 
     def __init__(self, network: Network, problem: Problem, num_tasks: int) -> None:
         if not network.stages:
-            raise ValueError(should("hidden", f"give {problem.network!r} layers that can be merged, one after another", []))
+            if problem.network in CHAINS:
+                raise ValueError(should("hidden", "hold at least one layer that can be merged", []))
+            raise ValueError(should("problem", f"have a network that is a chain of layers ({', '.join(CHAINS)})", problem.network))
         self.network, self.num_tasks = network, num_tasks
         self.sizes = [prod(weight) + prod(bias) for weight, bias in zip(network.shapes[:-2:2], network.shapes[1:-2:2], strict=True)]
         """Parameters of one copy of each stage."""
@@ -96,13 +98,13 @@ class BranchedNetwork:
         Args:
             parameters: Of each stage (N, K, size); those of the heads may follow.
             inputs: (N, B, *shape).
-            assign: (N, S, K).
+            assign: (N, S, K), or of the first stages alone, which are then run.
         """
         count = self.num_tasks
         rows = torch.arange(len(inputs), device=inputs.device)[:, None] * count
         values = inputs[:, None].expand(-1, count, *inputs.shape[1:]).flatten(0, 1)  # (N K, B, ...)
         features, copies = [], []
-        for stage in range(self.num_stages):
+        for stage in range(assign.shape[1]):
             copies.append(parameters[stage].flatten(0, 1).index_select(0, (rows + assign[:, stage]).flatten()))
             values = self.run(stage, copies[-1], values)
             features.append(values.unflatten(0, (-1, count)))
@@ -120,7 +122,7 @@ class BranchedNetwork:
         rows = torch.arange(len(features), device=features.device)[:, None] * self.num_tasks
         own = features.flatten(0, 1).index_select(0, (rows + places).flatten()).unflatten(0, places.shape)  # (N, all tasks, B, F)
         outputs = [
-            torch.baddbmm(biases[:, :, start:stop], own[:, task], weights[:, :, start:stop])
+            _head(biases[:, :, start:stop], own[:, task], weights[:, :, start:stop])
             for task, (start, stop) in enumerate(self._columns)
         ]
         return torch.cat(outputs, dim=2)
@@ -130,3 +132,10 @@ class BranchedNetwork:
         weight, bias = self.network.shapes[2 * stage : 2 * stage + 2]
         parts = copies.split([prod(weight), prod(bias)], dim=1)
         return self.network.stages[stage](parts[0].unflatten(1, weight), parts[1].unflatten(1, bias), inputs)
+
+
+def _head(bias: Tensor, features: Tensor, weight: Tensor) -> Tensor:
+    """Outputs (N, B, O) of one task's head."""
+    if weight.shape[2] == 1:  # of one output, batched products of N = 1 are rounded otherwise than those of more
+        return (features * weight.mT).sum(2, keepdim=True) + bias
+    return torch.baddbmm(bias, features, weight)

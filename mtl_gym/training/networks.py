@@ -145,6 +145,8 @@ def point(problem: Problem, hidden: tuple[int, ...]) -> Network:
 
 
 NETWORKS: dict[str, Callable[[Problem, tuple[int, ...]], Network]] = {"mlp": mlp, "conv": conv, "dense": dense, "point": point}
+CHAINS = ("mlp", "conv")
+"""Networks that are chains of layers, before their heads."""
 
 
 def _linear(widths: Sequence[int]) -> tuple[tuple[tuple[int, ...], ...], tuple[float, ...]]:

@@ -61,10 +61,10 @@ def coarsest(similarity: Tensor, threshold: float) -> Tensor:
     mean affinity wins. Where none reaches it, all are alone. Beyond 8 tasks, only the partitions of average linkage are searched.
 
     Args:
-        similarity: (K, K), symmetric; values below 0 count as 0.
+        similarity: (K, K), symmetric; values below 0 count as 0, and so do those that are not finite.
         threshold: In [0, 1]; at 1, all are alone.
     """
-    count = len(similarity)
+    count, similarity = len(similarity), similarity.nan_to_num(0.0, 0.0, 0.0)
     candidates = partitions(count) if count <= _MOST_SEARCHED else _linked(similarity)
     pairs = together(candidates).double() * (1 - torch.eye(count))
     affinities = (pairs * similarity.double().clamp(0, 1)).sum(-1) / pairs.sum(-1).clamp(min=1)

@@ -54,12 +54,14 @@ def linear_cka(features: Tensor) -> Tensor:
     """
     count, (num_tasks, width) = features.shape[2], (features.shape[1], features.shape[3])
     centred = features - features.mean(2, keepdim=True)
+    centred = centred / centred.detach().abs().amax((2, 3), keepdim=True).clamp(min=1e-30)  # so that no product overflows
     flat = centred.transpose(1, 2).flatten(2)  # (N, B, K C)
     products = (flat.mT @ flat).view(-1, num_tasks, width, num_tasks, width).square().sum((2, 4))
     norms = centred.square().sum(3)  # (N, K, B)
     totals = norms.sum(2)
     hsic = products - count / (count - 2) * norms @ norms.mT
     hsic = hsic + totals[:, :, None] * totals[:, None, :] / ((count - 1) * (count - 2))
-    own = hsic.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
-    scale = own[:, :, None] * own[:, None, :]
-    return torch.where(scale > 0, hsic / scale.clamp(min=1e-30), 0)
+    own = hsic.diagonal(dim1=1, dim2=2)
+    alive = own > 1e-6 * totals.square() / count  # below it there is but rounding, and the root of 0 has no gradient
+    roots = torch.where(alive, own, 1).sqrt()
+    return torch.where(alive[:, :, None] & alive[:, None], hsic / (roots[:, :, None] * roots[:, None]), 0)

@@ -1,0 +1,64 @@
+"""The tables of the merging agent's card, and of what merging costs: what the benchmarks last measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+Table = list[dict[str, str]]
+
+
+def merging_tables() -> dict[str, Table]:
+    """All tables by the names of their markers."""
+    studies = json.loads((RESULTS / "layer_merging.json").read_text())
+    return {"planted": planted(studies["planted"]), **{name: front(studies[name]) for name in ("digits", "multimnist", "census")}}
+
+
+def planted(study: dict[str, Any]) -> Table:
+    """The pairs that MTSL ends with, for every threshold."""
+    return [
+        {
+            "threshold": threshold,
+            "adjusted Rand index": _interval(row["rand index"], 2),
+            "parameters": _interval(row["parameters"], 2),
+            "return on *reward*, training instances": _interval(row["return on reward, training instances"], 3),
+        }
+        for threshold, row in study["scan"].items()
+    ]
+
+
+def front(study: dict[str, Any]) -> Table:
+    """Scores and parameters of every policy, those with the fewest parameters last."""
+    rows = sorted(study["policies"].items(), key=lambda item: -item[1]["parameters"]["mean"])
+    return [
+        {
+            "policy": f"`{name}`",
+            "parameters": f"{row['parameters']['mean']:.2f}",
+            "delta_m": _interval(row["delta_m"]),
+            "delta_m, corrupted inputs": _interval(row["corrupted"]),
+            "return": _interval(row["return"], 3),
+            "ppo minus it: delta_m": _interval(row["ppo minus it"]["delta_m"]) if row["ppo minus it"] else "",
+            "ppo minus it: return": _interval(row["ppo minus it"]["return"], 3) if row["ppo minus it"] else "",
+        }
+        for name, row in rows
+    ]
+
+
+def merging_speed() -> dict[str, str]:
+    """What ``benchmarks/merging_speed.py`` last measured."""
+    rows = {name: _ratio(row) for name, row in json.loads((RESULTS / "merging_speed.json").read_text()).items()}
+    return {
+        "training step with gathered layers, 16 trainings, against separate networks": rows["gathered over separate"],
+        "hand-written loop over 16 structures, against one step of all": rows["loop over gathered, 16 structures"],
+        "CKA of all pairs and stages, against the 20 steps between two decisions": rows["cka over the time between two decisions"],
+    }
+
+
+def _ratio(row: dict[str, float]) -> str:
+    return f"{row['ratio']:.2f} x ({row['lower quartile']:.2f} to {row['upper quartile']:.2f})"
+
+
+def _interval(row: dict[str, float], digits: int = 1) -> str:
+    return f"{row['mean']:.{digits}f} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
