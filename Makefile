@@ -51,4 +51,6 @@ pretrain: $(READY)  ## train the agents that are shipped (an hour), and hold the
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ablation.py
 	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/pretrain.py ppo_samples
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sample_weighting.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/pretrain.py ppo_groups
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/task_grouping.py
 	$(BIN)/python docs/generate.py

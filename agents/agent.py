@@ -180,7 +180,8 @@ def agent_of(model: BaseAlgorithm, settings: Settings) -> Agent:
     chosen_here: dict[str, Any] = {"observe": list(common.observe)}
     if "steps_per_action" not in LEFT_OUT.get(settings.env, ()):
         chosen_here["steps_per_action"] = common.steps_per_action
-    arguments = {**defaults, **settings.arguments, **chosen_here}
+    given = {name: value for name, value in settings.arguments.items() if name != "truth"}  # where this machine looked up
+    arguments = {**defaults, **given, **chosen_here}
     options = {**chosen.defaults, **settings.options}
     about = {
         "format": FORMAT,

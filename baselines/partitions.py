@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import silhouette_score
 
 from baselines.base import Array
-from mtl_gym.training.partitions import partitions
 
 MOST_LISTED = 8
 """Tasks up to which all partitions are tried: there are 4,140 of 8."""
@@ -47,6 +45,8 @@ def best_partition(value: Value, num_tasks: int, most: int, group_price: float =
 @functools.cache
 def _listed(num_tasks: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """All partitions: labels (P, K), and the bit masks (P, K) of their groups, 0 where there are fewer."""
+    from mtl_gym.training.partitions import partitions  # here, so that listing the policies stays light
+
     labels = partitions(num_tasks).numpy()
     own = labels[:, None, :] == np.arange(num_tasks)[:, None]  # (P, groups, K)
     return labels, (own << np.arange(num_tasks)).sum(2)
@@ -112,6 +112,8 @@ def clusters_found(cluster: Callable[[int], npt.ArrayLike], distances: Array, mo
         distances: (K, K).
         most: Clusters that there may be.
     """
+    from sklearn.metrics import silhouette_score  # here, so that listing the policies stays light
+
     counts = range(2, min(most, len(distances) - 1, different(distances), MOST_CLUSTERS) + 1)
     scores = {count: silhouette_score(distances, np.asarray(cluster(count)), metric="precomputed") for count in counts}
     return _largest(scores.items())

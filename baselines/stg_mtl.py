@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.cluster import KMeans
 
 from baselines.base import Array, Observation, State, softmax
 from baselines.groups import GroupHeuristic, number_of_groups, places
@@ -19,7 +18,7 @@ _SHARPNESS = 10.0
 
 
 class STGMTL(GroupHeuristic):
-    """STG-MTL: k-means centroids of the tasks' data maps, and fuzzy memberships of the tasks by their distances to them.
+    """STG-MTL, k-means centroids of the tasks' data maps, and fuzzy memberships of the tasks by their distances to them.
 
     ``u_tc = d_tc^(-2 / (m - 1)) / sum_c' d_tc'^(-2 / (m - 1))``; the groups are the largest memberships, or, if ``soft``, the
     memberships themselves, of the losses and of the ensemble of logits. Sherif, Abid, Elattar and ElHelw, "STG-MTL: Scalable Task
@@ -77,6 +76,8 @@ class STGMTL(GroupHeuristic):
             most: Clusters that there may be.
             seed: Of k-means.
         """
+        from sklearn.cluster import KMeans  # here, so that listing the policies stays light
+
         distances = square_of(pairs, num_tasks, 0.0)
         points = points_of(distances)
 

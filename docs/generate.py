@@ -15,9 +15,11 @@ sys.path.insert(0, str(ROOT))
 
 from agents import AGENTS
 from agents.algorithm import algorithm
+from docs.grouping_tables import grouping_tables
 from docs.merging_tables import merging_speed, merging_tables
 from docs.method_tables import method_tables
 from mtl_gym.cli import first_sentence, tables
+from mtl_gym.problems import TASK_GROUPING
 
 
 def markdown(rows: list[dict[str, str]]) -> str:
@@ -180,14 +182,21 @@ def _ratio(row: dict[str, float]) -> str:
 
 
 def pages() -> dict[Path, str]:
-    """A page for each environment, from its docstring."""
+    """A page for each environment, from its docstring, with what was measured of groups."""
     result = {}
     for id in sorted(id for id in gymnasium.registry if id.startswith("mtl_gym/")):
         module, name = str(gymnasium.spec(id).entry_point).split(":")
         manual = inspect.getdoc(getattr(__import__(module, fromlist=[name]), name)) or ""
         stem = module.rsplit(".", 1)[1]
-        result[ROOT / "docs" / f"{stem}.md"] = f"# `{id}`\n\n{_fenced(manual)}\n"
+        measured = _measured(grouping_tables()) if id == TASK_GROUPING else ""
+        result[ROOT / "docs" / f"{stem}.md"] = f"# `{id}`\n\n{_fenced(manual)}\n{measured}"
     return result
+
+
+def _measured(found: dict[str, list[dict[str, str]]]) -> str:
+    """A section of tables with what they say above them; nothing, where there are none."""
+    parts = [f"\n{title}\n\n{markdown(rows)}\n" for title, rows in found.items()]
+    return "".join(["\n## Measured\n", *parts]) if parts else ""
 
 
 def _fenced(manual: str) -> str:

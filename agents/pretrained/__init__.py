@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl_gym.arguments import choose
-from mtl_gym.problems import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING
+from mtl_gym.problems import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING
 
 if TYPE_CHECKING:
     from agents.agent import Agent
@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 
 
-FILES = {LOSS_WEIGHTING: "ppo", SAMPLE_WEIGHTING: "ppo_samples", LAYER_MERGING: "ppo_merging"}
+FILES = {
+    LOSS_WEIGHTING: "ppo",
+    SAMPLE_WEIGHTING: "ppo_samples",
+    LAYER_MERGING: "ppo_merging",
+    TASK_GROUPING: "ppo_groups",
+}
 """The best agent of each environment, by the name of its file and card."""
 
 

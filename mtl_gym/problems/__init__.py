@@ -112,7 +112,7 @@ PROBLEMS = {
     "digit_tasks": _row(
         "digit_tasks",
         "16 binary tasks on digits, with complements and chance",
-        defaults=Defaults(lr=1e-2, batch_size=50, horizon=300, hidden=(12,)),
+        defaults=Defaults(lr=1e-2, batch_size=50, horizon=300, hidden=(8,)),
         environments=(TASK_GROUPING,),
     ),
     "clusters": _row(

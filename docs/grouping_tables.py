@@ -1,0 +1,93 @@
+"""The measured tables of ``docs/task_grouping.md``, from what ``benchmarks/task_grouping.py`` found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "task_grouping.json"
+Table = list[dict[str, str]]
+
+
+def grouping_tables() -> dict[str, Table]:
+    """All tables by what they say; those of studies that have not been run are left out."""
+    studies: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    made: dict[str, Table] = {}
+    if own := studies.get("planted"):
+        title = (
+            f"Adjusted Rand index of the groups of {own['tasks']} tasks against the planted clusters, {own['instances']} instances"
+        )
+        made[f"{title}; `layers` is average linkage of `layer_cka`."] = planted(own["problems"])
+    if own := studies.get("digits"):
+        made[f"STG-MTL on the 16 tasks of `digit_tasks` with 64 hidden units, {own['instances']} instances."] = digits(
+            own["groups"]
+        )
+    if own := studies.get("hundred"):
+        title = f"{own['tasks']} tasks from the warm-up to the last group's training, {own['threads']} thread(s)"
+        made[f"{title}; the return is in percent of what all together reach."] = hundred(own["policies"])
+    if own := studies.get("regret"):
+        for problem, row in own["problems"].items():
+            title = (
+                f"Regret on `{problem}`, 6 tasks, {own['instances']} instances, in percent of what all together reach on *reward*"
+            )
+            made[f"{title}; a price of 1 for each group more; `trainings` of an episode, in those of one network."] = regrets(row)
+    return made
+
+
+def planted(problems: dict[str, Any]) -> Table:
+    """A row for each way to find clusters."""
+    first = next(iter(problems.values()))
+    return [
+        {"groups from": f"`{name}`", **{f"`{problem}`": _interval(row[name]["rand index"]) for problem, row in problems.items()}}
+        for name in first
+    ]
+
+
+def digits(groups: dict[str, Any]) -> Table:
+    """A row for each number of groups."""
+    return [
+        {
+            "groups": count,
+            "instances with `random` alone": f"{row['random is alone']:.0%}",
+            **{
+                f"{pair}: same group, largest difference of memberships": f"{own['same group']:.0%}, {own['difference']:g}"
+                for pair, own in row.items()
+                if isinstance(own, dict) and "same group" in own
+            },
+        }
+        for count, row in groups.items()
+    ]
+
+
+def hundred(policies: dict[str, Any]) -> Table:
+    """A row for each policy."""
+    return [
+        {
+            "policy": f"`{name}`",
+            "seconds": f"{row['seconds']:.1f}",
+            "groups": str(row["groups"]),
+            "return": f"{100 * row['return']:+.1f}",
+        }
+        for name, row in policies.items()
+    ]
+
+
+def regrets(policies: dict[str, Any]) -> Table:
+    """A row for each policy, the least regret first."""
+    trained = any("ppo minus it" in row for row in policies.values())
+    return [
+        {
+            "policy": f"`{name}`",
+            "regret": _interval(row["regret"]),
+            **({"ppo's minus it": _interval(row["ppo minus it"]) if "ppo minus it" in row else ""} if trained else {}),
+            "delta_m on *test*": f"{row['delta_m']['mean']:.1f}",
+            "groups": f"{row['groups']:.1f}",
+            "trainings": f"{row['trainings']:.1f}",
+        }
+        for name, row in sorted(policies.items(), key=lambda pair: float(pair[1]["regret"]["mean"]))
+    ]
+
+
+def _interval(row: dict[str, float]) -> str:
+    return f"{row['mean']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
