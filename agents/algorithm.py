@@ -51,6 +51,17 @@ class Algorithm:
     policy_options: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
+    def check_actions(cls, space: spaces.Space[Any]) -> None:
+        """Refuses actions of a kind that the algorithm does not take.
+
+        Raises:
+            ValueError: With the space.
+        """
+        if not isinstance(space, cls.actions):
+            condition = f"fit the actions; it takes {cls.actions.__name__}"
+            raise ValueError(should("algorithm", condition, f"{cls.__name__} for {space}"))
+
+    @classmethod
     def make(cls, envs: VecEnv, *, episode: int, seed: int, options: Mapping[str, Any]) -> BaseAlgorithm:
         """Makes the algorithm.
 
@@ -64,9 +75,7 @@ class Algorithm:
             ValueError, TypeError: If the environments' actions are of another kind, or an option is unknown to the algorithm.
         """
         cls.check_options(options)
-        if not isinstance(envs.action_space, cls.actions):
-            kind = cls.actions.__name__
-            raise ValueError(should("algorithm", f"fit the actions; it takes {kind}", f"{cls.__name__} for {envs.action_space}"))
+        cls.check_actions(envs.action_space)
         chosen = {**cls.defaults, **options}
         policy_options = {**cls.policy_defaults, **chosen.pop("policy_kwargs", {})}
         if cls.rollouts:
