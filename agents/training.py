@@ -223,7 +223,7 @@ def make_envs(settings: Settings) -> tuple[VecEnv, int]:
     )
     common = vector.unwrapped.arguments  # type: ignore[attr-defined]
     action_space({"id": settings.env, "arguments": settings.arguments}, common.recipe.num_tasks)
-    algorithm(settings.algorithm).check_actions(vector.unwrapped.single_action_space)  # type: ignore[attr-defined]
+    algorithm(settings.algorithm).check_actions(vector.unwrapped.single_action_space)
     check_observations(common.observe, settings.algorithm)
     envs: VecEnv = VectorEnvAdapter(vector)
     if settings.siblings > 1:
