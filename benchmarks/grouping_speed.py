@@ -1,9 +1,9 @@
 """What training groups side by side saves, and what data maps cost; measured in one run.
 
-One thread. *Groups*: all 63 groups of six tasks, as one batch of the learner, against the same learner with one group after
-another, and against hand-written modules (``nn.Linear``, fused Adam) one after another. *Maps*: a warm-up with data maps against
-one without, 16 replicas and one. Ratios of the best of interleaved rounds, and the quartiles of the rounds' ratios. Writes
-``benchmarks/results/grouping_speed.json``.
+*Groups*: all 63 groups of six tasks, as one batch of the learner, against the same learner with one group after another, and
+against hand-written modules (``nn.Linear``, fused Adam) one after another; on one thread, and all of them on two. *Maps*: a
+warm-up with data maps against one without, 16 replicas and one, on one thread. Ratios of the best of interleaved rounds, and the
+quartiles of the rounds' ratios. Writes ``benchmarks/results/grouping_speed.json``.
 """
 
 from __future__ import annotations
@@ -89,25 +89,32 @@ def warm_up(checked: Arguments, count: int, names: tuple[str, ...] | None) -> Ca
 
 def main() -> None:
     """Measures and writes."""
-    torch.set_num_threads(1)
     result: dict[str, Any] = {}
     for name in sys.argv[1:] or PROBLEMS:
         groups = check_arguments(TASK_GROUPING, problem=name, num_tasks=TASKS, horizon=HORIZON)
         whole = check_arguments(TASK_GROUPING, problem=name)
         maps = (MAP_FEATURES, MAP_DISTANCES)
-        steps = {
+        trainings = {
             "batch": lambda own=groups: batched(own),
             "one by one": lambda own=groups: one_by_one(own),
             "by hand": lambda own=groups: by_hand(own),
+        }
+        result[name] = {}
+        for threads in (2, 1):
+            torch.set_num_threads(threads)
+            times, where = side_by_side(trainings), f"{threads} thread" + "s" * (threads > 1)
+            result[name] |= {
+                f"63 groups one after another over one batch, {where}": ratio(times["one by one"], times["batch"]),
+                f"63 groups by hand, one after another, over one batch, {where}": ratio(times["by hand"], times["batch"]),
+            }
+        steps = {
             "plain, 16": warm_up(whole, 16, None),
             "maps, 16": warm_up(whole, 16, maps),
             "plain, 1": warm_up(whole, 1, None),
             "maps, 1": warm_up(whole, 1, maps),
         }
         times = side_by_side(steps)
-        result[name] = {
-            "63 groups one after another over one batch": ratio(times["one by one"], times["batch"]),
-            "63 groups by hand, one after another, over one batch": ratio(times["by hand"], times["batch"]),
+        result[name] |= {
             "warm-up with data maps over one without, 16 instances": ratio(times["maps, 16"], times["plain, 16"]),
             "warm-up with data maps over one without, one instance": ratio(times["maps, 1"], times["plain, 1"]),
         }

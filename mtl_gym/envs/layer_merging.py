@@ -162,7 +162,7 @@ class LayerMergingEnv(MTLEnv):
     ## Observation Space
     A flat ``Dict`` of float32 ``Box``es of one dimension; ``observe`` names its keys. Pairs of tasks are the upper triangle by
     rows. Logarithms are natural; *relative* ones are relative to L_k(0), the loss of the first training batch. Values are clipped
-    to the bounds. Similarities are measured on 256 training samples, the same ones throughout.
+    to the bounds. Similarities are measured on 128 training samples, the same ones throughout.
 
     {observations}
 

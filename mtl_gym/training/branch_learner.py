@@ -20,7 +20,7 @@ from mtl_gym.training.recipe import Recipe
 from mtl_gym.training.samples import spread, take
 from mtl_gym.training.signals import linear_cka, pooled
 
-COMPARED = 256
+COMPARED = 128
 """Training samples on which layers are compared; MTSL's are up to 800."""
 _LEAST_COMPARED = 4  # of which the debiased estimate of CKA is made
 CKA, GRADIENT, SHARE, DEPTH, OPEN = "cka", "gradient", "share", "depth", "open"

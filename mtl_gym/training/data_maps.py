@@ -76,14 +76,13 @@ def summaries(confidence: Tensor, variability: Tensor, visited: Tensor) -> Tenso
     counts = visited.sum(1).clamp(min=1)[:, None]
 
     def deviation(values: Tensor, mean: Tensor) -> Tensor:
-        squares = torch.linalg.vector_norm(values, dim=1).square() / counts
-        return (squares - mean.square()).clamp(min=0).sqrt()
+        return (values.square().sum(1) / counts - mean.square()).clamp(min=0).sqrt()
 
     means = confidence.sum(1) / counts, variability.sum(1) / counts
     deviations = deviation(confidence, means[0]), deviation(variability, means[1])
-    sure = (confidence >= EASY).float()
-    ambiguous = (variability > AMBIGUOUS).float()
-    shares = (sure - sure * ambiguous).sum(1) / counts, ambiguous.sum(1) / counts
+    sure = confidence.clone().ge_(EASY)  # in place it stays a number, which sums faster than a truth value
+    ambiguous = variability.clone().gt_(AMBIGUOUS)
+    shares = sure.addcmul(sure, ambiguous, value=-1).sum(1) / counts, ambiguous.sum(1) / counts
     return torch.stack([*means, *deviations, *shares, 1 - shares[0] - shares[1]], dim=2)
 
 

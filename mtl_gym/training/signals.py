@@ -50,16 +50,16 @@ def linear_cka(features: Tensor) -> Tensor:
     Kornblith, Norouzi, Lee and Hinton, "Similarity of Neural Network Representations Revisited", ICML 2019, with the unbiased
     estimator of HSIC of Song et al., "Feature Selection via Dependence Maximization", JMLR 2012, equation 4. Features are centred,
     which does not change it and leaves the rows of a Gram matrix without its diagonal with minus that diagonal as their sums; so
-    all follows from the products of features and the norms of samples.
+    all follows from the products of the Gram matrices and the norms of samples. Time and memory grow with K, not with its square.
     """
-    count, (num_tasks, width) = features.shape[2], (features.shape[1], features.shape[3])
+    count = features.shape[2]
     centred = features - features.mean(2, keepdim=True)
     centred = centred / centred.detach().abs().amax((2, 3), keepdim=True).clamp(min=1e-30)  # so that no product overflows
-    flat = centred.transpose(1, 2).flatten(2)  # (N, B, K C)
-    products = (flat.mT @ flat).view(-1, num_tasks, width, num_tasks, width).square().sum((2, 4))
-    norms = centred.square().sum(3)  # (N, K, B)
+    gramians = centred @ centred.mT  # (N, K, B, B)
+    norms = gramians.diagonal(dim1=2, dim2=3)  # (N, K, B)
     totals = norms.sum(2)
-    hsic = products - count / (count - 2) * norms @ norms.mT
+    flat = gramians.flatten(2)
+    hsic = flat @ flat.mT - count / (count - 2) * norms @ norms.mT
     hsic = hsic + totals[:, :, None] * totals[:, None, :] / ((count - 1) * (count - 2))
     own = hsic.diagonal(dim1=1, dim2=2)
     alive = own > 1e-6 * totals.square() / count  # below it there is but rounding, and the root of 0 has no gradient
