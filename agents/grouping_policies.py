@@ -8,7 +8,7 @@ change after training.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -172,8 +172,7 @@ class GroupingPolicy(MaskableMultiInputActorCriticPolicy):
         super().__init__(observation_space, action_space, lr_schedule, **arguments)
 
     def _build(self, lr_schedule: Schedule) -> None:
-        features = self.features_extractor
-        assert isinstance(features, GroupFeatures)
+        features = cast(GroupFeatures, self.features_extractor)
         self.mlp_extractor = _GroupLatents(features, self.activation_fn)  # type: ignore[assignment]
         self.action_net: nn.Module = _GroupScores(WIDTHS[-1])
         self.value_net = nn.Linear(self.mlp_extractor.latent_dim_vf, 1)

@@ -13,7 +13,7 @@ import torch
 from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentMultiInputActorCriticPolicy
 from sb3_contrib.tqc.policies import TQCPolicy
-from stable_baselines3.common.policies import ActorCriticPolicy, MultiInputActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy, MultiInputActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.sac.policies import SACPolicy
@@ -24,10 +24,11 @@ from agents.networks import EntityLSTM, OverEntities, Pool, exchangeable_layers
 from mtl_gym.arguments import should
 from mtl_gym.envs.observations import OBSERVATIONS
 
-if TYPE_CHECKING:
-    _ActorCritic = ActorCriticPolicy  # what it is mixed into
+if TYPE_CHECKING:  # what they are mixed into
+    _ActorCritic = ActorCriticPolicy
+    _OffPolicy = BasePolicy
 else:
-    _ActorCritic = object
+    _ActorCritic = _OffPolicy = object
 
 WIDTHS = (32, 32)
 """Widths of the layers over tasks, of actors and critics."""
@@ -213,74 +214,55 @@ class TaskRecurrentPolicy(_TaskActorCritic, RecurrentMultiInputActorCriticPolicy
         return self.lstm_output_dim
 
 
-class TaskSACPolicy(SACPolicy):
-    """SAC's policy over tasks: an equivariant squashed Gaussian, and invariant critics."""
+class _TaskOffPolicy(_OffPolicy):
+    """Features of tasks, and invariant critics; mixed into SB3's policies with an actor and critics of its actions."""
 
     def __init__(self, observation_space: spaces.Dict, action_space: spaces.Box, lr_schedule: Schedule, **arguments: Any) -> None:
-        super().__init__(
-            observation_space, action_space, lr_schedule, **{**arguments, **_of_tasks(observation_space, action_space)}
-        )
-
-    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
-        """SB3's actor, with layers over tasks."""
-        return _gaussian_actor(super().make_actor(features_extractor), self.device)
+        arguments = {**arguments, **_of_tasks(observation_space, action_space)}
+        super().__init__(observation_space, action_space, lr_schedule, **arguments)
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """SB3's critics, with layers over tasks."""
-        return _critics(super().make_critic(features_extractor), 1, self.device)
+        critic: Any = super().make_critic(features_extractor)  # type: ignore[misc]
+        inputs, num_tasks = features_of(critic).features_dim, features_of(critic).num_tasks
+        outputs = getattr(critic, "n_quantiles", 1)
+        critic.q_networks = [_critic(inputs // num_tasks, outputs, num_tasks, nn.ReLU).to(self.device) for _ in critic.q_networks]
+        for number, network in enumerate(critic.q_networks):
+            setattr(critic, f"qf{number}", network)
+        return critic
 
 
-class TaskTQCPolicy(TQCPolicy):
-    """TQC's policy over tasks: an equivariant squashed Gaussian, and invariant critics of quantiles."""
-
-    def __init__(self, observation_space: spaces.Dict, action_space: spaces.Box, lr_schedule: Schedule, **arguments: Any) -> None:
-        super().__init__(
-            observation_space, action_space, lr_schedule, **{**arguments, **_of_tasks(observation_space, action_space)}
-        )
-
-    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
-        """SB3's actor, with layers over tasks."""
-        return _gaussian_actor(super().make_actor(features_extractor), self.device)
-
-    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
-        """SB3's critics, with layers over tasks."""
-        critic = super().make_critic(features_extractor)
-        return _critics(critic, critic.n_quantiles, self.device)
-
-
-class TaskTD3Policy(TD3Policy):
-    """TD3's policy over tasks: an equivariant action, and invariant critics."""
-
-    def __init__(self, observation_space: spaces.Dict, action_space: spaces.Box, lr_schedule: Schedule, **arguments: Any) -> None:
-        super().__init__(
-            observation_space, action_space, lr_schedule, **{**arguments, **_of_tasks(observation_space, action_space)}
-        )
+class _TaskGaussian(_TaskOffPolicy):
+    """The same, with an equivariant squashed Gaussian."""
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """SB3's actor, with layers over tasks."""
-        actor = super().make_actor(features_extractor)
-        num_tasks = features_of(actor).num_tasks
-        layers = exchangeable_layers(actor.features_dim // num_tasks, WIDTHS, activation=actor.activation_fn)
-        actor.mu = nn.Sequential(OverEntities(layers, num_tasks), _head(WIDTHS[-1], num_tasks), nn.Tanh()).to(self.device)
+        actor: Any = super().make_actor(features_extractor)  # type: ignore[misc]
+        actor.latent_pi, num_tasks = _actor_layers(actor).to(self.device), features_of(actor).num_tasks
+        actor.mu, actor.log_std = (_head(WIDTHS[-1], num_tasks).to(self.device) for _ in range(2))
         return actor
 
-    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
-        """SB3's critics, with layers over tasks."""
-        return _critics(super().make_critic(features_extractor), 1, self.device)
+
+class TaskSACPolicy(_TaskGaussian, SACPolicy):
+    """SAC's policy over tasks: an equivariant squashed Gaussian, and invariant critics."""
 
 
-def _gaussian_actor(actor: Any, device: torch.device) -> Any:
+class TaskTQCPolicy(_TaskGaussian, TQCPolicy):
+    """TQC's policy over tasks: an equivariant squashed Gaussian, and invariant critics of quantiles."""
+
+
+class TaskTD3Policy(_TaskOffPolicy, TD3Policy):
+    """TD3's policy over tasks: an equivariant action, and invariant critics."""
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """SB3's actor, with layers over tasks."""
+        actor: Any = super().make_actor(features_extractor)
+        head = _head(WIDTHS[-1], features_of(actor).num_tasks)
+        actor.mu = nn.Sequential(_actor_layers(actor), head, nn.Tanh()).to(self.device)
+        return actor
+
+
+def _actor_layers(actor: Any) -> OverEntities:
     num_tasks = features_of(actor).num_tasks
     layers = exchangeable_layers(actor.features_dim // num_tasks, WIDTHS, activation=actor.activation_fn)
-    actor.latent_pi = OverEntities(layers, num_tasks).to(device)
-    actor.mu, actor.log_std = _head(WIDTHS[-1], num_tasks).to(device), _head(WIDTHS[-1], num_tasks).to(device)
-    return actor
-
-
-def _critics(critic: Any, outputs: int, device: torch.device) -> Any:
-    num_tasks = features_of(critic).num_tasks
-    inputs = features_of(critic).features_dim // num_tasks
-    critic.q_networks = [_critic(inputs, outputs, num_tasks, nn.ReLU).to(device) for _ in critic.q_networks]
-    for number, network in enumerate(critic.q_networks):
-        setattr(critic, f"qf{number}", network)
-    return critic
+    return OverEntities(layers, num_tasks)

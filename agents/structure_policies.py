@@ -7,7 +7,7 @@ own; that of waiting 0. So permuting the tasks permutes the scores, and the numb
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -116,8 +116,7 @@ class StructurePolicy(MaskableMultiInputActorCriticPolicy):
         super().__init__(observation_space, action_space, lr_schedule, **arguments)
 
     def _build(self, lr_schedule: Schedule) -> None:
-        features = self.features_extractor
-        assert isinstance(features, PairFeatures)
+        features = cast(PairFeatures, self.features_extractor)
         self.mlp_extractor = _PairLatents(features, self.activation_fn)  # type: ignore[assignment]
         self.action_net: nn.Module = _PairScores(WIDTHS[-1], features.num_tasks)
         self.value_net = nn.Linear(self.mlp_extractor.latent_dim_vf, 1)
@@ -138,7 +137,6 @@ class StructureQPolicy(MultiInputPolicy):
     def make_q_net(self) -> QNetwork:
         """SB3's network of values, of the scores of pairs."""
         network = super().make_q_net()
-        features = network.features_extractor
-        assert isinstance(features, PairFeatures)
+        features = cast(PairFeatures, network.features_extractor)
         network.q_net = nn.Sequential(_PairEncoder(features, self.activation_fn), _PairScores(WIDTHS[-1], features.num_tasks))
         return network.to(self.device)

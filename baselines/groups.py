@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from baselines.base import Array, Heuristic, Observation, State
-from mtl_gym.arguments import positive_int, should
+from baselines.partitions import Value, best_partition
+from mtl_gym.arguments import number, positive_int, should
 from mtl_gym.policies import Requirements
 from mtl_gym.problems import TASK_GROUPING
 
@@ -67,6 +68,37 @@ class GroupHeuristic(Heuristic):
 
     def _actions(self, answer: Array) -> npt.NDArray[Any]:
         return answer.astype(np.int64)
+
+
+class BestGroups(GroupHeuristic):
+    """The best of all partitions into priced groups, if groups are worth what ``value`` says.
+
+    Args:
+        group_price: Price of every group beyond the first; the environment's has to be the same.
+
+    Attributes:
+        observed: Name of the observation that tells what groups are worth.
+
+    Raises:
+        ValueError, TypeError: If it is negative.
+    """
+
+    observed: str
+
+    def __init_subclass__(cls) -> None:
+        cls.requires = places(cls.observed, group_price=0.01)
+
+    def __init__(self, group_price: float = 0.01) -> None:
+        self.group_price = number("group_price", group_price, low=0.0)
+        self.requires = places(self.observed, group_price=self.group_price)  # type: ignore[misc]
+
+    def partition(self, seen: Observation, num_tasks: int, most: int, seed: int) -> npt.ArrayLike:
+        """The largest mean value, minus the price of the groups."""
+        return best_partition(self.value(seen[self.observed], num_tasks), num_tasks, most, self.group_price)
+
+    @abstractmethod
+    def value(self, observed: Array, num_tasks: int) -> Value:
+        """Values of groups, summed over their tasks, from one row of what is observed."""
 
 
 def by_first_use(labels: npt.ArrayLike) -> Labels:

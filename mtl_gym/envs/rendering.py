@@ -64,6 +64,13 @@ def label_lines(figure: Figure, lines: list[Line2D], labels: list[str], *, colum
         text.set_text(label)
 
 
+def _image(figure: Figure) -> npt.NDArray[np.uint8]:
+    """The picture (height, width, 3)."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
 def draw_training(learner: Learner, row: int) -> npt.NDArray[np.uint8]:
     """Draws one replica's batch losses relative to the first, its weights as shares, and its improvable gaps.
 
@@ -75,7 +82,6 @@ def draw_training(learner: Learner, row: int) -> npt.NDArray[np.uint8]:
         (height, width, 3) array. Values that are not finite leave a gap in their line.
     """
     figure = Figure(figsize=_SIZE, dpi=100)
-    canvas = FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3)
     figure.subplots_adjust(left=0.05, right=0.985, top=0.83, bottom=0.28, wspace=0.2)
     lines = [_draw(axes, *panel, learner.recipe.horizon) for axes, panel in zip(panels, _panels(learner, row), strict=True)]
@@ -84,8 +90,7 @@ def draw_training(learner: Learner, row: int) -> npt.NDArray[np.uint8]:
     panels[1].axhline(0, color="#cccccc", linewidth=0.8, zorder=0)
     label_lines(figure, lines[0], _names(learner, row), columns=_COLUMNS, place="lower center")
     figure.suptitle(_title(learner, row), fontsize=12, parse_math=False)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return _image(figure)
 
 
 def draw_tree(axes: Axes, assign: npt.NDArray[Any], names: Sequence[str]) -> None:
@@ -119,6 +124,15 @@ def draw_tree(axes: Axes, assign: npt.NDArray[Any], names: Sequence[str]) -> Non
     axes.spines[:].set_visible(False)
 
 
+def _name_rows(axes: Axes, names: Sequence[str] | None) -> None:
+    """Puts tasks' names at the left of a heat map, if they are given."""
+    if names is not None:
+        axes.set_yticks(range(len(names)), [_short(name) for name in names], fontsize=6.5)
+        axes.tick_params(length=0)
+        for label in axes.get_yticklabels():
+            label.set_parse_math(False)
+
+
 def draw_similarity(axes: Axes, values: npt.NDArray[Any], names: Sequence[str] | None) -> None:
     """Draws a table (K, K) of numbers in [0, 1] as a heat map, with the tasks' names at its left if they are given."""
     axes.imshow(np.clip(values, 0, 1), vmin=0, vmax=1, cmap="cividis")
@@ -128,11 +142,7 @@ def draw_similarity(axes: Axes, values: npt.NDArray[Any], names: Sequence[str] |
             axes.text(column, row, f"{value:.2f}".replace("0.", "."), ha="center", va="center", fontsize=5.5, color=colour)
     axes.set(xticks=[], yticks=[])
     axes.grid(visible=False)
-    if names is not None:
-        axes.set_yticks(range(len(names)), [_short(name) for name in names], fontsize=6.5)
-        axes.tick_params(length=0)
-        for label in axes.get_yticklabels():
-            label.set_parse_math(False)
+    _name_rows(axes, names)
 
 
 def draw_structure(learner: BranchLearner, row: int) -> npt.NDArray[np.uint8]:
@@ -146,7 +156,6 @@ def draw_structure(learner: BranchLearner, row: int) -> npt.NDArray[np.uint8]:
         (height, width, 3) array.
     """
     figure = Figure(figsize=_SIZE, dpi=100)
-    canvas = FigureCanvasAgg(figure)
     shown = min(learner.stages, 3)
     panels = figure.subplots(1, 2 + shown, width_ratios=[1.5, *[0.75] * shown, 1.5])
     figure.subplots_adjust(left=0.02, right=0.985, top=0.8, bottom=0.24, wspace=0.3)
@@ -163,8 +172,7 @@ def draw_structure(learner: BranchLearner, row: int) -> npt.NDArray[np.uint8]:
     label_lines(figure, lines, names, columns=_COLUMNS, place="lower center")
     share = float(learner.share()[row])
     figure.suptitle(f"{_title(learner, row)}: {share:.0%} of the parameters of separate networks", fontsize=12, parse_math=False)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return _image(figure)
 
 
 def draw_memberships(axes: Axes, memberships: npt.NDArray[Any], names: Sequence[str] | None) -> None:
@@ -172,11 +180,7 @@ def draw_memberships(axes: Axes, memberships: npt.NDArray[Any], names: Sequence[
     axes.imshow(memberships, vmin=0, vmax=1, cmap="cividis", aspect="auto", interpolation="nearest")
     axes.set(xticks=[], yticks=[], xlabel="group")
     axes.grid(visible=False)
-    if names is not None:
-        axes.set_yticks(range(len(names)), [_short(name) for name in names], fontsize=6.5)
-        axes.tick_params(length=0)
-        for label in axes.get_yticklabels():
-            label.set_parse_math(False)
+    _name_rows(axes, names)
 
 
 def draw_data_map(axes: Axes, map_: npt.NDArray[Any], colour: str) -> None:
@@ -196,7 +200,6 @@ def draw_grouping(learner: GroupLearner, row: int) -> npt.NDArray[np.uint8]:
         (height, width, 3) array. Of more than 12 tasks the maps of the first 12 are drawn.
     """
     figure = Figure(figsize=_SIZE, dpi=100)
-    canvas = FigureCanvasAgg(figure)
     names, maps = _names(learner, row), learner.known[row].signals[MAPS].numpy()[:_MOST_MAPS]
     lines = 1 if len(maps) <= _MOST_MAPS // 3 else 2
     columns = -(-len(maps) // lines)
@@ -211,8 +214,7 @@ def draw_grouping(learner: GroupLearner, row: int) -> npt.NDArray[np.uint8]:
         axes.set_title(names[task], fontsize=8, parse_math=False)
     draw_memberships(figure.add_subplot(grid[:, -1]), memberships, names)
     figure.suptitle(f"{_title(learner, row)}: data maps (confidence over variability) and groups", fontsize=12, parse_math=False)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return _image(figure)
 
 
 def _panels(learner: Learner, row: int) -> list[tuple[str, Tensor]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -93,8 +93,7 @@ class BranchLearner(Learner):
     def _traced(self) -> tuple[Tensor, Trace]:
         """Losses (N, K) of the next batch with their graph, and what their forward pass has left."""
         losses = self._graph()
-        assert self._trace is not None
-        return losses, self._trace
+        return losses, cast(Trace, self._trace)
 
     def _forget(self) -> None:
         super()._forget()

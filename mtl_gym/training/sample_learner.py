@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -124,8 +124,7 @@ class SampleLearner(Learner):
         """The pending losses (N, B, K) with their graph."""
         if self._sample_graph is None:
             self._pass(False, torch.zeros_like(self._rows, dtype=torch.bool))
-        assert self._sample_graph is not None
-        return self._sample_graph
+        return cast(Tensor, self._sample_graph)
 
     def begin(self, rows: Iterable[int], ids: Iterable[int]) -> None:
         """Starts trainings; see :meth:`Learner.begin`."""
