@@ -1,13 +1,14 @@
 """What merging layers brings: planted pairs of tasks that should be found, and scores against parameters.
 
     python benchmarks/layer_merging.py            all (an hour on two cores; what is finished is found again)
-    python benchmarks/layer_merging.py planted    one of the studies: planted, digits, multimnist, census
+    python benchmarks/layer_merging.py planted    one of the studies: planted, digits_4, digits, multimnist, census
 
 *planted*: two classifications of digits that differ only in the names of the classes, and two regressions that differ only by a
 rotation of the target; similarities of separate networks, and who shares the last stage at the end (adjusted Rand index against the
 pairs), for MTSL with a scan of thresholds. The threshold of the scan is chosen by the return on the *reward* split of training
-instances. The others: score on *test*, score on corrupted inputs, and parameters. Means with 95 % intervals; paired differences.
-Writes ``benchmarks/results/layer_merging.json`` and the picture ``docs/layer_merging.svg``.
+instances. The others (``digits_4`` is what the agent was trained on, other instances): score on *test*, score on corrupted inputs,
+and parameters. Means with 95 % intervals; paired differences. Writes ``benchmarks/results/layer_merging.json`` and the picture
+``docs/layer_merging.svg``.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ PAIRS = [0, 0, 1, 1]
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 POLICIES = ("separate", "shared", "branch", "mtsl", "mtsl:threshold=.9", "mtsl:threshold=.95", "conflict", "random-merge", "ppo")
 PROBLEMS: dict[str, dict[str, Any]] = {
+    "digits_4": {"problem": "digits", "policies": POLICIES, "instances": 30, "num_tasks": 4, "distribution": "varied"},
     "digits": {"policies": (*POLICIES[:3], "branch:stage=2", *POLICIES[3:]), "instances": 30, "hidden": [64, 64, 64]},
     "multimnist": {
         "policies": ("separate", "shared", "branch", "branch:stage=2", "mtsl", "mtsl:threshold=.9", "ppo"),
@@ -121,8 +123,8 @@ def study(name: str) -> dict[str, Any]:
     """Scores and parameters of every policy on a problem."""
     row = dict(PROBLEMS[name])
     policies, instances = row.pop("policies"), row.pop("instances")
-    arguments = {"reward": "score", "instances": instances, "num_envs": 10, **row}
-    results = run(plan(list(policies), LAYER_MERGING, problem=name, **arguments), out=KEPT)
+    arguments = {"problem": name, "reward": "score", "instances": instances, "num_envs": 10, **row}
+    results = run(plan(list(policies), LAYER_MERGING, **arguments), out=KEPT)
     own = {policy: [result for result in results if result.policy == policy] for policy in policies}
     delta = {policy: np.array([result.delta_m for result in rows]) for policy, rows in own.items()}
     returns = {policy: np.array([result.episode_return for result in rows]) for policy, rows in own.items()}

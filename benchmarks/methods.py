@@ -17,10 +17,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import pandas as pd
+
 import mtl_gym
 from baselines import BASELINES
+from benchmarks.constant_weights import VANISHING
 from mtl_gym.policies import policy_class
 from mtl_gym.problems import LOSS_WEIGHTING, PROBLEMS
+from mtl_gym.problems.metrics import delta_m
 
 OUT = Path(__file__).parent / "results" / "methods.json"
 KEPT = Path(__file__).parents[1] / "runs" / "methods"
@@ -44,6 +48,8 @@ def study(problem: str, *, out: Path = KEPT, **arguments: Any) -> dict[str, Any]
     """Plays all policies: scores with intervals, paired differences to equal and to constant weights, and costs."""
     settings = {"instances": SLOW.get(problem, INSTANCES), "num_envs": NUM_ENVS, **arguments}
     frame = mtl_gym.compare(policies(problem), problem=problem, out=out, **settings)
+    if problem in VANISHING:
+        frame = over_equal_weights(frame)
     summary = mtl_gym.summarise(frame)["policies"]
     rows = {
         name: {
@@ -56,6 +62,14 @@ def study(problem: str, *, out: Path = KEPT, **arguments: Any) -> dict[str, Any]
     }
     searched = json.loads(SEARCHED.read_text()).get(problem, {})
     return {"instances": settings["instances"], "search": searched.get("trainings"), "policies": rows}
+
+
+def over_equal_weights(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same with gains over equal weights on the same instance in the place of those over single-task learning."""
+    rows = frame.assign(name=frame["task"] + "/" + frame["metric"])
+    tables = {key: dict(zip(own["name"], own["value"], strict=True)) for key, own in rows.groupby(["policy", "instance"])}
+    gains = {(policy, instance): delta_m(own, tables["ew", instance]) for (policy, instance), own in tables.items()}
+    return frame.assign(delta_m=[gains[key] for key in zip(frame["policy"], frame["instance"], strict=True)])
 
 
 def _rounded(row: dict[str, float | None]) -> dict[str, float | None]:

@@ -13,7 +13,7 @@ Table = list[dict[str, str]]
 def merging_tables() -> dict[str, Table]:
     """All tables by the names of their markers."""
     studies = json.loads((RESULTS / "layer_merging.json").read_text())
-    problems = ("digits", "multimnist", "census")
+    problems = ("digits_4", "digits", "multimnist", "census")
     missing = [{"not measured yet": "`python benchmarks/layer_merging.py`"}]
     return {
         "planted": planted(studies["planted"]),
