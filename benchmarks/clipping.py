@@ -1,5 +1,8 @@
 """How often the environment's bounds change what a baseline says, on every ``varied`` problem: they must not decide who wins.
 
+    python benchmarks/clipping.py            all problems
+    python benchmarks/clipping.py digits     one of them
+
 Prints and writes ``benchmarks/results/clipping.json``: the percentage of weights that lie on a bound,
 and the largest weight.
 """
@@ -40,12 +43,11 @@ def play(name: str, problem: str) -> dict[str, float]:
 def main() -> None:
     """All baselines that choose their weights, on all problems."""
     names = [name for name in BASELINES if name != "constant" and policy_class(name).requires.env == LOSS_WEIGHTING]
-    results = {}
-    for problem in PROBLEMS:
+    results = json.loads(OUT.read_text()) if OUT.is_file() else {}
+    for problem in sys.argv[1:] or PROBLEMS:
         results[problem] = {name: play(name, problem) for name in names}
         print(problem, json.dumps(results[problem]), flush=True)
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps(results, indent=1) + "\n")
+        OUT.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":
