@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[data,dev,oracle]"
 	@touch $@
 
-demo: $(READY)  ## compare every baseline and the pretrained agent on digits; prints where the page is
+demo: $(READY)  ## compare heuristics and the pretrained agent on digits; prints where the page is
 	OMP_NUM_THREADS=1 $(BIN)/mtl-gym compare --problem digits --policies $(POLICIES) --instances 20 --seed 0 --out demo
 
 test: $(READY)  ## run the tests
@@ -33,16 +33,19 @@ lint: $(READY)  ## format, lint and types
 docs: $(READY)  ## write the tables of README.md and the pages of docs/ anew
 	$(BIN)/python docs/generate.py
 
-benchmarks: $(READY)  ## measure the speeds that the README quotes, and what the bounds clip (about ten minutes)
+benchmarks: $(READY)  ## measure the speeds that the README quotes, and what the bounds clip (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/clipping.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/throughput.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sample_speed.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/solver_speed.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/merging_speed.py
+	$(BIN)/python benchmarks/grouping_speed.py
 
 methods: $(READY)  ## search constant weights, and play every method on every problem (hours)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/constant_weights.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/methods.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rates.py
 	$(BIN)/python docs/generate.py
 
 pretrain: $(READY)  ## train the agents that are shipped (an hour), and hold them against the heuristics (three hours)
@@ -51,6 +54,8 @@ pretrain: $(READY)  ## train the agents that are shipped (an hour), and hold the
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ablation.py
 	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/pretrain.py ppo_samples
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sample_weighting.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/pretrain.py ppo_merging
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/layer_merging.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/pretrain.py ppo_groups
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/task_grouping.py
 	$(BIN)/python docs/generate.py
