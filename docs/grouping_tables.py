@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "task_grouping.json"
+SPEED = RESULTS.with_name("grouping_speed.json")
 Table = list[dict[str, str]]
 
 
@@ -32,7 +33,23 @@ def grouping_tables() -> dict[str, Table]:
                 f"Regret on `{problem}`, 6 tasks, {own['instances']} instances, in percent of what all together reach on *reward*"
             )
             made[f"{title}; a price of 1 for each group more; `trainings` of an episode, in those of one network."] = regrets(row)
+    if SPEED.is_file():
+        title = "Ratios of times, with the quartiles of the rounds (`benchmarks/grouping_speed.py`)"
+        made[f"{title}. A training step of 16 such networks takes a millisecond: what maps cost is dear beside it."] = speed()
     return made
+
+
+def speed() -> Table:
+    """A row for each comparison."""
+    studies = json.loads(SPEED.read_text())
+    return [
+        {"what": what, **{f"`{problem}`": _ratio(study[what]) for problem, study in studies.items()}}
+        for what in next(iter(studies.values()))
+    ]
+
+
+def _ratio(row: dict[str, float]) -> str:
+    return f"{row['ratio']:.2f} x ({row['lower quartile']:.2f} to {row['upper quartile']:.2f})"
 
 
 def planted(problems: dict[str, Any]) -> Table:
