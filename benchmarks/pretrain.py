@@ -1,10 +1,11 @@
 """Trains the agents of ``agents/pretrained``, one for each environment.
 
-    python benchmarks/pretrain.py ppo           weights of tasks: ten minutes on two cores; then ``benchmarks/heldout.py``
-    python benchmarks/pretrain.py ppo_merging   merging of layers: half an hour; then ``benchmarks/layer_merging.py``
-    python benchmarks/pretrain.py ppo_samples   weights of samples: half an hour; then ``benchmarks/sample_weighting.py``
-    python benchmarks/pretrain.py ppo_groups    groups of tasks: minutes, after the groups of 500 instances have been trained once
-                                                (a quarter of an hour); then ``benchmarks/task_grouping.py``
+    python benchmarks/pretrain.py ppo             weights of tasks: ten minutes on two cores; then ``benchmarks/heldout.py``
+    python benchmarks/pretrain.py ppo_merging     merging of layers: half an hour; then ``benchmarks/layer_merging.py``
+    python benchmarks/pretrain.py ppo_threshold   the same by a threshold of similarity: a quarter of an hour
+    python benchmarks/pretrain.py ppo_samples     weights of samples: half an hour; then ``benchmarks/sample_weighting.py``
+    python benchmarks/pretrain.py ppo_groups      groups of tasks: minutes, after the groups of 500 instances have been trained once
+                                                  (a quarter of an hour); then ``benchmarks/task_grouping.py``
 
 ``ppo`` never sees the task ``centre``: held-out suites have task subsets that training had not. ``ppo_samples`` sees no main task
 but ``digit``, no problem but digits and no optimiser but Adam.
@@ -54,6 +55,16 @@ TRAININGS: dict[str, dict[str, Any]] = {
         "env": LAYER_MERGING,
         "num_tasks": 4,
         "time_steps": 57_600,
+        "evaluations": 6,
+        "instances": 32,
+        "references": [],
+    },
+    "ppo_threshold": {
+        "env": LAYER_MERGING,
+        "algorithm": "ppo",
+        "action": "threshold",
+        "num_tasks": 4,
+        "time_steps": 28_800,
         "evaluations": 6,
         "instances": 32,
         "references": [],
