@@ -43,12 +43,16 @@ PICTURE = Path(__file__).parents[1] / "docs" / "layer_merging.svg"
 KEPT = Path(__file__).parents[1] / "runs" / "layer_merging"
 PAIRS = [0, 0, 1, 1]
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
-POLICIES = ("separate", "shared", "branch", "mtsl", "mtsl:threshold=.9", "mtsl:threshold=.95", "conflict", "random-merge", "ppo")
+THRESHOLD = "ppo:action=threshold"
+POLICIES = (
+    *("separate", "shared", "branch", "mtsl", "mtsl:threshold=.9", "mtsl:threshold=.95", "conflict", "random-merge"),
+    *("ppo", THRESHOLD),
+)
 PROBLEMS: dict[str, dict[str, Any]] = {
     "digits_4": {"problem": "digits", "policies": POLICIES, "instances": 30, "num_tasks": 4, "distribution": "varied"},
     "digits": {"policies": (*POLICIES[:3], "branch:stage=2", *POLICIES[3:]), "instances": 30, "hidden": [64, 64, 64]},
     "multimnist": {
-        "policies": ("separate", "shared", "branch", "branch:stage=2", "mtsl", "mtsl:threshold=.9", "ppo"),
+        "policies": ("separate", "shared", "branch", "branch:stage=2", "mtsl", "mtsl:threshold=.9", "ppo", THRESHOLD),
         "instances": 10,
     },
     "census": {"policies": POLICIES, "instances": 20},

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from agents import AGENTS
 from agents.algorithm import algorithm
-from docs.grouping_tables import grouping_tables
+from docs.grouping_tables import grouping_regrets, grouping_tables
 from docs.merging_tables import merging_speed, merging_tables
 from docs.method_tables import method_tables
 from mtl_gym.cli import first_sentence, tables
@@ -121,7 +121,7 @@ def trained(name: str = "pretrain") -> list[dict[str, str]]:
     """How ``benchmarks/pretrain.py`` last trained an agent."""
     row = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
     facts = {
-        "decisions": f"{row['time_steps']:,}, in {row['episodes']:,} trainings of digits",
+        "decisions": f"{row['time_steps']:,}, in {row['episodes']:,} episodes",
         "time": f"{row['seconds'] / 60:.1f} minutes on {row.get('threads', 2)} threads, evaluations included",
         "chosen": f"after {row['chosen after']:,.0f} decisions, the best of {row['evaluations']} by the *reward* split",
         "seed": str(row["seed"]),
@@ -209,14 +209,18 @@ def _fenced(manual: str) -> str:
 
 def main() -> int:
     """Writes, or compares; returns the exit status."""
-    card = ROOT / "agents" / "pretrained" / "ppo.md"
-    second, third = card.with_name("ppo_samples.md"), card.with_name("ppo_merging.md")
+    cards = {
+        "ppo": held_out(),
+        "ppo_samples": of_samples(),
+        "ppo_merging": {"training": trained("pretrain-ppo_merging"), **merging_tables()},
+        "ppo_threshold": {"training": trained("pretrain-ppo_threshold")},
+        "ppo_groups": {"training": trained("pretrain-ppo_groups"), **grouping_regrets()},
+    }
+    of_cards = {ROOT / "agents" / "pretrained" / f"{name}.md": found for name, found in cards.items()}
     methods = ROOT / "docs" / "methods.md"
     wanted = {
         ROOT / "README.md": with_tables(ROOT / "README.md", {**tables(), "algorithms": algorithms(), "speed": speed()}),
-        card: with_tables(card, held_out()),
-        second: with_tables(second, of_samples()),
-        third: with_tables(third, {"training": trained("pretrain-ppo_merging"), **merging_tables()}),
+        **{card: with_tables(card, found) for card, found in of_cards.items()},
         methods: with_tables(methods, method_tables()),
         **pages(),
     }

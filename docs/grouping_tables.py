@@ -39,6 +39,11 @@ def grouping_tables() -> dict[str, Table]:
     return made
 
 
+def grouping_regrets() -> dict[str, Table]:
+    """The tables of regrets by problems."""
+    return {problem: regrets(row) for problem, row in json.loads(RESULTS.read_text())["regret"]["problems"].items()}
+
+
 def speed() -> Table:
     """A row for each comparison."""
     studies = json.loads(SPEED.read_text())

@@ -22,6 +22,7 @@ import agents
 import mtl_gym
 from agents.agent import Agent, load
 from agents.files import digest, read, write
+from agents.pretrained import FILES, FOLDER
 from mtl_gym.envs.observations import OBSERVATIONS, Observation
 from mtl_gym.evaluation.rollout import make_env
 from mtl_gym.policies import make_policy
@@ -776,3 +777,20 @@ def test_an_array_of_another_byte_order_comes_back_in_the_native_one(tmp_path):
     array = np.arange(3, dtype=">f4")
     write(tmp_path / "file.safetensors", {"a": array})
     assert read(tmp_path / "file.safetensors")["a"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("env", "action"), [(env, action) for env, files in FILES.items() for action in files])
+def test_a_shipped_agent_plays_its_environment(env, action):
+    name = f"ppo:action={action}"
+    shipped = make_policy(name, env)
+    assert (shipped.about["environment"]["id"], shipped.requires.action) == (env, action)
+    assert (FOLDER / f"{FILES[env][action]}.md").read_text().startswith("# `ppo")
+    problem = {"mtl_gym/TaskGrouping-v0": "census"}.get(env, "digits")
+    frame = mtl_gym.compare({"agent": name}, env=env, problem=problem, num_tasks=3, horizon=100, instances=2)
+    assert len(frame["instance"].unique()) == 2
+    assert np.isfinite(frame["delta_m"]).all()
+
+
+def test_an_action_without_a_shipped_agent_is_refused():
+    with pytest.raises(ValueError, match=r"`action` should be one of merge, threshold\. Received action='place'"):
+        make_policy("ppo:action=place", "mtl_gym/LayerMerging-v0")

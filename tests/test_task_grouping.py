@@ -688,6 +688,25 @@ def test_a_table_of_another_version_is_refused(table, tmp_path):
         make_vec(truth=str(tmp_path / "newer.npz"))
 
 
+@pytest.mark.parametrize(
+    ("name", "spoil", "words"),
+    [
+        ("outcomes", lambda values: values[:, :-1], "outcomes have the shape (4, 14, 3, 14) instead of (4, 15, 3, 14)"),
+        ("outcomes", lambda values: values.astype(str), "outcomes does not have 4 rows of numbers"),
+        ("map_distances", lambda values: values[:-1], "map_distances does not have 4 rows of numbers"),
+        ("ids", lambda values: values[:-1], "outcomes have the shape (4, 15, 3, 14) instead of (3, 15, 3, 14)"),
+    ],
+)
+def test_a_damaged_table_is_refused(table, tmp_path, name, spoil, words):
+    with np.load(table) as arrays:
+        content = dict(arrays)
+    header = json.loads(str(content.pop("header")))
+    write_truth(tmp_path / "damaged.npz", header, content | {name: spoil(content[name])})
+    with pytest.raises(ValueError, match="`truth` should be a table of truth") as caught:
+        make_vec(truth=str(tmp_path / "damaged.npz"))
+    assert words in str(caught.value)
+
+
 @pytest.mark.parametrize("content", [b"", b"nothing of this kind", None])
 def test_a_file_that_is_no_table_is_refused(tmp_path, content):
     path = tmp_path / "table.npz"

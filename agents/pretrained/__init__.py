@@ -13,27 +13,29 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 
-
 FILES = {
-    LOSS_WEIGHTING: "ppo",
-    SAMPLE_WEIGHTING: "ppo_samples",
-    LAYER_MERGING: "ppo_merging",
-    TASK_GROUPING: "ppo_groups",
+    LOSS_WEIGHTING: {"residual": "ppo"},
+    SAMPLE_WEIGHTING: {"rule": "ppo_samples"},
+    LAYER_MERGING: {"merge": "ppo_merging", "threshold": "ppo_threshold"},
+    TASK_GROUPING: {"place": "ppo_groups"},
 }
-"""The best agent of each environment, by the name of its file and card."""
+"""The agents of each environment, by the action that they take and the name of their file and card; the best one first."""
 
 
-def ppo(env: str = LOSS_WEIGHTING) -> Agent:
+def ppo(env: str = LOSS_WEIGHTING, action: str | None = None) -> Agent:
     """Pretrained agent: PPO, trained on digits, the best one of each environment.
 
     ``benchmarks/pretrain.py`` trains them; the cards are beside the files in ``agents/pretrained``.
 
     Args:
         env: Id of the environment that it is for; a comparison gives its own.
+        action: The environment's argument, where there are agents for several; the best one without it.
 
     Raises:
         ValueError: If there is none for it.
     """
     from agents.agent import load  # here, so that listing the agents stays light
 
-    return load(FOLDER / f"{choose('env', env, FILES)}.safetensors")
+    files = choose("env", env, FILES)
+    name = next(iter(files.values())) if action is None else choose("action", action, files)
+    return load(FOLDER / f"{name}.safetensors")

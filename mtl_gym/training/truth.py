@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mtl_gym.arguments import should
 from mtl_gym.cache import write_whole
+from mtl_gym.training.groups import MEASURED
 
 _REMEDY = "Make one with: mtl-gym groupings PROBLEM"
 
@@ -41,7 +42,7 @@ class Truth:
     def __init__(self, path: str, header: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         self.header, self._path = header, path
         self._outcomes = arrays["outcomes"]
-        self._signals = {name: values for name, values in arrays.items() if name not in ("header", "ids", "outcomes")}
+        self._signals = {name: values for name, values in arrays.items() if name not in ("ids", "outcomes")}
         self.places = {id: place for place, id in enumerate(arrays["ids"].tolist())}
 
     def check(self, training: Mapping[str, Any]) -> None:
@@ -81,10 +82,21 @@ def _read(path: str, changed: int) -> Truth:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             table = dict(arrays)
-        header = json.loads(str(table["header"]))
+        header = json.loads(str(table.pop("header")))
+        _check_shapes(header, table)
         return Truth(path, {name: header[name] for name in ("training", "metrics", "versions", "command")}, table)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{should('truth', 'be a table of truth', path, _REMEDY)} ({error})") from error
+
+
+def _check_shapes(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    count, groups = len(arrays["ids"]), 2 ** int(header["training"]["num_tasks"]) - 1
+    expected = (count, groups, len(MEASURED), len(header["metrics"]))
+    if arrays["outcomes"].shape != expected:
+        raise ValueError(f"outcomes have the shape {arrays['outcomes'].shape} instead of {expected}")
+    for name, values in arrays.items():
+        if values.shape[:1] != (count,) or values.dtype.kind not in "if":
+            raise ValueError(f"{name} does not have {count} rows of numbers")
 
 
 def write_truth(path: Path, header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
