@@ -1,14 +1,14 @@
 """What grouping tasks brings: planted clusters that should be found, a hundred tasks in minutes, and regret against the best.
 
     python benchmarks/task_grouping.py             all (a quarter of an hour on two cores)
-    python benchmarks/task_grouping.py planted     one of the studies: planted, digits, hundred, regret
+    python benchmarks/task_grouping.py planted     one of the studies: planted, digits, hundred, more, regret
     python benchmarks/task_grouping.py --short     all, on a few instances; writes nothing
 
 *planted*: adjusted Rand index of STG-MTL and of affinities (gradients, look-ahead, layers) against the three clusters of a hundred
 tasks, which differ in difficulty or do not. *digits*: whether STG-MTL isolates the random task, and gives a task and its complement
 equal memberships; with 64 hidden units, which can learn labels by heart. *hundred*: seconds from the warm-up to the last training.
-*regret*: of every baseline and the agent, where the shipped tables of truth tell the best grouping; percent of what all together
-reach. Means with 95 % intervals; paired differences. Writes ``benchmarks/results/task_grouping.json``.
+*more*: returns on 16 and on 100 tasks, where nobody knows the best grouping. *regret*: of every baseline and the agent, where the
+shipped tables of truth tell the best grouping; percent of what all together reach. Means with 95 % intervals; paired differences. Writes ``benchmarks/results/task_grouping.json``.
 """
 
 from __future__ import annotations
@@ -45,6 +45,11 @@ UNTOLD = ("stg-mtl", "cosine-groups")
 """They find the number of clusters too."""
 COMPLEMENTS = (("odd", "even"), ("loop", "not_loop"))
 TABLES = ("digit_tasks", "yeast")
+MORE = {
+    "digit_tasks": ("together", "stg-mtl", "cosine-groups", "random-groups", "tag", "ppo"),
+    "clusters": ("together", "stg-mtl", "stg-mtl:groups=3", "cosine-groups", "random-groups", "ppo"),
+}
+"""Problems with 16 and 100 tasks, and who plays them."""
 POLICIES = (
     *("together", "apart", "random-groups", "stg-mtl", "stg-mtl:groups=2", "stg-mtl:groups=3", "stg-mtl:soft=true"),
     *("cosine-groups", "tag", "hoa", "exhaustive"),
@@ -178,6 +183,24 @@ def regret(short: bool) -> dict[str, Any]:
     return {"instances": count, "agent": identity() if has_agent() else None, "problems": found}
 
 
+def more(short: bool) -> dict[str, Any]:
+    """Returns on more tasks than the agent was trained on, and the agent's paired with them."""
+    count, found = 3 if short else 20, {}
+    for problem, own in MORE.items():
+        results = run(plan(list(own), TASK_GROUPING, problem=problem, instances=count, reward="over_together"))
+        returns = {name: 100 * np.array([row.episode_return for row in results if row.policy == name]) for name in own}
+        groups = {name: np.mean([row.grouping["num_groups"] for row in results if row.policy == name]) for name in own}
+        found[problem] = {
+            name: {
+                "return": paired(values),
+                "groups": float(groups[name]),
+                **({"ppo minus it": paired(returns[AGENT] - values)} if name != AGENT else {}),
+            }
+            for name, values in returns.items()
+        }
+    return {"instances": count, "agent": identity(), "problems": found}
+
+
 def horizon(results: Sequence[Any]) -> float:
     """Forward passes of one training: what all together cost, which need no look at anything."""
     return float(next(result.cost["forward"] for result in results if result.policy == "together"))
@@ -200,6 +223,7 @@ STUDIES: dict[str, Callable[[bool], dict[str, Any]]] = {
     "planted": planted,
     "digits": digits,
     "hundred": hundred,
+    "more": more,
     "regret": regret,
 }
 

@@ -27,6 +27,10 @@ def grouping_tables() -> dict[str, Table]:
     if own := studies.get("hundred"):
         title = f"{own['tasks']} tasks from the warm-up to the last group's training, {own['threads']} thread(s)"
         made[f"{title}; the return is in percent of what all together reach."] = hundred(own["policies"])
+    if own := studies.get("more"):
+        for problem, row in own["problems"].items():
+            title = f"Returns on all tasks of `{problem}`, {own['instances']} instances, in percent of what all together reach"
+            made[f"{title}; the agent was trained on six at a time."] = returns(row)
     if own := studies.get("regret"):
         for problem, row in own["problems"].items():
             title = (
@@ -92,6 +96,19 @@ def hundred(policies: dict[str, Any]) -> Table:
             "return": f"{100 * row['return']:+.1f}",
         }
         for name, row in policies.items()
+    ]
+
+
+def returns(policies: dict[str, Any]) -> Table:
+    """A row for each policy, the largest return first."""
+    return [
+        {
+            "policy": f"`{name}`",
+            "return": _interval(row["return"]),
+            "ppo's minus it": _interval(row["ppo minus it"]) if "ppo minus it" in row else "",
+            "groups": f"{row['groups']:.1f}",
+        }
+        for name, row in sorted(policies.items(), key=lambda pair: -float(pair[1]["return"]["mean"]))
     ]
 
 
