@@ -8,7 +8,8 @@
 tasks, which differ in difficulty or do not. *digits*: whether STG-MTL isolates the random task, and gives a task and its complement
 equal memberships; with 64 hidden units, which can learn labels by heart. *hundred*: seconds from the warm-up to the last training.
 *more*: returns on 16 and on 100 tasks, where nobody knows the best grouping. *regret*: of every baseline and the agent, where the
-shipped tables of truth tell the best grouping; percent of what all together reach. Means with 95 % intervals; paired differences. Writes ``benchmarks/results/task_grouping.json``.
+shipped tables of truth tell the best grouping; percent of what all together reach. Means with 95 % intervals; paired differences.
+Writes ``benchmarks/results/task_grouping.json``.
 """
 
 from __future__ import annotations
