@@ -98,21 +98,11 @@ def check_arguments(
     """
     for name in others:
         raise TypeError(unknown("argument", name, _names(environment)))
-    uncut = environment in LEFT_OUT
-    for name, value in {"steps_per_action": steps_per_action, "reward_every": reward_every, "holdout_size": holdout_size}.items():
-        if value is not None and name in LEFT_OUT.get(environment, ()):
-            raise ValueError(should(name, f"be left out: {environment} has no such argument", value))
-    problem = default_problem(environment) if problem is None else problem
-    loaded = load_problem(problem)
-    if isinstance(problem, str) and environment not in PROBLEMS[problem].environments:
-        supported = [name for name, row in PROBLEMS.items() if environment in row.environments]
-        raise ValueError(should("problem", f"be one that {environment} supports: {', '.join(supported)}", problem))
+    _refuse_left_out(environment, steps_per_action=steps_per_action, reward_every=reward_every, holdout_size=holdout_size)
+    loaded = _problem(problem, environment)
     defaults = loaded.defaults
     length = positive_int("horizon", defaults.horizon if horizon is None else horizon)
-    by_default = STEPS_PER_ACTION.get(environment, length)
-    steps = positive_int("steps_per_action", by_default if steps_per_action is None else steps_per_action)
-    if not uncut and (length % steps or length < 2 * steps):
-        raise ValueError(should("horizon", f"be a multiple of steps_per_action={steps}, and at least twice it", length))
+    steps = _steps(steps_per_action, length, environment)
     choose("optimizer", optimizer, OPTIMIZERS)
     choose("lr_schedule", lr_schedule, LR_SCHEDULES)
     allowed = _tasks(tasks, loaded)
@@ -140,6 +130,28 @@ def check_arguments(
     if first is not None:
         _check_meta(len(loaded.splits["meta"]), holdout_size)
     return Arguments(loaded, recipe, _observe(observe, environment), paid, steps, _reward_every(reward_every, steps, length))
+
+
+def _refuse_left_out(environment: str, **given: int | None) -> None:
+    for name, value in given.items():
+        if value is not None and name in LEFT_OUT.get(environment, ()):
+            raise ValueError(should(name, f"be left out: {environment} has no such argument", value))
+
+
+def _problem(problem: str | Problem | None, environment: str) -> Problem:
+    problem = default_problem(environment) if problem is None else problem
+    if isinstance(problem, str) and problem in PROBLEMS and environment not in PROBLEMS[problem].environments:
+        supported = [name for name, row in PROBLEMS.items() if environment in row.environments]
+        raise ValueError(should("problem", f"be one that {environment} supports: {', '.join(supported)}", problem))
+    return load_problem(problem)
+
+
+def _steps(steps_per_action: int | None, horizon: int, environment: str) -> int:
+    by_default = STEPS_PER_ACTION.get(environment, horizon)
+    steps = positive_int("steps_per_action", by_default if steps_per_action is None else steps_per_action)
+    if environment not in LEFT_OUT and (horizon % steps or horizon < 2 * steps):
+        raise ValueError(should("horizon", f"be a multiple of steps_per_action={steps}, and at least twice it", horizon))
+    return steps
 
 
 def _names(environment: str) -> list[str]:
