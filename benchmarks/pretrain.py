@@ -64,7 +64,8 @@ TRAININGS: dict[str, dict[str, Any]] = {
         "algorithm": "ppo",
         "action": "threshold",
         "num_tasks": 4,
-        "time_steps": 28_800,
+        "steps_per_action": 60,  # of fifteen decisions under noise, one would always merge
+        "time_steps": 9_600,
         "evaluations": 6,
         "instances": 32,
         "references": [],
