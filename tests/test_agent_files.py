@@ -786,7 +786,7 @@ def test_a_shipped_agent_plays_its_environment(env, action):
     assert (shipped.about["environment"]["id"], shipped.requires.action) == (env, action)
     assert (FOLDER / f"{FILES[env][action]}.md").read_text().startswith("# `ppo")
     problem = {"mtl_gym/TaskGrouping-v0": "census"}.get(env, "digits")
-    frame = mtl_gym.compare({"agent": name}, env=env, problem=problem, num_tasks=3, horizon=100, instances=2)
+    frame = mtl_gym.compare({"agent": name}, env=env, problem=problem, num_tasks=3, horizon=300, instances=2)
     assert len(frame["instance"].unique()) == 2
     assert np.isfinite(frame["delta_m"]).all()
 
