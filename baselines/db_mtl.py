@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from baselines.base import Array, Observation, State, losses
 from baselines.gradients import GradientHeuristic, balances_gradients, observed_norms
+from baselines.solvers import finite, or_equal
 from mtl_gym.policies import Requirements
 
 
@@ -25,9 +26,10 @@ class DBMTL(GradientHeuristic):
     requires: ClassVar[Requirements] = balances_gradients(gradient_ema=0.9)
 
     def balance(self, gramian: Array, obs: Observation, state: State) -> tuple[Array, State]:
-        """The largest norm of a log loss's gradient over the norms."""
+        """The largest norm of a log loss's gradient over the norms; ones where the matrix is not finite."""
         norms = observed_norms(obs)
-        return (norms / losses(obs)).max(axis=1, keepdims=True) / norms, state
+        weights = (norms / losses(obs)).max(axis=1, keepdims=True) / norms
+        return or_equal(weights, finite(gramian)), state
 
     def of_heads(self, shared: Array, obs: Observation) -> Array:
         """The inverse of the losses."""

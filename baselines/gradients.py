@@ -67,10 +67,11 @@ def observed_gramian(obs: Observation) -> Array:
     first, second = np.triu_indices(count, 1)
     cosines[:, first, second] = cosines[:, second, first] = obs["cosines"]
     gramian = cosines * norms[:, :, None] * norms[:, None]
-    gramian[(obs["log_norms"] >= _NOT_FINITE).any(axis=1)] = np.nan
+    gramian[~(obs["log_norms"] < _NOT_FINITE).all(axis=1)] = np.nan
     return gramian
 
 
 def observed_norms(obs: Observation) -> Array:
-    """The norms (N, K) of the gradients."""
-    return np.exp(obs["log_norms"].astype(np.float64))
+    """The norms (N, K) of the gradients; one that is not finite is as on the observation's bound."""
+    logs = np.nan_to_num(obs["log_norms"].astype(np.float64), nan=_NOT_FINITE, posinf=_NOT_FINITE, neginf=-_NOT_FINITE)
+    return np.asarray(np.exp(logs))

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from baselines.adam import adam, empty_moments
 from baselines.base import Array, Observation, State, losses
 from baselines.gradients import WholeLossHeuristic, observed_norms
+from baselines.solvers import finite
 from mtl_gym.arguments import number
 
 _LEAST = 1e-3
@@ -41,13 +42,14 @@ class GradNorm(WholeLossHeuristic):
         return {"weights": np.ones(shape), "initial": np.full(shape, np.nan), **empty_moments(*shape)}
 
     def balance(self, gramian: Array, obs: Observation, state: State) -> tuple[Array, State]:
-        """The current weights, then one step of Adam on them."""
+        """The current weights, then one step of Adam on them, along nothing where the matrix is not finite."""
         weights, norms = state["weights"], observed_norms(obs)
         initial = np.where(np.isnan(state["initial"]), losses(obs), state["initial"])
         ratios = losses(obs) / initial
         rates = ratios / ratios.mean(axis=1, keepdims=True)
         weighted = weights * norms
-        slope = norms * np.sign(weighted - weighted.mean(axis=1, keepdims=True) * rates**self.alpha)
+        known = finite(gramian)[:, None]
+        slope = known * norms * np.sign(weighted - weighted.mean(axis=1, keepdims=True) * rates**self.alpha)
         move, moments = adam(state, slope, self.lr)
         moved = (weights + move).clip(min=_LEAST)
         return weights, {"weights": moved / moved.mean(axis=1, keepdims=True), "initial": initial, **moments}

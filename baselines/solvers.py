@@ -47,6 +47,11 @@ def or_equal(weights: Array, good: npt.NDArray[np.bool_]) -> Array:
     return np.where((good & np.isfinite(weights).all(axis=1))[:, None], weights, 1.0)
 
 
+def finite(gramian: Array) -> npt.NDArray[np.bool_]:
+    """The rows (N,) of Gram matrices (N, K, K) all of whose entries are numbers."""
+    return np.asarray(np.isfinite(gramian).all(axis=(1, 2)))
+
+
 def factors(gramian: npt.ArrayLike) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
     """Norms (N, K), over the largest one, and positive definite cosines (N, K, K) of Gram matrices (N, K, K).
 

@@ -413,6 +413,20 @@ def test_a_training_whose_gradients_are_not_finite_disturbs_no_other(name):
     np.testing.assert_array_equal(action[1], expected[1])
 
 
+@pytest.mark.parametrize("norm", [np.nan, np.inf, -np.inf, 30.0, -30.0])
+@pytest.mark.parametrize("name", GRADIENT_METHODS)
+@pytest.mark.filterwarnings("error")
+def test_norms_that_are_no_numbers_are_answered_and_forgotten(name, norm):
+    good = {key: value.astype(np.float32) for key, value in observed(WELL["N"][:2]).items()}
+    bad = {key: value.copy() for key, value in good.items()}
+    bad["log_norms"][0, 1] = norm
+    policy, memory = make_policy(name), None
+    for obs in (bad, bad, good):
+        action, memory = policy.predict(obs, memory)
+        assert np.isfinite(action).all()
+    assert all(np.isfinite(value).all() for value in memory.values() if np.asarray(value).dtype.kind == "f")
+
+
 @pytest.mark.parametrize(
     ("matrix", "message"),
     [
