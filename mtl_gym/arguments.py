@@ -18,7 +18,7 @@ def should(name: str, condition: str, value: object, remedy: str = "") -> str:
 def unknown(name: str, value: object, known: Iterable[str]) -> str:
     """The message for a name that no table holds: the known names and the nearest one."""
     known = list(known)
-    nearest = difflib.get_close_matches(str(value), known, n=1, cutoff=0.4)
+    nearest = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
     remedy = f"Did you mean {nearest[0]!r}?" if nearest else ""
     return should(name, f"be one of {', '.join(known)}", value, remedy)
 
@@ -65,5 +65,6 @@ def number(name: str, value: object, *, low: float = -math.inf, high: float = ma
     above = result >= low if ends[0] == "[" else result > low
     below = result <= high if ends[1] == "]" else result < high
     if not (math.isfinite(result) and above and below):
-        raise ValueError(should(name, f"be a finite number in {ends[0]}{low:g}, {high:g}{ends[1]}", value))
+        opening, closing = ends[0] if math.isfinite(low) else "(", ends[1] if math.isfinite(high) else ")"
+        raise ValueError(should(name, f"be a finite number in {opening}{low:g}, {high:g}{closing}", value))
     return result
