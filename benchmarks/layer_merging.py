@@ -4,18 +4,21 @@
     python benchmarks/layer_merging.py planted    one of the studies: planted, digits_4, digits, multimnist, census
 
 *planted*: two classifications of digits that differ only in the names of the classes, and two regressions that differ only by a
-rotation of the target; similarities of separate networks, and who shares the last stage at the end (adjusted Rand index against the
-pairs), for MTSL with a scan of thresholds. The threshold of the scan is chosen by the return on the *reward* split of training
-instances. The others (``digits_4`` is what the agent was trained on, other instances): score on *test*, score on corrupted inputs,
-and parameters. Means with 95 % intervals; paired differences. Writes ``benchmarks/results/layer_merging.json`` and the picture
-``docs/layer_merging.svg``.
+rotation of the target; similarities of separate networks, and who shares the last stage at the end (adjusted Rand index against
+the pairs), for MTSL with a scan of thresholds, and at the paper's threshold with what might move it: other factors of the
+alignment term, other intervals between decisions, and initial weights of their own for every task's copies. Threshold and factor
+are chosen by the return on the *reward* split of training instances. The others (``digits_4`` is what the agent was trained on,
+other instances): score on *test*, score on corrupted inputs, and parameters. Means with 95 % intervals; paired differences. Writes
+``benchmarks/results/layer_merging.json`` and the picture ``docs/layer_merging.svg``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +40,19 @@ from mtl_gym.policies import make_policy
 from mtl_gym.problems import LAYER_MERGING, Defaults, load_problem
 from mtl_gym.problems.base import Problem, Split, Task
 from mtl_gym.problems.instances import TRAINING_IDS
+from mtl_gym.training.branches import BranchedNetwork
 
 OUT = Path(__file__).parent / "results" / "layer_merging.json"
 PICTURE = Path(__file__).parents[1] / "docs" / "layer_merging.svg"
 KEPT = Path(__file__).parents[1] / "runs" / "layer_merging"
 PAIRS = [0, 0, 1, 1]
+HELD_OUT = range(20)
+TRAINING = range(TRAINING_IDS[0], TRAINING_IDS[0] + 20)
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 THRESHOLD = "ppo:action=threshold"
+ALIGNMENTS = (0.0, 0.02, 0.05, 0.1, 0.2)  # the last is the paper's
+INTERVALS = (10, 20, 60)  # steps between decisions; the second is the environment's
+EARLY = {"horizon": 20, "steps_per_action": 10}  # what the first decision sees
 POLICIES = (
     *("separate", "shared", "branch", "mtsl", "mtsl:threshold=.9", "mtsl:threshold=.95", "conflict", "random-merge"),
     *("ppo", THRESHOLD),
@@ -78,29 +87,68 @@ def planted() -> Problem:
 
 def study_planted() -> dict[str, Any]:
     """Similarities within and across the pairs, and the pairs that MTSL ends with."""
-    problem, ids = planted(), list(range(20))
-    none = rollouts("separate", problem, ids)
-    similar = np.array([result.structure["cka"] for result in none]).mean(0)  # (S, K, K)
-    scan, training = {}, list(range(TRAINING_IDS[0], TRAINING_IDS[0] + 20))
-    for threshold in THRESHOLDS:
-        name = f"mtsl:threshold={threshold}"
-        found = rollouts(name, problem, ids)
-        returns = [result.episode_return for result in rollouts(name, problem, training, reward="score")]
-        scan[str(threshold)] = {
-            "rand index": interval([rand_index(result) for result in found]),
-            "parameters": interval([result.structure["parameter_share"] for result in found]),
-            "return on reward, training instances": interval(returns),
-        }
-    best = max(scan, key=lambda name: scan[name]["return on reward, training instances"]["mean"])
+    problem = planted()
+    scan = {f"{threshold}": found(problem, f"mtsl:threshold={threshold}") for threshold in THRESHOLDS}
+    alignments = {f"{factor}": found(problem, f"mtsl:alignment={factor}") for factor in ALIGNMENTS}
+    intervals = {f"{steps}": found(problem, "mtsl", steps_per_action=steps) for steps in INTERVALS}
+    with own_weights():
+        own = {f"{factor}": found(problem, f"mtsl:alignment={factor}") for factor in ALIGNMENTS}
+        apart = similarities(problem)
     return {
-        "instances": len(ids),
-        "cka within": similar[:, [0, 2], [1, 3]].mean(1).round(3).tolist(),
-        "cka across": similar[:, [0, 0, 1, 1], [2, 3, 2, 3]].mean(1).round(3).tolist(),
+        "instances": len(HELD_OUT),
+        **similarities(problem),
+        "after the first decision's steps": similarities(problem, **EARLY),
+        "after the first decision's steps, with the alignment term": similarities(problem, alignment=ALIGNMENTS[-1], **EARLY),
         "scan": scan,
-        "chosen": best,
-        "rand index of the chosen": scan[best]["rand index"],
+        "chosen": best(scan),
+        "rand index of the chosen": scan[best(scan)]["rand index"],
         "rand index at .8": scan["0.8"]["rand index"],
+        "at .8, by factor of the alignment": alignments,
+        "chosen factor": best(alignments),
+        "at .8, by steps between decisions": intervals,
+        "at .8, initial weights of their own, by factor of the alignment": own,
+        "initial weights of their own": apart,
     }
+
+
+def found(problem: Problem, name: str, **arguments: Any) -> dict[str, Any]:
+    """What a policy ends with on held-out instances, and its return on *reward* on training instances."""
+    ends = rollouts(name, problem, HELD_OUT, **arguments)
+    returns = [result.episode_return for result in rollouts(name, problem, TRAINING, reward="score", **arguments)]
+    return {
+        "rand index": interval([rand_index(result) for result in ends]),
+        "parameters": interval([result.structure["parameter_share"] for result in ends]),
+        "return on reward, training instances": interval(returns),
+    }
+
+
+def best(rows: dict[str, Any]) -> str:
+    """The row with the highest return."""
+    return max(rows, key=lambda name: float(rows[name]["return on reward, training instances"]["mean"]))
+
+
+def similarities(problem: Problem, **arguments: Any) -> dict[str, list[float]]:
+    """Mean CKA at every stage of separate networks, of the pairs and of tasks of different pairs."""
+    similar = np.array([result.structure["cka"] for result in rollouts("separate", problem, HELD_OUT, **arguments)])  # (N, S, K, K)
+    places = {"cka within": ([0, 2], [1, 3]), "cka across": ([0, 0, 1, 1], [2, 3, 2, 3])}
+    return {name: similar[..., one, other].mean((0, 2)).round(3).tolist() for name, (one, other) in places.items()}
+
+
+@contextlib.contextmanager
+def own_weights() -> Iterator[None]:
+    """Every task's copies begin with weights of their own, instead of the same ones."""
+    same = BranchedNetwork.initial
+
+    def initial(network: BranchedNetwork, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        draws = [np.split(network.network.initial(rng), list(accumulate(network.sizes))) for _ in range(network.num_tasks)]
+        stages = [draw[stage] for stage in range(network.num_stages) for draw in draws]
+        return np.concatenate([*stages, draws[0][-1]])
+
+    BranchedNetwork.initial = initial  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        BranchedNetwork.initial = same  # type: ignore[method-assign]
 
 
 def rollouts(name: str, problem: Problem, ids: Sequence[int], **arguments: Any) -> list[Result]:

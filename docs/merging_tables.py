@@ -16,21 +16,24 @@ def merging_tables() -> dict[str, Table]:
     problems = ("digits_4", "digits", "multimnist", "census")
     missing = [{"not measured yet": "`python benchmarks/layer_merging.py`"}]
     return {
-        "planted": planted(studies["planted"]),
+        "planted": scan("threshold", studies["planted"]["scan"]),
+        "alignments": scan("factor", studies["planted"]["at .8, by factor of the alignment"]),
+        "intervals": scan("steps between decisions", studies["planted"]["at .8, by steps between decisions"]),
+        "own": scan("factor", studies["planted"]["at .8, initial weights of their own, by factor of the alignment"]),
         **{name: front(studies[name]) if name in studies else missing for name in problems},
     }
 
 
-def planted(study: dict[str, Any]) -> Table:
-    """The pairs that MTSL ends with, for every threshold."""
+def scan(varied: str, rows: dict[str, Any]) -> Table:
+    """The pairs that MTSL ends with, for every value of what is varied."""
     return [
         {
-            "threshold": threshold,
+            varied: value,
             "adjusted Rand index": _interval(row["rand index"], 2),
             "parameters": _interval(row["parameters"], 2),
             "return on *reward*, training instances": _interval(row["return on reward, training instances"], 3),
         }
-        for threshold, row in study["scan"].items()
+        for value, row in rows.items()
     ]
 
 
