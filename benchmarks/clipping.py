@@ -1,6 +1,6 @@
 """How often the environment's bounds change what a baseline says, on every ``varied`` problem: they must not decide who wins.
 
-    python benchmarks/clipping.py            all problems
+    python benchmarks/clipping.py            all problems whose losses can be weighted
     python benchmarks/clipping.py digits     one of them
 
 Prints and writes ``benchmarks/results/clipping.json``: the percentage of weights that lie on a bound,
@@ -44,7 +44,8 @@ def main() -> None:
     """All baselines that choose their weights, on all problems."""
     names = [name for name in BASELINES if name != "constant" and policy_class(name).requires.env == LOSS_WEIGHTING]
     results = json.loads(OUT.read_text()) if OUT.is_file() else {}
-    for problem in sys.argv[1:] or PROBLEMS:
+    weighted = [problem for problem, row in PROBLEMS.items() if LOSS_WEIGHTING in row.environments]
+    for problem in sys.argv[1:] or weighted:
         results[problem] = {name: play(name, problem) for name in names}
         print(problem, json.dumps(results[problem]), flush=True)
         OUT.write_text(json.dumps(results, indent=1) + "\n")
