@@ -23,7 +23,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.heldout import paired
-from mtl_gym.envs.rendering import log_axis
+from mtl_gym.envs.panels import log_axis
 from mtl_gym.evaluation.comparison import plan, run
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.styles import POLICY_COLOURS, SETTINGS

@@ -9,7 +9,7 @@ import torch
 from matplotlib import pyplot
 from rollouts import make, make_vec, poison
 
-from mtl_gym.envs.rendering import TASK_COLOURS, line_style
+from mtl_gym.envs.panels import TASK_COLOURS, line_style
 from mtl_gym.problems.base import Problem, Split, Task
 
 SHAPE = (400, 1200, 3)

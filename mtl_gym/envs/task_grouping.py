@@ -16,54 +16,18 @@ from mtl_gym.arguments import choose, number, positive_int, should
 from mtl_gym.envs.arguments import Arguments, check_arguments
 from mtl_gym.envs.base import MTLVectorEnv, as_array
 from mtl_gym.envs.grouping import GROUPINGS, Grouping
+from mtl_gym.envs.grouping_meter import GroupingMeter
 from mtl_gym.envs.infos import Array, Infos
 from mtl_gym.envs.manual import manual
 from mtl_gym.envs.meter import Measures
 from mtl_gym.envs.observations import DEFAULTS, LEGAL, OBSERVATIONS
-from mtl_gym.envs.rewards import REWARDS
 from mtl_gym.envs.scalar import MTLEnv
-from mtl_gym.envs.signals import View
 from mtl_gym.problems import TASK_GROUPING
 from mtl_gym.problems.instances import TRAINING_IDS
 from mtl_gym.training.data_maps import FEATURES
-from mtl_gym.training.group_learner import MEMBERS, GroupLearner
+from mtl_gym.training.group_learner import GroupLearner
 from mtl_gym.training.groupings import MOST_TASKS, OUTCOMES, Groupings
 from mtl_gym.training.warm_up import MAP_DISTANCES, MAP_FEATURES, MAPS, Watching
-
-
-class GroupingMeter:
-    """What is known of N groupings; see :class:`mtl_gym.envs.meter.Measures`.
-
-    Args:
-        arguments: Name the observations and the reward.
-        learner: The trainings.
-        grouping: Says which actions are legal.
-    """
-
-    def __init__(self, arguments: Arguments, learner: GroupLearner, grouping: Grouping) -> None:
-        rows = [OBSERVATIONS[name] for name in arguments.observe if name != LEGAL] + [REWARDS[arguments.reward]]
-        self._looks = {MEMBERS} | {look for row in rows for look in row.looks}
-        self._learner, self._grouping = learner, grouping
-
-    def first(self, rows: Tensor) -> View:
-        """What is known after the warm-ups."""
-        return self._view(torch.zeros(self._learner.num_replicas), rows)
-
-    def next(self, previous: View, factors: Tensor, active: Tensor) -> View:
-        """What is known after a decision in the ``active`` rows (N,); ``factors`` (N,) are the shares of the episodes done."""
-        return self._view(factors, active).where(active, previous)
-
-    def scored(self, signals: View, ended: Tensor) -> View:
-        """The same: what groups reach is known once they are decided."""
-        return signals
-
-    def is_finite(self, signals: View) -> Tensor:
-        """Whether the trainings have come to finite numbers (N,)."""
-        return self._learner.finite()
-
-    def _view(self, progress: Tensor, rows: Tensor) -> View:
-        looks = self._learner.look(self._looks, rows)
-        return View({**looks, LEGAL: self._grouping.legal(looks[MEMBERS].cpu()).to(rows.device)}, progress.to(rows.device))
 
 
 class TaskGroupingVectorEnv(MTLVectorEnv):

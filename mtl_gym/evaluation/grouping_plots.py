@@ -10,7 +10,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mtl_gym.envs.rendering import TASK_COLOURS, draw_memberships, label_lines, line_style
+from mtl_gym.envs.panels import TASK_COLOURS, draw_memberships, label_lines, line_style
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.styles import shortened, style
 

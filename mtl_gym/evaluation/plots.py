@@ -14,7 +14,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mtl_gym.envs.rendering import TASK_COLOURS, label_lines, line_style, log_axis
+from mtl_gym.envs.panels import TASK_COLOURS, label_lines, line_style, log_axis
 from mtl_gym.evaluation.grouping_plots import data_maps, groups, memberships, regret
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.sample_plots import separations

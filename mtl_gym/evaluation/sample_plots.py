@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from mtl_gym.envs.rendering import label_lines
+from mtl_gym.envs.panels import label_lines
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.styles import shortened, style
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mtl_gym.envs.rendering import draw_similarity, draw_tree, label_lines
+from mtl_gym.envs.panels import draw_similarity, draw_tree, label_lines
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.styles import shortened, style
 

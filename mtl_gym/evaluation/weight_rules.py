@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mtl_gym.envs.rendering import label_lines, log_axis
+from mtl_gym.envs.panels import label_lines, log_axis
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.styles import shortened, style
 
