@@ -31,7 +31,7 @@ from mtl_gym.training.warm_up import MAP_DISTANCES, MAP_FEATURES, WarmUpLearner,
 
 OUT = Path(__file__).parent / "results" / "grouping_speed.json"
 TASKS, HORIZON = 6, 60
-ROUNDS = 7
+ROUNDS, OF_MAPS = 7, 21
 PROBLEMS = ("digit_tasks", "yeast")
 
 
@@ -113,7 +113,7 @@ def main() -> None:
             "plain, 1": warm_up(whole, 1, None),
             "maps, 1": warm_up(whole, 1, maps),
         }
-        times = side_by_side(steps)
+        times = side_by_side(steps, OF_MAPS)
         result[name] |= {
             "warm-up with data maps over one without, 16 instances": ratio(times["maps, 16"], times["plain, 16"]),
             "warm-up with data maps over one without, one instance": ratio(times["maps, 1"], times["plain, 1"]),
@@ -123,10 +123,10 @@ def main() -> None:
     OUT.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def side_by_side(steps: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+def side_by_side(steps: dict[str, Callable[[], Any]], rounds: int = ROUNDS) -> dict[str, list[float]]:
     """Seconds of each in interleaved rounds."""
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(ROUNDS + 1):
+    for turn in range(rounds + 1):
         for name, step in steps.items():
             start = time.perf_counter()
             step()

@@ -301,6 +301,26 @@ def test_replicas_equal_being_trained_alone(name):
     torch.testing.assert_close(together.replicas.parameters[1], single.replicas.parameters[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_replicas_of_one_instance_are_trained_as_those_of_several(name):
+    steps = 2 if name in CONVOLUTIONAL else 6
+    name = load_problem(name)
+    factors = torch.tensor([[0.5], [2.0]]).expand(-1, make_learner(name, ids=[9]).recipe.num_tasks)
+    alike = train(make_learner(name, ids=[9, 9]), steps, factors)
+    mixed = train(make_learner(name, ids=[9, 4]), steps, factors)
+    assert same(rows_of(alike.state(), [0]), rows_of(mixed.state(), [0]))
+    assert not same(rows_of(alike.state(), [0]), rows_of(alike.state(), [1]))
+
+
+def test_replicas_of_one_instance_may_be_at_different_steps():
+    learner, single = make_learner(ids=[9, 9]), train(make_learner(ids=[9]), 5)
+    train(learner, 2)
+    train(learner, 3, active=[True, False])
+    train(learner, 1)
+    train(single, 1)
+    torch.testing.assert_close(learner.replicas.parameters[0], single.replicas.parameters[0], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_poisoned_replica_leaves_the_others_bitwise(optimizer, value):

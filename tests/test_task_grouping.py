@@ -99,25 +99,32 @@ def placed(env, labels):
 # --- data maps -------------------------------------------------------------------------------------------------------
 
 
-@given(seed=st.integers(0, 2**16), rounds=st.integers(0, 6))
+@given(seed=st.integers(0, 2**16), steps=st.integers(1, 14), length=st.integers(1, 5))
 @settings(max_examples=25, deadline=None)
-def test_running_means_and_deviations_are_numpys(seed, rounds):
-    rng = np.random.default_rng(seed)
-    maps, seen = DataMaps(3, 10, 2, torch.device("cpu")), [[[] for _ in range(10)] for _ in range(3)]
-    for _ in range(rounds):
-        rows = rng.permutation(3)[: rng.integers(1, 4)]
-        samples = np.stack([rng.permutation(10)[:6] for _ in rows])
-        values = rng.random((len(rows), 6, 2)).astype(np.float32)
-        maps.add(torch.from_numpy(rows), torch.from_numpy(samples), torch.from_numpy(values))
-        for row, own, numbers in zip(rows, samples, values, strict=True):
-            for sample, pair in zip(own, numbers, strict=True):
-                seen[row][sample].append(pair)
-    deviations = maps.variability()
-    for row, sample in itertools.product(range(3), range(10)):
-        own = np.array(seen[row][sample])
-        assert maps.visits[row, sample] == len(own)
+def test_running_means_and_deviations_are_numpys(seed, steps, length):
+    rng, rows, batch, samples = np.random.default_rng(seed), 3, 2, 11
+    epochs = math.ceil(steps / length)
+    order = np.stack([[rng.permutation(samples)[: length * batch] for _ in range(epochs)] for _ in range(rows)])
+    order = order.reshape(rows, -1, batch)[:, :steps]
+    values = rng.random((steps, rows, batch, 2)).astype(np.float32)
+    maps = DataMaps(torch.from_numpy(order), length, samples, 2)
+    for epoch in range(epochs):
+        maps.add(torch.from_numpy(values[epoch * length : (epoch + 1) * length]))
+    visits, deviations = maps.visits, maps.variability()
+    for row, sample in itertools.product(range(rows), range(samples)):
+        own = values[:, row][order[row] == sample]
+        assert visits[row, sample] == len(own)
         np.testing.assert_allclose(maps.confidence[row, sample], own.mean(0) if len(own) else 0, atol=1e-6)
         np.testing.assert_allclose(deviations[row, sample], own.std(0, ddof=1) if len(own) > 1 else 0, atol=1e-6)
+
+
+def test_a_training_that_diverges_leaves_the_maps_of_the_others_alone():
+    values = torch.rand(1, 3, 2, 4)
+    values[0, 0] = torch.nan
+    maps = DataMaps(torch.tensor([[[0, 1]], [[2, 3]], [[1, 0]]]), 1, 5, 4)
+    maps.add(values)
+    assert torch.equal(maps.confidence[1, 2:4], values[0, 1])
+    assert torch.isfinite(maps.confidence[1:]).all()
 
 
 def hand_maps(learner, snapshots):

@@ -17,48 +17,58 @@ AMBIGUOUS, EASY = 0.2, 0.5
 
 
 class DataMaps:
-    """Running means and deviations of the true labels' probabilities (Welford), of N trainings.
+    """Running means and deviations (Welford) of the true labels' probabilities, of R trainings, epoch by epoch.
+
+    Where each sample of an epoch is found, and how much it then counts, is known beforehand, and computed once.
 
     Args:
-        num_replicas: N.
+        order: (R, S, B) the samples of each step's batch, at most once an epoch.
+        length: Steps of an epoch, L; the last epoch may be cut short.
         samples: n.
         num_tasks: K.
-        device: Of the tensors.
 
     Attributes:
-        visits: (N, n) how often each sample was recorded.
-        confidence: (N, n, K) mean probability of the true label; 0 of samples that were not recorded.
+        confidence: (R, n, K) mean probability of the true label; 0 of samples that were not recorded.
     """
 
-    def __init__(self, num_replicas: int, samples: int, num_tasks: int, device: torch.device) -> None:
-        self.visits = torch.zeros(num_replicas, samples, device=device)
-        self.confidence = torch.zeros(num_replicas, samples, num_tasks, device=device)
-        self._squares = torch.zeros_like(self.confidence)
-        self._scratch = torch.empty(2, *self.confidence.shape, device=device)
+    def __init__(self, order: Tensor, length: int, samples: int, num_tasks: int) -> None:
+        def count(size: int) -> Tensor:  # half the memory of the usual integers, which is most of the time here
+            return torch.arange(size, dtype=torch.int32, device=order.device)
 
-    def add(self, rows: Tensor | slice, samples: Tensor, probabilities: Tensor) -> None:
-        """Records probabilities of the true labels: one scatter, and sums over all samples.
+        rows, steps, batch = order.shape
+        row, step = count(rows)[:, None], count(steps)
+        cells = ((step // length * rows + row)[:, :, None] * samples + order).flatten().long()  # (R * S * B) of the table (E, R, n)
+        places = ((step % length * rows + row)[:, :, None] * batch + count(batch)).flatten()  # in the epoch's probabilities
+        sources = (row * batch).repeat(-(-steps // length), 1, samples)  # of what is not recorded: any place of the same training
+        self._sources = sources.view(-1).scatter_(0, cells, places).view(len(sources), -1)
+        self._seen = torch.zeros(sources.shape, device=order.device)
+        self._seen.view(-1).scatter_(
+            0, cells, torch.ones(cells.shape, device=order.device)
+        )  # a number would take six times as long
+        self._rates = self._seen / self._seen.cumsum(0).clamp_(min=1)
+        self._epochs = 0
+        self.confidence = torch.zeros(rows, samples, num_tasks, device=order.device)
+        self._squares = torch.zeros_like(self.confidence)
+
+    def add(self, probabilities: Tensor) -> None:
+        """Records the next epoch.
 
         Args:
-            rows: (R,) the trainings; or a slice of them, which is faster.
-            samples: (R, M) their samples, each at most once a training.
-            probabilities: (R, M, K), in [0, 1].
+            probabilities: (L, R, B, K) of the true labels of its steps' batches, in [0, 1].
         """
-        visits, means, squares = self.visits[rows], self.confidence[rows], self._squares[rows]
-        count, size = visits.shape
-        places = (torch.arange(count, device=samples.device)[:, None] * size + samples).flatten()
-        values, change = self._scratch[:, :count]  # fresh memory would cost more than the sums
-        values.copy_(means)  # samples that are not recorded now are as their means, which changes nothing
-        values.view(count * size, -1).index_copy_(0, places, probabilities.flatten(0, 1))
-        visits.view(-1).index_add_(0, places, torch.ones_like(places, dtype=visits.dtype))
-        torch.sub(values, means, out=change)
-        means.addcdiv_(change, visits.clamp(min=1)[:, :, None])
-        squares.addcmul_(change, values.sub_(means))
-        if not isinstance(rows, slice):
-            self.visits[rows], self.confidence[rows], self._squares[rows] = visits, means, squares
+        sources, seen, rates = (table[self._epochs] for table in (self._sources, self._seen, self._rates))
+        change = probabilities.flatten(0, 2).index_select(0, sources).view_as(self.confidence).sub_(self.confidence)
+        self.confidence.addcmul_(change, rates[:, :, None])
+        self._squares.addcmul_(change.square_(), (seen - rates)[:, :, None])
+        self._epochs += 1
+
+    @property
+    def visits(self) -> Tensor:
+        """How often each sample was recorded (R, n)."""
+        return self._seen[: self._epochs].sum(0)
 
     def variability(self) -> Tensor:
-        """Deviations (N, n, K) of the probabilities, with n - 1 in the denominator; 0 before a sample's second visit."""
+        """Deviations (R, n, K) of the probabilities, with n - 1 in the denominator; 0 before a sample's second visit."""
         return (self._squares / (self.visits - 1).clamp(min=1)[:, :, None]).sqrt_()
 
 
@@ -73,22 +83,23 @@ def summaries(confidence: Tensor, variability: Tensor, visited: Tensor) -> Tenso
         variability: (R, n, K), likewise.
         visited: (R, n) bool, the samples that count.
     """
-    counts = visited.sum(1).clamp(min=1)[:, None]
+    counts, scratch = visited.sum(1).clamp(min=1)[:, None], torch.empty_like(confidence)
 
     def deviation(values: Tensor, mean: Tensor) -> Tensor:
-        return (values.square().sum(1) / counts - mean.square()).clamp(min=0).sqrt()
+        return (torch.square(values, out=scratch).sum(1) / counts - mean.square()).clamp(min=0).sqrt()
 
     means = confidence.sum(1) / counts, variability.sum(1) / counts
     deviations = deviation(confidence, means[0]), deviation(variability, means[1])
-    sure = confidence.clone().ge_(EASY)  # in place it stays a number, which sums faster than a truth value
-    ambiguous = variability.clone().gt_(AMBIGUOUS)
-    shares = sure.addcmul(sure, ambiguous, value=-1).sum(1) / counts, ambiguous.sum(1) / counts
-    return torch.stack([*means, *deviations, *shares, 1 - shares[0] - shares[1]], dim=2)
+    ambiguous = scratch.copy_(variability).gt_(AMBIGUOUS).sum(1) / counts  # in place they stay numbers, which sum faster than bools
+    easy = scratch.neg_().add_(1).mul_(confidence).ge_(EASY).sum(1) / counts
+    return torch.stack([*means, *deviations, easy, ambiguous, 1 - easy - ambiguous], dim=2)
 
 
 def squared_distances(confidence: Tensor, variability: Tensor) -> Tensor:
     """Squared Euclidean distances (R, K, K) between the tasks' maps, each (n, 2) flattened, from (R, n, K)."""
-    maps = torch.cat([confidence, variability], dim=1).double()  # (R, 2 n, K)
-    products = maps.mT @ maps
+    rows, samples, num_tasks = confidence.shape
+    maps = confidence.new_empty(rows, num_tasks, 2, samples, dtype=torch.float64)
+    maps[:, :, 0], maps[:, :, 1] = confidence.mT, variability.mT
+    products = maps.flatten(2) @ maps.flatten(2).mT  # along memory; twice as fast as across it
     norms = products.diagonal(dim1=1, dim2=2)
     return (norms[:, :, None] + norms[:, None] - 2 * products).clamp(min=0)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mtl_gym.training.data_maps import FEATURES, DataMaps, squared_distances, summaries
+from mtl_gym.training.data_maps import DataMaps, squared_distances, summaries
 from mtl_gym.training.learner import Learner
 from mtl_gym.training.signals import SMALLEST_LOSS, cosines
 
@@ -17,6 +18,7 @@ MAP_FEATURES, MAP_DISTANCES, MAPS = "map_features", "map_distances", "maps"
 COSINES, LOOKAHEAD = "gradient_cosines", "lookahead"
 OF_WARM_UP = (MAP_FEATURES, MAP_DISTANCES, MAPS, COSINES, LOOKAHEAD)
 """What a warm-up can show; see :meth:`WarmUpLearner.run`."""
+_MAPPED = {MAP_FEATURES, MAP_DISTANCES, MAPS}
 
 
 @dataclass(frozen=True)
@@ -67,19 +69,28 @@ class WarmUpLearner(Learner):
             means of :meth:`lookahead`. Pairs are the upper triangle by rows.
         """
         ones, active = torch.ones_like(self.replicas.scales), torch.ones_like(self._rows, dtype=torch.bool)
-        recorder = _Recorder(self, watching.snapshots)
+        recorders = [] if _MAPPED.isdisjoint(needs) else self._recorders(watching.snapshots)
         sums: dict[str, Tensor] = {}
         for step in range(self.recipe.horizon):
             if step % watching.affinity_every == 0:
                 for name, values in self.affinities(needs).items():
                     sums[name] = sums.get(name, 0) + values
             self.update(ones, active)
-            if not {MAP_FEATURES, MAP_DISTANCES, MAPS}.isdisjoint(needs):
-                recorder.record(step)
+            for recorder in recorders:
+                recorder.record(step, self._recent)
         looks = -(-self.recipe.horizon // watching.affinity_every)
-        found = {name: total / looks for name, total in sums.items()} | recorder.found()
+        found = {name: total / looks for name, total in sums.items()}
+        if recorders:
+            maps, places = [recorder.found(needs) for recorder in recorders], torch.cat([own.rows for own in recorders]).argsort()
+            found |= {name: torch.cat([own[name] for own in maps])[places] for name in maps[0]}
         self._recent.clear()
         return {name: found[name] for name in needs}
+
+    def _recorders(self, snapshots: int) -> list[_Recorder]:
+        """One for the trainings of each length of an epoch."""
+        lengths = self.steps_per_epoch()
+        self._recent = deque(maxlen=int(lengths.max()))
+        return [_Recorder(self, (lengths == own).nonzero()[:, 0], own, snapshots) for own in lengths.unique().tolist()]
 
     def affinities(self, needs: Collection[str]) -> dict[str, Tensor]:
         """``gradient_cosines`` and ``lookahead``, of those that are needed, on the batch that is about to be trained on."""
@@ -115,56 +126,54 @@ class WarmUpLearner(Learner):
 
 
 class _Recorder:
-    """Keeps the data maps of a warm-up: epoch by epoch, since a sample comes once an epoch."""
+    """Keeps the data maps of those trainings of a warm-up, R, whose epochs have the same length."""
 
-    def __init__(self, learner: WarmUpLearner, snapshots: int) -> None:
-        self._learner, self._snapshots = learner, snapshots
-        self._groups: dict[int, Tensor | slice]
-        count, num_tasks = len(learner.problem.splits["train"]), learner.recipe.num_tasks
-        device = learner.replicas.parameters.device
-        self._maps = DataMaps(learner.num_replicas, count, num_tasks, device)
-        self._features = torch.zeros(learner.num_replicas, num_tasks, snapshots, FEATURES, device=device)
-        self._squares = torch.zeros(learner.num_replicas, num_tasks, num_tasks, dtype=torch.float64, device=device)
-        lengths = learner.steps_per_epoch()
-        self._groups = {length: (lengths == length).nonzero()[:, 0] for length in lengths.unique().tolist()}
-        if len(self._groups) == 1:
-            self._groups = dict.fromkeys(self._groups, slice(None))
-        learner._recent = deque(maxlen=max(self._groups))
+    def __init__(self, learner: WarmUpLearner, rows: Tensor, length: int, snapshots: int) -> None:
+        replicas, self._horizon = learner.replicas, learner.recipe.horizon
+        self.rows, self.length, epochs = rows, length, -(-self._horizon // length)
+        self._tasks = replicas.tasks[rows]
+        self._counts = torch.tensor([len(own.rows) for own in learner.instances if own], device=rows.device)[rows]
+        self._times = torch.linspace(min(2, epochs), epochs, snapshots).round().tolist()
+        order = replicas.order[rows, : self._horizon]
+        self._maps = DataMaps(order, length, len(learner.problem.splits["train"]), learner.recipe.num_tasks)
+        self._features: list[Tensor] = []  # of each snapshot, (R, K, 7)
+        self._squares: list[Tensor] = []  # of each snapshot, (R, K, K)
 
-    def record(self, step: int) -> None:
-        """Takes in what the update of that step has shown, where an epoch has ended with it."""
-        horizon = self._learner.recipe.horizon
-        for length, rows in self._groups.items():
-            if (step + 1) % length == 0 or step + 1 == horizon:
-                epoch = step // length
-                self._add(rows, slice(epoch * length, step + 1))
-                self._snap(rows, epoch + 1, -(-horizon // length))
+    def record(self, step: int, recent: Sequence[Tensor]) -> None:
+        """Takes in what the last updates have shown, up to that step's, where an epoch has ended with it.
 
-    def _add(self, rows: Tensor | slice, steps: slice) -> None:
-        replicas, count = self._learner.replicas, steps.stop - steps.start
-        recent = list(self._learner._recent)[-count:]
-        losses = torch.stack(recent, dim=1).flatten(1, 2)[rows]  # (R, S B, all tasks)
-        if losses.shape[2] != replicas.tasks.shape[1]:
-            losses = losses.gather(2, replicas.tasks[rows][:, None].expand(-1, losses.shape[1], -1))
-        samples = replicas.order[rows, steps].flatten(1).long()
-        self._maps.add(rows, samples, losses.neg_().exp_())
+        Args:
+            step: From 0.
+            recent: Losses (N, B, all tasks) of the samples of the last batches.
+        """
+        if (step + 1) % self.length == 0 or step + 1 == self._horizon:
+            losses = torch.stack(list(recent)[-(step % self.length) - 1 :])  # (L, N, B, all tasks)
+            if len(self.rows) != losses.shape[1]:
+                losses = losses[:, self.rows]
+            if self._tasks.shape[1] != losses.shape[3]:
+                losses = losses.gather(3, self._tasks[:, None].expand(len(losses), -1, losses.shape[2], -1))
+            self._maps.add(losses.mul_(-1 / math.log(2)).exp2_())  # exp(-losses) in half the time
+            self._snap(step // self.length + 1)
 
-    def _snap(self, rows: Tensor | slice, epoch: int, epochs: int) -> None:
-        """Takes the snapshots that are due after that many of the ``epochs``."""
-        times = torch.linspace(min(2, epochs), epochs, self._snapshots).round().tolist()
-        due = [place for place, time in enumerate(times) if time == epoch]
-        if due:
-            confidence, variability = self._maps.confidence[rows], self._maps.variability()[rows]
-            features = summaries(confidence, variability, self._maps.visits[rows] > 0)
-            for place in due:
-                self._features[rows, :, place] = features
-            self._squares[rows] += len(due) * squared_distances(confidence, variability)
+    def _snap(self, epoch: int) -> None:
+        """Takes the snapshots that are due after that many epochs."""
+        if due := self._times.count(epoch):
+            confidence, variability = self._maps.confidence, self._maps.variability()
+            self._features += due * [summaries(confidence, variability, self._maps.visits > 0)]
+            self._squares += due * [squared_distances(confidence, variability)]
 
-    def found(self) -> dict[str, Tensor]:
-        """What there is at the end, by name."""
-        sizes = [len(instance.rows) for instance in self._learner.instances if instance]
-        counts = torch.tensor(sizes, device=self._squares.device)[:, None]
-        first, second = torch.triu_indices(self._squares.shape[1], self._squares.shape[1], offset=1)
-        distances = (self._squares[:, first, second] / (2 * self._snapshots * counts)).sqrt()
-        maps = torch.stack([self._maps.confidence, self._maps.variability()], dim=3).movedim(1, 2)
-        return {MAP_FEATURES: self._features, MAP_DISTANCES: distances.float(), MAPS: maps}
+    def found(self, needs: Collection[str]) -> dict[str, Tensor]:
+        """What is needed, by name; see :meth:`WarmUpLearner.run`."""
+        kept = {MAP_FEATURES: self._stacked, MAP_DISTANCES: self._distances, MAPS: self._last}
+        return {name: compute() for name, compute in kept.items() if name in needs}
+
+    def _stacked(self) -> Tensor:
+        return torch.stack(self._features, dim=2)
+
+    def _distances(self) -> Tensor:
+        means = torch.stack(self._squares).mean(0) / (2 * self._counts)[:, None, None]
+        first, second = torch.triu_indices(means.shape[1], means.shape[1], offset=1)
+        return means[:, first, second].sqrt().float()
+
+    def _last(self) -> Tensor:
+        return torch.stack([self._maps.confidence, self._maps.variability()], dim=3).movedim(1, 2)
