@@ -78,10 +78,12 @@ def train(
         trained = agent.about["environment"]["arguments"]
         shared = {name: value for name, value in trained.items() if name not in (*OF_POLICIES, "problem")}
         texts = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in shared.items()]
+        texts += [text for text in settings or [] if text.startswith("truth=")]  # an agent does not keep where it looked up
         given = "".join(f" --set {shlex.quote(text)}" for text in texts) + (f" --env {env}" if env != LOSS_WEIGHTING else "")
         beside, chosen = ",".join(REFERENCES[env]), f"--problem {trained['problem']}"
+        held_out = f"return {best['reward']:.3f}, delta_m {best['delta_m']:.1f} % on held-out instances"
         lines = {
-            "best agent": f"delta_m {best['delta_m']:.1f} % on held-out instances, after {best['steps']:,.0f} time steps",
+            "best agent": f"{held_out}, after {best['steps']:,.0f} time steps",
             "curves": f"tensorboard --logdir {place}/events",
             "compare it": f"mtl-gym compare {chosen} --policies {beside},{place} --out {place}/comparison{given}",
         }

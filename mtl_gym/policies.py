@@ -64,7 +64,21 @@ LOSSES_TO_WEIGHTS = Requirements(observe=("log_loss",), action="weights", steps_
 class Policy(Protocol):
     """Anything with Stable-Baselines3's ``predict``. ``requires`` (:class:`Requirements`) is optional: without it, the policy
     takes the environment's default observations and actions. So are ``initial_state(seeds, num_tasks)``, the memory that it begins
-    with, and ``spec``, what identifies it (JSON-plain): without it, its results are not found again.
+    with, and ``spec``, what identifies it (JSON-plain): without it, its results are not found again. One whose ``predict`` takes
+    ``action_masks``, as sb3_contrib's do, is handed the actions that are allowed, (N, A) bool, where there are masks.
+
+    Example:
+        >>> import numpy as np, mtl_gym
+        >>> class MergeAll:
+        ...     "Merges as much as is allowed: of the actions of ``mtl_gym/LayerMerging-v0`` the last that is legal."
+        ...     requires = mtl_gym.Requirements(env="mtl_gym/LayerMerging-v0", observe=("legal",))
+        ...     def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        ...         legal = observation["legal"]
+        ...         return legal.shape[1] - 1 - legal[:, ::-1].argmax(1), state
+        >>> frame = mtl_gym.compare({"mine": MergeAll(), "shared": "shared"}, "mtl_gym/LayerMerging-v0", instances=2,
+        ...                         num_tasks=3, horizon=60)
+        >>> frame.groupby("policy")["parameter_share"].mean().diff().iloc[1] == 0
+        np.True_
     """
 
     def predict(

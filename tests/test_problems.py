@@ -1,5 +1,6 @@
 import copy
 import importlib.util
+import math
 import pickle
 from pathlib import Path
 
@@ -216,6 +217,22 @@ def test_class_numbers_outside_the_range_are_refused(value):
     tasks = (Task("a", "cross_entropy", ("accuracy",), outputs=3),)
     with pytest.raises(ValueError, match="targets"):
         Problem("own", tasks, {name: Split(torch.zeros(8, 3), torch.full((8, 1), value)) for name in SPLITS})
+
+
+@pytest.mark.parametrize("value", [-1.0, 7.0, 0.5, math.inf])
+def test_labels_of_two_classes_that_are_neither_are_refused(value):
+    splits = {name: split() for name in SPLITS[:3]} | {"test": Split(torch.zeros(8, 3), torch.full((8, 2), value))}
+    with pytest.raises(ValueError, match=r"`splits\['test'\].targets` should be 0 or 1, or NaN where missing, for the task 'b'"):
+        Problem("own", TASKS, splits)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_inputs_that_are_not_finite_are_refused(value):
+    inputs = torch.zeros(8, 3)
+    inputs[5, 1] = value
+    splits = {name: split() for name in SPLITS[:3]} | {"test": Split(inputs, torch.zeros(8, 2))}
+    with pytest.raises(ValueError, match=r"`splits\['test'\].inputs` should be finite; samples that are not.*\[5\]"):
+        Problem("own", TASKS, splits)
 
 
 def test_splits_of_different_input_shapes_are_refused():

@@ -17,7 +17,7 @@ import mtl_gym
 from agents.algorithm import algorithm
 from mtl_gym.envs.merging import choices
 from mtl_gym.envs.observations import DEFAULTS, OBSERVATIONS, space
-from mtl_gym.problems import LAYER_MERGING
+from mtl_gym.problems import LAYER_MERGING, TASK_GROUPING
 from mtl_gym.training.partitions import labels, partitions, together
 
 NAMES = DEFAULTS[LAYER_MERGING]
@@ -189,3 +189,43 @@ def test_agents_are_compared_beside_heuristics(trained, tmp_path, action):
     frame = mtl_gym.compare(policies, LAYER_MERGING, instances=2, tasks=["digit", "ink"], hidden=[8, 8], horizon=40)
     assert set(frame["policy"]) == set(policies)
     assert frame["parameter_share"].between(0, 1).all()
+
+
+# --- masks of others' agents -------------------------------------------------------------------------------------------
+
+
+class LastAction:
+    """Always wants the last action, which is masked at first."""
+
+    def __init__(self, env):
+        self.requires = mtl_gym.Requirements(env=env)
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        legal = observation["legal"]
+        return np.full(len(legal), legal.shape[1] - 1), state
+
+
+class LastAllowed(LastAction):
+    """The last of the masks that it is handed."""
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False, action_masks=None):
+        assert (action_masks == observation["legal"]).all()
+        assert action_masks.dtype == bool
+        return action_masks.shape[1] - 1 - action_masks[:, ::-1].argmax(1), state
+
+
+@pytest.mark.parametrize("env", [LAYER_MERGING, TASK_GROUPING])
+def test_masks_are_handed_to_who_takes_them_and_masked_actions_are_told(env, tmp_path):
+    small = {"horizon": 40, "num_tasks": 3, "hidden": [8], "instances": 2, "out": tmp_path}
+    frame = mtl_gym.compare({"knows": LastAllowed(env), "does not": LastAction(env)}, env, **small)
+    forbidden = frame.groupby("policy")["forbidden"].max()
+    assert forbidden["knows"] == 0
+    assert 0 < forbidden["does not"] <= 1
+    assert mtl_gym.summarise(frame)["policies"]["does not"]["forbidden"]["mean"] == forbidden["does not"]
+
+
+@pytest.mark.parametrize("env", [LAYER_MERGING, TASK_GROUPING])
+def test_a_plain_maskable_ppo_is_played_with_masks(env):
+    own = MaskablePPO("MultiInputPolicy", gymnasium.make(env, horizon=40, num_tasks=3, hidden=[8]), n_steps=8, batch_size=8, seed=0)
+    frame = mtl_gym.compare({"own": own}, env, horizon=40, num_tasks=3, hidden=[8], instances=2)
+    assert frame["forbidden"].max() == 0

@@ -233,6 +233,10 @@ class LayerMergingEnv(MTLEnv):
     The vector form also takes ``num_envs``, ``autoreset_mode`` (``"SameStep"``, ``"NextStep"``, ``"Disabled"``, or the enum) and
     ``max_episode_steps``.
 
+    A policy of one's own for ``mtl_gym.compare`` is a class with ``predict``, as Stable-Baselines3's, and ``requires``:
+    ``help(mtl_gym.Policy)`` shows one for ``mtl_gym/LayerMerging-v0``. The options of those that come along are in the manual of
+    their classes in ``baselines``; an unknown option is answered with the known ones.
+
     ## Example
     >>> import gymnasium, mtl_gym
     >>> env = gymnasium.make("mtl_gym/LayerMerging-v0", tasks=["digit", "parity", "ink"], horizon=60)

@@ -209,7 +209,7 @@ OBSERVATIONS = {
         0,
         1,
         lambda s: s.looks[LEGAL] if LEGAL in s.looks else legal(s.looks),
-        "1 for the actions that are allowed, else 0 (not of thresholds and memberships, which all are)",
+        "1 for the actions that are allowed, else 0; under `threshold` those of `merge`, under `memberships` always 1",
         looks=STRUCTURE,
     ),
     "parameter_share": Observation(

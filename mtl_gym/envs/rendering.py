@@ -36,6 +36,7 @@ _RECENT = 10  # batches that a gap is averaged over
 _SIZE = (12.0, 4.0)  # inches, at 100 dots each
 _COLUMNS = 7  # tasks in a row of the legend
 _MOST_MAPS = 12  # data maps that are drawn
+_MOST_NAMES = 30  # names in a column
 
 
 def _image(figure: Figure) -> npt.NDArray[np.uint8]:
@@ -79,16 +80,17 @@ def draw_structure(learner: BranchLearner, row: int) -> npt.NDArray[np.uint8]:
     """
     figure = Figure(figsize=_SIZE, dpi=100)
     shown = min(learner.stages, 3)
-    panels = figure.subplots(1, 2 + shown, width_ratios=[1.5, *[0.75] * shown, 1.5])
+    panels = figure.subplots(1, 3 + shown, width_ratios=[1.5, 0.25, *[0.75] * shown, 1.5])  # the second: names of tasks
     figure.subplots_adjust(left=0.02, right=0.985, top=0.8, bottom=0.24, wspace=0.3)
     names = _names(learner, row)
+    panels[1].set_axis_off()
     draw_tree(panels[0], learner.replicas.assign[row].cpu().numpy(), names)
     nobody = torch.zeros(learner.num_replicas, dtype=torch.bool)
     similar = learner.similarities(nobody)[row].nan_to_num().cpu().numpy()
     first = min(int(learner.depths()[row].min()), learner.stages - shown)
     for place, stage in enumerate(range(first, first + shown)):
-        draw_similarity(panels[1 + place], similar[stage], names if place == 0 and len(names) <= _COLUMNS else None)
-        panels[1 + place].set_title(f"CKA, stage {stage + 1}", fontsize=10)
+        draw_similarity(panels[2 + place], similar[stage], names if place == 0 and len(names) <= _COLUMNS else None)
+        panels[2 + place].set_title(f"CKA, stage {stage + 1} of {len(similar)}", fontsize=10)
     lines = _draw(panels[-1], *_panels(learner, row)[0], learner.recipe.horizon)
     _scale(panels[-1])
     label_lines(figure, lines, names, columns=_COLUMNS, place="lower center")
@@ -120,8 +122,10 @@ def draw_grouping(learner: GroupLearner, row: int) -> npt.NDArray[np.uint8]:
         colour = TASK_COLOURS[int(memberships[task].argmax()) % len(TASK_COLOURS)] if placed else "#bbbbbb"
         draw_data_map(axes, map_, colour)
         axes.set_title(names[task], fontsize=8, parse_math=False)
-    draw_memberships(figure.add_subplot(grid[:, -1]), memberships, names)
-    figure.suptitle(f"{_title(learner, row)}: data maps (confidence over variability) and groups", fontsize=12, parse_math=False)
+    draw_memberships(figure.add_subplot(grid[:, -1]), memberships, names if len(names) <= _MOST_NAMES else None)
+    some = f" of {len(maps)} of the {len(names)} tasks" if len(maps) < len(names) else ""
+    what = f"data maps{some} (confidence over variability) and groups"
+    figure.suptitle(f"{_title(learner, row)}: {what}", fontsize=12, parse_math=False)
     return _image(figure)
 
 

@@ -25,7 +25,8 @@ from mtl_gym.problems.instances import EVALUATION_IDS
 from mtl_gym.problems.metrics import METRICS, relative_gain
 
 IDS_PER_SEED = 10_000
-_OF_GROUPINGS = {"groups": "num_groups", "regret": "regret"}
+_OF_STRUCTURES = {"parameter_share": "parameter_share", "corrupted": "corrupted", "forbidden": "forbidden"}
+_OF_GROUPINGS = {"groups": "num_groups", "regret": "regret", "forbidden": "forbidden"}
 REFERENCES = "single-task references"
 
 
@@ -164,8 +165,9 @@ def compare(
         ``gain`` in percent (positive is better), the instance's ``delta_m`` in percent, ``forward`` and ``backward`` passes,
         ``return`` (of ``reward``, which is ``"none"`` here unless given) and ``diverged``; where layers are merged also
         ``parameter_share`` and ``corrupted``, where tasks are grouped ``groups`` and, where the best grouping is known, ``regret``.
-        ``frame.attrs["about"]`` says how it was
-        made; :func:`mtl_gym.summarise` has the statistics.
+        There ``forbidden`` is the share of the policy's decisions that were masked, so that others were taken in their place; none
+        of an agent's whose ``predict`` takes ``action_masks``, as sb3_contrib's do. ``frame.attrs["about"]`` says how it was made;
+        :func:`mtl_gym.summarise` has the statistics.
 
     Raises:
         ValueError, TypeError, gymnasium.error.Error: If an argument is wrong; before anything is run.
@@ -184,7 +186,7 @@ def to_frame(results: Sequence[Result], about: Mapping[str, Any]) -> pd.DataFram
             **result.cost,
             "return": result.episode_return,
             "diverged": result.diverged,
-            **{name: result.structure[name] for name in ("parameter_share", "corrupted") if name in result.structure},
+            **{name: result.structure[own] for name, own in _OF_STRUCTURES.items() if own in result.structure},
             **{name: result.grouping[own] for name, own in _OF_GROUPINGS.items() if own in result.grouping},
         }
         for name, value in result.metrics.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -83,9 +84,13 @@ _CAPTIONS = {
     ),
 }
 
-_OF_STRUCTURES = {"parameter_share": ("parameters", ".2f"), "corrupted": ("corrupted inputs, %", ".1f")}
-_OF_STRUCTURES |= {"groups": ("groups", ".1f"), "regret": ("regret", ".4f")}
-"""Columns of the table where layers are merged, and where tasks are grouped."""
+_OF_STRUCTURES = {"parameter_share": ("parameters", ".2f", 1.0), "corrupted": ("corrupted inputs, %", ".1f", 1.0)}
+_OF_STRUCTURES |= {"groups": ("groups", ".1f", 1.0), "regret": ("regret, %", ".2f", 100.0)}
+_OF_STRUCTURES |= {"forbidden": ("masked actions, %", ".0f", 100.0)}
+"""Columns of the table where layers are merged, and where tasks are grouped: head, format and factor."""
+_WIDTH = re.compile(r'<svg[^>]*? width="([\d.]+)')
+_SCROLLED = 2000
+"""Width in points from which a figure is scrolled rather than made to fit the page."""
 
 
 def write_report(results: Sequence[Result], summary: Summary, folder: Path) -> Path:
@@ -145,6 +150,8 @@ def _table(summary: Summary) -> str:
     best = names[0]
     heads = ["", "policy", "delta_m, %", "over the best", "P(better)", "passes"]
     merged = [name for name in _OF_STRUCTURES if all(name in row for row in policies.values())]
+    if not any(row["forbidden"]["mean"] for row in policies.values() if "forbidden" in row):
+        merged = [name for name in merged if name != "forbidden"]
     heads += [_OF_STRUCTURES[name][0] for name in merged]
     if any(row["diverged"] for row in policies.values()):
         heads.append("diverged")
@@ -168,10 +175,16 @@ def _row(
         _text(row["probability_of_improvement"].get(best)) if pair else "",
         f"{cost['forward']:.0f}&#8239;F&#8239;{cost['backward']:.0f}&#8239;B",
     ]
-    cells += [f"{_text(row[name]['mean'], _OF_STRUCTURES[name][1])} <small>{_interval(row[name])}</small>" for name in merged]
+    cells += [_structure_cell(name, row[name]) for name in merged]
     cells += [str(row["diverged"])] if diverged else []
     cells += [_text(row["metrics"].get(metric, {}).get("mean"), ".3f") for metric in metrics]
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _structure_cell(name: str, known: Mapping[str, float | None]) -> str:
+    _, form, factor = _OF_STRUCTURES[name]
+    scaled = {end: None if value is None else factor * value for end, value in known.items()}
+    return f"{_text(scaled['mean'], form)} <small>{_interval(scaled)}</small>"
 
 
 def _reference_row(row: Mapping[str, Any], metrics: Mapping[str, Any], width: int) -> str:
@@ -188,7 +201,9 @@ def _metric_head(name: str, metrics: Mapping[str, Any]) -> str:
 
 def _figure(name: str, svg: str, note: str) -> str:
     title, caption = _CAPTIONS[name]
-    return f"<section><h2>{title}</h2><p>{caption}{note}</p>{svg}</section>"
+    wide = float(_WIDTH.search(svg)[1]) > _SCROLLED  # type: ignore[index]
+    shown = f'<div class="scroll">{svg}</div>' if wide else svg
+    return f"<section><h2>{title}</h2><p>{caption}{note}</p>{shown}</section>"
 
 
 def _settings(about: Mapping[str, Any]) -> str:

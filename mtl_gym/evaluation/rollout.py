@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -39,20 +40,25 @@ def make_env(policy: Policy, env: str, num_envs: int, arguments: Mapping[str, An
     """
     requirements = getattr(policy, "requires", Requirements())
     if requirements.env not in (None, env):
-        raise ValueError(should("env", f"be {requirements.env!r}, which {type(policy).__name__} is for", env))
+        own = "One's own for another: a class with `predict` and `requires`, see `mtl_gym.Policy`."
+        raise ValueError(should("env", f"be {requirements.env!r}, which {type(policy).__name__} is for", env, own))
     required = requirements.arguments()
     for name, value in required.items():
         if name in arguments and plain(arguments[name]) != plain(value):
             raise ValueError(
-                f"`{name}` should be {value!r}, which {type(policy).__name__} requires. Received {name}={arguments[name]!r}."
+                f"`{name}` should be {value!r}, which {type(policy).__name__} requires. Received {name}={arguments[name]!r}. "
+                f"Leave it out, or give the policy an option that agrees, if it has one."
             )
-    return gymnasium.make_vec(
-        env,
-        num_envs=num_envs,
-        vectorization_mode="vector_entry_point",
-        autoreset_mode="Disabled",
-        **{"reward": "none", **arguments, **required},
-    )
+    given = {"reward": "none", **arguments, **required}
+    try:
+        return gymnasium.make_vec(
+            env, num_envs=num_envs, vectorization_mode="vector_entry_point", autoreset_mode="Disabled", **given
+        )
+    except ValueError as error:
+        steps = required.get("steps_per_action")
+        if steps is None or f"steps_per_action={steps}" not in str(error):
+            raise
+        raise ValueError(f"{str(error).removesuffix('.')}. {type(policy).__name__} requires steps_per_action={steps}.") from None
 
 
 def rollout(
@@ -85,16 +91,19 @@ def rollout(
     returns = np.zeros(len(ids))
     last: list[dict[str, Any]] = [{} for _ in ids]
     curves = None if isinstance(learner, GroupLearner) else Curves(base)
+    masked, forbidden, taken = _takes_masks(policy, base), np.zeros(len(ids)), np.zeros(len(ids))
     step, done, whole = 0, 0, learner.recipe.horizon * len(ids)
     while not base.finished.all():
         step += length
-        actions, memory = policy.predict(observations, state=memory, episode_start=start, deterministic=True)
+        masks = {"action_masks": base.action_masks()} if masked else {}  # type: ignore[attr-defined]
+        actions, memory = policy.predict(observations, state=memory, episode_start=start, deterministic=True, **masks)
         start = np.zeros(len(ids), dtype=bool)
         if isinstance(base.action_space, Box):
             actions = np.clip(actions, base.action_space.low, base.action_space.high)
         playing = ~base.finished
         observations, rewards, _, _, infos = envs.step(actions)
         returns += rewards
+        forbidden, taken = forbidden + playing * infos.get("forbidden", 0), taken + playing
         for row in np.flatnonzero(playing & base.finished).tolist():
             last[row] = row_infos(infos, row)
         if curves:
@@ -105,14 +114,22 @@ def rollout(
                 whole if base.finished.all() else round(float(base.signals.progress.sum()) * learner.recipe.horizon),
             )
             advance(done - before)
+    known = [references[id] for id in ids]
     traces = curves.traces() if curves else [{} for _ in ids]
     planted = [_planted(learner, row) for row in range(len(ids))]
-    merged = structures(learner, [references[id] for id in ids])
-    grouped = groupings(base)
+    shares = (forbidden / taken).tolist()  # of the decisions that were masked
+    merged = [own and {**own, "forbidden": share} for own, share in zip(structures(learner, known), shares, strict=True)]
+    grouped = [own and {**own, "forbidden": share} for own, share in zip(groupings(base), shares, strict=True)]
     envs.close()
     rows = zip(ids, last, returns, traces, planted, merged, grouped, strict=True)
     main = learner.recipe.main
     return [_result(label, id, info, references[id], main, float(total), *own) for id, info, total, *own in rows]
+
+
+def _takes_masks(policy: Policy, base: MTLVectorEnv) -> bool:
+    """Whether the actions that are allowed are to be handed over, as sb3_contrib's MaskablePPO expects."""
+    has_masks = hasattr(base, "action_masks") and not isinstance(base.action_space, Box)
+    return has_masks and "action_masks" in inspect.signature(policy.predict).parameters
 
 
 def evaluate(

@@ -14,7 +14,7 @@ import scipy.stats
 LEVEL = 0.95
 POWER = 0.8
 RESAMPLES = 5_000
-_OF_STRUCTURES = ("parameter_share", "corrupted", "groups", "regret")
+_OF_STRUCTURES = ("parameter_share", "corrupted", "groups", "regret", "forbidden")
 
 Array = npt.NDArray[np.float64]
 
@@ -67,8 +67,8 @@ def summarise(frame: pd.DataFrame) -> dict[str, Any]:
         ``low`` and ``high`` at 95 %, and ``mean``; percent), ``metrics`` (by ``task/metric``: ``mean``, ``low``, ``high`` and the
         mean single-task ``reference``), ``instances``, ``diverged``, ``cost`` (mean ``forward`` and ``backward`` passes),
         ``return``, where layers are merged ``parameter_share`` and ``corrupted``, where tasks are grouped ``groups``
-        and, if known, ``regret`` (``mean``, ``low``, ``high``), and against each other policy with a shared instance
-        ``probability_of_improvement`` and ``paired`` (see :func:`paired_difference`).
+        and, if known, ``regret``, and ``forbidden`` (each ``mean``, ``low``, ``high``), and against each other policy with a shared
+        instance ``probability_of_improvement`` and ``paired`` (see :func:`paired_difference`).
         A diverged training counts as a ``delta_m`` of -100 and is left out of its tasks' metrics.
     """
     runs = frame.drop_duplicates(["policy", "instance"])

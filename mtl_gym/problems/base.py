@@ -100,7 +100,7 @@ class Problem:
         version: To be raised whenever data, tasks or splits change.
 
     Raises:
-        ValueError: If there is no task, a split is missing or empty, or labels do not fit the tasks.
+        ValueError: If there is no task, a split is missing or empty, inputs are not finite, or labels do not fit the tasks.
     """
 
     def __init__(
@@ -145,12 +145,19 @@ class Problem:
             if split.inputs.shape[1:] != self.input_shape:
                 condition = f"have samples of shape {self.input_shape}, as in train"
                 raise ValueError(should(f"splits[{name!r}].inputs", condition, tuple(split.inputs.shape)))
+            wrong = ~torch.isfinite(split.inputs).flatten(1).all(1)
+            if wrong.any():
+                samples = wrong.nonzero()[:, 0].tolist()
+                raise ValueError(should(f"splits[{name!r}].inputs", "be finite; samples that are not", samples[:20]))
 
     def _check_labels(self) -> None:
         for name, split in self.splits.items():
             for task, own in zip(self.tasks, self.target_slices, strict=True):
                 labels = split.targets[:, own]
                 labels = labels[~torch.isnan(labels)]
+                if task.loss == "bce" and not ((labels == 0) | (labels == 1)).all():
+                    condition = f"be 0 or 1, or NaN where missing, for the task {task.name!r}"
+                    raise ValueError(should(f"splits[{name!r}].targets", condition, sorted(set(labels.tolist()))[:20]))
                 if task.loss == "cross_entropy" and not ((labels >= 0) & (labels < task.outputs) & (labels % 1 == 0)).all():
                     condition = f"hold class numbers from 0 to {task.outputs - 1} for the task {task.name!r}"
                     raise ValueError(should(f"splits[{name!r}].targets", condition, sorted(set(labels.tolist()))[:20]))
