@@ -17,7 +17,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
 from agents.algorithm import Algorithm, algorithm
-from agents.compatibility import FORMAT, LEGAL, action_space, check, lengths, observation_row, versions
+from agents.compatibility import ACTION_MASK, FORMAT, action_space, check, lengths, observation_row, versions
 from agents.files import SUFFIX, digest, read, write
 from mtl_gym.arguments import should
 from mtl_gym.envs.arguments import LEFT_OUT
@@ -35,12 +35,12 @@ REQUIRED = (
 """The environment's arguments that an agent has been trained with and needs again; the others may differ."""
 _SOURCES = (
     "agent.py",
-    "policies.py",
+    "task_policies.py",
     "structure_policies.py",
     "grouping_policies.py",
     "networks.py",
 )  # what makes actions of parameters
-_KEPT = ("seed", "num_envs", "siblings", "instances")
+_KEPT = ("seed", "num_envs", "rollouts_per_instance", "instances")
 
 
 class Agent:
@@ -80,7 +80,7 @@ class Agent:
         observe = tuple(known.pop("observe"))
         action, steps = known.pop("action", None), known.pop("steps_per_action", None)
         return Requirements(
-            observe=observe, action=action, steps_per_action=steps, others=known, env=self.about["environment"]["id"]
+            observe=observe, action=action, steps_per_action=steps, env_kwargs=known, env=self.about["environment"]["id"]
         )
 
     @property
@@ -119,7 +119,7 @@ class Agent:
             raise ValueError(should("observation", f"hold {', '.join(own)}", sorted(observation), f"They differ in {differing}."))
         policy = self._policy({row["size"]: np.asarray(observation[name]).shape[-1] for name, row in own.items()})
         starts = None if episode_start is None else np.asarray(episode_start, dtype=bool)
-        masks = {"action_masks": np.asarray(observation[LEGAL], dtype=bool)} if self._algorithm.masked else {}
+        masks = {"action_masks": np.asarray(observation[ACTION_MASK], dtype=bool)} if self._algorithm.masked else {}
         values = {name: np.asarray(values) for name, values in observation.items()}
         return policy.predict(values, state, starts, deterministic, **masks)
 
@@ -180,7 +180,7 @@ def agent_of(model: BaseAlgorithm, settings: Settings) -> Agent:
     chosen_here: dict[str, Any] = {"observe": list(common.observe)}
     if "steps_per_action" not in LEFT_OUT.get(settings.env, ()):
         chosen_here["steps_per_action"] = common.steps_per_action
-    given = {name: value for name, value in settings.arguments.items() if name != "truth"}  # where this machine looked up
+    given = {name: value for name, value in settings.arguments.items() if name != "group_table"}  # where this machine looked up
     arguments = {**defaults, **given, **chosen_here}
     options = {**chosen.defaults, **settings.options}
     about = {

@@ -24,11 +24,11 @@ class PPO(Algorithm):
     3.12 to 3.50; the same rate with a first deviation of e^-2.4 instead of e^-1.2 and lambda .95 was the 3.12. In the second
     search, after 19,200 decisions of 20 steps, the defaults reached 3.54, and a rate of 2e-3 with 3 epochs 1.91, where both began
     at 1.80. Episodes have a fixed length and progress is observed, so gamma is 1. Decisions take 20 optimiser steps, which divides
-    every shipped problem's horizon.
+    every shipped problem's `train_steps`.
     """
 
     home = "stable_baselines3:PPO"
-    policy = "agents.policies:TaskActorCriticPolicy"
+    policy = "agents.task_policies:TaskActorCriticPolicy"
     rollouts = True
     defaults = {"learning_rate": 8e-3, "batch_size": 480, "n_epochs": 20, "gamma": 1.0, "gae_lambda": 0.8}
     policy_defaults = {"log_std_init": -1.2}
@@ -43,7 +43,7 @@ class RecurrentPPO(Algorithm):
     """
 
     home = "sb3_contrib:RecurrentPPO"
-    policy = "agents.policies:TaskRecurrentPolicy"
+    policy = "agents.task_policies:TaskRecurrentPolicy"
     rollouts = True
     defaults = PPO.defaults
     policy_defaults = PPO.policy_defaults
@@ -56,13 +56,13 @@ class SAC(Algorithm):
     Haarnoja et al., "Soft Actor-Critic: Off-Policy Maximum Entropy Deep Reinforcement Learning with a Stochastic Actor",
     ICML 2018. Its tuning (three trials of 9,600 decisions, scored as PPO's, in ``benchmarks/results/tuning.json``): 8 updates a
     decision with gamma .99 and a learned temperature reached 2.58 from 2.01, 4 updates with gamma .9 3.34, and 32 updates with
-    gamma .9 and a small fixed temperature 4.06. That search paid relative rewards of eight siblings. A review found that these bias
-    a replay buffer, since an old baseline is an older policy's; so now it is paid the environment's rewards, for which it was not
-    searched again.
+    gamma .9 and a small fixed temperature 4.06. That search paid relative rewards of eight rollouts per instance. A review found
+    that these bias a replay buffer, since an old baseline is an older policy's; so now it is paid the environment's rewards, for
+    which it was not searched again.
     """
 
     home = "stable_baselines3:SAC"
-    policy = "agents.policies:TaskSACPolicy"
+    policy = "agents.task_policies:TaskSACPolicy"
     defaults = {
         "learning_rate": 1.5e-3,
         "buffer_size": 100_000,
@@ -81,7 +81,7 @@ class TD3(Algorithm):
     """
 
     home = "stable_baselines3:TD3"
-    policy = "agents.policies:TaskTD3Policy"
+    policy = "agents.task_policies:TaskTD3Policy"
     defaults = {**{name: value for name, value in SAC.defaults.items() if name != "ent_coef"}, "noise": 0.1}
 
 
@@ -94,7 +94,7 @@ class TQC(Algorithm):
     """
 
     home = "sb3_contrib:TQC"
-    policy = "agents.policies:TaskTQCPolicy"
+    policy = "agents.task_policies:TaskTQCPolicy"
     defaults = SAC.defaults
 
 

@@ -29,7 +29,7 @@ def train(
     time_steps: Annotated[int, typer.Option(help="Decisions, over all rows.")] = 76_800,
     seed: Annotated[int, typer.Option(help="Of networks, exploration and instances.")] = 0,
     num_envs: Annotated[int, typer.Option(help="Trainings that run side by side.")] = 64,
-    siblings: Annotated[
+    rollouts_per_instance: Annotated[
         int | None,
         typer.Option(help="Rows that share an instance, whose mean reward is the baseline. [default: 8; 1, none, off-policy]"),
     ] = None,
@@ -56,7 +56,7 @@ def train(
         from agents.training import REFERENCES
         from agents.training import train as run
 
-        with _progress(time_steps) as watch:
+        with _progress(time_steps) as on_progress:
             agent = run(
                 problem,
                 out=out,
@@ -65,12 +65,12 @@ def train(
                 time_steps=time_steps,
                 seed=seed,
                 num_envs=num_envs,
-                siblings=siblings,
+                rollouts_per_instance=rollouts_per_instance,
                 evaluations=evaluations,
                 instances=instances,
                 references=references,
                 options=assignments("--option", options or []),
-                watch=watch,
+                on_progress=on_progress,
                 **environment_arguments(settings or [], list(inspect.signature(train).parameters)),
             )
         best = agent.about["scores"][-1]
@@ -78,7 +78,7 @@ def train(
         trained = agent.about["environment"]["arguments"]
         shared = {name: value for name, value in trained.items() if name not in (*OF_POLICIES, "problem")}
         texts = [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in shared.items()]
-        texts += [text for text in settings or [] if text.startswith("truth=")]  # an agent does not keep where it looked up
+        texts += [text for text in settings or [] if text.startswith("group_table=")]  # an agent does not keep where it looked up
         given = "".join(f" --set {shlex.quote(text)}" for text in texts) + (f" --env {env}" if env != LOSS_WEIGHTING else "")
         beside, chosen = ",".join(REFERENCES[env]), f"--problem {trained['problem']}"
         held_out = f"return {best['reward']:.3f}, delta_m {best['delta_m']:.1f} % on held-out instances"
@@ -104,8 +104,8 @@ def _progress(time_steps: int) -> Iterator[Callable[[int, Mapping[str, float]], 
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("references, evaluation", total=time_steps)
 
-        def watch(steps: int, known: Mapping[str, float]) -> None:
+        def on_progress(steps: int, known: Mapping[str, float]) -> None:
             text = f"return {known['return']:.3f}, held-out delta_m {known['delta_m']:.1f} %"
             progress.update(task, description=text, completed=steps)
 
-        yield watch
+        yield on_progress

@@ -19,7 +19,7 @@ from mtl_gym.envs.sample_weights import FEATURES
 from mtl_gym.problems import LAYER_MERGING, SAMPLE_WEIGHTING, TASK_GROUPING
 from mtl_gym.training.data_maps import FEATURES as MAP_FEATURES
 
-LEGAL = "legal"
+ACTION_MASK = "action_mask"
 """The observation that masks the actions of those that take masks."""
 FORMAT = 1
 """Of the files of agents; raised when what they hold, or what a feature means, changes."""
@@ -59,8 +59,8 @@ def check_observations(names: Iterable[str], agent: str) -> None:
     Raises:
         ValueError: With the names.
     """
-    if algorithm(agent).masked and LEGAL not in names:
-        raise ValueError(should("observe", f"hold {LEGAL!r}, the mask of actions, for {agent!r}", list(names)))
+    if algorithm(agent).masked and ACTION_MASK not in names:
+        raise ValueError(should("observe", f"hold {ACTION_MASK!r}, the mask of actions, for {agent!r}", list(names)))
     if not any(OBSERVATIONS[name].size == "task" for name in names):
         raise ValueError(should("observe", "hold at least one observation of each task", list(names)))
 

@@ -79,7 +79,7 @@ class IGBv2:
         observe=("log_loss", "epoch", "lr"),
         action="residual",
         steps_per_action=1,
-        others={"rule": "si", "weight_range": WEIGHT_RANGE},
+        env_kwargs={"rule": "si", "weight_range": WEIGHT_RANGE},
     )
 
     def __init__(self, reach: float = 1.6) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 HELD_OUT = EVALUATION_IDS[1] - 10_000
 """First id of the instances on which agents are evaluated while they train, far from those of comparisons."""
 OF_POLICIES = (*REQUIRED, "reward")
-SCORED_BY = {LAYER_MERGING: "score", TASK_GROUPING: "over_together"}
+REWARD_BY_ENV = {LAYER_MERGING: "gain_change", TASK_GROUPING: "gain_over_joint"}
 """The reward whose return chooses the best agent, by environment; of the others ``terminal_delta_m``."""
 
 
@@ -37,8 +37,8 @@ class Monitor(BaseCallback):
         settings: The training's.
         folder: Where everything is written.
         scores: Of the evaluations so far; each has ``steps``, ``reward`` (mean return: delta_m on *reward* in percent, or of
-            ``SCORED_BY``) and ``delta_m`` (interquartile mean on the *test* split, percent).
-        watch: Is told of the progress.
+            ``REWARD_BY_ENV``) and ``delta_m`` (interquartile mean on the *test* split, percent).
+        on_progress: Is told of the progress.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class Monitor(BaseCallback):
         settings: Settings,
         folder: Path,
         scores: list[dict[str, float]],
-        watch: Callable[[int, Mapping[str, float]], None] | None,
+        on_progress: Callable[[int, Mapping[str, float]], None] | None,
     ) -> None:
         super().__init__()
         self.settings, self.folder, self.scores = settings, folder, list(scores)
-        self._watch = watch or (lambda steps, known: None)
+        self._on_progress = on_progress or (lambda steps, known: None)
         # The file is asked, not the scores: a kill may have come between the best agent and the checkpoint that knows its score.
         best = folder / f"best{SUFFIX}"
         self._best = load(best).about["scores"][-1]["reward"] if scores and best.is_file() else -np.inf
@@ -73,7 +73,7 @@ class Monitor(BaseCallback):
             losses = {name: float(value) for name, value in self.logger.name_to_value.items() if name.startswith("train/")}
             self._draw("agent", {"rollout/return": mean, **_last_shares(ended), **losses})
             last = self.scores[-1]
-            self._watch(self.num_timesteps, {"return": mean, "score": last["reward"], "delta_m": last["delta_m"]})
+            self._on_progress(self.num_timesteps, {"return": mean, "score": last["reward"], "delta_m": last["delta_m"]})
         return True
 
     def finish(self) -> None:
@@ -110,7 +110,7 @@ class Monitor(BaseCallback):
             self.settings.env,
             instances=ids,
             num_envs=self.settings.num_envs,
-            reward=SCORED_BY.get(self.settings.env, "terminal_delta_m"),
+            reward=REWARD_BY_ENV.get(self.settings.env, "terminal_delta_m"),
             **arguments,
         )
         runs = frame.drop_duplicates("instance")

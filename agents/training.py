@@ -18,19 +18,19 @@ from agents.algorithm import algorithm
 from agents.checkpoint import read_checkpoint, restore
 from agents.compatibility import action_space, check_observations
 from agents.files import SUFFIX
+from agents.leave_one_out import LeaveOneOut
 from agents.monitor import Monitor
 from agents.randomness import Stream
-from agents.siblings import Siblings
 from agents.vec_env import VectorEnvAdapter
 from mtl_gym.arguments import choose, positive_int, should
 from mtl_gym.evaluation.results import plain
 from mtl_gym.policies import names_and_policies, split_policies
 from mtl_gym.problems import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING, default_problem
 
-Watch = Callable[[int, Mapping[str, float]], None]
+OnProgress = Callable[[int, Mapping[str, float]], None]
 """Is told the time steps done, and what is known of the agent: mean ``return``, held-out ``score`` and ``delta_m``."""
 
-SIBLINGS = 8
+ROLLOUTS_PER_INSTANCE = 8
 TRAINED_ON: dict[str, dict[str, Any]] = {
     LOSS_WEIGHTING: {
         "distribution": "varied",
@@ -48,15 +48,15 @@ TRAINED_ON: dict[str, dict[str, Any]] = {
             *("log_loss_mean", "slope", "meta_log_loss", "meta_slope", "last_weights", "log_epoch"),
         ],
     },
-    LAYER_MERGING: {"distribution": "varied", "reward": "score", "steps_per_action": 20},
-    TASK_GROUPING: {"reward": "over_together"},
+    LAYER_MERGING: {"distribution": "varied", "reward": "gain_change", "steps_per_action": 20},
+    TASK_GROUPING: {"reward": "gain_over_joint"},
 }
 """The arguments with which agents are trained unless others are given, by the environment's id."""
 REFERENCES = {
     LOSS_WEIGHTING: ("ew", "init", "si"),
     SAMPLE_WEIGHTING: ("uniform", "slgrad", "oracle"),
-    LAYER_MERGING: ("separate", "shared", "mtsl"),
-    TASK_GROUPING: ("together", "apart", "stg-mtl"),
+    LAYER_MERGING: ("single-task", "shared", "mtsl"),
+    TASK_GROUPING: ("joint", "single-task", "stg-mtl"),
 }
 """Policies that are drawn beside the agent unless others are named, by the environment's id."""
 _MASKED = {LAYER_MERGING: "merge", TASK_GROUPING: "place"}
@@ -75,7 +75,7 @@ class Settings:
         time_steps: Decisions, over all rows.
         seed: Of networks, exploration and instances.
         num_envs: Trainings that run side by side.
-        siblings: Rows that share an instance, whose mean reward is the baseline; 1 for none.
+        rollouts_per_instance: Rows that share an instance, whose mean reward is the baseline; 1 for none.
         evaluations: How often the agent is evaluated, saved, and can be gone on from.
         instances: Number of held-out instances of an evaluation.
         references: Policies whose held-out scores are drawn beside the agent's.
@@ -88,7 +88,7 @@ class Settings:
     time_steps: int
     seed: int
     num_envs: int
-    siblings: int
+    rollouts_per_instance: int
     evaluations: int
     instances: int
     references: list[str]
@@ -103,12 +103,12 @@ def train(
     time_steps: int = 76_800,
     seed: int = 0,
     num_envs: int = 64,
-    siblings: int | None = None,
+    rollouts_per_instance: int | None = None,
     evaluations: int = 10,
     instances: int = 32,
     references: str | Sequence[str] | None = None,
     options: Mapping[str, Any] | None = None,
-    watch: Watch | None = None,
+    on_progress: OnProgress | None = None,
     **arguments: Any,
 ) -> Agent:
     """Trains an agent on drawn instances of a problem, and returns the best one.
@@ -126,13 +126,14 @@ def train(
         time_steps: Decisions, over all rows.
         seed: Of networks, exploration and instances.
         num_envs: Trainings that run side by side.
-        siblings: Rows that share an instance, whose mean reward is the baseline (:class:`agents.siblings.Siblings`); 1 for none. By
-            default 8 where an algorithm learns from rollouts, else none: in a replay buffer, old baselines are of an older policy.
+        rollouts_per_instance: Rows that share an instance, whose mean reward is the baseline
+            (:class:`agents.leave_one_out.LeaveOneOut`); 1 for none. By default 8 where an algorithm learns from rollouts, else
+            none: in a replay buffer, old baselines are of an older policy.
         evaluations: How often the agent is evaluated, saved, and can be gone on from.
         instances: Number of held-out instances of an evaluation.
         references: Policies whose held-out scores are drawn beside the agent's; by default ``REFERENCES``'s.
         options: Hyper-parameters that replace the algorithm's defaults.
-        watch: Is told of the progress.
+        on_progress: Is told of the progress.
         arguments: The environment's arguments; what is not given is ``TRAINED_ON``'s.
 
     Raises:
@@ -151,7 +152,7 @@ def train(
             time_steps=time_steps,
             seed=seed,
             num_envs=num_envs,
-            siblings=siblings_of(name, num_envs) if siblings is None else siblings,
+            rollouts_per_instance=rollouts_of(name, num_envs) if rollouts_per_instance is None else rollouts_per_instance,
             evaluations=evaluations,
             instances=instances,
             references=split_policies(chosen) if isinstance(chosen, str) else list(chosen),
@@ -168,7 +169,7 @@ def train(
         model = make_model(settings, done)
         if checkpoint:
             restore(model, checkpoint)
-        monitor = Monitor(settings, folder, checkpoint["scores"] if checkpoint else [], watch)
+        monitor = Monitor(settings, folder, checkpoint["scores"] if checkpoint else [], on_progress)
         try:
             model.learn(settings.time_steps - done, callback=monitor, reset_num_timesteps=False)
             monitor.finish()
@@ -178,9 +179,9 @@ def train(
     return load(folder / f"best{SUFFIX}")
 
 
-def siblings_of(name: str, num_envs: int) -> int:
-    """The siblings that an algorithm of ``AGENTS`` has by default, or as many as divide the rows."""
-    return math.gcd(SIBLINGS, positive_int("num_envs", num_envs)) if algorithm(name).rollouts else 1
+def rollouts_of(name: str, num_envs: int) -> int:
+    """The rollouts per instance that an algorithm of ``AGENTS`` has by default, or as many as divide the rows."""
+    return math.gcd(ROLLOUTS_PER_INSTANCE, positive_int("num_envs", num_envs)) if algorithm(name).rollouts else 1
 
 
 def check_settings(settings: Settings) -> Settings:
@@ -190,11 +191,11 @@ def check_settings(settings: Settings) -> Settings:
         ValueError, TypeError: If one of them is wrong.
     """
     choose("env", settings.env, {id: id for id in gymnasium.registry if id.startswith("mtl_gym/")})
-    for name in ("time_steps", "num_envs", "siblings", "evaluations", "instances"):
+    for name in ("time_steps", "num_envs", "rollouts_per_instance", "evaluations", "instances"):
         positive_int(name, getattr(settings, name))
     positive_int("seed", settings.seed, least=0)
-    if settings.num_envs % settings.siblings:
-        raise ValueError(should("siblings", f"divide num_envs={settings.num_envs}", settings.siblings))
+    if settings.num_envs % settings.rollouts_per_instance:
+        raise ValueError(should("rollouts_per_instance", f"divide num_envs={settings.num_envs}", settings.rollouts_per_instance))
     for name in settings.references:
         if not isinstance(name, str):
             raise TypeError(should("references", "be names of policies, or paths of agents", name))
@@ -226,7 +227,7 @@ def make_envs(settings: Settings) -> tuple[VecEnv, int]:
     algorithm(settings.algorithm).check_actions(vector.unwrapped.single_action_space)
     check_observations(common.observe, settings.algorithm)
     envs: VecEnv = VectorEnvAdapter(vector)
-    if settings.siblings > 1:
-        envs = Siblings(envs, settings.siblings)
-    decisions = common.recipe.num_tasks if settings.env == TASK_GROUPING else common.recipe.horizon // common.steps_per_action
+    if settings.rollouts_per_instance > 1:
+        envs = LeaveOneOut(envs, settings.rollouts_per_instance)
+    decisions = common.recipe.num_tasks if settings.env == TASK_GROUPING else common.recipe.train_steps // common.steps_per_action
     return envs, decisions

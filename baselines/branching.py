@@ -1,4 +1,4 @@
-"""Structures that look at nothing: separate networks, one shared trunk, or one up to a fixed stage."""
+"""Structures that look at nothing: one shared trunk, or one up to a fixed stage."""
 
 from __future__ import annotations
 
@@ -7,14 +7,6 @@ import numpy as np
 from baselines.base import Array, Observation, State
 from baselines.thresholds import MERGE_ALL, MERGE_NONE, ThresholdHeuristic, merges
 from mtl_gym.arguments import positive_int
-
-
-class Separate(ThresholdHeuristic):
-    """Never merges: a network for each task, as in single-task learning with one learning rate."""
-
-    def act(self, obs: Observation, state: State) -> tuple[Array, State]:
-        """Ones."""
-        return np.full(len(obs[self.of_tasks]), MERGE_NONE), state
 
 
 class Shared(ThresholdHeuristic):

@@ -32,10 +32,10 @@ class Composition:
     def __init__(self, first: Policy, second: Policy) -> None:
         self.first, self.second = first, second
         own, last = _requirements(first), _requirements(second)
-        if own.action != "weights" or own.steps_per_action != 1 or "scope" in own.others or own.env != last.env:
+        if own.action != "weights" or own.steps_per_action != 1 or "scope" in own.env_kwargs or own.env != last.env:
             raise ValueError(should("policies", "have one that weighs losses at every step before the plus", type(first).__name__))
         observe = dict.fromkeys((*(own.observe or ()), *(last.observe or ())))
-        self.requires = replace(last, observe=tuple(observe), others={**own.others, **last.others})
+        self.requires = replace(last, observe=tuple(observe), env_kwargs={**own.env_kwargs, **last.env_kwargs})
 
     @property
     def spec(self) -> dict[str, Any] | None:

@@ -8,8 +8,8 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
 from baselines.base import Observation
-from baselines.groups import GroupHeuristic, number_of_groups, places
-from baselines.partitions import clusters_found, square_of
+from baselines.group_heuristic import GroupHeuristic, number_of_groups, places
+from baselines.partition_search import clusters_found, square_of
 
 
 class CosineGroups(GroupHeuristic):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from baselines.base import Array, Observation, State, losses
-from baselines.gradients import GradientHeuristic, balances_gradients, observed_norms
+from baselines.gradient_heuristic import GradientHeuristic, balances_gradients, observed_norms
 from baselines.solvers import finite, or_equal
 from mtl_gym.policies import Requirements
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from baselines.base import Array
-from baselines.groups import BestGroups
-from baselines.partitions import Value
+from baselines.group_heuristic import BestGroups
+from baselines.partition_search import Value
 
 
 class Exhaustive(BestGroups):

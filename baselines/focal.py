@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from baselines.base import Array, Observation, State
-from baselines.samples import SampleHeuristic, table
+from baselines.sample_heuristic import SampleHeuristic, table
 from mtl_gym.arguments import number
 
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from baselines.adam import adam, empty_moments
 from baselines.base import Array, Observation, State, losses
-from baselines.gradients import WholeLossHeuristic, observed_norms
+from baselines.gradient_heuristic import WholeLossHeuristic, observed_norms
 from baselines.solvers import finite
 from mtl_gym.arguments import number
 

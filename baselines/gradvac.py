@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from baselines.base import Array, Observation, State
-from baselines.gradients import GradientHeuristic
+from baselines.gradient_heuristic import GradientHeuristic
 from baselines.pcgrad import random_orders
 from baselines.solvers import factors, or_equal, surgery
 from mtl_gym.arguments import number

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from baselines.base import Array, Observation, State
-from baselines.gradients import GradientHeuristic, balances_gradients
+from baselines.gradient_heuristic import GradientHeuristic, balances_gradients
 from baselines.solvers import simplex
 from mtl_gym.arguments import number
 from mtl_gym.policies import Requirements

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from baselines.base import Array, Observation, State
-from baselines.gradients import WholeLossHeuristic
+from baselines.gradient_heuristic import WholeLossHeuristic
 from baselines.solvers import balanced_gains, solve
 from mtl_gym.arguments import number
 

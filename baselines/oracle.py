@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from baselines.base import Array, Observation, State
-from baselines.samples import SampleHeuristic, averaging_one, table, weighs_samples
+from baselines.sample_heuristic import SampleHeuristic, averaging_one, table, weighs_samples
 
 
 class Oracle(SampleHeuristic):

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from baselines.base import Array, Observation, State
-from baselines.gradients import GradientHeuristic
+from baselines.gradient_heuristic import GradientHeuristic
 from baselines.rlw import normals
 from baselines.solvers import solve, surgery
 

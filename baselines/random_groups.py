@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from baselines.base import Observation
-from baselines.groups import GroupHeuristic, number_of_groups
+from baselines.group_heuristic import GroupHeuristic, number_of_groups
 
 
 class RandomGroups(GroupHeuristic):

@@ -19,7 +19,7 @@ class RandomMerge(Heuristic):
     The choices of a row depend on its seed and step alone, not on batching or resuming.
     """
 
-    requires = Requirements(observe=("log_loss_mean", "legal"), action="merge", env=LAYER_MERGING)
+    requires = Requirements(observe=("log_loss_mean", "action_mask"), action="merge", env=LAYER_MERGING)
     of_tasks = "log_loss_mean"
 
     def initial_state(self, seeds: npt.NDArray[np.int64], num_tasks: int) -> State:
@@ -28,8 +28,8 @@ class RandomMerge(Heuristic):
 
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:
         """The legal action with the largest of as many random numbers (N,)."""
-        noise = normals(state["seed"], state["step"], obs["legal"].shape[1])
-        chosen = np.where(obs["legal"] > 0, noise, -np.inf).argmax(axis=1)
+        noise = normals(state["seed"], state["step"], obs["action_mask"].shape[1])
+        chosen = np.where(obs["action_mask"] > 0, noise, -np.inf).argmax(axis=1)
         return chosen.astype(float), {"seed": state["seed"], "step": state["step"] + 1}
 
     def _actions(self, answer: Array) -> npt.NDArray[Any]:

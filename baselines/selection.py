@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from baselines.base import Array, Observation, State
-from baselines.samples import SampleHeuristic, table, weighs_samples
+from baselines.sample_heuristic import SampleHeuristic, table, weighs_samples
 from mtl_gym.arguments import number, positive_int
 
 

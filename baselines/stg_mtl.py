@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from baselines.base import Array, Observation, State, softmax
-from baselines.groups import GroupHeuristic, number_of_groups, places
-from baselines.partitions import clusters_found, different, points_of, square_of
+from baselines.group_heuristic import GroupHeuristic, number_of_groups, places
+from baselines.partition_search import clusters_found, different, points_of, square_of
 from mtl_gym.arguments import number, should
 from mtl_gym.policies import Requirements
 from mtl_gym.problems import TASK_GROUPING
@@ -44,9 +44,9 @@ class STGMTL(GroupHeuristic):
         self.m = number("m", m, low=1.0, ends="(]")
         self.soft = soft
         if soft:
-            others: dict[str, Any] = {"max_groups": self.groups, "sharpness": _SHARPNESS}
+            env_kwargs: dict[str, Any] = {"max_groups": self.groups, "sharpness": _SHARPNESS}
             self.requires = Requirements(  # type: ignore[misc]
-                observe=("map_distances",), action="memberships", env=TASK_GROUPING, others=others
+                observe=("map_distances",), action="memberships", env=TASK_GROUPING, env_kwargs=env_kwargs
             )
             self.of_tasks = "map_distances"  # type: ignore[misc]
 

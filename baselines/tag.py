@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from baselines.base import Observation
-from baselines.groups import GroupHeuristic, places
-from baselines.partitions import best_partition, pairwise
+from baselines.group_heuristic import GroupHeuristic, places
+from baselines.partition_search import best_partition, pairwise
 from mtl_gym.arguments import positive_int
 
 _ALONE = 1e-6  # the authors' affinity of a task to itself

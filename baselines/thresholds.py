@@ -14,9 +14,9 @@ from mtl_gym.problems import LAYER_MERGING
 MERGE_ALL, MERGE_NONE = 0.0, 1.0
 
 
-def merges(*observe: str, **others: Any) -> Requirements:
+def merges(*observe: str, **env_kwargs: Any) -> Requirements:
     """What a heuristic needs that answers with a similarity from which on layers are merged; ``log_loss_mean`` tells K."""
-    return Requirements(observe=("log_loss_mean", *observe), action="threshold", env=LAYER_MERGING, others=others)
+    return Requirements(observe=("log_loss_mean", *observe), action="threshold", env=LAYER_MERGING, env_kwargs=env_kwargs)
 
 
 class ThresholdHeuristic(Heuristic):

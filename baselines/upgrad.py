@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from baselines.base import Array, Observation, State
-from baselines.gradients import GradientHeuristic
+from baselines.gradient_heuristic import GradientHeuristic
 from baselines.solvers import dual_cone, solve
 
 

@@ -26,7 +26,7 @@ EPISODES, INSTANCES = 20 * 64, 64
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "the defaults": {},
-    "without siblings": {"siblings": 1},
+    "without leave-one-out": {"rollouts_per_instance": 1},
     "reward val_mean": {"reward": "val_mean"},
     "reward terminal_delta_m": {"reward": "terminal_delta_m"},
     "10 steps per action": {"steps_per_action": 10},

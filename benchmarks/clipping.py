@@ -19,7 +19,7 @@ import numpy as np
 
 from baselines import BASELINES
 from mtl_gym.evaluation.rollout import make_env
-from mtl_gym.policies import make_policy, policy_class
+from mtl_gym.policies import environment_of, make_policy
 from mtl_gym.problems import LOSS_WEIGHTING, PROBLEMS
 
 OUT = Path(__file__).parent / "results" / "clipping.json"
@@ -42,7 +42,7 @@ def play(name: str, problem: str) -> dict[str, float]:
 
 def main() -> None:
     """All baselines that choose their weights, on all problems."""
-    names = [name for name in BASELINES if name != "constant" and policy_class(name).requires.env == LOSS_WEIGHTING]
+    names = [name for name in BASELINES if name != "constant" and environment_of(name) == LOSS_WEIGHTING]
     results = json.loads(OUT.read_text()) if OUT.is_file() else {}
     weighted = [problem for problem, row in PROBLEMS.items() if LOSS_WEIGHTING in row.environments]
     for problem in sys.argv[1:] or weighted:

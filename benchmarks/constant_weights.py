@@ -41,7 +41,7 @@ def trained(checked: Arguments, ids: Sequence[int], weights: npt.NDArray[np.floa
     """Metrics (R,) on *reward* at the end of trainings of these instances (R,) with these constant weights (R, K)."""
     learner = Learner(checked.problem, checked.recipe, len(ids))
     learner.begin(range(len(ids)), ids)
-    for _ in range(checked.recipe.horizon):
+    for _ in range(checked.recipe.train_steps):
         learner.update(torch.from_numpy(weights).float(), torch.ones(len(ids), dtype=torch.bool))
     return learner.metrics("reward")
 

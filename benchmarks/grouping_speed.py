@@ -30,7 +30,7 @@ from mtl_gym.training.learner import Learner
 from mtl_gym.training.warm_up import MAP_DISTANCES, MAP_FEATURES, WarmUpLearner, Watching
 
 OUT = Path(__file__).parent / "results" / "grouping_speed.json"
-TASKS, HORIZON = 6, 60
+TASKS, TRAIN_STEPS = 6, 60
 ROUNDS, OF_MAPS = 7, 21
 PROBLEMS = ("digit_tasks", "yeast")
 
@@ -53,9 +53,9 @@ def by_hand(checked: Arguments) -> None:
     """One group after another, by modules as one would write them; the tasks of a group have a head each."""
     problem, recipe = checked.problem, checked.recipe
     instance = recipe.draw(problem, 0)
-    order = torch.from_numpy(instance.order(recipe.batch_size, recipe.horizon)).long()
+    order = torch.from_numpy(instance.order(recipe.batch_size, recipe.train_steps)).long()
     train = problem.splits["train"]
-    widths = [train.inputs[0].numel(), *recipe.hidden]
+    widths = [train.inputs[0].numel(), *recipe.hidden_sizes]
     for mask in range(1, 1 << TASKS):
         own = [int(task) for place, task in enumerate(instance.tasks) if mask >> place & 1]
         layers = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU())]
@@ -81,7 +81,7 @@ def warm_up(checked: Arguments, count: int, names: tuple[str, ...] | None) -> Ca
             learner.run(Watching(4, 10), names or ())
             return
         ones, active = torch.ones(count, checked.recipe.num_tasks), torch.ones(count, dtype=torch.bool)
-        for _ in range(checked.recipe.horizon):
+        for _ in range(checked.recipe.train_steps):
             learner.update(ones, active)
 
     return run
@@ -91,7 +91,7 @@ def main() -> None:
     """Measures and writes."""
     result: dict[str, Any] = {}
     for name in sys.argv[1:] or PROBLEMS:
-        groups = check_arguments(TASK_GROUPING, problem=name, num_tasks=TASKS, horizon=HORIZON)
+        groups = check_arguments(TASK_GROUPING, problem=name, num_tasks=TASKS, train_steps=TRAIN_STEPS)
         whole = check_arguments(TASK_GROUPING, problem=name)
         maps = (MAP_FEATURES, MAP_DISTANCES)
         trainings = {

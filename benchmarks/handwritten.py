@@ -23,10 +23,10 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 class Dense(nn.Module):
     """The hourglass of ``mtl_gym.training.networks.dense``, without its heads."""
 
-    def __init__(self, channels: int, hidden: tuple[int, ...]) -> None:
+    def __init__(self, channels: int, hidden_sizes: tuple[int, ...]) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, hidden[0], 3, padding=1)
-        self.second = nn.Conv2d(hidden[0], hidden[1], 3, padding=1)
+        self.first = nn.Conv2d(channels, hidden_sizes[0], 3, padding=1)
+        self.second = nn.Conv2d(hidden_sizes[0], hidden_sizes[1], 3, padding=1)
 
     def forward(self, inputs: Tensor) -> Tensor:
         skip = torch.relu(self.first(inputs))
@@ -36,22 +36,22 @@ class Dense(nn.Module):
 
 def trunk(problem: Problem) -> tuple[nn.Module, int]:
     """The trunk of the problem's network, and the width of its features."""
-    hidden, shape = problem.defaults.hidden, problem.input_shape
+    hidden_sizes, shape = problem.defaults.hidden_sizes, problem.input_shape
     if problem.network == "dense":
-        return Dense(shape[0], hidden), hidden[0] + hidden[-1]
+        return Dense(shape[0], hidden_sizes), hidden_sizes[0] + hidden_sizes[-1]
     layers: list[nn.Module] = []
     if problem.network == "mlp":
         width = shape[0]
-        for size in hidden:
+        for size in hidden_sizes:
             layers += [nn.Linear(width, size), nn.ReLU()]
             width = size
         return nn.Sequential(*layers), width
     channels = shape[0]
-    for size in hidden[:-1]:
+    for size in hidden_sizes[:-1]:
         layers += [nn.Conv2d(channels, size, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
         channels = size
-    layers += [nn.Flatten(), nn.LazyLinear(hidden[-1]), nn.ReLU()]
-    return nn.Sequential(*layers), hidden[-1]
+    layers += [nn.Flatten(), nn.LazyLinear(hidden_sizes[-1]), nn.ReLU()]
+    return nn.Sequential(*layers), hidden_sizes[-1]
 
 
 class Network(nn.Module):

@@ -22,7 +22,7 @@ import torch
 import mtl_gym
 from benchmarks.pretrain import TASKS
 from mtl_gym.envs.arguments import check_arguments
-from mtl_gym.evaluation.references import reference_metrics
+from mtl_gym.evaluation.single_task import reference_metrics
 from mtl_gym.policies import make_policy
 from mtl_gym.problems import LOSS_WEIGHTING
 from mtl_gym.problems.metrics import WORST_DELTA_M, delta_m, relative_gains
@@ -116,7 +116,7 @@ def searched(arguments: dict[str, Any], ids: list[int]) -> list[float]:
     for id in ids:
         learner.begin(range(CONSTANTS), [id] * CONSTANTS)
         weights = torch.from_numpy(table).float() / learner.forward()
-        for _ in range(checked.recipe.horizon):
+        for _ in range(checked.recipe.train_steps):
             learner.update(weights, torch.ones(CONSTANTS, dtype=torch.bool))
         gains = relative_gains(checked.problem, learner.metrics("reward"), average).gather(1, learner.replicas.tasks).mean(1)
         row, test = int(gains.nan_to_num(nan=-torch.inf).argmax()), learner.metrics("test")

@@ -52,16 +52,16 @@ THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 THRESHOLD = "ppo:action=threshold"
 ALIGNMENTS = (0.0, 0.02, 0.05, 0.1, 0.2)  # the last is the paper's
 INTERVALS = (10, 20, 60)  # steps between decisions; the second is the environment's
-EARLY = {"horizon": 20, "steps_per_action": 10}  # what the first decision sees
+EARLY = {"train_steps": 20, "steps_per_action": 10}  # what the first decision sees
 POLICIES = (
-    *("separate", "shared", "branch", "mtsl", "mtsl:threshold=.9", "mtsl:threshold=.95", "conflict", "random-merge"),
+    *("single-task", "shared", "branch", "mtsl", "mtsl:threshold=.9", "mtsl:threshold=.95", "conflict", "random-merge"),
     *("ppo", THRESHOLD),
 )
 PROBLEMS: dict[str, dict[str, Any]] = {
     "digits_4": {"problem": "digits", "policies": POLICIES, "instances": 30, "num_tasks": 4, "distribution": "varied"},
-    "digits": {"policies": (*POLICIES[:3], "branch:stage=2", *POLICIES[3:]), "instances": 30, "hidden": [64, 64, 64]},
+    "digits": {"policies": (*POLICIES[:3], "branch:stage=2", *POLICIES[3:]), "instances": 30, "hidden_sizes": [64, 64, 64]},
     "multimnist": {
-        "policies": ("separate", "shared", "branch", "branch:stage=2", "mtsl", "mtsl:threshold=.9", "ppo", THRESHOLD),
+        "policies": ("single-task", "shared", "branch", "branch:stage=2", "mtsl", "mtsl:threshold=.9", "ppo", THRESHOLD),
         "instances": 10,
     },
     "census": {"policies": POLICIES, "instances": 20},
@@ -82,7 +82,7 @@ def planted() -> Problem:
     tasks = [Task(name, "cross_entropy", ("accuracy",), 10) for name in ("digit", "renamed")]
     tasks += [Task(name, "mse", ("nrmse",), 2) for name in ("centre", "rotated")]
     splits = {name: labelled(split) for name, split in digits.splits.items()}
-    return Problem("planted_pairs", tuple(tasks), splits, network="mlp", defaults=Defaults(lr=2e-3, hidden=(64, 64, 64)))
+    return Problem("planted_pairs", tuple(tasks), splits, network="mlp", defaults=Defaults(lr=2e-3, hidden_sizes=(64, 64, 64)))
 
 
 def study_planted() -> dict[str, Any]:
@@ -114,10 +114,10 @@ def study_planted() -> dict[str, Any]:
 def found(problem: Problem, name: str, **arguments: Any) -> dict[str, Any]:
     """What a policy ends with on held-out instances, and its return on *reward* on training instances."""
     ends = rollouts(name, problem, HELD_OUT, **arguments)
-    returns = [result.episode_return for result in rollouts(name, problem, TRAINING, reward="score", **arguments)]
+    returns = [result.episode_return for result in rollouts(name, problem, TRAINING, reward="gain_change", **arguments)]
     return {
         "rand index": interval([rand_index(result) for result in ends]),
-        "parameters": interval([result.structure["parameter_share"] for result in ends]),
+        "parameters": interval([result.structure["parameter_fraction"] for result in ends]),
         "return on reward, training instances": interval(returns),
     }
 
@@ -129,7 +129,9 @@ def best(rows: dict[str, Any]) -> str:
 
 def similarities(problem: Problem, **arguments: Any) -> dict[str, list[float]]:
     """Mean CKA at every stage of separate networks, of the pairs and of tasks of different pairs."""
-    similar = np.array([result.structure["cka"] for result in rollouts("separate", problem, HELD_OUT, **arguments)])  # (N, S, K, K)
+    similar = np.array(
+        [result.structure["cka"] for result in rollouts("single-task", problem, HELD_OUT, **arguments)]
+    )  # (N, S, K, K)
     places = {"cka within": ([0, 2], [1, 3]), "cka across": ([0, 0, 1, 1], [2, 3, 2, 3])}
     return {name: similar[..., one, other].mean((0, 2)).round(3).tolist() for name, (one, other) in places.items()}
 
@@ -175,7 +177,7 @@ def study(name: str) -> dict[str, Any]:
     """Scores and parameters of every policy on a problem."""
     row = dict(PROBLEMS[name])
     policies, instances = row.pop("policies"), row.pop("instances")
-    arguments = {"problem": name, "reward": "score", "instances": instances, "num_envs": 10, **row}
+    arguments = {"problem": name, "reward": "gain_change", "instances": instances, "num_envs": 10, **row}
     results = run(plan(list(policies), LAYER_MERGING, **arguments), out=KEPT)
     own = {policy: [result for result in results if result.policy == policy] for policy in policies}
     delta = {policy: np.array([result.delta_m for result in rows]) for policy, rows in own.items()}
@@ -187,7 +189,7 @@ def study(name: str) -> dict[str, Any]:
             policy: {
                 "delta_m": interval(delta[policy]),
                 "corrupted": interval([result.structure["corrupted"] for result in rows]),
-                "parameters": interval([result.structure["parameter_share"] for result in rows]),
+                "parameters": interval([result.structure["parameter_fraction"] for result in rows]),
                 "return": interval(returns[policy]),
                 "ppo minus it": {
                     "delta_m": interval(delta["ppo"] - delta[policy]),

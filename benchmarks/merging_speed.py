@@ -29,7 +29,7 @@ from mtl_gym.training.learner import Learner
 from mtl_gym.training.partitions import labels, together
 
 OUT = Path(__file__).parent / "results" / "merging_speed.json"
-TASKS, HIDDEN, REPLICAS, STEPS_PER_ACTION = ["digit", "parity", "ink", "centre"], [64, 64, 64], 16, 20
+TASKS, HIDDEN_SIZES, REPLICAS, STEPS_PER_ACTION = ["digit", "parity", "ink", "centre"], [64, 64, 64], 16, 20
 ROUNDS, SECONDS = 15, 0.3
 
 
@@ -53,12 +53,12 @@ class Branches(nn.Module):
     def __init__(self, assign: torch.Tensor, inputs: int, outputs: list[int]) -> None:
         super().__init__()
         self.assign = assign.tolist()
-        widths = [inputs, *HIDDEN]
+        widths = [inputs, *HIDDEN_SIZES]
         self.stages = nn.ModuleList(
             nn.ModuleDict({str(copy): nn.Linear(widths[stage], widths[stage + 1]) for copy in sorted(set(row))})
             for stage, row in enumerate(self.assign)
         )
-        self.heads = nn.ModuleList(nn.Linear(HIDDEN[-1], size) for size in outputs)
+        self.heads = nn.ModuleList(nn.Linear(HIDDEN_SIZES[-1], size) for size in outputs)
 
     def forward(self, inputs: torch.Tensor) -> list[torch.Tensor]:
         known = {(): inputs}
@@ -79,7 +79,7 @@ def structures(count: int, tasks: int) -> torch.Tensor:
     rng, found = np.random.default_rng(0), {}
     while len(found) < count:
         rows, pairs = [], torch.ones(tasks, tasks, dtype=torch.bool)
-        for _ in HIDDEN:
+        for _ in HIDDEN_SIZES:
             pairs = pairs & together(torch.from_numpy(rng.integers(0, 2, tasks)))
             rows.append(labels(pairs))
         found[str(torch.stack(rows).tolist())] = torch.stack(rows)
@@ -89,7 +89,7 @@ def structures(count: int, tasks: int) -> torch.Tensor:
 def main() -> None:
     """Measures and writes."""
     torch.set_num_threads(1)
-    checked = check_arguments(LAYER_MERGING, tasks=TASKS, hidden=HIDDEN, horizon=20_000)
+    checked = check_arguments(LAYER_MERGING, tasks=TASKS, hidden_sizes=HIDDEN_SIZES, train_steps=20_000)
     trees = structures(REPLICAS, len(TASKS))
 
     def trained(learner: Learner) -> Callable[[], None]:

@@ -22,7 +22,7 @@ import pandas as pd
 import mtl_gym
 from baselines import BASELINES
 from benchmarks.constant_weights import VANISHING
-from mtl_gym.policies import policy_class
+from mtl_gym.policies import environment_of
 from mtl_gym.problems import LOSS_WEIGHTING, PROBLEMS
 from mtl_gym.problems.metrics import delta_m
 
@@ -33,7 +33,7 @@ INSTANCES, NUM_ENVS = 20, 20
 SLOW = {"multimnist": 10, "stereo": 10}
 CONSTANT = "constant"
 COMPOSITIONS = ("igb+cagrad", "igb+nash-mtl", "si+cagrad")
-HEURISTICS = [name for name in BASELINES if policy_class(name).requires.env == LOSS_WEIGHTING and name != CONSTANT]
+HEURISTICS = [name for name in BASELINES if environment_of(name) == LOSS_WEIGHTING and name != CONSTANT]
 
 
 def policies(problem: str) -> dict[str, str]:
@@ -50,7 +50,7 @@ def study(problem: str, *, out: Path = KEPT, **arguments: Any) -> dict[str, Any]
     frame = mtl_gym.compare(policies(problem), problem=problem, out=out, **settings)
     if problem in VANISHING:
         frame = over_equal_weights(frame)
-    summary = mtl_gym.summarise(frame)["policies"]
+    summary = mtl_gym.summarize(frame)["policies"]
     rows = {
         name: {
             "delta_m": _rounded(own["delta_m"]),

@@ -38,13 +38,13 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "ppo": {"tasks": TASKS, "num_tasks": 4},
     "ppo_samples": {
         "env": SAMPLE_WEIGHTING,
-        "main": "digit",
+        "main_task": "digit",
         "tasks": ["digit", "parity", "loop", "ink"],
         "num_tasks": 3,
         "lr": 2e-3,
-        "horizon": 1200,
+        "train_steps": 1200,
         "num_envs": 32,
-        "siblings": 8,
+        "rollouts_per_instance": 8,
         "time_steps": 73_728,
         "evaluations": 4,
         "instances": 16,
@@ -91,7 +91,7 @@ def main(name: str, kept: str | None = None) -> None:
     """Trains, and puts the best agent in its place; the training's folder is kept if one is named."""
     arguments = TRAININGS[name]
     if name in LOOKED_UP:
-        arguments = arguments | {"truth": str(table_of(name))}
+        arguments = arguments | {"group_table": str(table_of(name))}
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(kept or folder)
@@ -117,11 +117,11 @@ def main(name: str, kept: str | None = None) -> None:
 def decisions(arguments: dict[str, Any]) -> int:
     """Of an episode."""
     steps = arguments.get("steps_per_action")
-    return int(arguments.get("horizon", 300) // steps if steps else arguments["num_tasks"])
+    return int(arguments.get("train_steps", 300) // steps if steps else arguments["num_tasks"])
 
 
 def table_of(name: str) -> Path:
-    """The table of truth that a training looks instances up in, made or completed."""
+    """The group table that a training looks instances up in, made or completed."""
     own = TRAININGS[name]
     ids = [*range(TRAINING_IDS[0], TRAINING_IDS[0] + LOOKED_UP[name]), *range(HELD_OUT, HELD_OUT + own["instances"])]
     path = TABLES / f"{name}.npz"

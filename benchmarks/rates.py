@@ -23,8 +23,8 @@ import numpy as np
 
 from benchmarks.methods import CONSTANT, INSTANCES, policies
 from mtl_gym.envs.arguments import Arguments, check_arguments
-from mtl_gym.evaluation.references import reference_metrics
 from mtl_gym.evaluation.rollout import initial_memory, make_env
+from mtl_gym.evaluation.single_task import reference_metrics
 from mtl_gym.evaluation.statistics import bootstrap_interval, interquartile_mean, paired_difference
 from mtl_gym.policies import make_policy
 from mtl_gym.problems import LOSS_WEIGHTING

@@ -72,7 +72,7 @@ def side_by_side(steps: dict[str, Callable[[], None]]) -> dict[str, Any]:
 
 
 def _made(learner: type[Learner], num_replicas: int) -> Any:
-    arguments = {"tasks": TASKS, "distribution": NOISE, "horizon": 20_000, "holdout_size": HOLDOUT}
+    arguments = {"tasks": TASKS, "distribution": NOISE, "train_steps": 20_000, "holdout_size": HOLDOUT}
     checked = check_arguments(SAMPLE_WEIGHTING, problem="digits", **arguments)
     made = learner(checked.problem, checked.recipe, num_replicas)
     made.begin(range(num_replicas), range(num_replicas))
@@ -91,7 +91,7 @@ def slgrad(num_replicas: int) -> Callable[[], None]:
     learner, active = _made(SampleLearner, num_replicas), torch.ones(num_replicas, dtype=torch.bool)
 
     def step() -> None:
-        weights = learner.look([ALIGNMENT], active)[ALIGNMENT].clamp(min=0)
+        weights = learner.probe([ALIGNMENT], active)[ALIGNMENT].clamp(min=0)
         learner.update_samples(weights / weights.mean((1, 2), keepdim=True).clamp(min=1e-30), active)
 
     return step
@@ -99,7 +99,10 @@ def slgrad(num_replicas: int) -> Callable[[], None]:
 
 def decision(num_replicas: int) -> Callable[[], None]:
     """A decision of the policy ``slgrad`` in the environment."""
-    policy, arguments = make_policy("slgrad"), {"tasks": TASKS, "distribution": NOISE, "horizon": 20_000, "holdout_size": HOLDOUT}
+    policy, arguments = (
+        make_policy("slgrad"),
+        {"tasks": TASKS, "distribution": NOISE, "train_steps": 20_000, "holdout_size": HOLDOUT},
+    )
     env = make_env(policy, SAMPLE_WEIGHTING, num_replicas, {"problem": "digits", **arguments})
     known: list[Any] = [env.reset(options={"instance": np.arange(num_replicas)})[0], None]
 

@@ -38,20 +38,20 @@ ALL = (*FEW, "main", "slgrad:norm=sum", "l2rw", "gcs", "ol-aux", "small-loss", "
 BEST, LEARNED = "oracle", "ppo"
 
 
-def flipped(share: float, horizon: int, **others: Any) -> dict[str, Any]:
+def flipped(share: float, train_steps: int, **others: Any) -> dict[str, Any]:
     """A suite of digits, or of another problem, with a share of wrong labels."""
-    noise = {"distribution": {"noise": [share, share]}, "horizon": horizon}
-    return {"problem": "digits", "main": "digit", "tasks": ["digit", "parity", "loop"], "lr": 2e-3, **noise, **others}
+    noise = {"distribution": {"noise": [share, share]}, "train_steps": train_steps}
+    return {"problem": "digits", "main_task": "digit", "tasks": ["digit", "parity", "loop"], "lr": 2e-3, **noise, **others}
 
 
-def binary(share: float, horizon: int) -> dict[str, Any]:
+def binary(share: float, train_steps: int) -> dict[str, Any]:
     """Parity as the main task."""
-    return flipped(share, horizon, main="parity")
+    return flipped(share, train_steps, main_task="parity")
 
 
-def multimnist(share: float, horizon: int, **others: Any) -> dict[str, Any]:
+def multimnist(share: float, train_steps: int, **others: Any) -> dict[str, Any]:
     """The digit on the top left as the main task."""
-    return flipped(share, horizon, problem="multimnist", main="top_left", tasks=["top_left", "bottom_right"], **others)
+    return flipped(share, train_steps, problem="multimnist", main_task="top_left", tasks=["top_left", "bottom_right"], **others)
 
 
 SUITES: dict[str, dict[str, Any]] = {
@@ -61,9 +61,9 @@ SUITES: dict[str, dict[str, Any]] = {
     "digits-1500-40%": flipped(0.4, 1500),
     "digits-1500-clean": flipped(0.0, 1500),
     "digits-1500-harmful": flipped(
-        0.4, 1500, distribution={"noise": [0.4, 0.4], "unrelated": [0.5, 0.5], "adversarial": [0.5, 0.5]}
+        0.4, 1500, distribution={"noise": [0.4, 0.4], "unrelated": [0.5, 0.5], "nearest_flip": [0.5, 0.5]}
     ),
-    "digits-1500-one class": flipped(0.0, 1500, distribution={"one_class": [0.4, 0.4]}),
+    "digits-1500-one class": flipped(0.0, 1500, distribution={"constant_label": [0.4, 0.4]}),
     "parity-1500": binary(0.4, 1500),
     "digits-1500-sgd": flipped(0.6, 1500, optimizer="sgd", lr=0.05),
     "multimnist-300": multimnist(0.6, 300),
@@ -84,7 +84,7 @@ def main(names: Sequence[str]) -> None:
         arguments = SUITES[name]
         policies = list(ALL if name in WITH_ALL else FEW)
         results = run(plan(policies, SAMPLE_WEIGHTING, instances=INSTANCES, num_envs=15, **arguments), out=KEPT)
-        known[name] = {"agent": agent, "arguments": arguments, **measured(results, arguments["main"])}
+        known[name] = {"agent": agent, "arguments": arguments, **measured(results, arguments["main_task"])}
         OUT.write_text(json.dumps({name: known[name] for name in SUITES if name in known}, indent=1) + "\n")
         shown = {key: value for key, value in known[name].items() if key not in ("agent", "arguments", "curves")}
         print(name, json.dumps(shown), flush=True)

@@ -25,9 +25,9 @@ import numpy as np
 import torch
 
 from baselines import BASELINES
-from baselines.gradients import GradientHeuristic
+from baselines.gradient_heuristic import GradientHeuristic
 from mtl_gym.envs.arguments import check_arguments
-from mtl_gym.policies import make_policy, policy_class
+from mtl_gym.policies import environment_of, make_policy, policy_class
 from mtl_gym.problems import LOSS_WEIGHTING
 from mtl_gym.training.learner import Learner
 from mtl_gym.training.signals import cosines, log_loss, log_norms
@@ -36,7 +36,7 @@ OUT = Path(__file__).parent / "results" / "solver_speed.json"
 TASKS = ["digit", "parity", "loop", "ink"]
 REPLICAS, BEGUN, ROUNDS = 64, 50, 15
 MANY_TASKS, MANY_REPLICAS, MANY_PARAMETERS = 100, 16, (1000, 50)
-METHODS = [name for name in BASELINES if issubclass(policy_class(name), GradientHeuristic)]
+METHODS = [name for name in BASELINES if environment_of(name) and issubclass(policy_class(name), GradientHeuristic)]
 Observation = dict[str, np.ndarray]
 
 

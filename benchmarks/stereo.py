@@ -42,7 +42,7 @@ class Played:
     def __init__(self, action: str, **others: Any) -> None:
         self._agent: Any = make_policy("ppo")
         given = self._agent.requires
-        self.requires = replace(given, action=action, others={**given.others, **others})
+        self.requires = replace(given, action=action, env_kwargs={**given.env_kwargs, **others})
         self.spec = {**self._agent.spec, "action": action, **others}
         self.predict = self._agent.predict
 

@@ -8,7 +8,7 @@
 tasks, which differ in difficulty or do not. *digits*: whether STG-MTL isolates the random task, and gives a task and its complement
 equal memberships; with 64 hidden units, which can learn labels by heart. *hundred*: seconds from the warm-up to the last training.
 *more*: returns on 16 and on 100 tasks, where nobody knows the best grouping. *regret*: of every baseline and the agent, where the
-shipped tables of truth tell the best grouping; percent of what all together reach. Means with 95 % intervals; paired differences.
+shipped group tables tell the best grouping; percent of what all together reach. Means with 95 % intervals; paired differences.
 Writes ``benchmarks/results/task_grouping.json``.
 """
 
@@ -30,7 +30,7 @@ import torch
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
-from baselines.partitions import square_of
+from baselines.partition_search import square_of
 from baselines.stg_mtl import STGMTL
 from benchmarks.heldout import paired
 from mtl_gym.evaluation.comparison import plan, run
@@ -47,12 +47,12 @@ UNTOLD = ("stg-mtl", "cosine-groups")
 COMPLEMENTS = (("odd", "even"), ("loop", "not_loop"))
 TABLES = ("digit_tasks", "yeast")
 MORE = {
-    "digit_tasks": ("together", "stg-mtl", "cosine-groups", "random-groups", "tag", "ppo"),
-    "clusters": ("together", "stg-mtl", "stg-mtl:groups=3", "cosine-groups", "random-groups", "ppo"),
+    "digit_tasks": ("joint", "stg-mtl", "cosine-groups", "random-groups", "tag", "ppo"),
+    "clusters": ("joint", "stg-mtl", "stg-mtl:groups=3", "cosine-groups", "random-groups", "ppo"),
 }
 """Problems with 16 and 100 tasks, and who plays them."""
 POLICIES = (
-    *("together", "apart", "random-groups", "stg-mtl", "stg-mtl:groups=2", "stg-mtl:groups=3", "stg-mtl:soft=true"),
+    *("joint", "single-task", "random-groups", "stg-mtl", "stg-mtl:groups=2", "stg-mtl:groups=3", "stg-mtl:soft=true"),
     *("cosine-groups", "tag", "hoa", "exhaustive"),
 )
 AGENT = "ppo"
@@ -125,7 +125,7 @@ def digits(short: bool) -> dict[str, Any]:
     ids = range(2 if short else 20)
     names = [task.name for task in load_problem("digit_tasks").tasks]
     place, found = {name: number for number, name in enumerate(names)}, {}
-    seen = reset(STGMTL(), ids, problem="digit_tasks", hidden=[64])["map_distances"].astype(np.float64)
+    seen = reset(STGMTL(), ids, problem="digit_tasks", hidden_sizes=[64])["map_distances"].astype(np.float64)
     for groups in (2, 3, 4, 5):
         rows = np.stack([STGMTL(groups).memberships(row, len(names), groups, id) for row, id in zip(seen, ids, strict=True)])
         labels = rows.argmax(2)
@@ -149,13 +149,13 @@ def hundred(short: bool) -> dict[str, Any]:
     for number, name in enumerate((f"stg-mtl:groups={NUM_CLUSTERS}", "stg-mtl:groups=10", "stg-mtl:groups=10:soft=true", *UNTOLD)):
         begun = time.perf_counter()
         policy, unknown = make_policy(name), 1_000 + number
-        envs: Any = make_env(policy, TASK_GROUPING, 1, {"problem": PLANTED[0], "reward": "over_together"})
+        envs: Any = make_env(policy, TASK_GROUPING, 1, {"problem": PLANTED[0], "reward": "gain_over_joint"})
         seen, _ = envs.reset(options={"instance": [unknown]})
         memory = policy.initial_state(np.array([unknown]), load_problem(PLANTED[0]).num_tasks)  # type: ignore[attr-defined]
         while not envs.unwrapped.finished.all():
             actions, memory = policy.predict(seen, memory)
             seen, rewards, *_, infos = envs.step(actions)
-        row = {"seconds": round(time.perf_counter() - begun, 1), "groups": int(infos["groups"][0])}
+        row = {"seconds": round(time.perf_counter() - begun, 1), "groups": int(infos["num_groups"][0])}
         found[name] = row | {"return": round(float(rewards[0]), 4)}
     return {"tasks": load_problem(PLANTED[0]).num_tasks, "threads": torch.get_num_threads(), "policies": found}
 
@@ -167,7 +167,7 @@ def regret(short: bool) -> dict[str, Any]:
         trained = [AGENT] if has_agent() else []
         count = 5 if short else 50
         names = [*POLICIES, *trained]
-        results = run(plan(names, TASK_GROUPING, problem=problem, num_tasks=6, instances=count, reward="over_together"))
+        results = run(plan(names, TASK_GROUPING, problem=problem, num_tasks=6, instances=count, reward="gain_over_joint"))
         own = {name: [result for result in results if result.policy == name] for name in names}
         regrets = {name: 100 * np.array([result.grouping["regret"] for result in rows]) for name, rows in own.items()}
         found[problem] = {
@@ -176,7 +176,7 @@ def regret(short: bool) -> dict[str, Any]:
                 "return": paired(100 * np.array([result.episode_return for result in rows])),
                 "delta_m": paired([result.delta_m for result in rows]),
                 "groups": float(np.mean([result.grouping["num_groups"] for result in rows])),
-                "trainings": round(float(np.mean([result.cost["forward"] for result in rows])) / horizon(results), 1),
+                "trainings": round(float(np.mean([result.cost["forward"] for result in rows])) / single_training(results), 1),
                 **({"ppo minus it": paired(regrets[AGENT] - regrets[name])} if trained and name != AGENT else {}),
             }
             for name, rows in own.items()
@@ -188,7 +188,7 @@ def more(short: bool) -> dict[str, Any]:
     """Returns on more tasks than the agent was trained on, and the agent's paired with them."""
     count, found = 3 if short else 20, {}
     for problem, own in MORE.items():
-        results = run(plan(list(own), TASK_GROUPING, problem=problem, instances=count, reward="over_together"))
+        results = run(plan(list(own), TASK_GROUPING, problem=problem, instances=count, reward="gain_over_joint"))
         returns = {name: 100 * np.array([row.episode_return for row in results if row.policy == name]) for name in own}
         groups = {name: np.mean([row.grouping["num_groups"] for row in results if row.policy == name]) for name in own}
         found[problem] = {
@@ -202,9 +202,9 @@ def more(short: bool) -> dict[str, Any]:
     return {"instances": count, "agent": identity(), "problems": found}
 
 
-def horizon(results: Sequence[Any]) -> float:
+def single_training(results: Sequence[Any]) -> float:
     """Forward passes of one training: what all together cost, which need no look at anything."""
-    return float(next(result.cost["forward"] for result in results if result.policy == "together"))
+    return float(next(result.cost["forward"] for result in results if result.policy == "joint"))
 
 
 def has_agent() -> bool:

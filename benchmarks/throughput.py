@@ -28,10 +28,10 @@ OUT = Path(__file__).parent / "results" / "throughput.json"
 ROUNDS, ROLLOUTS = 5, 3
 
 
-def settings(siblings: int) -> Settings:
+def settings(rollouts_per_instance: int) -> Settings:
     arguments = {**TRAINED_ON[LOSS_WEIGHTING], "problem": "digits", "num_tasks": 4}
     common = {"algorithm": "ppo", "options": {}, "time_steps": 10**9, "seed": 0, "num_envs": 64}
-    watched = {"siblings": siblings, "evaluations": 1, "instances": 4, "references": []}
+    watched = {"rollouts_per_instance": rollouts_per_instance, "evaluations": 1, "instances": 4, "references": []}
     return check_settings(Settings(env=LOSS_WEIGHTING, arguments=arguments, **common, **watched))  # type: ignore[arg-type]
 
 
@@ -59,7 +59,7 @@ def trained(model: BaseAlgorithm, monitor: Monitor, decisions: int) -> Callable[
 
 def main() -> None:
     """Measures the parts and the whole in interleaved rounds."""
-    chosen = settings(siblings=8)
+    chosen = settings(rollouts_per_instance=8)
     model = make_model(chosen, 0)
     decisions = ROLLOUTS * model.n_steps
     with tempfile.TemporaryDirectory() as folder:

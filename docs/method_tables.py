@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from baselines import BASELINES
-from baselines.gradients import GradientHeuristic, WholeLossHeuristic
+from baselines.gradient_heuristic import GradientHeuristic, WholeLossHeuristic
 from mtl_gym.cli import first_sentence
-from mtl_gym.policies import policy_class
+from mtl_gym.policies import environment_of, policy_class
 from mtl_gym.problems import LOSS_WEIGHTING
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -41,7 +41,7 @@ def _or_missing(rows: Table, command: str) -> Table:
 
 def methods() -> Table:
     """What each method reads, where its weights act and what a step costs."""
-    found = {name: policy_class(name) for name in BASELINES}
+    found = {name: policy_class(name) for name in BASELINES if environment_of(name) == LOSS_WEIGHTING}
     return [
         {
             "name": name,
@@ -51,7 +51,6 @@ def methods() -> Table:
             "passes of a step": _cost(own),
         }
         for name, own in found.items()
-        if own.requires.env == LOSS_WEIGHTING
     ]
 
 

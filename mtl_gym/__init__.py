@@ -14,7 +14,7 @@ from gymnasium.envs.registration import register
 if TYPE_CHECKING:
     from mtl_gym.evaluation.comparison import compare as compare
     from mtl_gym.evaluation.rollout import evaluate as evaluate
-    from mtl_gym.evaluation.statistics import summarise as summarise
+    from mtl_gym.evaluation.statistics import summarize as summarize
     from mtl_gym.policies import Policy as Policy
     from mtl_gym.policies import Requirements as Requirements
     from mtl_gym.policies import policy as policy
@@ -28,7 +28,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "compare": "mtl_gym.evaluation.comparison",
     "evaluate": "mtl_gym.evaluation.rollout",
-    "summarise": "mtl_gym.evaluation.statistics",
+    "summarize": "mtl_gym.evaluation.statistics",
     "Policy": "mtl_gym.policies",
     "Requirements": "mtl_gym.policies",
     "policy": "mtl_gym.policies",

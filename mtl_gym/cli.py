@@ -17,7 +17,7 @@ from rich.table import Table
 
 import mtl_gym
 from mtl_gym.arguments import should
-from mtl_gym.policies import find_policies, option_value, policy_class, split_policies
+from mtl_gym.policies import environment_of, find_policies, option_value, policy_class, split_policies
 from mtl_gym.problems import LOSS_WEIGHTING, PROBLEMS, default_problem
 
 app = typer.Typer(
@@ -76,15 +76,15 @@ def tables() -> dict[str, list[dict[str, str]]]:
             for name, row in PROBLEMS.items()
         ],
         "policies": [
-            {"name": name, "what": first_sentence(policy_class(name)), "for": _environment(policy_class(name)), "home": home}
+            {"name": name, "what": first_sentence(policy_class(name)), "for": _environment(name), "home": home}
             for name, home in find_policies().items()
         ],
     }
 
 
-def _environment(policy: Any) -> str:
-    """What a policy's class says that it is for, shortly."""
-    env = getattr(getattr(policy, "requires", None), "env", None)
+def _environment(name: str) -> str:
+    """What a policy is for, shortly."""
+    env = environment_of(name)
     return env.removeprefix("mtl_gym/") if env else "each its own"
 
 
@@ -120,8 +120,8 @@ def compare(
 
         arguments = {"problem": problem or default_problem(env), **environment_arguments(settings or [], _OPTIONS)}
         checked = plan(split_policies(policies), env, instances=instances, seed=seed, num_envs=num_envs, **arguments)
-        with progress(checked.steps) as watch:
-            results = run(checked, out=out, watch=watch)
+        with progress(checked.steps) as on_progress:
+            results = run(checked, out=out, on_progress=on_progress)
         command = shlex.join(["mtl-gym", *sys.argv[1:]])
         _export(results, about(setting(checked), results, seed=seed, command=command), out)
 
@@ -137,7 +137,7 @@ def groupings(
         typer.Option("--set", help="Argument of mtl_gym/TaskGrouping-v0, key=value; can be repeated.", metavar="KEY=VALUE"),
     ] = None,
 ) -> None:
-    """Train all groups of up to 6 tasks, of many instances, and write a table of truth.
+    """Train all groups of up to 6 tasks, of many instances, and write a group table.
 
     An interrupted run leaves what was finished in OUT, and the same command goes on from there.
     """
@@ -149,8 +149,8 @@ def groupings(
         ids = [*instance_ids(instances, 0), *range(TRAINING_IDS[0], TRAINING_IDS[0] + training)]
         arguments = {"problem": problem, **environment_arguments(settings or [], ("problem", "out", "instances", "training"))}
         command = shlex.join(["mtl-gym", *sys.argv[1:]])
-        with progress(len(ids)) as watch:
-            make_table(out, ids, command=command, advance=lambda count: watch("instances", count), **arguments)
+        with progress(len(ids)) as on_progress:
+            make_table(out, ids, command=command, advance=lambda count: on_progress("instances", count), **arguments)
         console.print(f"table:       {out}", soft_wrap=True, markup=False)
 
 

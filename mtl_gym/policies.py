@@ -41,19 +41,19 @@ class Requirements:
         action: Action mode that it answers in.
         steps_per_action: Optimiser steps between its decisions.
         env: Id of the environment that it is for.
-        others: Other arguments of the environment, such as ``rule`` and ``weight_range``.
+        env_kwargs: Other arguments of the environment, such as ``rule`` and ``weight_range``.
     """
 
     observe: tuple[str, ...] | None = None
     action: str | None = None
     steps_per_action: int | None = None
     env: str | None = None
-    others: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def arguments(self) -> dict[str, Any]:
         """The environment's arguments that follow."""
         given = {"observe": self.observe and list(self.observe), "action": self.action, "steps_per_action": self.steps_per_action}
-        return {**self.others, **{name: value for name, value in given.items() if value is not None}}
+        return {**self.env_kwargs, **{name: value for name, value in given.items() if value is not None}}
 
 
 LOSSES_TO_WEIGHTS = Requirements(observe=("log_loss",), action="weights", steps_per_action=1, env=LOSS_WEIGHTING)
@@ -71,13 +71,13 @@ class Policy(Protocol):
         >>> import numpy as np, mtl_gym
         >>> class MergeAll:
         ...     "Merges as much as is allowed: of the actions of ``mtl_gym/LayerMerging-v0`` the last that is legal."
-        ...     requires = mtl_gym.Requirements(env="mtl_gym/LayerMerging-v0", observe=("legal",))
+        ...     requires = mtl_gym.Requirements(env="mtl_gym/LayerMerging-v0", observe=("action_mask",))
         ...     def predict(self, observation, state=None, episode_start=None, deterministic=False):
-        ...         legal = observation["legal"]
-        ...         return legal.shape[1] - 1 - legal[:, ::-1].argmax(1), state
+        ...         action_mask = observation["action_mask"]
+        ...         return action_mask.shape[1] - 1 - action_mask[:, ::-1].argmax(1), state
         >>> frame = mtl_gym.compare({"mine": MergeAll(), "shared": "shared"}, "mtl_gym/LayerMerging-v0", instances=2,
-        ...                         num_tasks=3, horizon=60)
-        >>> frame.groupby("policy")["parameter_share"].mean().diff().iloc[1] == 0
+        ...                         num_tasks=3, train_steps=60)
+        >>> frame.groupby("policy")["parameter_fraction"].mean().diff().iloc[1] == 0
         np.True_
     """
 
@@ -170,6 +170,16 @@ def policy_class(name: str) -> Any:
     """
     module, attribute = choose("policies", name, find_policies()).split(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def environment_of(name: str) -> str | None:
+    """Id of the environment that a policy is for; ``None``: it is told which one, or plays all.
+
+    Raises:
+        ValueError: If no installed package has the name.
+    """
+    requires = getattr(policy_class(name), "requires", None)
+    return requires.env if isinstance(requires, Requirements) else None
 
 
 def make_policy(text: str, env: str | None = None) -> Policy:

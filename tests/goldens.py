@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
+import importlib
 import inspect
 import json
 import os
@@ -41,7 +42,7 @@ import mtl_gym
 try:
     from mtl_gym.agents.pretrained import ppo
 except ImportError:
-    from agents.pretrained import ppo
+    ppo = importlib.import_module("agents.pretrained").ppo
 
 LOSS, SAMPLE, LAYER, GROUP = "LossWeighting", "SampleWeighting", "LayerMerging", "TaskGrouping"
 DECISIONS, ROWS = 6, 3

@@ -14,7 +14,7 @@ from mtl_gym.training.sample_learner import SampleLearner
 
 LOSS_WEIGHTING, SAMPLE_WEIGHTING = "mtl_gym/LossWeighting-v0", "mtl_gym/SampleWeighting-v0"
 LAYER_MERGING, TASK_GROUPING = "mtl_gym/LayerMerging-v0", "mtl_gym/TaskGrouping-v0"
-HIDDEN = {"mlp": [8], "conv": [2, 8], "dense": [2, 2], "point": []}
+HIDDEN_SIZES = {"mlp": [8], "conv": [2, 8], "dense": [2, 2], "point": []}
 
 
 def small(problem="digits", env_id=LOSS_WEIGHTING, **others):
@@ -23,7 +23,12 @@ def small(problem="digits", env_id=LOSS_WEIGHTING, **others):
         problem = "digit_tasks" if problem == "digits" else problem
         others = {"num_tasks": 2} | {name: value for name, value in others.items() if name != "steps_per_action"}
     row = problem if isinstance(problem, Problem) else PROBLEMS.get(str(problem))
-    settings = {"problem": problem, "hidden": HIDDEN.get(getattr(row, "network", "mlp"), [8]), "horizon": 8, "steps_per_action": 4}
+    settings = {
+        "problem": problem,
+        "hidden_sizes": HIDDEN_SIZES.get(getattr(row, "network", "mlp"), [8]),
+        "train_steps": 8,
+        "steps_per_action": 4,
+    }
     settings |= {"batch_size": 16, "holdout_size": 16} | others
     return {name: value for name, value in settings.items() if name not in LEFT_OUT.get(env_id, ())}
 

@@ -29,7 +29,15 @@ from mtl_gym.policies import make_policy
 
 ROOT = Path(mtl_gym.__file__).parents[1]
 ENV = "mtl_gym/LossWeighting-v0"
-SMALL = {"problem": "quadratic", "horizon": 40, "num_envs": 4, "siblings": 2, "evaluations": 1, "instances": 2, "references": []}
+SMALL = {
+    "problem": "quadratic",
+    "train_steps": 40,
+    "num_envs": 4,
+    "rollouts_per_instance": 2,
+    "evaluations": 1,
+    "instances": 2,
+    "references": [],
+}
 PLACES = [0, 1, 4, 7, 8, 9, 40, 500, 2000, -1, -2, -40, -1000, -9000, -20000]
 
 
@@ -276,7 +284,7 @@ def test_foreign_files_are_refused_and_run_nothing(make, agent, tmp_path):
 def test_a_comparison_refuses_them_alike(make, agent, tmp_path):
     make(tmp_path / "file.safetensors", tmp_path / "trap", agent)
     with pytest.raises(ValueError, match="whole file of an agent"):
-        mtl_gym.compare([str(tmp_path / "file.safetensors")], problem="quadratic", horizon=40, instances=1)
+        mtl_gym.compare([str(tmp_path / "file.safetensors")], problem="quadratic", train_steps=40, instances=1)
     assert not (tmp_path / "trap").exists()
 
 
@@ -576,7 +584,7 @@ CONTRADICTIONS = [{"action": "weights"}, {"steps_per_action": 10}, {"weight_rang
 def test_arguments_that_contradict_the_agent_are_named(agent, arguments):
     [name] = arguments
     with pytest.raises(ValueError, match=f"`{name}` should be .*, which Agent requires"):
-        mtl_gym.compare([agent], problem="quadratic", horizon=40, instances=1, **arguments)
+        mtl_gym.compare([agent], problem="quadratic", train_steps=40, instances=1, **arguments)
 
 
 def test_other_observations_at_play_are_named(agent):
@@ -786,7 +794,7 @@ def test_a_shipped_agent_plays_its_environment(env, action):
     assert (shipped.about["environment"]["id"], shipped.requires.action) == (env, action)
     assert (FOLDER / f"{FILES[env][action]}.md").read_text().startswith("# `ppo")
     problem = {"mtl_gym/TaskGrouping-v0": "census"}.get(env, "digits")
-    frame = mtl_gym.compare({"agent": name}, env=env, problem=problem, num_tasks=3, horizon=300, instances=2)
+    frame = mtl_gym.compare({"agent": name}, env=env, problem=problem, num_tasks=3, train_steps=300, instances=2)
     assert len(frame["instance"].unique()) == 2
     assert np.isfinite(frame["delta_m"]).all()
 

@@ -31,7 +31,15 @@ from mtl_gym.policies import make_policy
 
 ROOT = Path(mtl_gym.__file__).parents[1]
 ENV = "mtl_gym/LossWeighting-v0"
-SMALL = {"problem": "quadratic", "horizon": 40, "num_envs": 4, "siblings": 2, "evaluations": 1, "instances": 2, "references": []}
+SMALL = {
+    "problem": "quadratic",
+    "train_steps": 40,
+    "num_envs": 4,
+    "rollouts_per_instance": 2,
+    "evaluations": 1,
+    "instances": 2,
+    "references": [],
+}
 ON_POLICY = {"batch_size": 4, "n_epochs": 1}
 OFF_POLICY = {"batch_size": 4, "gradient_steps": 1, "learning_starts": 4, "buffer_size": 1000}
 OPTIONS = {
@@ -44,17 +52,18 @@ OPTIONS = {
 LONG = {**SMALL, "time_steps": 32, "evaluations": 4}
 KILLED = """
 import json, os, signal, sys
-import agents.training, agents.policies  # once, for both children
+import agents.training, agents.task_policies  # once, for both children
 settings, options, folder = json.loads(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
 
-def watch(steps, known):
+def on_progress(steps, known):
     if steps >= 16:
         os.kill(os.getpid(), signal.SIGKILL)
 
 for algorithm in ("ppo", "sac"):
     child = os.fork()
     if child == 0:
-        agents.train(out=f"{folder}/{algorithm}", algorithm=algorithm, options=options[algorithm], watch=watch, **settings)
+        chosen = {"algorithm": algorithm, "options": options[algorithm]}
+        agents.train(out=f"{folder}/{algorithm}", on_progress=on_progress, **chosen, **settings)
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
@@ -82,9 +91,9 @@ def same(first, second):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of a short training, its agent, and what its watch was told."""
+    """The folder of a short training, its agent, and what its on_progress was told."""
     out, told = tmp_path_factory.mktemp("trained") / "new" / "folder", []
-    agent = train(out, watch=lambda steps, known: told.append((steps, dict(known))))
+    agent = train(out, on_progress=lambda steps, known: told.append((steps, dict(known))))
     return out, agent, told
 
 
@@ -148,7 +157,9 @@ def test_a_killed_training_is_gone_on_from(algorithm, killed, tmp_path):
     assert before["steps"] == 8
     assert [score["steps"] for score in before["scores"]] == [0, 8]
     assert same(last.parameters, before["parameters"]["policy"])
-    agents.train(out=out, algorithm=algorithm, options=OPTIONS[algorithm], watch=lambda steps, known: told.append(steps), **LONG)
+    agents.train(
+        out=out, algorithm=algorithm, options=OPTIONS[algorithm], on_progress=lambda steps, known: told.append(steps), **LONG
+    )
     after = read(out / "checkpoint.safetensors")
     assert told[0] == 16
     assert told[-1] == after["steps"] == 32
@@ -169,7 +180,7 @@ def test_a_killed_training_is_gone_on_from(algorithm, killed, tmp_path):
 def test_a_finished_training_returns_at_once_and_changes_nothing(finished):
     out, agent, _ = finished
     before = {name: (out / name).read_bytes() for name in names(out)}
-    assert train(out, watch=lambda steps, known: pytest.fail("trained again")).spec == agent.spec
+    assert train(out, on_progress=lambda steps, known: pytest.fail("trained again")).spec == agent.spec
     assert {name: (out / name).read_bytes() for name in names(out)} == before
 
 
@@ -177,13 +188,13 @@ OTHERS = {
     "seed": 1,
     "time_steps": 16,
     "num_envs": 8,
-    "siblings": 1,
+    "rollouts_per_instance": 1,
     "evaluations": 2,
     "instances": 3,
     "references": ["ew"],
     "options": {**ON_POLICY, "gamma": 0.5},
     "algorithm": "recurrent-ppo",
-    "horizon": 60,
+    "train_steps": 60,
     "lr": 0.1,
 }
 
@@ -192,7 +203,7 @@ OTHERS = {
 def test_another_setting_in_the_same_folder_is_refused_and_named(name, finished):
     out, _, _ = finished
     before = {name: (out / name).read_bytes() for name in names(out)}
-    known = "arguments" if name in ("horizon", "lr") else name
+    known = "arguments" if name in ("train_steps", "lr") else name
     with pytest.raises(ValueError, match=rf"`{known}` should be .*, as in the training that .* Or take another folder"):
         train(out, **{"options": ON_POLICY, name: OTHERS[name]})
     assert {name: (out / name).read_bytes() for name in names(out)} == before
@@ -223,7 +234,7 @@ def test_every_algorithm_for_these_actions_trains_and_loads(algorithm, tmp_path)
     assert agent.spec == load(tmp_path).spec
     assert after["about"]["training"]["time_steps"] == 8
     assert list(before["parameters"]) == list(after["parameters"])
-    frame = mtl_gym.evaluate(agent, problem="quadratic", horizon=40, instances=1)
+    frame = mtl_gym.evaluate(agent, problem="quadratic", train_steps=40, instances=1)
     assert np.isfinite(frame["delta_m"]).all()
 
 
@@ -238,8 +249,8 @@ WRONG = [
     {"time_steps": 0},
     {"time_steps": 1.5},
     {"num_envs": "4"},
-    {"siblings": 3},
-    {"siblings": 0},
+    {"rollouts_per_instance": 3},
+    {"rollouts_per_instance": 0},
     {"evaluations": 0},
     {"instances": -1},
     {"seed": -1},
@@ -249,7 +260,7 @@ WRONG = [
     {"env": "os:system"},
     {"problem": "digit"},
     {"problem": object()},
-    {"horizon": 30},
+    {"train_steps": 30},
     {"nothing": 5},
     {"action": "strange"},
     {"observe": ["nothing"]},
@@ -300,8 +311,22 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
 
 
 def command(out, *more):
-    words = ["train", "--out", out, "--num-envs", 4, "--siblings", 2, "--time-steps", 8, "--evaluations", 1, "--instances", 2]
-    words += ["--references", "ew,init", "--set", "horizon=40", "--option", "batch_size=4", "--option", "n_epochs=1", *more]
+    words = [
+        "train",
+        "--out",
+        out,
+        "--num-envs",
+        4,
+        "--rollouts-per-instance",
+        2,
+        "--time-steps",
+        8,
+        "--evaluations",
+        1,
+        "--instances",
+        2,
+    ]
+    words += ["--references", "ew,init", "--set", "train_steps=40", "--option", "batch_size=4", "--option", "n_epochs=1", *more]
     return CliRunner().invoke(full_app(), [str(word) for word in words])
 
 
@@ -325,9 +350,9 @@ def test_the_command_trains_and_says_what_comes_next(commanded):
     lines = " ".join(output.split())
     assert "on held-out instances, after" in lines
     assert f"tensorboard --logdir '{out}'/events" in lines
-    given = "--set distribution=varied --set horizon=40"
+    given = "--set distribution=varied --set train_steps=40"
     assert f"mtl-gym compare --problem digits --policies ew,init,si,'{out}' --out '{out}'/comparison {given}" in lines
-    assert load(out).about["environment"]["arguments"]["horizon"] == 40
+    assert load(out).about["environment"]["arguments"]["train_steps"] == 40
 
 
 def test_the_comparison_that_is_printed_names_a_folder_and_no_policy(tmp_path, monkeypatch):
@@ -367,10 +392,10 @@ def test_the_same_command_again_does_nothing(commanded):
     ("words", "message"),
     [
         (["--seed", "1"], "`seed` should be 0, as in the training"),
-        (["--siblings", "4"], "`siblings` should be 2, as in the training"),
+        (["--rollouts-per-instance", "4"], "`rollouts_per_instance` should be 2, as in the training"),
         (["--set", "problem=yeast"], "there is an option --problem"),
         (["--option", "gamma"], "of the form key=value"),
-        (["--siblings", "3"], "`siblings` should divide num_envs=4"),
+        (["--rollouts-per-instance", "3"], "`rollouts_per_instance` should divide num_envs=4"),
         (["--references", "nothing"], "`policies` should be one of"),
     ],
 )
@@ -383,7 +408,7 @@ def test_the_command_says_what_is_wrong(words, message, commanded):
 
 # --- comparisons --------------------------------------------------------------------------------------------------------
 
-COMPARED = {"problem": "quadratic", "horizon": 40, "instances": 2}
+COMPARED = {"problem": "quadratic", "train_steps": 40, "instances": 2}
 
 
 def rows(out):
@@ -436,7 +461,14 @@ def test_an_agent_of_other_parameters_or_another_environment_is_another(finished
 # --- over samples ---------------------------------------------------------------------------------------------------------
 
 OF_SAMPLES = "mtl_gym/SampleWeighting-v0"
-TINY = {"tasks": ["digit", "ink"], "horizon": 20, "steps_per_action": 10, "hidden": [8], "batch_size": 16, "holdout_size": 16}
+TINY = {
+    "tasks": ["digit", "ink"],
+    "train_steps": 20,
+    "steps_per_action": 10,
+    "hidden_sizes": [8],
+    "batch_size": 16,
+    "holdout_size": 16,
+}
 SAMPLES = {**SMALL, **TINY, "problem": "digits", "env": OF_SAMPLES, "reward": "val_mean"}
 
 
@@ -453,7 +485,7 @@ def test_an_agent_over_samples_says_what_it_needs(of_samples):
     assert requires.env == OF_SAMPLES
     assert requires.observe == tuple(TRAINED_ON[OF_SAMPLES]["observe"])
     assert (requires.action, requires.steps_per_action) == ("rule", 10)
-    assert requires.others == {"features": None, "sharpness": 10.0}
+    assert requires.env_kwargs == {"features": None, "sharpness": 10.0}
     assert requires == agent.requires
 
 
@@ -499,7 +531,19 @@ def test_the_same_seed_gives_the_same_agent_over_samples(of_samples, tmp_path):
 
 
 def test_the_command_trains_over_samples_and_its_next_command_runs(tmp_path):
-    words = ["train", "--env", OF_SAMPLES, "--out", tmp_path / "mine", "--num-envs", 4, "--siblings", 2, "--time-steps", 8]
+    words = [
+        "train",
+        "--env",
+        OF_SAMPLES,
+        "--out",
+        tmp_path / "mine",
+        "--num-envs",
+        4,
+        "--rollouts-per-instance",
+        2,
+        "--time-steps",
+        8,
+    ]
     words += ["--evaluations", 1, "--instances", 2, "--option", "batch_size=4", "--option", "n_epochs=1", "--set", "reward=none"]
     settings = [word for name, value in TINY.items() for word in ("--set", f"{name}={json.dumps(value)}")]
     answer = CliRunner().invoke(full_app(), [str(word) for word in words + settings])
@@ -521,7 +565,7 @@ def test_sb3_evaluates_heuristics_and_agents_alike(name, tmp_path):
         required = policy.requires.arguments()
     elif name in ("uw", "dwa"):  # which read the learning rate or the epoch too
         required["observe"] = list(policy.requires.observe)
-    env = Monitor(gymnasium.make(ENV, problem="quadratic", horizon=40, reward="terminal_delta_m", **required))
+    env = Monitor(gymnasium.make(ENV, problem="quadratic", train_steps=40, reward="terminal_delta_m", **required))
     returns, lengths = evaluate_policy(policy, env, n_eval_episodes=2, return_episode_rewards=True)
     assert lengths == [40 // required["steps_per_action"]] * 2
     assert np.isfinite(returns).all()

@@ -116,10 +116,10 @@ ARGUMENTS = [
     ("steps_per_action", -4),
     ("steps_per_action", 2.5),
     ("steps_per_action", 3),
-    ("horizon", 0),
-    ("horizon", 9),
-    ("horizon", 4),
-    ("horizon", 8.0),
+    ("train_steps", 0),
+    ("train_steps", 9),
+    ("train_steps", 4),
+    ("train_steps", 8.0),
     ("optimizer", None),
     ("lr", 0),
     ("lr", -0.1),
@@ -138,11 +138,11 @@ ARGUMENTS = [
     ("batch_size", 0),
     ("batch_size", 801),
     ("batch_size", 16.0),
-    ("hidden", 8),
-    ("hidden", "8"),
-    ("hidden", [0]),
-    ("hidden", [-8]),
-    ("hidden", [8.5]),
+    ("hidden_sizes", 8),
+    ("hidden_sizes", "8"),
+    ("hidden_sizes", [0]),
+    ("hidden_sizes", [-8]),
+    ("hidden_sizes", [8.5]),
     ("holdout_size", 0),
     ("holdout_size", -1),
     ("device", "gpu"),
@@ -163,7 +163,7 @@ def test_a_wrong_argument_is_named_with_its_value(name, value, maker):
     with pytest.raises((ValueError, TypeError)) as caught:
         maker(**{name: value})
     message = str(caught.value)
-    named = ("steps_per_action", "horizon") if name in ("steps_per_action", "horizon") else (name,)
+    named = ("steps_per_action", "train_steps") if name in ("steps_per_action", "train_steps") else (name,)
     assert any(f"`{one}" in message for one in named)
     assert "Received" in message
 
@@ -188,12 +188,12 @@ def test_a_wrong_argument_of_the_vector_form_is_named_with_its_value(name, value
 
 
 @pytest.mark.parametrize(
-    ("problem", "hidden"),
+    ("problem", "hidden_sizes"),
     [("multimnist", [8]), ("multimnist", []), ("multimnist", [2] * 6), ("stereo", [8]), ("stereo", []), ("quadratic", [8])],
 )
-def test_widths_that_the_network_cannot_have_are_refused(problem, hidden):
-    with pytest.raises(ValueError, match=r"`hidden` should.*Received hidden="):
-        make(problem, hidden=hidden)
+def test_widths_that_the_network_cannot_have_are_refused(problem, hidden_sizes):
+    with pytest.raises(ValueError, match=r"`hidden_sizes` should.*Received hidden_sizes="):
+        make(problem, hidden_sizes=hidden_sizes)
 
 
 def test_a_batch_larger_than_the_smallest_training_set_is_refused():

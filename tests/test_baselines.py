@@ -35,7 +35,7 @@ ENV = "mtl_gym/LossWeighting-v0"
 OF_SAMPLES = "mtl_gym/SampleWeighting-v0"
 NAMES = [f"{name}:w=1,2,3" if name == "constant" else name for name in BASELINES]
 HOMES = {name: make_policy(name).requires.env for name in NAMES}
-PARTS = {name: 2 if make_policy(name).requires.others.get("scope") == "shared" else 1 for name in NAMES}
+PARTS = {name: 2 if make_policy(name).requires.env_kwargs.get("scope") == "shared" else 1 for name in NAMES}
 RANDOM = ("rlw", "pcgrad", "gradvac", "random-merge", "random-groups")
 MERGERS = [name for name in NAMES if HOMES[name] == LAYER_MERGING]
 GROUPERS = [name for name in NAMES if HOMES[name] == TASK_GROUPING]  # more of them in test_grouping_baselines.py
@@ -44,9 +44,9 @@ PERMUTABLE = [name for name in OF_TRAININGS if not name.startswith("constant") a
 BATCH, TASKS, STAGES = 5, 3, 2
 LOSSES = np.array([[0.5, 2.0, 1.0], [3.0, 0.1, 0.7]])
 SHORTER = {  # whole trainings are played by benchmarks/clipping.py
-    **{name: {"horizon": 50} for name in ("digits", "river_flow", "quadratic", "yeast")},
-    **{name: {"horizon": 6} for name in ("multimnist", "stereo")},
-    "census": {"horizon": 50, "batch_size": 32},
+    **{name: {"train_steps": 50} for name in ("digits", "river_flow", "quadratic", "yeast")},
+    **{name: {"train_steps": 6} for name in ("multimnist", "stereo")},
+    "census": {"train_steps": 50, "batch_size": 32},
 }
 
 
@@ -68,7 +68,7 @@ def observation(losses, *, epoch=0, lr=1e-2):
         "log_loss_after": np.log(0.9 * losses + 0.01).astype(np.float32),
         "log_loss_mean": np.log(losses).astype(np.float32),
         "shared_stages": rng.integers(0, STAGES + 1, (rows, tasks * (tasks - 1) // 2)).astype(np.float32),
-        "legal": (rng.uniform(size=(rows, len(partitions(tasks)))) < 0.5).astype(np.float32),
+        "action_mask": (rng.uniform(size=(rows, len(partitions(tasks)))) < 0.5).astype(np.float32),
         "next_task": np.eye(tasks, dtype=np.float32)[np.full(rows, epoch % tasks)],
         "groups": np.zeros((rows, tasks * tasks), dtype=np.float32),
         "map_distances": rng.uniform(0.5, 1, (rows, tasks * (tasks - 1) // 2)).astype(np.float32),
@@ -102,7 +102,7 @@ def test_every_file_of_a_heuristic_has_a_row():
             for node in classes
             for item in node.body
         )
-        if acts and path.stem not in ("base", "learned_scales", "gradients", "groups"):
+        if acts and path.stem not in ("base", "learned_scales", "gradient_heuristic", "group_heuristic"):
             assert path.stem in homes
 
 
@@ -341,8 +341,8 @@ def test_si_follows_autograd_on_the_sum_of_logs_step_for_step():
         ENV,
         num_envs=2,
         problem="digits",
-        hidden=[16],
-        horizon=20,
+        hidden_sizes=[16],
+        train_steps=20,
         reward="none",
         **SI.requires.arguments(),
         vectorization_mode="vector_entry_point",
@@ -350,7 +350,7 @@ def test_si_follows_autograd_on_the_sum_of_logs_step_for_step():
     observations, _ = envs.reset(seed=0)
     learner = envs.unwrapped.learner
     twin = gymnasium.make_vec(
-        ENV, num_envs=2, problem="digits", hidden=[16], horizon=20, reward="none", vectorization_mode="vector_entry_point"
+        ENV, num_envs=2, problem="digits", hidden_sizes=[16], train_steps=20, reward="none", vectorization_mode="vector_entry_point"
     )
     twin.reset(seed=0)
     oracle = twin.unwrapped.learner
@@ -401,7 +401,7 @@ def test_no_merger_takes_what_is_forbidden(name, problem):
         num_envs=2,
         problem=problem,
         distribution="varied",
-        horizon=8,
+        train_steps=8,
         steps_per_action=2,
         transfer_steps=1,
         reward="none",
@@ -414,7 +414,7 @@ def test_no_merger_takes_what_is_forbidden(name, problem):
     for _ in range(4):
         actions, memory = policy.predict(observations, memory)
         observations, _, _, _, infos = envs.step(actions)
-        assert not infos["forbidden"].any()
+        assert not infos["invalid_action"].any()
 
 
 # --- bad input ------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,18 @@ from mtl_gym.cli import app, console
 from mtl_gym.problems import PROBLEMS
 
 ROOT = Path(mtl_gym.__file__).parents[1]
-SMALL = ("--problem", "quadratic", "--instances", "2", "--set", "horizon=4", "--set", "batch_size=16", "--set", "holdout_size=16")
+SMALL = (
+    "--problem",
+    "quadratic",
+    "--instances",
+    "2",
+    "--set",
+    "train_steps=4",
+    "--set",
+    "batch_size=16",
+    "--set",
+    "holdout_size=16",
+)
 FILES = {"results.sqlite", "results.csv", "summary.json", "report.html", "tensorboard"}
 
 
@@ -147,8 +158,10 @@ def test_compare_again_keeps_every_row(finished):
 
 
 def test_the_results_are_those_of_python(finished):
-    frame = mtl_gym.compare("ew,si,constant:w=1,2,3", problem="quadratic", instances=2, horizon=4, batch_size=16, holdout_size=16)
-    expected = mtl_gym.summarise(frame)["policies"]
+    frame = mtl_gym.compare(
+        "ew,si,constant:w=1,2,3", problem="quadratic", instances=2, train_steps=4, batch_size=16, holdout_size=16
+    )
+    expected = mtl_gym.summarize(frame)["policies"]
     for name, row in summary(finished[0])["policies"].items():
         assert row["delta_m"] == pytest.approx(expected[name]["delta_m"], rel=1e-6, abs=1e-9)
 
@@ -164,8 +177,8 @@ def test_report_rebuilds_everything_from_the_database_alone(finished, tmp_path):
 
 
 def python_compare(out, policies="ew", **others):
-    arguments = {"problem": "quadratic", "instances": 2, "horizon": 4, "batch_size": 16, "holdout_size": 16, **others}
-    return mtl_gym.summarise(mtl_gym.compare(policies, out=out, **arguments))
+    arguments = {"problem": "quadratic", "instances": 2, "train_steps": 4, "batch_size": 16, "holdout_size": 16, **others}
+    return mtl_gym.summarize(mtl_gym.compare(policies, out=out, **arguments))
 
 
 def report(out):
@@ -206,7 +219,7 @@ SETTINGS = {
     "lr-schedule=cosine": ("lr_schedule", "cosine"),
     " num_tasks =2": ("num_tasks", 2),
     'distribution={"noise": [0, 0.2]}': ("distribution", {"noise": [0, 0.2]}),
-    "hidden=8,4": ("hidden", [8, 4]),
+    "hidden_sizes=8,4": ("hidden_sizes", [8, 4]),
     'reward="val_min"': ("reward", "val_min"),
 }
 
@@ -268,14 +281,14 @@ def test_a_comma_before_a_number_continues_the_value(tmp_path):
         (["--num-envs", "0"], "num_envs"),
         (["--seed", "-1"], "seed"),
         (["--seed", "99999999"], "instances"),
-        (["--set", "horizn=4"], "Did you mean 'horizon'"),
-        (["--set", "horizon"], "key=value"),
+        (["--set", "train_step=4"], "Did you mean 'train_steps'"),
+        (["--set", "train_steps"], "key=value"),
         (["--set", "=4"], "key=value"),
-        (["--set", "horizon=0"], "horizon"),
+        (["--set", "train_steps=0"], "train_steps"),
         (["--set", "lr=fast"], "lr"),
         (["--set", "lr=NaN"], "lr"),
         (["--set", "lr=-1"], "lr"),
-        (["--set", "hidden=8,-4"], "hidden"),
+        (["--set", "hidden_sizes=8,-4"], "hidden_sizes"),
         (["--set", "optimizer=adan"], "Did you mean 'adam'"),
         (["--set", "action=softmax"], "action"),
         (["--set", 'distribution={"noize": [0, 1]}'], "noise"),

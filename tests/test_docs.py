@@ -38,7 +38,7 @@ FORMS = {
     TASK_GROUPING: (TaskGroupingEnv, TaskGroupingVectorEnv),
 }
 MODES = {LOSS_WEIGHTING: ACTIONS, SAMPLE_WEIGHTING: SAMPLE_ACTIONS, LAYER_MERGING: MERGE_ACTIONS, TASK_GROUPING: GROUPINGS}
-FOREIGN = {env_id: {"main"} | {*LEFT_OUT.get(env_id, ())} for env_id in FORMS} | {SAMPLE_WEIGHTING: set()}
+FOREIGN = {env_id: {"main_task"} | {*LEFT_OUT.get(env_id, ())} for env_id in FORMS} | {SAMPLE_WEIGHTING: set()}
 """Common arguments that an environment refuses."""
 HEADINGS = (
     "Description",
@@ -67,7 +67,7 @@ def test_tables_and_pages_are_current():
 
 def test_the_lines_of_python_in_the_readme_run(tmp_path):
     block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL).group(1)
-    small = block.replace("instances=10", "instances=2, horizon=20")
+    small = block.replace("instances=10", "instances=2, train_steps=20")
     assert small != block
     answer = python("-W", "error", "-c", small, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
@@ -152,7 +152,7 @@ def test_the_manual_names_the_arguments_of_its_environment(env_id):
 @pytest.mark.parametrize("env_id", FORMS)
 def test_the_manual_names_what_infos_hold(env_id):
     two = {"num_tasks": 2} if env_id == TASK_GROUPING else {"steps_per_action": 1}  # decisions
-    env = gymnasium.make(env_id, horizon=2, distribution={"noise": [0.5, 0.5]}, **two)
+    env = gymnasium.make(env_id, train_steps=2, distribution={"noise": [0.5, 0.5]}, **two)
     env.reset(seed=0)
     equal = np.zeros(env.action_space.shape, env.action_space.dtype)
     *_, info = [env.step(equal) for _ in range(2)][-1]

@@ -101,7 +101,7 @@ def test_the_checkers_pass_without_warnings(env_id, problem, checker):
 @pytest.mark.parametrize("checker", [check_env, check_env_of_sb3], ids=["gymnasium", "sb3"])
 @pytest.mark.parametrize("env_id", ENVIRONMENTS)
 def test_the_checkers_pass_with_rendering_and_default_problem(env_id, checker):
-    settings = {name: value for name, value in small(env_id=env_id).items() if name not in ("problem", "hidden")}
+    settings = {name: value for name, value in small(env_id=env_id).items() if name not in ("problem", "hidden_sizes")}
     checker(gymnasium.make(env_id, disable_env_checker=True, render_mode="rgb_array", **settings).unwrapped)
 
 
@@ -122,7 +122,7 @@ def test_the_checkers_warn_at_most_of_the_box_of_weights(env_id, mode, checker):
 @pytest.mark.parametrize("actions", [random_actions, extreme_actions], ids=["random", "extreme"])
 @pytest.mark.parametrize(("env_id", "problem"), PAIRS)
 def test_whole_episodes_conform(env_id, problem, actions):
-    env = make_vec(problem, env_id=env_id, num_envs=2, horizon=4, steps_per_action=2)
+    env = make_vec(problem, env_id=env_id, num_envs=2, train_steps=4, steps_per_action=2)
     for answer in play(env, actions(env.action_space, 5)):
         conforms(env, answer)
 
@@ -140,7 +140,7 @@ def test_whole_episodes_conform_in_every_mode(env_id, action, actions, mode):
     ("env_id", "reward", "problem"), [(*pair, problem) for pair in PAID for problem in QUICK if (pair[0], problem) in PAIRS]
 )
 def test_each_reward_works_by_itself(env_id, reward, problem):
-    env = make_vec(problem, env_id=env_id, num_envs=2, reward=reward, horizon=4, steps_per_action=2)
+    env = make_vec(problem, env_id=env_id, num_envs=2, reward=reward, train_steps=4, steps_per_action=2)
     returns = sum(conforms(env, answer)[1] for answer in play(env, telling_actions(env, 2))[1:])
     assert (returns != 0).all() == (reward != "none")
 
@@ -149,7 +149,9 @@ def test_each_reward_works_by_itself(env_id, reward, problem):
     ("env_id", "name", "problem"), [(*pair, problem) for pair in SEEN for problem in QUICK if (pair[0], problem) in PAIRS]
 )
 def test_each_observation_works_by_itself(env_id, name, problem):
-    env = make_vec(problem, env_id=env_id, num_envs=2, observe=[name], reward="none", horizon=4, steps_per_action=2, num_tasks=3)
+    env = make_vec(
+        problem, env_id=env_id, num_envs=2, observe=[name], reward="none", train_steps=4, steps_per_action=2, num_tasks=3
+    )
     answers = [conforms(env, answer) for answer in play(env, random_actions(env.action_space, 3))]
     assert list(answers[0][0]) == [name]
 
@@ -157,14 +159,16 @@ def test_each_observation_works_by_itself(env_id, name, problem):
 @pytest.mark.parametrize("num_tasks", [1, 2])
 def test_every_observation_and_reward_works_with_few_tasks(num_tasks):
     for env_id, reward in [pair for pair in PAID if num_tasks > 1 or pair[0] not in (LAYER_MERGING, TASK_GROUPING)]:
-        env = make_vec(env_id=env_id, observe=OBSERVED[env_id], reward=reward, num_tasks=num_tasks, horizon=4, steps_per_action=2)
+        env = make_vec(
+            env_id=env_id, observe=OBSERVED[env_id], reward=reward, num_tasks=num_tasks, train_steps=4, steps_per_action=2
+        )
         for answer in play(env, random_actions(env.action_space, 3)):
             conforms(env, answer)
 
 
 @pytest.mark.parametrize(("env_id", "name"), [pair for pair in SEEN if pair[0] != LAYER_MERGING and pair[1] != "layer_cka"])
 def test_each_observation_works_without_hidden_layers(env_id, name):
-    env = make_vec(env_id=env_id, observe=[name], hidden=[])
+    env = make_vec(env_id=env_id, observe=[name], hidden_sizes=[])
     for answer in play(env, random_actions(env.action_space, 2)):
         conforms(env, answer)
 
@@ -197,7 +201,7 @@ def test_writing_into_an_answer_does_not_reach_the_environment(env_id):
 
 
 @pytest.mark.parametrize("env_id", ENVIRONMENTS)
-def test_an_episode_terminates_at_the_horizon(env_id):
+def test_an_episode_terminates_after_its_train_steps(env_id):
     env = make_vec(env_id=env_id, autoreset_mode=DISABLED)
     answers = play(env, random_actions(env.action_space, 2))
     assert [answer[2].tolist() for answer in answers[1:]] == [[False] * 3, [True] * 3]
@@ -393,11 +397,11 @@ def up_to_ties(observation, name):
 
 @pytest.mark.parametrize(("env_id", "problem"), PAIRS)
 def test_the_scalar_form_equals_the_vectors_row(env_id, problem):
-    vector, steps = make_vec(problem, env_id=env_id, num_envs=2, horizon=4, steps_per_action=2, distribution="varied"), 2
+    vector, steps = make_vec(problem, env_id=env_id, num_envs=2, train_steps=4, steps_per_action=2, distribution="varied"), 2
     actions = random_actions(vector.action_space, steps)
     rows = play(vector, actions, seed=11)
     for row in range(2):
-        env = make(problem, env_id, horizon=4, steps_per_action=2, distribution="varied")
+        env = make(problem, env_id, train_steps=4, steps_per_action=2, distribution="varied")
         answers = play(env, [action[row] for action in actions], seed=11 + row)
         assert answers[0][-1]["instance"] == rows[0][-1]["instance"][row]
         observed = [{name: values[row] for name, values in other[0].items()} for other in rows[:-1]]
@@ -412,7 +416,8 @@ def test_the_scalar_form_equals_the_vectors_row(env_id, problem):
 @pytest.mark.parametrize(("env_id", "problem"), PAIRS)
 def test_replaying_a_seed_is_bitwise(env_id, problem, num_envs):
     envs = [
-        make_vec(problem, env_id=env_id, num_envs=num_envs, horizon=4, steps_per_action=2, distribution="varied") for _ in range(2)
+        make_vec(problem, env_id=env_id, num_envs=num_envs, train_steps=4, steps_per_action=2, distribution="varied")
+        for _ in range(2)
     ]
     actions = random_actions(envs[0].action_space, 3)
     first, second = (play(env, actions, seed=5) for env in envs)
@@ -502,7 +507,7 @@ def test_ppo_trains_on_the_scalar_form_without_a_wrapper():
     ("env_id", "reward", "problem"), [(*pair, problem) for pair in PAID for problem in QUICK if (pair[0], problem) in PAIRS]
 )
 def test_the_test_split_cannot_be_seen(problem, env_id, reward):
-    settings = {"env_id": env_id, "observe": OBSERVED[env_id], "reward": reward, "num_tasks": 3, "num_envs": 2, "horizon": 4}
+    settings = {"env_id": env_id, "observe": OBSERVED[env_id], "reward": reward, "num_tasks": 3, "num_envs": 2, "train_steps": 4}
     settings |= {"distribution": "varied", "steps_per_action": 2} | ({"num_tasks": 2} if env_id == TASK_GROUPING else {})
     env, unseeing = make_vec(problem, **settings), make_vec(blind(problem), **settings)
     actions = random_actions(env.action_space, 4)
@@ -565,14 +570,14 @@ CHANGES = {
     "observe": ({}, ["progress", "gap"]),
     "reward": ({}, "val_min"),
     "steps_per_action": ({}, 2),
-    "horizon": ({}, 16),
+    "train_steps": ({}, 16),
     "optimizer": ({}, "sgd"),
     "lr": ({}, 0.1),
     "lr_schedule": ({}, "cosine"),
     "momentum": ({}, 0.1),
     "weight_decay": ({}, 0.5),
     "batch_size": ({}, 8),
-    "hidden": ({}, [4, 4]),
+    "hidden_sizes": ({}, [4, 4]),
     "holdout_size": ({}, 8),
     "action": ({}, "weights"),
     "rule": ({"action": "residual"}, "si"),
@@ -584,16 +589,16 @@ CHANGES = {
     "reward_every": ({}, 8),
 }
 SAMPLE_CHANGES = {name: row for name, row in CHANGES.items() if name not in OWN_ARGUMENTS[LOSS_WEIGHTING]} | {
-    "main": ({}, "loop"),
+    "main_task": ({}, "loop"),
     "reward": ({}, "terminal_delta_m"),
     "action": ({}, "quantiles"),
     "features": ({}, ["rank"]),
     "sharpness": ({}, 1.0),
     "num_quantiles": ({"action": "quantiles"}, 2),
 }
-MERGING = {"action": "threshold", "horizon": 12, "steps_per_action": 2}
+MERGING = {"action": "threshold", "train_steps": 12, "steps_per_action": 2}
 MERGE_CHANGES = {name: row for name, row in CHANGES.items() if name not in OWN_ARGUMENTS[LOSS_WEIGHTING]} | {
-    "action": ({"horizon": 12, "steps_per_action": 2}, "threshold"),
+    "action": ({"train_steps": 12, "steps_per_action": 2}, "threshold"),
     "similarity": (MERGING | {"tasks": ["digit", "parity"], "lr": 1e-4}, "gradient"),
     "transfer": (MERGING, "none"),
     "transfer_steps": (MERGING, 1),
@@ -608,13 +613,13 @@ GROUP_CHANGES = {name: row for name, row in CHANGES.items() if name not in _NOT_
     "tasks": ({}, ["is_0", "is_1"]),
     "observe": ({}, ["progress"]),
     "reward": ({}, "none"),
-    "horizon": ({}, 16),
-    "hidden": ({}, [4]),
+    "train_steps": ({}, 16),
+    "hidden_sizes": ({}, [4]),
     "action": ({}, "merge"),
     "max_groups": ({"num_tasks": 3}, 2),
     "sharpness": ({"action": "memberships"}, 1.0),
     "group_price": ({}, 0.5),
-    "snapshots": ({"horizon": 100}, 2),
+    "snapshots": ({"train_steps": 100}, 2),
     "affinity_every": ({}, 2),
 }
 TABLES = {
@@ -630,8 +635,8 @@ UNSEEN = {"num_envs", "device", "render_mode", "environment", "arguments", "othe
 def test_the_table_of_changes_knows_every_argument(env_id):
     changes, vector_form = TABLES[env_id]
     known = {*inspect.signature(check_arguments).parameters, *inspect.signature(vector_form.__init__).parameters}
-    others = {"main", "truth", *LEFT_OUT.get(env_id, ())}  # tables of truth are tested with them
-    assert known - UNSEEN - others == set(changes) - {"main"}
+    others = {"main_task", "group_table", *LEFT_OUT.get(env_id, ())}  # group tables are tested with them
+    assert known - UNSEEN - others == set(changes) - {"main_task"}
 
 
 @pytest.mark.parametrize(("env_id", "name"), [(env_id, name) for env_id, (changes, _) in TABLES.items() for name in changes])
@@ -710,7 +715,7 @@ def test_a_diverging_training_ends_its_own_episode_with_the_penalty(env_id, rewa
     [*((NEXT_STEP, env_id, "digits") for env_id in ENVIRONMENTS), *((SAME_STEP, *pair) for pair in PAIRS)],
 )
 def test_a_diverged_row_starts_anew(mode, env_id, problem):
-    env = make_vec(problem, env_id=env_id, num_envs=2, autoreset_mode=mode, horizon=4, steps_per_action=2)
+    env = make_vec(problem, env_id=env_id, num_envs=2, autoreset_mode=mode, train_steps=4, steps_per_action=2)
     actions = random_actions(env.action_space, 2)
     env.reset(seed=3)
     poison(env.learner, 1, torch.nan)
@@ -734,7 +739,7 @@ def test_a_huge_learning_rate_keeps_answers_finite(env_id, reward, observe, lr):
         "lr": lr,
         "optimizer": "sgd",
         "reward": reward,
-        "horizon": 2,
+        "train_steps": 2,
         "steps_per_action": 1,
         "num_envs": 2,
     }
@@ -842,7 +847,7 @@ def test_same_batch_pays_the_decline_by_the_last_step():
 
 @pytest.mark.parametrize("lr_schedule", ["constant", "step"])
 def test_igb_pays_the_least_improved_task(lr_schedule):
-    settings = {"reward": "igb", "batch_size": 400, "horizon": 8, "steps_per_action": 1, "lr_schedule": lr_schedule}
+    settings = {"reward": "igb", "batch_size": 400, "train_steps": 8, "steps_per_action": 1, "lr_schedule": lr_schedule}
     env = make_vec(autoreset_mode=DISABLED, **settings)
     rewards = [answer[1] for answer in play(env, random_actions(env.action_space, 7))[1:]]
     losses = env.learner.replicas.losses.double()  # (N, 8, K), two batches an epoch
@@ -894,7 +899,7 @@ def test_raw_losses_are_those_of_the_batch_about_to_be_trained_on():
 
 
 def test_the_gap_is_relative_to_the_second_epoch():
-    env, answers = observed(["gap"], decisions=6, batch_size=400, horizon=6, steps_per_action=1)
+    env, answers = observed(["gap"], decisions=6, batch_size=400, train_steps=6, steps_per_action=1)
     losses = env.learner.replicas.losses
     for decision in (1, 2, 3):
         np.testing.assert_allclose(answers[decision]["gap"], losses[:, decision - 1] / losses[:, 0], rtol=1e-4)

@@ -105,7 +105,7 @@ def test_about_says_how_it_was_made():
     about = compare("ew", lr=0.01, seed=2).attrs["about"]
     assert (about["env"], about["problem"], about["seed"]) == (LOSS_WEIGHTING, "quadratic", 2)
     assert about["instances"] == [20_000, 20_001, 20_002]
-    assert (about["arguments"]["lr"], about["arguments"]["horizon"]) == (0.01, 8)
+    assert (about["arguments"]["lr"], about["arguments"]["train_steps"]) == (0.01, 8)
     assert about["metrics"]["objective_1/rmse"] == {"higher_is_better": False}
     assert {"python", "torch", "numpy", "mtl-gym"} <= set(about["versions"])
 
@@ -116,7 +116,7 @@ def test_instances_are_those_of_the_seed_or_those_given(instances, seed, ids):
 
 
 def test_gains_and_delta_m_follow_from_values_and_references():
-    frame = compare("ew,si", "digits", horizon=20)
+    frame = compare("ew,si", "digits", train_steps=20)
     sign = np.where(frame["metric"].isin(["nrmse", "rmse", "angle"]), -1, 1)
     floor = np.where(frame["metric"] == "nrmse", 0.01, 0.1)
     expected = 100 * sign * (frame["value"] - frame["reference"]) / np.maximum(frame["reference"], floor)
@@ -159,7 +159,7 @@ def test_one_task_alone_is_its_single_task_reference(problem):
 
 def test_weight_on_one_task_only_reaches_that_tasks_reference():
     tasks = list(dict.fromkeys(compare("ew", "digits")["task"]))
-    frame = compare({task: f"constant:w={np.eye(6)[place].tolist()}" for place, task in enumerate(tasks)}, "digits", horizon=20)
+    frame = compare({task: f"constant:w={np.eye(6)[place].tolist()}" for place, task in enumerate(tasks)}, "digits", train_steps=20)
     own = frame[frame["policy"] == frame["task"]]
     assert len(own) == 3 * len(frame[frame["policy"] == tasks[0]].groupby(["task", "metric"]))
     np.testing.assert_allclose(own["value"], own["reference"], rtol=1e-5)
@@ -188,7 +188,7 @@ def test_one_named_task_is_its_single_task_reference():
 
 
 def test_a_diverged_training_counts_as_minus_100_and_stops_nobody_else():
-    diverging = {"optimizer": "sgd", "lr": 0.01, "horizon": 20}
+    diverging = {"optimizer": "sgd", "lr": 0.01, "train_steps": 20}
     frame = compare({"ew": "ew", "wild": "constant:w=1e6,1e6,1e6"}, **diverging)
     wild, tame = frame[frame["policy"] == "wild"], frame[frame["policy"] == "ew"]
     assert wild["diverged"].all()
@@ -207,7 +207,7 @@ class WildRow(Counted):
 
 
 def test_an_instance_that_diverges_leaves_those_beside_it():
-    arguments = {"optimizer": "sgd", "lr": 0.01, "horizon": 20}
+    arguments = {"optimizer": "sgd", "lr": 0.01, "train_steps": 20}
     frame, plain = compare({"own": WildRow()}, **arguments), compare({"own": Counted()}, **arguments)
     assert frame.groupby("instance")["diverged"].first().tolist() == [False, True, False]
     others = frame["instance"] != 1
@@ -218,7 +218,7 @@ def test_an_instance_that_diverges_leaves_those_beside_it():
 
 
 def test_curves_have_a_point_for_each_checkpoint_and_begin_with_the_initial_losses():
-    for result in run(plan("ew,si", **setting(horizon=60))):
+    for result in run(plan("ew,si", **setting(train_steps=60))):
         steps = result.curves["step"]
         assert steps == sorted(set(steps))
         assert (steps[0], steps[-1]) == (0, 60)
@@ -287,7 +287,7 @@ def test_more_instances_do_only_those_that_are_missing(tmp_path):
     ("name", "value"),
     [
         ("lr", 0.5),
-        ("horizon", 16),
+        ("train_steps", 16),
         ("batch_size", 8),
         ("optimizer", "sgd"),
         ("distribution", "varied"),
@@ -436,7 +436,7 @@ class Slow:
         time.sleep(0.1)
         return np.ones_like(observation["log_loss"]), state
 
-mtl_gym.compare({"rlw": "rlw", "own": Slow()}, problem="quadratic", instances=3, num_envs=1, horizon=8, hidden=[],
+mtl_gym.compare({"rlw": "rlw", "own": Slow()}, problem="quadratic", instances=3, num_envs=1, train_steps=8, hidden_sizes=[],
                 batch_size=16, holdout_size=16, out=sys.argv[1])
 """
 
@@ -480,9 +480,9 @@ def test_results_do_not_depend_on_num_envs(policy):
 def test_a_stable_baselines3_model_is_compared():
     from stable_baselines3 import PPO
 
-    env = gymnasium.make(LOSS_WEIGHTING, **small("quadratic", horizon=20, steps_per_action=10))
+    env = gymnasium.make(LOSS_WEIGHTING, **small("quadratic", train_steps=20, steps_per_action=10))
     model = PPO("MultiInputPolicy", env, n_steps=2, batch_size=2, device="cpu", policy_kwargs={"net_arch": [4]}, seed=0)
-    frame = mtl_gym.compare({"ppo": model, "ew": "ew"}, **setting(horizon=20))
+    frame = mtl_gym.compare({"ppo": model, "ew": "ew"}, **setting(train_steps=20))
     assert list(dict.fromkeys(frame["policy"])) == ["ppo", "ew"]
     assert np.isfinite(frame["delta_m"]).all()
     assert not frame["diverged"].any()
@@ -522,7 +522,7 @@ def test_an_argument_that_contradicts_a_policy_is_named(name, value):
         ({"policies": "constant:w=1,2"}, ValueError, "w"),
         ({"problem": "quadratik"}, ValueError, "quadratic"),
         ({"lr": -1.0}, ValueError, "lr"),
-        ({"horizn": 8}, (TypeError, ValueError), "horizon"),
+        ({"train_step": 8}, (TypeError, ValueError), "train_steps"),
         ({"env": "mtl_gym/LossWeightin-v0"}, ValueError, "LossWeighting-v0"),
     ],
 )

@@ -14,15 +14,19 @@ from sklearn.metrics import adjusted_rand_score, pairwise_distances
 
 import mtl_gym
 from baselines import BASELINES
-from baselines.groups import by_first_use
-from baselines.partitions import best_partition, clusters_found, different, pairwise, points_of, square_of
+from baselines.group_heuristic import by_first_use
+from baselines.partition_search import best_partition, clusters_found, different, pairwise, points_of, square_of
 from baselines.stg_mtl import STGMTL
 from mtl_gym.evaluation.comparison import plan, run
-from mtl_gym.policies import make_policy, policy_class
+from mtl_gym.policies import make_policy
 from mtl_gym.problems import TASK_GROUPING
 
-GROUPERS = [name for name in BASELINES if policy_class(name).requires.env == TASK_GROUPING]
-SMALL = {"problem": "census", "horizon": 10, "hidden": [4]}
+GROUPERS = [
+    name
+    for name in BASELINES
+    if make_policy(f"{name}:w=1,2" if name == "constant" else name, TASK_GROUPING).requires.env == TASK_GROUPING
+]
+SMALL = {"problem": "census", "train_steps": 10, "hidden_sizes": [4]}
 
 
 def upper(table):
@@ -50,7 +54,7 @@ def seen(num_tasks, *, rows=2, placed=0, most=None, seed=0, **known):
 
 def groups_of(name, num_tasks, **options):
     """The labels (N, K) that a policy says, task by task."""
-    policy, memory, found = make_policy(name) if isinstance(name, str) else name, None, []
+    policy, memory, found = make_policy(name, TASK_GROUPING) if isinstance(name, str) else name, None, []
     for placed in range(num_tasks):
         actions, memory = policy.predict(seen(num_tasks, placed=placed, **options), memory)
         found.append(actions)
@@ -83,7 +87,7 @@ def test_many_tasks_are_grouped(name):
 
 @pytest.mark.parametrize("name", GROUPERS)
 def test_a_grouping_is_decided_at_the_first_decision(name):
-    policy = make_policy(name)
+    policy = make_policy(name, TASK_GROUPING)
     _, memory = policy.predict(seen(4))
     labels = memory["labels"]
     for placed in range(4):
@@ -123,22 +127,22 @@ def test_groupers_play_the_environment_and_take_nothing_forbidden(name):
         vectorization_mode="vector_entry_point",
         autoreset_mode="Disabled",
         **SMALL,
-        **make_policy(name).requires.arguments(),
+        **make_policy(name, TASK_GROUPING).requires.arguments(),
     )
     observations, _ = envs.reset(options={"instance": np.arange(2)})
-    policy, memory = make_policy(name), None
+    policy, memory = make_policy(name, TASK_GROUPING), None
     while not envs.unwrapped.finished.all():
         actions, memory = policy.predict(observations, memory)
         observations, _, _, _, infos = envs.step(actions)
-        assert not infos["forbidden"].any()
+        assert not infos["invalid_action"].any()
 
 
 def test_nothing_beats_exhaustive_search_and_all_together_is_what_others_are_held_against():
-    results = run(plan(GROUPERS, TASK_GROUPING, instances=3, reward="over_together", **SMALL))
+    results = run(plan(GROUPERS, TASK_GROUPING, instances=3, reward="gain_over_joint", **SMALL))
     returns = {name: np.array([own.episode_return for own in results if own.policy == name]) for name in GROUPERS}
-    assert not returns["together"].any()
+    assert not returns["joint"].any()
     assert all((returns["exhaustive"] >= own - 1e-6).all() for own in returns.values())
-    assert [own.grouping["num_groups"] for own in results if own.policy == "apart"] == [3, 3, 3]
+    assert [own.grouping["num_groups"] for own in results if own.policy == "single-task"] == [3, 3, 3]
 
 
 # --- the search -----------------------------------------------------------------------------------------------------------

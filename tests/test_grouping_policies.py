@@ -20,8 +20,8 @@ from mtl_gym.problems import TASK_GROUPING
 
 NAMES = (*DEFAULTS[TASK_GROUPING], "lookahead", "layer_cka", "pair_gains")
 HERE = {"id": TASK_GROUPING, "arguments": {}}
-SMALL = {"problem": "digit_tasks", "num_tasks": 3, "horizon": 12, "hidden": [8]}
-TRAINING = {"time_steps": 24, "num_envs": 8, "siblings": 2, "evaluations": 1, "instances": 2, "references": []}
+SMALL = {"problem": "digit_tasks", "num_tasks": 3, "train_steps": 12, "hidden_sizes": [8]}
+TRAINING = {"time_steps": 24, "num_envs": 8, "rollouts_per_instance": 2, "evaluations": 1, "instances": 2, "references": []}
 
 
 def space_of(num_tasks, num_groups, names=NAMES):
@@ -102,7 +102,7 @@ def test_all_groups_that_are_not_in_use_have_the_same_score():
     torch.testing.assert_close(found, found[:, :1].expand_as(found))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "legal"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "action_mask"])
 def test_scores_or_values_depend_on_every_observation(name):
     made, seen = policy(4), observations(4, placed=2)
     other = observations(4, placed=3 if name in ("groups", "next_task") else 2, seed=1)
@@ -130,7 +130,7 @@ def test_features_stay_finite_where_all_pairs_are_alike():
     assert torch.isfinite(scores(made, seen)).all()
 
 
-@pytest.mark.parametrize("names", [("map_features", "legal", "next_task"), (*DEFAULTS[TASK_GROUPING], "outcomes")])
+@pytest.mark.parametrize("names", [("map_features", "action_mask", "next_task"), (*DEFAULTS[TASK_GROUPING], "outcomes")])
 def test_what_the_policy_cannot_read_is_refused(names):
     sizes = space_of(3, 3, names)
     with pytest.raises(ValueError, match="`observe` should hold 'groups' and 'next_task'"):
@@ -144,7 +144,7 @@ def trained(tmp_path_factory):
 
 
 def test_an_environment_has_its_problem_and_algorithm(tmp_path):
-    agent = agents.train(env=TASK_GROUPING, out=tmp_path, num_tasks=2, horizon=8, **TRAINING)
+    agent = agents.train(env=TASK_GROUPING, out=tmp_path, num_tasks=2, train_steps=8, **TRAINING)
     assert agent.about["environment"]["arguments"]["problem"] == "digit_tasks"
     assert agent.about["algorithm"] == "maskable-ppo"
 
@@ -159,23 +159,23 @@ def test_a_loaded_agent_plays_other_numbers_of_tasks_and_takes_nothing_forbidden
         num_tasks=num_tasks,
         max_groups=max_groups,
         problem="yeast",
-        horizon=8,
+        train_steps=8,
         **agent.requires.arguments(),
     )
     seen, _ = envs.reset(seed=0)
     for _ in range(num_tasks):
         actions, _ = agent.predict(seen, deterministic=False)
         seen, _, ended, _, infos = envs.step(actions)
-        assert not infos.get("final_info", infos)["forbidden"].any()
+        assert not infos.get("final_info", infos)["invalid_action"].any()
     assert ended.all()
 
 
 def test_an_agent_is_compared_beside_heuristics(trained, tmp_path):
     path = trained.save(tmp_path / "agent")
-    policies = ["together", "stg-mtl", str(path)]
-    frame = mtl_gym.compare(policies, TASK_GROUPING, instances=2, reward="over_together", **SMALL)
+    policies = ["joint", "stg-mtl", str(path)]
+    frame = mtl_gym.compare(policies, TASK_GROUPING, instances=2, reward="gain_over_joint", **SMALL)
     assert set(frame["policy"]) == set(policies)
-    assert frame["groups"].between(1, 3).all()
+    assert frame["num_groups"].between(1, 3).all()
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_an_agent_is_compared_beside_heuristics(trained, tmp_path):
     [
         ({"action": "merge"}, "`action` should be 'place' for agents"),
         ({"action": "memberships"}, "`action` should be 'place' for agents"),
-        ({"algorithm": "dqn", "siblings": 1}, "`algorithm` should be 'maskable-ppo'"),
+        ({"algorithm": "dqn", "rollouts_per_instance": 1}, "`algorithm` should be 'maskable-ppo'"),
         ({"algorithm": "ppo"}, "`algorithm` should fit the actions"),
         ({"problem": "digits"}, "`problem`"),
     ],

@@ -24,7 +24,7 @@ from mtl_gym.evaluation.rollout import make_env
 from mtl_gym.policies import make_policy
 from tests.rollouts import LOSS_WEIGHTING, same
 
-SHORT = {"problem": "digits", "hidden": [8], "batch_size": 100, "holdout_size": 16}  # 8 batches in an epoch
+SHORT = {"problem": "digits", "hidden_sizes": [8], "batch_size": 100, "holdout_size": 16}  # 8 batches in an epoch
 SEEDS = np.array([7, 11])
 
 
@@ -139,12 +139,12 @@ def test_rewards_by_hand():
     assert kept.dones.sum() == 0
 
 
-def real_run(policy, ids=(0, 1), horizon=60, **others):
-    arguments = {**SHORT, "horizon": horizon, **others}
+def real_run(policy, ids=(0, 1), train_steps=60, **others):
+    arguments = {**SHORT, "train_steps": train_steps, **others}
     envs = make_env(policy, LOSS_WEIGHTING, len(ids), arguments)
     obs, _ = envs.reset(options={"instance": np.array(ids)})
     memory, actions = policy.initial_state(np.array(ids), 6), []
-    for _ in range(horizon):
+    for _ in range(train_steps):
         action, memory = policy.predict(obs, memory)
         actions.append(action)
         obs, *_ = envs.step(action)
@@ -165,7 +165,7 @@ def test_a_real_training_under_a_step_schedule():
 
 @pytest.mark.parametrize("reach", [1.6, SHARPNESS])
 def test_the_applied_weights_are_softmaxes_over_the_losses(reach):
-    learner, memory, actions = real_run(IGBv2(reach=reach), horizon=48)
+    learner, memory, actions = real_run(IGBv2(reach=reach), train_steps=48)
     for row, agent in enumerate(memory):
         shares = (learner.replicas.weights[row] * learner.replicas.losses[row]).numpy()
         normals = np.random.default_rng([row, 1]).standard_normal((40, 6))
@@ -196,7 +196,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it():
 
 
 def test_instances_together_and_alone_are_the_same():
-    arguments = {**SHORT, "horizon": 54}
+    arguments = {**SHORT, "train_steps": 54}
     together = mtl_gym.evaluate("igbv2", instances=2, num_envs=2, **arguments)
     alone = mtl_gym.evaluate("igbv2", instances=2, num_envs=1, **arguments)
     np.testing.assert_allclose(together["value"], alone["value"], rtol=1e-3)
@@ -233,7 +233,7 @@ def test_one_environment_needs_no_row_axis():
     expected, _ = play(stream, seeds=SEEDS[:1])
     actual, _ = play(single, seeds=SEEDS[:1])
     np.testing.assert_array_equal(actual, expected[:, 0])
-    env = gymnasium.make(LOSS_WEIGHTING, horizon=2, **IGBv2.requires.arguments())
+    env = gymnasium.make(LOSS_WEIGHTING, train_steps=2, **IGBv2.requires.arguments())
     obs, _ = env.reset(options={"instance": 0})
     assert env.action_space.contains(IGBv2().predict(obs)[0])
 
@@ -270,7 +270,7 @@ def test_trainings_that_are_about_to_diverge_do_not_break_the_agent():
 
 
 def test_a_training_that_diverges_gets_equal_weights():
-    learner, memory, actions = real_run(IGBv2(), ids=[0], horizon=44, lr=1e20)
+    learner, memory, actions = real_run(IGBv2(), ids=[0], train_steps=44, lr=1e20)
     steps = int(learner.replicas.step[0])
     assert 0 < steps < 44
     assert np.all(actions[steps:] == 0)
@@ -282,7 +282,7 @@ def test_a_training_that_diverges_gets_equal_weights():
 
 @pytest.mark.parametrize("problem", ["quadratic", "digits"])
 def test_it_can_be_named_in_a_comparison(problem, tmp_path):
-    arguments = {"problem": problem, "instances": 2, "horizon": 44}
+    arguments = {"problem": problem, "instances": 2, "train_steps": 44}
     frame = mtl_gym.compare("igbv2,igbv2:reach=6.9", out=tmp_path, **arguments)
     assert np.isfinite(frame["delta_m"]).all()
     means = frame.groupby("policy")["value"].mean()
@@ -291,7 +291,7 @@ def test_it_can_be_named_in_a_comparison(problem, tmp_path):
 
 
 def test_a_short_training_never_makes_the_agent():
-    _, memory, _ = real_run(IGBv2(), horizon=16)
+    _, memory, _ = real_run(IGBv2(), train_steps=16)
     assert not any("sac" in vars(agent) for agent in memory)
 
 

@@ -12,9 +12,9 @@ from mtl_gym.problems.opposites import opposites
 RANGES = {
     "size": (0.3, 0.9),
     "noise": (0.1, 0.4),
-    "one_class": (0.1, 0.4),
+    "constant_label": (0.1, 0.4),
     "unrelated": (0.2, 0.9),
-    "adversarial": (0.2, 0.9),
+    "nearest_flip": (0.2, 0.9),
     "scale": (0.1, 10.0),
     "holdout_noise": (0.2, 0.8),
 }
@@ -24,10 +24,12 @@ IDS = st.integers(0, TRAINING_IDS[1] - 1)
 NAMES = [task.name for task in load_problem("digits").tasks]
 
 
-def instance(id=0, distribution="clean", num_tasks=None, network="mlp[8]", problem="digits", tasks=None, main=None):
+def instance(id=0, distribution="clean", num_tasks=None, network="mlp[8]", problem="digits", tasks=None, main_task=None):
     loaded = load_problem(problem)
     count = loaded.num_tasks if num_tasks is None else num_tasks
-    return draw(loaded, distribution=resolve(distribution), num_tasks=count, tasks=tasks, main=main, network=network, id=id)
+    return draw(
+        loaded, distribution=resolve(distribution), num_tasks=count, tasks=tasks, main_task=main_task, network=network, id=id
+    )
 
 
 def contents(drawn):
@@ -35,9 +37,9 @@ def contents(drawn):
     return {
         "size": drawn.rows.tolist(),
         "noise": np.where(drawn.noise == 1, 0, drawn.noise).tolist(),
-        "one_class": drawn.one_class.tolist(),
+        "constant_label": drawn.constant_label.tolist(),
         "unrelated": (drawn.noise == 1).tolist(),
-        "adversarial": drawn.adversarial.tolist(),
+        "nearest_flip": drawn.nearest_flip.tolist(),
         "scale": drawn.scales.tolist(),
         "holdout_noise": drawn.holdout_noise,
         "subset": drawn.tasks.tolist(),
@@ -50,9 +52,9 @@ def contents(drawn):
 FOLLOWS = {
     "size": {"order"},
     "noise": {"labels"},
-    "one_class": {"labels"},
+    "constant_label": {"labels"},
     "unrelated": {"labels"},
-    "adversarial": {"labels"},
+    "nearest_flip": {"labels"},
     "scale": set(),
     "holdout_noise": set(),
 }
@@ -163,7 +165,7 @@ def test_every_axis_lies_within_its_range(id):
     drawn = instance(id, RANGES)
     assert 0.3 * 800 - 1 <= len(drawn.rows) <= 0.9 * 800 + 1
     assert ((drawn.noise >= 0.1) & (drawn.noise <= 0.4) | (drawn.noise == 1)).all()
-    assert ((drawn.one_class >= 0.1) & (drawn.one_class <= 0.4)).all()
+    assert ((drawn.constant_label >= 0.1) & (drawn.constant_label <= 0.4)).all()
     assert ((drawn.scales >= 0.0999) & (drawn.scales <= 10.001)).all()
     assert 0.2 <= drawn.holdout_noise <= 0.8
 
@@ -255,7 +257,7 @@ def test_holdout_labels_are_wrong_at_their_own_rate(split):
 @settings(max_examples=10, deadline=None)
 @given(id=IDS, share=st.floats(0.1, 0.9))
 def test_the_labels_of_one_class_are_those_of_one_sample(id, share):
-    source = instance(id, {"one_class": (share, share), "size": (0.5, 0.5)}).label_source(load_problem("digits"))
+    source = instance(id, {"constant_label": (share, share), "size": (0.5, 0.5)}).label_source(load_problem("digits"))
     wrong = source != np.arange(800)[:, None]
     np.testing.assert_allclose(wrong.mean(0), share, atol=0.08)
     donors = [set(source[wrong[:, task], task].tolist()) for task in range(6)]
@@ -264,9 +266,9 @@ def test_the_labels_of_one_class_are_those_of_one_sample(id, share):
 
 
 def test_uniform_flips_and_one_class_are_drawn_apart():
-    both = instance(3, {"noise": (0.4, 0.4), "one_class": (0.3, 0.3)}, problem="census").label_source(load_problem("census"))
+    both = instance(3, {"noise": (0.4, 0.4), "constant_label": (0.3, 0.3)}, problem="census").label_source(load_problem("census"))
     flips = instance(3, {"noise": (0.4, 0.4)}, problem="census").label_source(load_problem("census"))
-    stuck = instance(3, {"one_class": (0.3, 0.3)}, problem="census").label_source(load_problem("census"))
+    stuck = instance(3, {"constant_label": (0.3, 0.3)}, problem="census").label_source(load_problem("census"))
     own = np.arange(12_000)[:, None]
     assert (both == np.where(stuck != own, stuck, flips)).all()
     np.testing.assert_allclose((both != own).mean(0), 1 - 0.6 * 0.7, atol=0.02)
@@ -275,33 +277,33 @@ def test_uniform_flips_and_one_class_are_drawn_apart():
 HARM = [(0.0, 0.0), (0.4, 0.0), (0.0, 0.6), (0.4, 0.6), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
 
 
-@pytest.mark.parametrize(("unrelated", "adversarial"), HARM)
-@pytest.mark.parametrize("main", [None, "loop"])
-def test_harmful_tasks_are_these_shares_of_the_auxiliary_ones(unrelated, adversarial, main):
-    shares = {"unrelated": (unrelated, unrelated), "adversarial": (adversarial, adversarial)}
-    drawn = [instance(id, shares, main=main) for id in range(30)]
-    auxiliary = 6 if main is None else 5
+@pytest.mark.parametrize(("unrelated", "nearest_flip"), HARM)
+@pytest.mark.parametrize("main_task", [None, "loop"])
+def test_harmful_tasks_are_these_shares_of_the_auxiliary_ones(unrelated, nearest_flip, main_task):
+    shares = {"unrelated": (unrelated, unrelated), "nearest_flip": (nearest_flip, nearest_flip)}
+    drawn = [instance(id, shares, main_task=main_task) for id in range(30)]
+    auxiliary = 6 if main_task is None else 5
     for own in drawn:
         assert (own.noise == 1).sum() == round(unrelated * auxiliary)
-        assert own.adversarial.sum() == min(round(adversarial * auxiliary), auxiliary - round(unrelated * auxiliary))
-        assert not ((own.noise == 1) & own.adversarial).any()
-        if main is not None:
-            assert own.tasks[0] == NAMES.index(main)
+        assert own.nearest_flip.sum() == min(round(nearest_flip * auxiliary), auxiliary - round(unrelated * auxiliary))
+        assert not ((own.noise == 1) & own.nearest_flip).any()
+        if main_task is not None:
+            assert own.tasks[0] == NAMES.index(main_task)
             assert own.noise[0] == 0
-            assert not own.adversarial[0]
-    harmed = {place for own in drawn for place in np.flatnonzero((own.noise == 1) | own.adversarial).tolist()}
-    assert harmed == (set(range(6 - auxiliary, 6)) if unrelated + adversarial else set())
+            assert not own.nearest_flip[0]
+    harmed = {place for own in drawn for place in np.flatnonzero((own.noise == 1) | own.nearest_flip).tolist()}
+    assert harmed == (set(range(6 - auxiliary, 6)) if unrelated + nearest_flip else set())
 
 
 def test_all_labels_of_an_unrelated_task_are_of_random_samples():
-    drawn = instance(3, {"unrelated": (1.0, 1.0), "noise": (0.2, 0.2)}, problem="census", main="college")
+    drawn = instance(3, {"unrelated": (1.0, 1.0), "noise": (0.2, 0.2)}, problem="census", main_task="college")
     wrong = drawn.label_source(load_problem("census")) != np.arange(12_000)[:, None]
     np.testing.assert_allclose(wrong.mean(0), [0.9999, 0.9999, 0.2], atol=0.02)  # college, the main task, is the last
 
 
 def test_adversarial_labels_are_the_opposites_whatever_else_is_planted():
-    shares = {"adversarial": (1.0, 1.0), "noise": (0.5, 0.5), "one_class": (0.5, 0.5)}
-    source = instance(3, shares, main="ink").label_source(load_problem("digits"))
+    shares = {"nearest_flip": (1.0, 1.0), "noise": (0.5, 0.5), "constant_label": (0.5, 0.5)}
+    source = instance(3, shares, main_task="ink").label_source(load_problem("digits"))
     for task, name in enumerate(NAMES):
         assert (source[:, task] == opposites(load_problem("digits"), task)).all() == (name != "ink")
 
@@ -311,13 +313,13 @@ def test_wrong_labels_are_in_train_alone(axis):
     from rollouts import SAMPLE_WEIGHTING, differing, make_learner, same
 
     clean, noisy = (
-        make_learner(env_id=SAMPLE_WEIGHTING, ids=(3, 4), main="loop", distribution=own) for own in ({}, {axis: (0.9, 0.9)})
+        make_learner(env_id=SAMPLE_WEIGHTING, ids=(3, 4), main_task="loop", distribution=own) for own in ({}, {axis: (0.9, 0.9)})
     )
     nobody = torch.zeros(2, dtype=torch.bool)
     assert same(clean.holdout(["meta", "reward"], nobody), noisy.holdout(["meta", "reward"], nobody))
     assert same([clean.metrics(split) for split in ("reward", "test")], [noisy.metrics(split) for split in ("reward", "test")])
-    assert same(*(own.look({"main"}, nobody) for own in (clean, noisy)))
-    assert differing(*(own.look({"loss"}, nobody) for own in (clean, noisy)))
+    assert same(*(own.probe({"main"}, nobody) for own in (clean, noisy)))
+    assert differing(*(own.probe({"loss"}, nobody) for own in (clean, noisy)))
 
 
 # --- opposites --------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ MERGERS = [name for name in BASELINES if make_policy(f"{name}:w=1,2" if name == 
 
 
 def branch_learner(problem="digits", ids=(0, 1, 2), steps=0, alignment=0.0, **others):
-    arguments = check_arguments(LAYER_MERGING, **small(problem, **{"steps_per_action": 1, "horizon": 40} | others))
+    arguments = check_arguments(LAYER_MERGING, **small(problem, **{"steps_per_action": 1, "train_steps": 40} | others))
     learner = BranchLearner(arguments.problem, arguments.recipe, len(ids), alignment=alignment)
     learner.begin(range(len(ids)), ids)
     return trained(learner, steps)
@@ -177,7 +177,7 @@ def test_similarities_are_those_of_each_tasks_own_network(problem):
 def test_when_all_share_all_stages_it_is_the_plain_network(problem):
     learner = branch_learner(problem, ids=(3, 4))
     merged(learner, [[0] * learner.recipe.num_tasks] * learner.stages)
-    arguments = check_arguments(LAYER_MERGING, **small(problem, steps_per_action=1, horizon=40))
+    arguments = check_arguments(LAYER_MERGING, **small(problem, steps_per_action=1, train_steps=40))
     plain = Learner(arguments.problem, arguments.recipe, 2)
     plain.begin([0, 1], [3, 4])
     for _ in range(6):
@@ -188,7 +188,7 @@ def test_when_all_share_all_stages_it_is_the_plain_network(problem):
 
 def test_when_nothing_is_shared_each_task_is_trained_alone():
     learner = branch_learner(ids=(3,), tasks=TASKS, steps=8)
-    arguments = check_arguments(LAYER_MERGING, **small("digits", tasks=TASKS, steps_per_action=1, horizon=40))
+    arguments = check_arguments(LAYER_MERGING, **small("digits", tasks=TASKS, steps_per_action=1, train_steps=40))
     for task in range(4):
         plain = Learner(arguments.problem, arguments.recipe, 1)
         plain.begin([0], [3])
@@ -199,11 +199,11 @@ def test_when_nothing_is_shared_each_task_is_trained_alone():
 
 def test_replicas_with_different_structures_train_side_by_side_as_alone():
     rows = [[[0, 0, 2, 2], [0, 1, 2, 2]], [[0, 0, 0, 0], [0, 1, 1, 0]], [[0, 1, 2, 3], [0, 1, 2, 3]]]
-    together_, alone = branch_learner(tasks=TASKS, hidden=[8, 8], steps=3), []
+    together_, alone = branch_learner(tasks=TASKS, hidden_sizes=[8, 8], steps=3), []
     together_.merge(torch.tensor(rows), transfer="imitate", steps=3, average_moments=True)
     trained(together_, 5)
     for id, table in enumerate(rows):
-        own = branch_learner(ids=(id,), tasks=TASKS, hidden=[8, 8], steps=3)
+        own = branch_learner(ids=(id,), tasks=TASKS, hidden_sizes=[8, 8], steps=3)
         own.merge(torch.tensor([table]), transfer="imitate", steps=3, average_moments=True)
         alone.append(trained(own, 5).forward()[0])
     torch.testing.assert_close(together_.forward(), torch.stack(alone), atol=0, rtol=0)  # imitation would amplify what is rounded
@@ -231,7 +231,7 @@ def test_parameters_that_nobody_uses_are_zero_and_stay_so(optimizer):
 
 
 def test_parameters_are_counted_exactly():
-    learner = branch_learner(tasks=TASKS, hidden=[8, 6])
+    learner = branch_learner(tasks=TASKS, hidden_sizes=[8, 6])
     stages, heads = [64 * 8 + 8, 8 * 6 + 6], (6 + 1) * (10 + 1 + 1 + 2)
     count = learner.network.parameter_count
     assert count(learner.replicas.assign, learner.replicas.tasks).tolist() == [4 * sum(stages) + heads] * 3
@@ -265,7 +265,7 @@ def test_without_a_transfer_a_new_copy_has_the_initial_values():
 def test_imitation_comes_closer_to_what_the_tasks_had_than_the_mean(problem):
     distances = {}
     for transfer in ("average", "imitate"):
-        learner = branch_learner(problem, steps=20, hidden=[16, 16] if problem == "digits" else [4, 8], lr=1e-2)
+        learner = branch_learner(problem, steps=20, hidden_sizes=[16, 16] if problem == "digits" else [4, 8], lr=1e-2)
         inputs = learner._samples.splits["train"].inputs[:100].expand(3, -1, *[-1] * len(learner.problem.input_shape))
         wanted = learner._run(inputs).features[0].detach()
         rows = [[0] * learner.recipe.num_tasks, *[list(range(learner.recipe.num_tasks))] * (learner.stages - 1)]
@@ -292,7 +292,7 @@ def test_the_alignment_term_draws_the_layers_of_a_group_together():
 
 
 def test_a_task_whose_features_are_constant_does_not_spoil_the_alignment_term():
-    learner = branch_learner(tasks=TASKS, hidden=[8, 8], alignment=1.0)
+    learner = branch_learner(tasks=TASKS, hidden_sizes=[8, 8], alignment=1.0)
     copies = learner.replicas.parameters[:, : learner.network.sizes[0] * 4].unflatten(1, (4, -1))
     copies[0, 1] = -1.0  # all its units are dead
     trained(learner, 3)
@@ -315,9 +315,9 @@ def test_similarities_that_are_not_finite_merge_nothing(count):
 
 def test_what_is_seen_of_gradients_and_learned_of_features_is_paid():
     learner = branch_learner(tasks=TASKS, steps=3)
-    payers = torch.tensor([True, False, True])
+    charged = torch.tensor([True, False, True])
     before = learner.replicas.passes.clone()
-    learner.gradient_cosines(payers)
+    learner.gradient_cosines(charged)
     assert (learner.replicas.passes - before).tolist() == [[0, 1], [0, 0], [0, 1]]
     table = learner.replicas.assign.clone()
     table[1, 0] = 0
@@ -326,7 +326,7 @@ def test_what_is_seen_of_gradients_and_learned_of_features_is_paid():
 
 
 def test_planted_pairs_are_more_alike_than_others_at_every_stage():
-    learner = branch_learner(ids=range(4), tasks=TASKS, hidden=[32, 32], batch_size=64, lr=5e-3, horizon=80, steps=60)
+    learner = branch_learner(ids=range(4), tasks=TASKS, hidden_sizes=[32, 32], batch_size=64, lr=5e-3, train_steps=80, steps=60)
     similar = learner.similarities(nobody(learner)).mean(0)
     within, across = similar[:, 0, 1], similar[:, [0, 1], [2, 3]].mean(1)  # digit and parity; digit with ink, parity with centre
     assert (within > across).all()
@@ -354,13 +354,13 @@ def test_a_network_that_is_no_chain_of_layers_is_refused(network):
 
 
 def known(env):
-    return env.unwrapped.learner.look(STRUCTURE, torch.zeros(env.num_envs, dtype=torch.bool))
+    return env.unwrapped.learner.probe(STRUCTURE, torch.zeros(env.num_envs, dtype=torch.bool))
 
 
 @given(seed=st.integers(0, 2**16))
 @settings(max_examples=15, deadline=None)
 def test_random_play_makes_trees_and_never_parts_what_was_merged(seed):
-    env = make_vec(env_id=LAYER_MERGING, tasks=TASKS, hidden=[4, 4, 4], horizon=20, steps_per_action=2, reward="none")
+    env = make_vec(env_id=LAYER_MERGING, tasks=TASKS, hidden_sizes=[4, 4, 4], train_steps=20, steps_per_action=2, reward="none")
     rng = np.random.default_rng(seed)
     env.reset(seed=seed)
     before = env.unwrapped.learner.replicas.assign.clone()
@@ -369,7 +369,7 @@ def test_random_play_makes_trees_and_never_parts_what_was_merged(seed):
         masks = env.unwrapped.action_masks()
         assert masks.any(1).all()
         infos = env.step(np.array([rng.choice(np.flatnonzero(row)) for row in masks]))[-1]
-        assert not infos["forbidden"].any()
+        assert not infos["invalid_action"].any()
         after, now = env.unwrapped.learner.replicas.assign.clone(), env.unwrapped.learner.replicas.groups.clone()
         assert refines(before, after).all()  # what was together stays together
         assert refines(now, groups).all()  # what was put apart never rejoins
@@ -378,7 +378,7 @@ def test_random_play_makes_trees_and_never_parts_what_was_merged(seed):
 
 
 def test_every_legal_partition_changes_something_else():
-    env = make_vec(env_id=LAYER_MERGING, num_envs=1, tasks=TASKS, hidden=[4, 4], horizon=20, steps_per_action=2)
+    env = make_vec(env_id=LAYER_MERGING, num_envs=1, tasks=TASKS, hidden_sizes=[4, 4], train_steps=20, steps_per_action=2)
     env.reset(seed=0)
     merging = Merging(action="merge", similarity="cka", num_tasks=4)
     for action in (0, 9, 0):
@@ -401,12 +401,12 @@ def test_a_masked_action_is_replaced_by_the_first_legal_one_and_said():
     env, other = (make(env_id=LAYER_MERGING, tasks=TASKS, steps_per_action=2) for _ in range(2))
     answers = [env.reset(seed=3), other.reset(seed=3)]
     answers = [env.step(14), other.step(0)]
-    assert [answer[-1].pop("forbidden") for answer in answers] == [True, False]
+    assert [answer[-1].pop("invalid_action") for answer in answers] == [True, False]
     assert same(*answers)
 
 
 def test_more_than_six_tasks_are_merged_in_pairs_by_the_least_of_their_blocks():
-    env = make("yeast", env_id=LAYER_MERGING, horizon=20, steps_per_action=2, hidden=[4, 4])
+    env = make("yeast", env_id=LAYER_MERGING, train_steps=20, steps_per_action=2, hidden_sizes=[4, 4])
     assert env.action_space.n == choices(14) == 1 + 14 * 13 // 2
     env.reset(seed=0)
     env.step(0)
@@ -428,7 +428,7 @@ def test_more_than_six_tasks_are_merged_in_pairs_by_the_least_of_their_blocks():
 def test_the_reward_is_the_change_of_the_mean_gain_less_the_price_of_the_parameters():
     returns = {}
     for price in (0.0, 0.5):
-        env = make(env_id=LAYER_MERGING, tasks=TASKS, horizon=8, steps_per_action=2, parameter_price=price)
+        env = make(env_id=LAYER_MERGING, tasks=TASKS, train_steps=8, steps_per_action=2, parameter_price=price)
         env.reset(options={"instance": 5})
         returns[price] = sum(env.step(action)[1] for action in (0, 14, 14, 14))
     share = float(env.unwrapped.vector.learner.share()[0])
@@ -437,7 +437,7 @@ def test_the_reward_is_the_change_of_the_mean_gain_less_the_price_of_the_paramet
 
 
 def test_the_score_is_the_mean_relative_gain_on_reward():
-    env = make(env_id=LAYER_MERGING, tasks=TASKS, horizon=8, steps_per_action=4, parameter_price=0)
+    env = make(env_id=LAYER_MERGING, tasks=TASKS, train_steps=8, steps_per_action=4, parameter_price=0)
     env.reset(options={"instance": 5})
     meter = env.unwrapped.vector._meter
     first = meter._gains().clamp(min=-100).mean()
@@ -447,11 +447,17 @@ def test_the_score_is_the_mean_relative_gain_on_reward():
 
 def test_thresholds_merge_by_the_rule_at_each_groups_frontier():
     env = make_vec(
-        env_id=LAYER_MERGING, tasks=TASKS, hidden=[8, 8], horizon=40, steps_per_action=10, action="threshold", reward="none"
+        env_id=LAYER_MERGING,
+        tasks=TASKS,
+        hidden_sizes=[8, 8],
+        train_steps=40,
+        steps_per_action=10,
+        action="threshold",
+        reward="none",
     )
     env.reset(seed=0)
     env.step(np.ones((3, 1)))
-    similar = env.unwrapped.signals.looks["cka"][:, 0]
+    similar = env.unwrapped.signals.probes["cka"][:, 0]
     env.step(np.full((3, 1), 0.4))
     expected = torch.stack([coarsest(own, 0.7) for own in similar])
     assert torch.equal(env.unwrapped.learner.replicas.assign[:, 0], expected)
@@ -468,8 +474,8 @@ def test_thresholds_merge_by_the_rule_at_each_groups_frontier():
         ({"alignment": math.nan}, "alignment"),
         ({"parameter_price": -1}, "parameter_price"),
         ({"num_tasks": 1}, "num_tasks"),
-        ({"hidden": []}, "hidden"),
-        ({"main": "digit"}, "main"),
+        ({"hidden_sizes": []}, "hidden_sizes"),
+        ({"main_task": "digit"}, "main_task"),
     ],
     ids=lambda value: str(value),
 )
@@ -510,24 +516,24 @@ def test_every_heuristic_plays_every_kind_of_problem(name):
         results = run(plan([name], LAYER_MERGING, instances=2, num_envs=2, **small(problem)))
         for result in results:
             assert np.isfinite(result.delta_m)
-            assert 0 < result.structure["parameter_share"] <= 1
+            assert 0 < result.structure["parameter_fraction"] <= 1
             assert len(result.structure["tasks"]) == len(result.structure["assign"][0])
 
 
 def test_the_simple_heuristics_do_what_their_names_say():
-    arguments = small(tasks=TASKS, hidden=[6, 6], horizon=16, steps_per_action=2)
-    results = run(plan(["separate", "shared", "branch"], LAYER_MERGING, instances=2, num_envs=2, **arguments))
+    arguments = small(tasks=TASKS, hidden_sizes=[6, 6], train_steps=16, steps_per_action=2)
+    results = run(plan(["single-task", "shared", "branch"], LAYER_MERGING, instances=2, num_envs=2, **arguments))
     tables = {result.policy: result.structure["assign"] for result in results}
     apart, joined = [0, 1, 2, 3], [0, 0, 0, 0]
-    assert tables == {"separate": [apart, apart], "shared": [joined, joined], "branch": [joined, apart]}
+    assert tables == {"single-task": [apart, apart], "shared": [joined, joined], "branch": [joined, apart]}
 
 
 def test_a_comparison_has_parameters_and_robustness_in_frame_and_summary():
-    frame = mtl_gym.compare("separate,shared", LAYER_MERGING, instances=3, **small(tasks=TASKS))
-    assert {"parameter_share", "corrupted"} <= set(frame.columns)
-    summary = mtl_gym.summarise(frame)["policies"]
-    assert summary["separate"]["parameter_share"]["mean"] == 1
-    assert summary["shared"]["parameter_share"]["mean"] < 1
+    frame = mtl_gym.compare("single-task,shared", LAYER_MERGING, instances=3, **small(tasks=TASKS))
+    assert {"parameter_fraction", "corrupted"} <= set(frame.columns)
+    summary = mtl_gym.summarize(frame)["policies"]
+    assert summary["single-task"]["parameter_fraction"]["mean"] == 1
+    assert summary["shared"]["parameter_fraction"]["mean"] < 1
     assert summary["shared"]["corrupted"]["low"] <= summary["shared"]["corrupted"]["mean"]
 
 

@@ -22,9 +22,11 @@ TORCH_OPTIMIZERS = {
     "sgd": lambda parameters, lr, decay: torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=decay),
 }
 TORCH_SCHEDULES = {
-    "constant": lambda optimizer, horizon: torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0),
-    "step": lambda optimizer, horizon: torch.optim.lr_scheduler.MultiStepLR(optimizer, [horizon // 2, 3 * horizon // 4]),
-    "cosine": lambda optimizer, horizon: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, horizon),
+    "constant": lambda optimizer, train_steps: torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0),
+    "step": lambda optimizer, train_steps: torch.optim.lr_scheduler.MultiStepLR(
+        optimizer, [train_steps // 2, 3 * train_steps // 4]
+    ),
+    "cosine": lambda optimizer, train_steps: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, train_steps),
 }
 CONVOLUTIONAL = {name for name, row in PROBLEMS.items() if row.network in ("conv", "dense")}
 
@@ -47,7 +49,7 @@ def digits_losses(parameters, inputs, targets):
 
 def batch(learner, step, row=0):
     """Inputs and right targets of a row's batch."""
-    samples = learner.instances[row].order(learner.recipe.batch_size, learner.recipe.horizon)[step]
+    samples = learner.instances[row].order(learner.recipe.batch_size, learner.recipe.train_steps)[step]
     split = learner.problem.splits["train"]
     return split.inputs[samples], split.targets[samples]
 
@@ -58,7 +60,7 @@ def batch(learner, step, row=0):
 @pytest.mark.parametrize("lr_schedule", LR_SCHEDULES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_one_replica_equals_a_hand_written_loop(optimizer, lr_schedule):
-    learner = make_learner(ids=[5], optimizer=optimizer, lr=0.01, lr_schedule=lr_schedule, weight_decay=0.02, horizon=12)
+    learner = make_learner(ids=[5], optimizer=optimizer, lr=0.01, lr_schedule=lr_schedule, weight_decay=0.02, train_steps=12)
     weights = torch.tensor([1.0, 0.5, 2.0, 0.1, -0.3, 3.0])
     parameters = own_parameters(learner)
     own = TORCH_OPTIMIZERS[optimizer](parameters, 0.01, 0.02)
@@ -103,7 +105,7 @@ def test_momentum_is_the_first_decay_rate_of_adam():
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (3.0, 0.2, 1.0), (0.1, 0.1, 5.0)])
 def test_full_batch_descent_on_the_quadratic_reaches_the_known_optimum(weights):
-    learner = make_learner("quadratic", ids=[0, 1], optimizer="sgd", lr=0.05, batch_size=128, horizon=300)
+    learner = make_learner("quadratic", ids=[0, 1], optimizer="sgd", lr=0.05, batch_size=128, train_steps=300)
     train(learner, 300, weights)
     for point in learner.replicas.parameters:
         np.testing.assert_allclose(point, optimum(weights), atol=1e-3)
@@ -452,16 +454,16 @@ def test_each_update_counts_one_pass_each_way_in_active_rows():
 @pytest.mark.parametrize(
     ("measure", "cost"),
     [
-        (lambda learner, payers: learner.forward(), [0, 0]),
-        (lambda learner, payers: learner.holdout(["meta"], payers), [1, 0]),
-        (lambda learner, payers: learner.holdout(["meta", "reward"], payers), [2, 0]),
-        (lambda learner, payers: learner.last_batch(payers), [1, 0]),
-        (lambda learner, payers: learner.gramian(payers), [0, 6]),
-        (lambda learner, payers: learner.metrics("test"), [0, 0]),
+        (lambda learner, charged: learner.forward(), [0, 0]),
+        (lambda learner, charged: learner.holdout(["meta"], charged), [1, 0]),
+        (lambda learner, charged: learner.holdout(["meta", "reward"], charged), [2, 0]),
+        (lambda learner, charged: learner.last_batch(charged), [1, 0]),
+        (lambda learner, charged: learner.gramian(charged), [0, 6]),
+        (lambda learner, charged: learner.metrics("test"), [0, 0]),
     ],
     ids=["forward", "holdout", "both holdouts", "last_batch", "gramian", "metrics"],
 )
-def test_measuring_is_paid_by_the_payers_alone_and_changes_nothing_else(measure, cost):
+def test_measuring_is_charged_to_the_charged_alone_and_changes_nothing_else(measure, cost):
     learner = train(make_learner(), 2)
     before = learner.state()
     measure(learner, torch.tensor([True, False, True]))
@@ -491,7 +493,7 @@ def test_losses_and_weights_of_every_step_are_kept():
 
 
 def test_epochs_count_whole_passes_over_the_own_training_set():
-    learner = make_learner(ids=[1], batch_size=400, horizon=6)
+    learner = make_learner(ids=[1], batch_size=400, train_steps=6)
     assert [train(learner, steps).epoch().item() for steps in (0, 1, 1, 1, 1)] == [0, 0, 1, 1, 2]
 
 
@@ -575,7 +577,7 @@ def test_equal_weights_apart_are_weights_of_the_whole_losses():
 
 @pytest.mark.parametrize("problem", ["quadratic", "digits"])
 def test_networks_without_heads_or_without_shared_parameters_take_weights_apart(problem):
-    learner = make_learner(problem, hidden=[])
+    learner = make_learner(problem, hidden_sizes=[])
     ones = torch.ones(3, learner.recipe.num_tasks)
     learner.update_apart(ones, 0 * ones, torch.ones(3, dtype=torch.bool))
     assert bool(learner.finite().all())

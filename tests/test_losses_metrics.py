@@ -142,7 +142,7 @@ def test_a_learner_trains_on_missing_labels_as_on_the_rest():
     problem = Problem(
         "own", [Task("a", "mse", ("rmse",)), Task("b", "mse", ("rmse",))], {name: Split(inputs, targets) for name in SPLITS}
     )
-    learner = make_learner(problem, ids=[0], hidden=[4])
+    learner = make_learner(problem, ids=[0], hidden_sizes=[4])
     weight, bias, head, head_bias = (part.detach()[0] for part in learner._parameters)
     outputs = torch.relu(inputs @ weight + bias) @ head + head_bias
     expected = torch.stack([(outputs[:, 0] - 1).square().mean(), (outputs[:4, 1] - 1).square().mean()])

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from rollouts import HIDDEN
+from rollouts import HIDDEN_SIZES
 from torch import nn
 from torch.nn import functional
 
@@ -51,16 +51,16 @@ def point(layers, inputs):
 BY_HAND = {"mlp": mlp, "conv": conv, "dense": dense, "point": point}
 
 
-def stacked(name, hidden, replicas=3, batch=5):
+def stacked(name, hidden_sizes, replicas=3, batch=5):
     """A network, random parameters for N replicas, and random batches."""
     problem = load_problem(PROBLEM_OF[name])
-    network = NETWORKS[name](problem, tuple(hidden))
+    network = NETWORKS[name](problem, tuple(hidden_sizes))
     rng = np.random.default_rng(0)
     parameters = [torch.tensor(rng.normal(size=(replicas, *shape)) / 3, dtype=torch.float32) for shape in network.shapes]
     return problem, network, parameters, torch.tensor(rng.normal(size=(replicas, batch, *problem.input_shape)), dtype=torch.float32)
 
 
-@pytest.mark.parametrize("widths", [HIDDEN, DEEPER], ids=["small", "deeper"])
+@pytest.mark.parametrize("widths", [HIDDEN_SIZES, DEEPER], ids=["small", "deeper"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_stacked_forward_equals_each_replicas_own(name, widths):
     _, network, parameters, inputs = stacked(name, widths[name])
@@ -73,14 +73,14 @@ def test_the_stacked_forward_equals_each_replicas_own(name, widths):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_outputs_have_the_channels_of_all_heads_and_the_shape_of_the_labels(name):
-    problem, network, parameters, inputs = stacked(name, HIDDEN[name])
+    problem, network, parameters, inputs = stacked(name, HIDDEN_SIZES[name])
     space = problem.splits["train"].targets.shape[2:]
     assert network.forward(parameters, inputs).shape == (3, 5, problem.outputs, *space)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_replica_sees_nothing_of_the_others(name):
-    _, network, parameters, inputs = stacked(name, HIDDEN[name])
+    _, network, parameters, inputs = stacked(name, HIDDEN_SIZES[name])
     parameters = [part.requires_grad_() for part in parameters]
     gradients = torch.autograd.grad(network.forward(parameters, inputs)[1].square().sum(), parameters)
     assert all((gradient[[0, 2]] == 0).all() for gradient in gradients)
@@ -89,7 +89,7 @@ def test_a_replica_sees_nothing_of_the_others(name):
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "point"])
 def test_heads_share_all_but_their_own_columns(name):
-    problem, network, parameters, inputs = stacked(name, HIDDEN[name])
+    problem, network, parameters, inputs = stacked(name, HIDDEN_SIZES[name])
     parameters = [part.requires_grad_() for part in parameters]
     outputs = network.forward(parameters, inputs)[:, :, problem.output_slices[0]]
     gradients = torch.autograd.grad(outputs.square().sum(), parameters)
@@ -110,7 +110,7 @@ def test_bounds_are_those_of_torchs_layers(name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_size_is_the_number_of_parameters(name):
-    _, network, parameters, _ = stacked(name, HIDDEN[name])
+    _, network, parameters, _ = stacked(name, HIDDEN_SIZES[name])
     assert network.size == sum(part[0].numel() for part in parameters)
     assert len(network.shapes) == len(network.bounds)
 

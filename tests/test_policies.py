@@ -109,7 +109,7 @@ def test_the_examples_in_the_manual_run():
         (Requirements(observe=("gap", "lr")), {"observe": ["gap", "lr"]}),
         (Requirements(action="softmax", steps_per_action=5), {"action": "softmax", "steps_per_action": 5}),
         (LOSSES_TO_WEIGHTS, {"observe": ["log_loss"], "action": "weights", "steps_per_action": 1}),
-        (Requirements(action="residual", others={"rule": "si"}), {"action": "residual", "rule": "si"}),
+        (Requirements(action="residual", env_kwargs={"rule": "si"}), {"action": "residual", "rule": "si"}),
     ],
 )
 def test_requirements_become_arguments(requires, arguments):
@@ -200,7 +200,8 @@ def test_a_wrong_name_or_option_lists_the_known_ones(text, messages):
 @pytest.mark.parametrize("name", BASELINES)
 def test_every_row_can_be_found_and_imported(name):
     assert find_policies()[name] == BASELINES[name]
-    assert callable(policy_class(name).predict)
+    assert policy_class(name) is not None
+    assert callable(make_policy(f"{name}:w=1,2" if name == "constant" else name).predict)
 
 
 def test_lists_texts_and_mappings_give_the_same_policies():

@@ -99,12 +99,12 @@ def test_the_slices_cover_all_channels_in_order(name):
 def test_an_episode_holds_at_least_six_epochs(name):
     problem = load_problem(name)
     per_epoch = len(problem.splits["train"]) // problem.defaults.batch_size
-    assert problem.defaults.horizon >= 6 * per_epoch
+    assert problem.defaults.train_steps >= 6 * per_epoch
 
 
 @EACH
 def test_defaults_divide_into_decisions(name):
-    assert load_problem(name).defaults.horizon % 10 == 0
+    assert load_problem(name).defaults.train_steps % 10 == 0
 
 
 @pytest.mark.parametrize("name", UNIQUE)

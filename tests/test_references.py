@@ -31,7 +31,7 @@ def test_a_reference_is_the_metric_of_a_training_of_that_task_alone(problem):
 
 
 def test_references_do_not_depend_on_how_many_are_trained_at_once():
-    problem, recipe = checked("digits", horizon=4, steps_per_action=2)
+    problem, recipe = checked("digits", train_steps=4, steps_per_action=2)
     many, one = single_task_metrics(problem, recipe, range(12), "reward"), single_task_metrics(problem, recipe, [11], "reward")
     for name, values in many.items():
         torch.testing.assert_close(values[11:], one[name], rtol=1e-4, atol=1e-5)
@@ -53,14 +53,14 @@ def test_averages_are_kept_in_the_cache(cache_folder, monkeypatch):
 
 
 def test_averages_are_finite_and_of_every_metric():
-    problem, recipe = checked("digits", horizon=4, steps_per_action=2, num_tasks=3)
+    problem, recipe = checked("digits", train_steps=4, steps_per_action=2, num_tasks=3)
     averages = average_references(problem, recipe)
     assert set(averages) == {f"{task.name}/{metric}" for task in problem.tasks for metric in task.metrics}
     assert all(np.isfinite(value) for value in averages.values())
 
 
 def test_averages_are_of_the_tasks_that_may_take_part():
-    problem, recipe = checked("digits", horizon=4, steps_per_action=2, num_tasks=2, tasks=["loop", "digit", "ink"])
+    problem, recipe = checked("digits", train_steps=4, steps_per_action=2, num_tasks=2, tasks=["loop", "digit", "ink"])
     averages = average_references(problem, recipe)
     assert {name.split("/")[0] for name in averages} == {"digit", "ink", "loop"}
     assert all(np.isfinite(value) for value in averages.values())
@@ -81,9 +81,9 @@ def test_a_reference_does_not_depend_on_which_other_tasks_may_take_part():
     ("name", "value"),
     [
         ("lr", 0.5),
-        ("horizon", 16),
+        ("train_steps", 16),
         ("batch_size", 8),
-        ("hidden", [4]),
+        ("hidden_sizes", [4]),
         ("num_tasks", 2),
         ("tasks", ["digit", "ink"]),
         ("optimizer", "sgd"),

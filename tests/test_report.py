@@ -16,7 +16,7 @@ from mtl_gym.evaluation.grouping_plots import together
 from mtl_gym.evaluation.plots import figures, learning_curves, weight_trajectories
 from mtl_gym.evaluation.report import headline, write_report
 from mtl_gym.evaluation.results import Result
-from mtl_gym.evaluation.statistics import summarise
+from mtl_gym.evaluation.statistics import summarize
 from mtl_gym.evaluation.tensorboard import write_events
 from mtl_gym.evaluation.weight_rules import weight_rules
 
@@ -49,7 +49,7 @@ def make_about(results, **changes):
         "problem": "digits",
         "instances": sorted({result.instance for result in results}),
         "seed": 0,
-        "arguments": {"lr": 0.01, "hidden": [8]},
+        "arguments": {"lr": 0.01, "hidden_sizes": [8]},
         "command": "mtl-gym compare",
         "versions": {"python": "3.11"},
         "metrics": metrics,
@@ -58,7 +58,7 @@ def make_about(results, **changes):
 
 
 def summary_of(results, **changes):
-    return finite(summarise(to_frame(results, make_about(results, **changes))))
+    return finite(summarize(to_frame(results, make_about(results, **changes))))
 
 
 def page_of(results, folder, **changes):

@@ -51,9 +51,9 @@ from mtl_gym.training.sample_learner import ALIGNMENT, COSINE, LOSS, MAIN, MEAN,
 
 NOISE = {"noise": (0.4, 0.4)}
 SETTINGS = {
-    "digits": {"tasks": ["digit", "loop", "ink", "centre"], "main": "loop", "holdout_size": 250},
-    "multimnist": {"main": "bottom_right", "holdout_size": 600, "batch_size": 6},
-    "stereo": {"main": "normals", "holdout_size": 125, "batch_size": 6},
+    "digits": {"tasks": ["digit", "loop", "ink", "centre"], "main_task": "loop", "holdout_size": 250},
+    "multimnist": {"main_task": "bottom_right", "holdout_size": 600, "batch_size": 6},
+    "stereo": {"main_task": "normals", "holdout_size": 125, "batch_size": 6},
 }
 """Small settings of a problem of each network family, whose main task is not the problem's first; all of *meta* is held out."""
 
@@ -157,7 +157,7 @@ def looked(request):
     distribution = NOISE | {"scale": (0.2, 5.0)}
     learner = learner_of(request.param, ids=(3, 4), distribution=distribution, **SETTINGS[request.param])
     train(learner, 2)
-    return learner, learner.look({LOSS, ALIGNMENT, COSINE, MAIN}, nobody(learner)), ByHand(learner, 1)
+    return learner, learner.probe({LOSS, ALIGNMENT, COSINE, MAIN}, nobody(learner)), ByHand(learner, 1)
 
 
 def assert_near(value, expected):
@@ -185,7 +185,9 @@ def test_cosines_are_those_of_a_loop_over_samples_and_tasks(looked):
 
 def test_the_main_loss_is_that_on_meta(looked):
     learner, seen, _ = looked
-    assert learner.replicas.tasks[:, 0].tolist() == [[task.name for task in learner.problem.tasks].index(learner.recipe.main)] * 2
+    assert (
+        learner.replicas.tasks[:, 0].tolist() == [[task.name for task in learner.problem.tasks].index(learner.recipe.main_task)] * 2
+    )
     torch.testing.assert_close(seen[MAIN], learner.holdout(["meta"], nobody(learner))["meta"][:, 0], rtol=1e-4, atol=1e-6)
 
 
@@ -193,7 +195,7 @@ def test_the_main_loss_is_that_on_meta(looked):
 def test_looking_does_not_change_the_training(needs):
     looking, plain = learner_of(distribution=NOISE), learner_of(distribution=NOISE)
     for _ in range(3):
-        looking.look(needs, everyone(looking))
+        looking.probe(needs, everyone(looking))
         train(looking, 1)
     train(plain, 3)
     assert same(looking.replicas.parameters, plain.replicas.parameters)
@@ -207,7 +209,7 @@ def test_looking_is_paid_once_by_the_payers_alone_and_changes_nothing_else(needs
     learner = train(learner_of(), 2)
     before = learner.state()
     for _ in range(2):
-        learner.look(needs, torch.tensor([True, False, True]))
+        learner.probe(needs, torch.tensor([True, False, True]))
     after = learner.state()
     assert (after.pop("passes") - before.pop("passes")).tolist() == [cost, [0, 0], cost]
     assert sorted(after.pop("paid")) == sorted({LOSS, *needs} | ({ALIGNMENT, MAIN} if cost[0] else set()))
@@ -216,13 +218,13 @@ def test_looking_is_paid_once_by_the_payers_alone_and_changes_nothing_else(needs
 
 
 def test_without_hidden_layers_nothing_is_aligned():
-    seen = learner_of(hidden=[]).look({ALIGNMENT, COSINE}, torch.ones(3, dtype=torch.bool))
+    seen = learner_of(hidden_sizes=[]).probe({ALIGNMENT, COSINE}, torch.ones(3, dtype=torch.bool))
     assert not any(values.any() for values in seen.values())
 
 
 def test_a_sample_without_a_label_has_no_loss_and_no_alignment():
     learner = learner_of(holed(), ids=(1,), tasks=["digit", "ink"])
-    seen = learner.look({LOSS, ALIGNMENT}, everyone(learner))
+    seen = learner.probe({LOSS, ALIGNMENT}, everyone(learner))
     labels = learner.problem.splits["train"].targets[batch_of(learner)][:, [0, 3]]
     for values in seen.values():
         assert ((values[0] == 0) == labels.isnan()).all()
@@ -504,7 +506,7 @@ def test_infos_are_of_the_main_task_alone():
 
 def test_a_label_is_right_if_it_is_the_true_one_whoever_it_came_from():
     learner = learner_of(distribution={"noise": (0.5, 0.5)}, ids=(7,), tasks=["digit", "centre"])
-    right = learner.look({RIGHT}, everyone(learner))[RIGHT][0]
+    right = learner.probe({RIGHT}, everyone(learner))[RIGHT][0]
     source, samples = learner.instances[0].label_source(learner.problem), batch_of(learner)
     targets = learner.problem.splits["train"].targets
     for column, task in enumerate([0, 4]):
@@ -517,7 +519,7 @@ def test_which_labels_are_right_is_never_seen_unless_it_is_asked_for(monkeypatch
     env, blind = (env_of(distribution="noisy", tasks=["digit", "parity", "loop"]) for _ in range(2))
     actions = random_actions(env.action_space, 2)
     sighted = play(env, actions, seed=2)
-    monkeypatch.setattr(SampleLearner, "_right", lambda learner: torch.ones_like(learner._looks[LOSS]))
+    monkeypatch.setattr(SampleLearner, "_right", lambda learner: torch.ones_like(learner._probes[LOSS]))
     blinded = play(blind, actions, seed=2)
     assert same([answer[:-1] for answer in sighted], [answer[:-1] for answer in blinded])
     assert differing(sighted[1][-1], blinded[1][-1])
@@ -543,11 +545,11 @@ def test_only_the_oracle_is_shown_which_labels_are_right():
 
 
 def test_running_means_are_those_of_a_dictionary():
-    learner = learner_of(batch_size=100, horizon=12, distribution={"size": (0.5, 0.5), "noise": (0.3, 0.3)}, steps_per_action=2)
+    learner = learner_of(batch_size=100, train_steps=12, distribution={"size": (0.5, 0.5), "noise": (0.3, 0.3)}, steps_per_action=2)
     known = [{} for _ in range(3)]
     for step in range(9):  # of four an epoch
         active = [True, step != 2, True]
-        seen = learner.look({LOSS, MEAN}, nobody(learner))
+        seen = learner.probe({LOSS, MEAN}, nobody(learner))
         for row in range(3):
             for place, sample in enumerate(batch_of(learner, row).tolist()):
                 losses = [*known[row].get(sample, []), seen[LOSS][row, place]]
@@ -565,19 +567,19 @@ def held_out(env):
     return env.learner.holdout(["reward"], nobody(env.learner))["reward"].double().log().numpy()
 
 
-@pytest.mark.parametrize("main", ["digit", "ink"])
-def test_val_mean_pays_the_decline_of_the_main_tasks_log_loss(main):
-    env = env_of(main=main, tasks=["digit", "ink", "loop"], distribution={"scale": (0.5, 2.0)})
+@pytest.mark.parametrize("main_task", ["digit", "ink"])
+def test_val_mean_pays_the_decline_of_the_main_tasks_log_loss(main_task):
+    env = env_of(main_task=main_task, tasks=["digit", "ink", "loop"], distribution={"scale": (0.5, 2.0)})
     env.reset(seed=1)
     before = held_out(env)
     rewards = env.step(random_actions(env.action_space, 1)[0])[1]
     np.testing.assert_allclose(rewards, (before - held_out(env))[:, 0], rtol=1e-4, atol=1e-5)
-    assert {env.learner.problem.tasks[task].name for task in env.learner.replicas.tasks[:, 0].tolist()} == {main}
+    assert {env.learner.problem.tasks[task].name for task in env.learner.replicas.tasks[:, 0].tolist()} == {main_task}
 
 
 def gains(env):
     """The main task's relative gains (N,) on *reward*, in percent."""
-    names = [f"{env.arguments.recipe.main}/{metric}" for task in env.arguments.problem.tasks for metric in task.metrics]
+    names = [f"{env.arguments.recipe.main_task}/{metric}" for task in env.arguments.problem.tasks for metric in task.metrics]
     names = [name for name in env.learner.metrics("reward") if name in names]
     references = average_references(env.arguments.problem, env.arguments.recipe)
     values = env.learner.metrics("reward")
@@ -588,7 +590,7 @@ def gains(env):
 
 
 def test_gains_are_of_the_main_task():
-    arguments = {"main": "ink", "tasks": ["digit", "ink"], "horizon": 4, "steps_per_action": 2}
+    arguments = {"main_task": "ink", "tasks": ["digit", "ink"], "train_steps": 4, "steps_per_action": 2}
     env, at_the_end = env_of(reward="gain", **arguments), env_of(reward="terminal_delta_m", **arguments)
     env.reset(seed=1)
     distances = [np.log((1 - gains(env) / 100).clip(0.05))]
@@ -604,7 +606,7 @@ def test_gains_are_of_the_main_task():
 @pytest.mark.parametrize("name", [name for name, row in REWARDS.items() if not row.of_main])
 def test_rewards_of_all_tasks_are_refused(name):
     with pytest.raises(
-        ValueError, match=f"`reward` should be one of val_mean, terminal_delta_m, gain, score, none. Received reward='{name}'"
+        ValueError, match=f"`reward` should be one of val_mean, terminal_delta_m, gain, gain_change, none. Received reward='{name}'"
     ):
         env_of(reward=name)
 
@@ -612,7 +614,7 @@ def test_rewards_of_all_tasks_are_refused(name):
 @pytest.mark.parametrize("env_id", [LOSS_WEIGHTING, SAMPLE_WEIGHTING])
 @pytest.mark.parametrize("reward", ["val_mean", "gain"])
 def test_rewards_of_every_few_decisions_add_up_to_those_of_all(reward, env_id):
-    each = {"env_id": env_id, "reward": reward, "horizon": 8, "steps_per_action": 2, "autoreset_mode": "Disabled"}
+    each = {"env_id": env_id, "reward": reward, "train_steps": 8, "steps_per_action": 2, "autoreset_mode": "Disabled"}
     envs = [make_vec(**each), make_vec(reward_every=4, **each)]
     actions = random_actions(envs[0].action_space, 4)
     often, seldom = (np.stack([answer[1] for answer in play(env, actions)[1:]]) for env in envs)
@@ -622,7 +624,7 @@ def test_rewards_of_every_few_decisions_add_up_to_those_of_all(reward, env_id):
 
 
 def test_rows_out_of_step_are_paid_when_they_are_due():
-    settings = {"reward_every": 4, "horizon": 8, "steps_per_action": 2}
+    settings = {"reward_every": 4, "train_steps": 8, "steps_per_action": 2}
     env, steady = env_of(**settings), env_of(**settings)
     actions, options = random_actions(env.action_space, 4), {"instance": np.array([5, 6, 7])}
     expected = [answer[1] for answer in play(steady, actions, options=options)[1:]]
@@ -639,7 +641,7 @@ def stepped(learner, steps=3):
     """All that follows: what is seen of each batch, and the state at the end."""
     seen = []
     for _ in range(steps):
-        seen.append(learner.look({ALIGNMENT, COSINE, MEAN}, everyone(learner)))
+        seen.append(learner.probe({ALIGNMENT, COSINE, MEAN}, everyone(learner)))
         learner.update_samples(seen[-1][ALIGNMENT].clamp(min=0), everyone(learner))
     return seen, learner.state()
 
@@ -649,7 +651,7 @@ def kept():
     """A learner that has looked at its next batch."""
     learner = learner_of(distribution="noisy", batch_size=8, tasks=["digit", "parity", "loop"])
     stepped(learner)
-    learner.look({ALIGNMENT, COSINE}, everyone(learner))
+    learner.probe({ALIGNMENT, COSINE}, everyone(learner))
     return learner
 
 
@@ -672,7 +674,7 @@ def test_a_fork_is_a_copy_that_goes_its_own_way(kept):
     assert same(rows_of(state, [0]), rows_of(state, [2]))
     seen, state = stepped(kept)
     assert same(rows_of(state, [0]), rows_of(state, [2]))
-    assert all(same(values[0], values[2]) for look in seen for values in look.values())
+    assert all(same(values[0], values[2]) for probe in seen for values in probe.values())
     weights = torch.ones(3, 8, 3)
     weights[2, :4] = 0
     kept.update_samples(weights, everyone(kept))
@@ -682,11 +684,11 @@ def test_a_fork_is_a_copy_that_goes_its_own_way(kept):
 def test_a_partial_begin_forgets_what_was_seen_of_the_row_alone():
     learner, fresh = learner_of(distribution=NOISE), learner_of(distribution=NOISE)
     train(learner, 3)
-    learner.look({ALIGNMENT, MEAN}, everyone(learner))
+    learner.probe({ALIGNMENT, MEAN}, everyone(learner))
     before = learner.state()
     learner.begin([1], [1])
     assert same(rows_of(before, [0, 2]), rows_of(learner.state(), [0, 2]))
-    seen, expected = (own.look({ALIGNMENT, MEAN}, nobody(own)) for own in (learner, fresh))
+    seen, expected = (own.probe({ALIGNMENT, MEAN}, nobody(own)) for own in (learner, fresh))
     for name in seen:
         torch.testing.assert_close(seen[name][1], expected[name][1], rtol=1e-4, atol=1e-5)
 
@@ -835,9 +837,9 @@ def few(count):
 
 
 WRONG = [
-    ({"main": "digits"}, r"`main` should be one of digit, parity.*Received main='digits'.*Did you mean 'digit'"),
-    ({"main": "ink", "tasks": ["digit", "loop"]}, r"`main` should be one of digit, loop\. Received main='ink'"),
-    ({"main": 3}, r"`main` should be one of digit.*Received main=3"),
+    ({"main_task": "digits"}, r"`main_task` should be one of digit, parity.*Received main_task='digits'.*Did you mean 'digit'"),
+    ({"main_task": "ink", "tasks": ["digit", "loop"]}, r"`main_task` should be one of digit, loop\. Received main_task='ink'"),
+    ({"main_task": 3}, r"`main_task` should be one of digit.*Received main_task=3"),
     (
         {"problem": few(LEAST_META - 1), "holdout_size": None},
         r"`problem` should have at least 10 samples in \*meta\*.*Received problem=9",
@@ -871,7 +873,7 @@ WRONG = [
     ({"reward_every": 0}, r"`reward_every` should be at least 1\. Received reward_every=0"),
     (
         {"reward_every": 2},
-        r"`reward_every` should be a multiple of steps_per_action=4 that divides horizon=8\. Received reward_every=2",
+        r"`reward_every` should be a multiple of steps_per_action=4 that divides train_steps=8\. Received reward_every=2",
     ),
     ({"reward_every": 12}, r"`reward_every` should be a multiple of steps_per_action=4 that divides.*Received reward_every=12"),
     ({"rule": "init"}, r"`argument` should be one of action, features, sharpness, num_quantiles.*Received argument='rule'"),
@@ -888,9 +890,9 @@ def test_a_wrong_argument_is_named_with_its_value_and_the_way_out(maker, argumen
 
 def test_a_main_task_is_refused_where_whole_tasks_are_weighted():
     with pytest.raises(
-        ValueError, match=r"`main` should be left out: mtl_gym/LossWeighting-v0 has no main task\. Received main='digit'"
+        ValueError, match=r"`main_task` should be left out: mtl_gym/LossWeighting-v0 has no main task\. Received main_task='digit'"
     ):
-        make(main="digit")
+        make(main_task="digit")
 
 
 @pytest.mark.parametrize("name", ["sample_loss", "alignment", "label_right", "main_meta_log_loss", "rank_feature"])
@@ -962,7 +964,7 @@ def test_coefficients_outside_the_box_are_refused_and_change_nothing(action, ent
 
 # --- comparisons --------------------------------------------------------------------------------------------------------
 
-SMALL = {name: value for name, value in small(horizon=6).items() if name != "steps_per_action"} | {
+SMALL = {name: value for name, value in small(train_steps=6).items() if name != "steps_per_action"} | {
     "tasks": ["digit", "parity", "ink"]
 }
 
@@ -971,11 +973,11 @@ def compare(policies, **others):
     return mtl_gym.compare(policies, SAMPLE_WEIGHTING, **{"instances": 2} | SMALL | others)
 
 
-@pytest.mark.parametrize("main", [None, "ink"])
-def test_delta_m_is_the_gain_of_the_main_task(main):
-    frame = compare("uniform,main", **({"main": main} if main else {}))
+@pytest.mark.parametrize("main_task", [None, "ink"])
+def test_delta_m_is_the_gain_of_the_main_task(main_task):
+    frame = compare("uniform,main", **({"main_task": main_task} if main_task else {}))
     for _, run_of in frame.groupby(["policy", "instance"]):
-        own = run_of[run_of["task"] == (main or "digit")]
+        own = run_of[run_of["task"] == (main_task or "digit")]
         assert own["delta_m"].iloc[0] == pytest.approx(own["gain"].mean())
         assert len(run_of) == 3
     alone = frame[frame["policy"] == "main"]
@@ -1048,7 +1050,7 @@ def test_the_command_line_compares_and_draws_right_and_wrong_labels(tmp_path):
 def test_of_clean_trainings_no_wrong_labels_are_drawn(played):
     arguments = {"instances": 2, **SMALL}
     results = run(plan("uniform", SAMPLE_WEIGHTING, **arguments))
-    summary = {"about": {"arguments": {"main": "digit"}}, "policies": ["uniform"]}
+    summary = {"about": {"arguments": {"main_task": "digit"}}, "policies": ["uniform"]}
     assert separations(results, summary) is None
     assert separations(played["uniform"], summary) is not None
 

@@ -14,7 +14,7 @@ from mtl_gym.evaluation.statistics import (
     interquartile_mean,
     paired_difference,
     probability_of_improvement,
-    summarise,
+    summarize,
 )
 
 
@@ -106,7 +106,7 @@ def test_a_summary_by_hand():
     wild = row("b", 3, -100.0, value=np.nan, diverged=True)
     scores = {"a": [1.0, 2.0, 3.0, 10.0], "b": [2.0, 2.0, 2.0]}
     frame = frame_of(*[row(name, place, score) for name, own in scores.items() for place, score in enumerate(own)], wild)
-    summary = summarise(frame)
+    summary = summarize(frame)
     a, b = summary["policies"]["a"], summary["policies"]["b"]
     assert summary["about"] == {"problem": "by hand"}
     assert (a["delta_m"]["iqm"], a["delta_m"]["mean"], a["instances"], a["diverged"]) == (2.5, 4.0, 4, 0)
@@ -120,14 +120,14 @@ def test_a_summary_by_hand():
 
 def test_tasks_are_summarised_one_by_one_and_scores_once_for_each_instance():
     frame = frame_of(*[row("a", place, float(place), task, 0.1 * place) for place in range(3) for task in ("one", "two")])
-    own = summarise(frame)["policies"]["a"]
+    own = summarize(frame)["policies"]["a"]
     assert own["instances"] == 3
     assert own["delta_m"]["mean"] == 1.0
     assert list(own["metrics"]) == ["one/accuracy", "two/accuracy"]
 
 
 def test_one_instance_has_no_intervals():
-    own = summarise(frame_of(row("a", 0, 1.0), row("b", 0, 2.0)))["policies"]["b"]
+    own = summarize(frame_of(row("a", 0, 1.0), row("b", 0, 2.0)))["policies"]["b"]
     assert own["delta_m"] == {"iqm": 2.0, "low": None, "high": None, "mean": 2.0}
     assert own["paired"]["a"]["low"] is None
     assert own["probability_of_improvement"] == {"a": 1.0}
@@ -135,23 +135,23 @@ def test_one_instance_has_no_intervals():
 
 def test_policies_are_paired_on_the_instances_that_they_share():
     frame = frame_of(*[row("a", id, 1.0 * id) for id in (0, 1, 2, 3)], *[row("b", id, 5.0) for id in (3, 2, 9)])
-    own = summarise(frame)["policies"]["b"]
+    own = summarize(frame)["policies"]["b"]
     assert own["instances"] == 3
     assert own["paired"]["a"]["difference"] == pytest.approx(2.5)
 
 
 def test_policies_without_a_shared_instance_are_not_compared():
-    own = summarise(frame_of(row("a", 0, 1.0), row("b", 1, 2.0)))["policies"]["a"]
+    own = summarize(frame_of(row("a", 0, 1.0), row("b", 1, 2.0)))["policies"]["a"]
     assert own["probability_of_improvement"] in ({}, {"b": None})
 
 
 def test_all_diverged_is_minus_100_without_metrics():
-    own = summarise(frame_of(*[row("a", id, -100.0, value=np.nan, diverged=True) for id in (0, 1)]))["policies"]["a"]
+    own = summarize(frame_of(*[row("a", id, -100.0, value=np.nan, diverged=True) for id in (0, 1)]))["policies"]["a"]
     assert (own["delta_m"]["iqm"], own["diverged"], own["metrics"]) == (-100.0, 2, {})
 
 
 def test_summarising_leaves_the_frame():
     frame = frame_of(row("a", 0, 1.0), row("b", 0, 2.0))
     before = frame.copy(deep=True)
-    summarise(frame)
+    summarize(frame)
     assert frame.equals(before)

@@ -21,8 +21,14 @@ from mtl_gym.problems import LAYER_MERGING, TASK_GROUPING
 from mtl_gym.training.partitions import labels, partitions, together
 
 NAMES = DEFAULTS[LAYER_MERGING]
-SMALL = {"tasks": ["digit", "parity", "loop", "ink"], "num_tasks": 3, "horizon": 12, "steps_per_action": 4, "hidden": [8, 8]}
-TRAINING = {"time_steps": 24, "num_envs": 8, "siblings": 2, "evaluations": 1, "instances": 2, "references": []}
+SMALL = {
+    "tasks": ["digit", "parity", "loop", "ink"],
+    "num_tasks": 3,
+    "train_steps": 12,
+    "steps_per_action": 4,
+    "hidden_sizes": [8, 8],
+}
+TRAINING = {"time_steps": 24, "num_envs": 8, "rollouts_per_instance": 2, "evaluations": 1, "instances": 2, "references": []}
 
 
 def policy(num_tasks, seed=0, name="maskable-ppo"):
@@ -93,7 +99,7 @@ def test_permuting_the_tasks_permutes_the_values_of_actions(num_tasks):
     torch.testing.assert_close(made.q_net(permuted(seen, order)), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "legal"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "action_mask"])
 def test_scores_or_values_depend_on_every_observation(name):
     made, seen = policy(4), observations(4)
     moved = seen | {name: seen[name].flip(0)}
@@ -141,7 +147,7 @@ def trained(tmp_path_factory):
         action: agents.train("digits", env=LAYER_MERGING, out=folder / action, action=action, **SMALL, **TRAINING)
         for action in ("merge", "threshold")
     }
-    options = {**TRAINING, "siblings": 1, "algorithm": "dqn", "options": {"learning_starts": 8}}
+    options = {**TRAINING, "rollouts_per_instance": 1, "algorithm": "dqn", "options": {"learning_starts": 8}}
     return made | {"dqn": agents.train("digits", env=LAYER_MERGING, out=folder / "dqn", **SMALL, **options)}
 
 
@@ -159,26 +165,26 @@ def test_a_loaded_agent_plays_other_numbers_of_tasks_and_takes_nothing_forbidden
         vectorization_mode="vector_entry_point",
         problem=problem,
         num_tasks=num_tasks,
-        horizon=16,
+        train_steps=16,
         **agent.requires.arguments(),
     )
     seen, _ = envs.reset(seed=0)
     for _ in range(4):
         actions, _ = agent.predict(seen, deterministic=False)
         seen, _, _, _, infos = envs.step(actions)
-        assert action == "dqn" or not infos.get("final_info", infos)["forbidden"].any()
+        assert action == "dqn" or not infos.get("final_info", infos)["invalid_action"].any()
 
 
 def test_what_an_agent_cannot_do_with_is_refused_before_training(tmp_path):
-    with pytest.raises(ValueError, match="`observe` should hold 'legal'"):
+    with pytest.raises(ValueError, match="`observe` should hold 'action_mask'"):
         agents.train(env=LAYER_MERGING, out=tmp_path / "a", observe=["log_loss_mean", "frontier_cka"], **SMALL, **TRAINING)
     with pytest.raises(ValueError, match="`scope` should be 'all' for agents"):
-        agents.train(out=tmp_path / "b", scope="shared", num_tasks=3, horizon=40, **TRAINING)
+        agents.train(out=tmp_path / "b", scope="shared", num_tasks=3, train_steps=40, **TRAINING)
     assert not list(tmp_path.iterdir())
 
 
 def test_pairs_need_no_observation_of_pairs(tmp_path):
-    agent = agents.train(env=LAYER_MERGING, out=tmp_path, observe=["log_loss_mean", "legal"], **SMALL, **TRAINING)
+    agent = agents.train(env=LAYER_MERGING, out=tmp_path, observe=["log_loss_mean", "action_mask"], **SMALL, **TRAINING)
     assert agent.about["algorithm"] == "maskable-ppo"
 
 
@@ -186,9 +192,9 @@ def test_pairs_need_no_observation_of_pairs(tmp_path):
 def test_agents_are_compared_beside_heuristics(trained, tmp_path, action):
     path = trained[action].save(tmp_path / "agent")
     policies = ["mtsl", str(path)]
-    frame = mtl_gym.compare(policies, LAYER_MERGING, instances=2, tasks=["digit", "ink"], hidden=[8, 8], horizon=40)
+    frame = mtl_gym.compare(policies, LAYER_MERGING, instances=2, tasks=["digit", "ink"], hidden_sizes=[8, 8], train_steps=40)
     assert set(frame["policy"]) == set(policies)
-    assert frame["parameter_share"].between(0, 1).all()
+    assert frame["parameter_fraction"].between(0, 1).all()
 
 
 # --- masks of others' agents -------------------------------------------------------------------------------------------
@@ -201,31 +207,33 @@ class LastAction:
         self.requires = mtl_gym.Requirements(env=env)
 
     def predict(self, observation, state=None, episode_start=None, deterministic=False):
-        legal = observation["legal"]
-        return np.full(len(legal), legal.shape[1] - 1), state
+        action_mask = observation["action_mask"]
+        return np.full(len(action_mask), action_mask.shape[1] - 1), state
 
 
 class LastAllowed(LastAction):
     """The last of the masks that it is handed."""
 
     def predict(self, observation, state=None, episode_start=None, deterministic=False, action_masks=None):
-        assert (action_masks == observation["legal"]).all()
+        assert (action_masks == observation["action_mask"]).all()
         assert action_masks.dtype == bool
         return action_masks.shape[1] - 1 - action_masks[:, ::-1].argmax(1), state
 
 
 @pytest.mark.parametrize("env", [LAYER_MERGING, TASK_GROUPING])
 def test_masks_are_handed_to_who_takes_them_and_masked_actions_are_told(env, tmp_path):
-    small = {"horizon": 40, "num_tasks": 3, "hidden": [8], "instances": 2, "out": tmp_path}
+    small = {"train_steps": 40, "num_tasks": 3, "hidden_sizes": [8], "instances": 2, "out": tmp_path}
     frame = mtl_gym.compare({"knows": LastAllowed(env), "does not": LastAction(env)}, env, **small)
-    forbidden = frame.groupby("policy")["forbidden"].max()
-    assert forbidden["knows"] == 0
-    assert 0 < forbidden["does not"] <= 1
-    assert mtl_gym.summarise(frame)["policies"]["does not"]["forbidden"]["mean"] == forbidden["does not"]
+    invalid_actions = frame.groupby("policy")["invalid_actions"].max()
+    assert invalid_actions["knows"] == 0
+    assert 0 < invalid_actions["does not"] <= 1
+    assert mtl_gym.summarize(frame)["policies"]["does not"]["invalid_actions"]["mean"] == invalid_actions["does not"]
 
 
 @pytest.mark.parametrize("env", [LAYER_MERGING, TASK_GROUPING])
 def test_a_plain_maskable_ppo_is_played_with_masks(env):
-    own = MaskablePPO("MultiInputPolicy", gymnasium.make(env, horizon=40, num_tasks=3, hidden=[8]), n_steps=8, batch_size=8, seed=0)
-    frame = mtl_gym.compare({"own": own}, env, horizon=40, num_tasks=3, hidden=[8], instances=2)
-    assert frame["forbidden"].max() == 0
+    own = MaskablePPO(
+        "MultiInputPolicy", gymnasium.make(env, train_steps=40, num_tasks=3, hidden_sizes=[8]), n_steps=8, batch_size=8, seed=0
+    )
+    frame = mtl_gym.compare({"own": own}, env, train_steps=40, num_tasks=3, hidden_sizes=[8], instances=2)
+    assert frame["invalid_actions"].max() == 0

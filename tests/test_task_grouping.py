@@ -1,4 +1,4 @@
-"""TaskGrouping: data maps, affinities, groups, what is legal, tables of truth, and the environment that decides it."""
+"""TaskGrouping: data maps, affinities, groups, what is legal, group tables, and the environment that decides it."""
 
 import copy
 import itertools
@@ -31,14 +31,14 @@ from mtl_gym.problems.instances import TRAINING_IDS
 from mtl_gym.training import groupings as store
 from mtl_gym.training.data_maps import DataMaps, squared_distances, summaries
 from mtl_gym.training.group_learner import GroupLearner
+from mtl_gym.training.group_tables import read_group_table, write_group_table
 from mtl_gym.training.groups import ensemble_metrics, group_metrics, last_features, mask_of, masks_of, members, train_groups
 from mtl_gym.training.learner import Learner
 from mtl_gym.training.partitions import partitions
 from mtl_gym.training.signals import linear_cka
-from mtl_gym.training.truth import read_truth, write_truth
 from mtl_gym.training.warm_up import COSINES, LOOKAHEAD, MAP_DISTANCES, MAP_FEATURES, MAPS, WarmUpLearner, Watching
 
-SMALL = {"problem": "yeast", "num_tasks": 4, "hidden": [8], "horizon": 12, "batch_size": 64, "lr": 5e-3}
+SMALL = {"problem": "yeast", "num_tasks": 4, "hidden_sizes": [8], "train_steps": 12, "batch_size": 64, "lr": 5e-3}
 ALL = list(of_environment(TASK_GROUPING))
 
 
@@ -133,18 +133,18 @@ def hand_maps(learner, snapshots):
     plain = Learner(problem, recipe, 1)
     plain.begin([0], [learner.instances[0].id])
     length, tasks = int(plain.steps_per_epoch()[0]), plain.replicas.tasks[0].tolist()
-    epochs = math.ceil(recipe.horizon / length)
+    epochs = math.ceil(recipe.train_steps / length)
     times = [round(time) for time in np.linspace(min(2, epochs), epochs, snapshots)]
     seen = [[] for _ in range(len(problem.splits["train"]))]
     taken = []
-    for step in range(recipe.horizon):
+    for step in range(recipe.train_steps):
         samples, losses = plain.replicas.order[0, step].tolist(), plain.sample_losses()[0][:, tasks]
         labels = problem.splits["train"].targets[samples]
         for place, sample in enumerate(samples):
             known = [not bool(labels[place, problem.target_slices[task]].isnan().any()) for task in tasks]
             seen[sample].append([math.exp(-loss) * own for loss, own in zip(losses[place].tolist(), known, strict=True)])
         plain.update(torch.ones(1, recipe.num_tasks), torch.ones(1, dtype=torch.bool))
-        if (step + 1) % length == 0 or step + 1 == recipe.horizon:
+        if (step + 1) % length == 0 or step + 1 == recipe.train_steps:
             epoch = step // length + 1
             means = np.array([np.mean(own, axis=0) if own else np.zeros(len(tasks)) for own in seen])
             spread = np.array([np.std(own, axis=0, ddof=1) if len(own) > 1 else np.zeros(len(tasks)) for own in seen])
@@ -155,12 +155,12 @@ def hand_maps(learner, snapshots):
 @pytest.mark.parametrize(
     "others",
     [
-        {"horizon": 70, "batch_size": 256},
-        {"problem": classes(), "horizon": 17},
-        {"problem": classes(missing=0.2), "horizon": 17},
-        {"problem": classes(), "horizon": 2},
-        {"problem": classes(), "horizon": 17, "distribution": {"size": [0.5, 1.0]}},
-        {"problem": classes(), "horizon": 17, "num_tasks": 2},
+        {"train_steps": 70, "batch_size": 256},
+        {"problem": classes(), "train_steps": 17},
+        {"problem": classes(missing=0.2), "train_steps": 17},
+        {"problem": classes(), "train_steps": 2},
+        {"problem": classes(), "train_steps": 17, "distribution": {"size": [0.5, 1.0]}},
+        {"problem": classes(), "train_steps": 17, "num_tasks": 2},
     ],
     ids=["yeast", "classes", "missing", "short", "sizes", "subset"],
 )
@@ -210,9 +210,9 @@ def test_watching_a_warm_up_does_not_change_it():
 
 
 def test_cosines_and_looks_ahead_are_autograds():
-    learner = warm_up(ids=(5,), problem=classes(), horizon=6)
+    learner = warm_up(ids=(5,), problem=classes(), train_steps=6)
     found = learner.run(Watching(1, 2), [COSINES, LOOKAHEAD])
-    plain = warm_up(ids=(5,), problem=classes(), horizon=6)
+    plain = warm_up(ids=(5,), problem=classes(), train_steps=6)
     cosines, ahead = [], []
     for step in range(6):
         if step % 2 == 0:
@@ -235,7 +235,7 @@ def test_cosines_and_looks_ahead_are_autograds():
 
 
 def test_a_step_along_its_own_gradient_helps_a_task():
-    found = warm_up(ids=(5,), problem=classes(), horizon=20).run(Watching(1, 1), [LOOKAHEAD])[LOOKAHEAD]
+    found = warm_up(ids=(5,), problem=classes(), train_steps=20).run(Watching(1, 1), [LOOKAHEAD])[LOOKAHEAD]
     assert (found.diagonal(dim1=1, dim2=2) > 0).all()
 
 
@@ -267,7 +267,7 @@ def test_a_batch_of_groups_equals_each_trained_by_itself():
     for place in range(0, 30, 7):
         own = Learner(checked.problem, checked.recipe, 1)
         own.begin([0], [ids[place]])
-        for _ in range(checked.recipe.horizon):
+        for _ in range(checked.recipe.train_steps):
             own.update(members([masks[place]], 4), torch.ones(1, dtype=torch.bool))
         for split, name in enumerate(("meta", "reward", "test")):
             values = list(own.metrics(name).values())
@@ -284,7 +284,7 @@ def test_an_ensemble_is_the_weighted_mean_of_the_groups_logits():
         for group in range(2):
             own = Learner(problem, checked.recipe, 1)
             own.begin([0], [id])
-            for _ in range(checked.recipe.horizon):
+            for _ in range(checked.recipe.train_steps):
                 own.update(memberships[row, :, group][None], torch.ones(1, dtype=torch.bool))
             shares = memberships[row, :, group][torch.tensor([0, 1, 2, 2, 2])]
             outputs = outputs + shares * own.outputs(problem.splits["reward"])[0]
@@ -383,7 +383,7 @@ def test_one_group_has_a_reward_of_exactly_zero(action):
         _, rewards, _, _, infos = env.step(actions)
         total += rewards
     assert total.tolist() == [0.0] * 3
-    assert infos["groups"].tolist() == [1] * 3
+    assert infos["num_groups"].tolist() == [1] * 3
     assert infos["forward"].tolist() == [12.0] * 3
 
 
@@ -419,8 +419,8 @@ def test_cached_instances_cost_what_training_them_costs():
         env = make_vec(num_envs=1, observe=ALL, autoreset_mode="Disabled", snapshots=2)
         costs.append(placed(env, [0, 1, 1, 2])[4]["forward"].tolist())
     assert costs[0] == costs[1]
-    looks, compared = 2 * 4, 4 * 256 / 64
-    assert costs[0] == [15 * 12 + looks + compared]
+    probes, compared = 2 * 4, 4 * 256 / 64
+    assert costs[0] == [15 * 12 + probes + compared]
 
 
 def test_what_is_asked_for_is_paid_for():
@@ -434,7 +434,7 @@ def test_what_is_asked_for_is_paid_for():
     assert cost("gradient_cosines") == (12, 12 + 8)
     assert cost("lookahead") == cost("lookahead", "gradient_cosines") == (12 + 8, 12 + 8)
     assert cost("layer_cka") == (12 + 48 + 16, 12 + 48)
-    assert cost("pair_gains") == cost("pair_gains", "legal") == (12 + 120, 12 + 120)
+    assert cost("pair_gains") == cost("pair_gains", "action_mask") == (12 + 120, 12 + 120)
     assert cost("outcomes") == (15 * 12, 15 * 12)
 
 
@@ -473,7 +473,7 @@ def test_masked_actions_are_replaced_and_flagged():
     env = make_vec(num_envs=2, autoreset_mode="Disabled")
     env.reset(seed=0)
     _, _, _, _, infos = env.step([3, 0])
-    assert infos["forbidden"].tolist() == [True, False]
+    assert infos["invalid_action"].tolist() == [True, False]
     assert env.learner.memberships[:, 0].argmax(1).tolist() == [0, 0]
 
 
@@ -605,18 +605,22 @@ def test_rendering_draws_maps_and_groups():
         ({"group_price": -1}, ValueError, "`group_price`"),
         ({"snapshots": 0}, ValueError, "`snapshots`"),
         ({"affinity_every": 0}, ValueError, "`affinity_every`"),
-        ({"truth": 3}, TypeError, "`truth`"),
-        ({"truth": "nowhere.npz"}, ValueError, "`truth` should be 'auto', 'train' or the path of a table that is there"),
+        ({"group_table": 3}, TypeError, "`group_table`"),
+        (
+            {"group_table": "nowhere.npz"},
+            ValueError,
+            "`group_table` should be 'auto', 'train' or the path of a table that is there",
+        ),
         ({"steps_per_action": 2}, ValueError, "`steps_per_action` should be left out"),
         ({"reward_every": 2}, ValueError, "`reward_every` should be left out"),
         ({"holdout_size": 2}, ValueError, "`holdout_size` should be left out"),
-        ({"main": "class_1"}, ValueError, "`main` should be left out"),
+        ({"main_task": "class_1"}, ValueError, "`main_task` should be left out"),
         ({"reward": "val_mean"}, ValueError, "`reward` should be one of"),
         ({"observe": ["slope"]}, ValueError, "`observe` should be one of"),
-        ({"action": "memberships", "observe": ["legal"]}, ValueError, "action='memberships' has nothing of: legal"),
+        ({"action": "memberships", "observe": ["action_mask"]}, ValueError, "action='memberships' has nothing of: action_mask"),
         ({"action": "merge", "observe": ["next_task"]}, ValueError, "action='merge' has nothing of: next_task"),
         ({"num_tasks": 7, "observe": ["outcomes"]}, ValueError, "`num_tasks` should be at most 6 for 'outcomes'"),
-        ({"hidden": [], "observe": ["layer_cka"]}, ValueError, "`hidden` should give 'mlp' hidden layers"),
+        ({"hidden_sizes": [], "observe": ["layer_cka"]}, ValueError, "`hidden_sizes` should give 'mlp' hidden layers"),
         ({"features": ["rank"]}, TypeError, "`argument` should be one of"),
     ],
 )
@@ -626,20 +630,20 @@ def test_wrong_arguments_are_refused(others, error, words):
     assert words in str(caught.value)
 
 
-# --- tables of truth -------------------------------------------------------------------------------------------------
+# --- group tables -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    path = tmp_path_factory.mktemp("truth") / "yeast.npz"
+    path = tmp_path_factory.mktemp("tables") / "yeast.npz"
     make_table(path, [0, 1, TRAINING_IDS[0], TRAINING_IDS[0] + 1], command="by hand", **SMALL)
     return path
 
 
 def test_a_look_up_is_the_same_as_training(table):
     store._remembered.clear()
-    looked_up = make_vec(num_envs=2, truth=str(table), observe=ALL, autoreset_mode="Disabled")
-    trained = make_vec(num_envs=2, truth="train", observe=ALL, autoreset_mode="Disabled")
+    looked_up = make_vec(num_envs=2, group_table=str(table), observe=ALL, autoreset_mode="Disabled")
+    trained = make_vec(num_envs=2, group_table="train", observe=ALL, autoreset_mode="Disabled")
     options = {"instance": np.array([0, 1])}
     for seed in range(3):
         actions = random_actions(trained.action_space, 4, seed=seed)
@@ -656,16 +660,16 @@ def test_a_look_up_is_the_same_as_training(table):
 def test_looking_up_trains_nothing(table, monkeypatch):
     store._remembered.clear()
     monkeypatch.setattr(Learner, "update", lambda *given: pytest.fail("something was trained"))
-    env = make_vec(num_envs=2, truth=str(table), observe=ALL)
+    env = make_vec(num_envs=2, group_table=str(table), observe=ALL)
     ids = np.concatenate([play(env, random_actions(env.action_space, 8), seed=seed)[0][1]["instance"] for seed in range(4)])
     assert set(ids.tolist()) == {TRAINING_IDS[0], TRAINING_IDS[0] + 1}
-    scalar = make(truth=str(table))
+    scalar = make(group_table=str(table))
     assert scalar.reset(seed=3)[1]["instance"] in ids
 
 
 def test_instances_that_a_table_does_not_hold_are_trained(table):
-    with_table = make_vec(num_envs=1, truth=str(table), autoreset_mode="Disabled")
-    without = make_vec(num_envs=1, truth="train", autoreset_mode="Disabled")
+    with_table = make_vec(num_envs=1, group_table=str(table), autoreset_mode="Disabled")
+    without = make_vec(num_envs=1, group_table="train", autoreset_mode="Disabled")
     assert placed(with_table, [0, 1, 1, 0])[1] == pytest.approx(placed(without, [0, 1, 1, 0])[1], abs=1e-9)
 
 
@@ -673,15 +677,15 @@ def test_instances_that_a_table_does_not_hold_are_trained(table):
     ("others", "words"),
     [
         ({"lr": 1e-3}, "lr=0.005 (here 0.001)"),
-        ({"horizon": 10}, "horizon=12 (here 10)"),
+        ({"train_steps": 10}, "train_steps=12 (here 10)"),
         ({"num_tasks": 3}, "num_tasks=4 (here 3)"),
         ({"snapshots": 2}, "snapshots=4 (here 2)"),
         ({"problem": "census", "num_tasks": 3}, "problem=['yeast', 0]"),
     ],
 )
 def test_a_table_of_something_else_is_refused(table, others, words):
-    with pytest.raises(ValueError, match="`truth` should be a table of the same problem, version and arguments") as caught:
-        make_vec(truth=str(table), **others)
+    with pytest.raises(ValueError, match="`group_table` should be a table of the same problem, version and arguments") as caught:
+        make_vec(group_table=str(table), **others)
     assert words in str(caught.value)
 
 
@@ -690,9 +694,9 @@ def test_a_table_of_another_version_is_refused(table, tmp_path):
         own = {name: arrays[name] for name in arrays.files if name != "header"}
         header = json.loads(str(arrays["header"]))
     header["training"]["problem"] = ["yeast", 1]
-    write_truth(tmp_path / "newer.npz", header, own)
+    write_group_table(tmp_path / "newer.npz", header, own)
     with pytest.raises(ValueError, match=r"problem=\['yeast', 1\]"):
-        make_vec(truth=str(tmp_path / "newer.npz"))
+        make_vec(group_table=str(tmp_path / "newer.npz"))
 
 
 @pytest.mark.parametrize(
@@ -708,9 +712,9 @@ def test_a_damaged_table_is_refused(table, tmp_path, name, spoil, words):
     with np.load(table) as arrays:
         content = dict(arrays)
     header = json.loads(str(content.pop("header")))
-    write_truth(tmp_path / "damaged.npz", header, content | {name: spoil(content[name])})
-    with pytest.raises(ValueError, match="`truth` should be a table of truth") as caught:
-        make_vec(truth=str(tmp_path / "damaged.npz"))
+    write_group_table(tmp_path / "damaged.npz", header, content | {name: spoil(content[name])})
+    with pytest.raises(ValueError, match="`group_table` should be a group table") as caught:
+        make_vec(group_table=str(tmp_path / "damaged.npz"))
     assert words in str(caught.value)
 
 
@@ -721,8 +725,8 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, content):
         np.savez(path, header=np.array([{}], dtype=object))
     else:
         path.write_bytes(content)
-    with pytest.raises(ValueError, match="`truth` should be a table of truth"):
-        make_vec(truth=str(path))
+    with pytest.raises(ValueError, match="`group_table` should be a group table"):
+        make_vec(group_table=str(path))
 
 
 def test_a_shipped_table_is_used_where_its_arguments_are_the_environments(table, monkeypatch, tmp_path):
@@ -732,11 +736,11 @@ def test_a_shipped_table_is_used_where_its_arguments_are_the_environments(table,
     monkeypatch.setattr("mtl_gym.envs.task_grouping.resources.files", lambda package: tmp_path)
     assert make_vec().learner.groupings.path == str(folder / "yeast.npz")
     assert make_vec(lr=0.1).learner.groupings.path is None
-    assert make_vec(truth="train").learner.groupings.path is None
+    assert make_vec(group_table="train").learner.groupings.path is None
 
 
 def test_a_table_says_how_it_was_made_and_goes_on_where_it_was(table, tmp_path):
-    header = read_truth(str(table)).header
+    header = read_group_table(str(table)).header
     assert header["command"] == "by hand"
     assert header["training"]["lr"] == 5e-3
     assert header["training"]["problem"] == ["yeast", 0]
@@ -746,7 +750,7 @@ def test_a_table_says_how_it_was_made_and_goes_on_where_it_was(table, tmp_path):
     path.write_bytes(table.read_bytes())
     make_table(path, [0, 1, 2], advance=done.append, **SMALL)
     assert done == [2, 1]
-    assert sorted(read_truth(str(path)).places) == [0, 1, 2, TRAINING_IDS[0], TRAINING_IDS[0] + 1]
+    assert sorted(read_group_table(str(path)).places) == [0, 1, 2, TRAINING_IDS[0], TRAINING_IDS[0] + 1]
     with pytest.raises(ValueError, match="lr="):
         make_table(path, [0], **{**SMALL, "lr": 1e-3})
     with pytest.raises(ValueError, match="`num_tasks` should be at most 6"):
@@ -766,7 +770,7 @@ class Apart:
 class Blurred:
     """Puts all tasks in two groups at once, softly."""
 
-    requires = mtl_gym.Requirements(action="memberships", others={"max_groups": 2})
+    requires = mtl_gym.Requirements(action="memberships", env_kwargs={"max_groups": 2})
 
     def predict(self, observation, state=None, episode_start=None, deterministic=False):
         rows = len(observation["progress"])
@@ -774,21 +778,21 @@ class Blurred:
 
 
 def test_evaluation_tells_groups_and_regret(table):
-    frame = mtl_gym.compare({"apart": Apart(), "blurred": Blurred()}, TASK_GROUPING, instances=3, truth=str(table), **SMALL)
+    frame = mtl_gym.compare({"apart": Apart(), "blurred": Blurred()}, TASK_GROUPING, instances=3, group_table=str(table), **SMALL)
     runs = frame.drop_duplicates(["policy", "instance"]).set_index(["policy", "instance"])
-    assert runs.loc["apart", "groups"].tolist() == [4] * 3
-    assert runs.loc["blurred", "groups"].tolist() == [2] * 3
+    assert runs.loc["apart", "num_groups"].tolist() == [4] * 3
+    assert runs.loc["blurred", "num_groups"].tolist() == [2] * 3
     assert (runs["regret"].dropna() >= 0).all()
     assert runs["regret"].isna().groupby("policy").sum().tolist() == [1, 1]  # instance 2 is not in the table
-    summary = mtl_gym.summarise(frame)["policies"]
-    assert summary["apart"]["groups"]["mean"] == 4
+    summary = mtl_gym.summarize(frame)["policies"]
+    assert summary["apart"]["num_groups"]["mean"] == 4
     assert summary["apart"]["regret"]["mean"] == pytest.approx(runs.loc["apart", "regret"].mean())
     assert runs.loc["apart", "delta_m"].tolist() == pytest.approx([0] * 3, abs=1e-3)  # each as in single-task learning
     assert (runs["forward"] == [60] * 3 + [36] * 3).all()
 
 
 def test_the_regret_of_the_best_grouping_is_zero(table):
-    env = make_vec(num_envs=1, observe=["outcomes"], truth=str(table), autoreset_mode="Disabled")
+    env = make_vec(num_envs=1, observe=["outcomes"], group_table=str(table), autoreset_mode="Disabled")
     from mtl_gym.evaluation.groupings import groupings
 
     regrets, returns = [], []
@@ -813,15 +817,15 @@ def test_the_command_line_makes_tables_and_compares_with_them(tmp_path):
     given = [item for name, value in SMALL.items() if name != "problem" for item in ("--set", f"{name}={json.dumps(value)}")]
     made = CliRunner().invoke(full_app(), ["groupings", "yeast", "--out", str(path), "--instances", "2", "--training", "1", *given])
     assert made.exit_code == 0, made.output
-    assert sorted(read_truth(str(path)).places) == [0, 1, TRAINING_IDS[0]]
-    words = ["compare", "--env", TASK_GROUPING, "--problem", "yeast", "--policies", "together,apart", "--instances", "2"]
-    compared = CliRunner().invoke(full_app(), [*words, "--out", str(out), "--set", f"truth={path}", *given])
+    assert sorted(read_group_table(str(path)).places) == [0, 1, TRAINING_IDS[0]]
+    words = ["compare", "--env", TASK_GROUPING, "--problem", "yeast", "--policies", "joint,single-task", "--instances", "2"]
+    compared = CliRunner().invoke(full_app(), [*words, "--out", str(out), "--set", f"group_table={path}", *given])
     assert compared.exit_code == 0, compared.output
     page, summary = (out / "report.html").read_text(), json.loads((out / "summary.json").read_text())
     assert "<th>regret, %</th>" in page
-    assert summary["policies"]["together"]["groups"]["mean"] == 1
-    assert summary["policies"]["apart"]["regret"]["mean"] >= 0
-    wrong = CliRunner().invoke(full_app(), [*words, "--out", str(out), "--set", f"truth={path}"])
+    assert summary["policies"]["joint"]["num_groups"]["mean"] == 1
+    assert summary["policies"]["single-task"]["regret"]["mean"] >= 0
+    wrong = CliRunner().invoke(full_app(), [*words, "--out", str(out), "--set", f"group_table={path}"])
     assert wrong.exit_code == 2
     large = CliRunner().invoke(full_app(), ["groupings", "yeast", "--out", str(tmp_path / "large.npz"), "--instances", "1"])
     assert large.exit_code == 2

@@ -19,7 +19,7 @@ STEPS = 120
 
 
 def ours(num_envs=3, **arguments):
-    given = {"problem": "quadratic", "horizon": 40, **arguments}
+    given = {"problem": "quadratic", "train_steps": 40, **arguments}
     return gymnasium.make_vec("mtl_gym/LossWeighting-v0", num_envs=num_envs, vectorization_mode="vector_entry_point", **given)
 
 
@@ -59,7 +59,7 @@ def test_it_is_what_stable_baselines_makes_of_single_environments():
 
 def test_our_own_environment_beside_its_scalar_form():
     adapter = VectorEnvAdapter(ours())
-    singles = [gymnasium.make("mtl_gym/LossWeighting-v0", problem="quadratic", horizon=40) for _ in range(3)]
+    singles = [gymnasium.make("mtl_gym/LossWeighting-v0", problem="quadratic", train_steps=40) for _ in range(3)]
     adapter.seed(3)
     adapter.reset()
     for row, single in enumerate(singles):
@@ -213,7 +213,7 @@ def test_evaluate_policy_runs_heuristics(name):
     )
     assert lengths == [40, 40, 40]
     assert all(np.isfinite(returns))
-    scalar = Monitor(gymnasium.make("mtl_gym/LossWeighting-v0", problem="quadratic", horizon=40, **arguments))
+    scalar = Monitor(gymnasium.make("mtl_gym/LossWeighting-v0", problem="quadratic", train_steps=40, **arguments))
     assert np.isfinite(evaluate_policy(heuristic, scalar, n_eval_episodes=1)[0])
 
 
@@ -221,5 +221,5 @@ def test_evaluate_policy_agrees_with_evaluate():
     heuristic, arguments = make_policy("init"), {"reward": "val_mean", "distribution": "varied"}
     adapter = VectorEnvAdapter(ours(1, **heuristic.requires.arguments(), **arguments))
     adapter.set_options({"instance": 5})
-    own = mtl_gym.evaluate(heuristic, instances=[5], problem="quadratic", horizon=40, **arguments)["return"]
+    own = mtl_gym.evaluate(heuristic, instances=[5], problem="quadratic", train_steps=40, **arguments)["return"]
     assert evaluate_policy(heuristic, adapter, n_eval_episodes=1)[0] == pytest.approx(own.iloc[0], abs=1e-5)

@@ -11,7 +11,7 @@ import mtl_gym
 from mtl_gym.evaluation.comparison import about, plan, run, setting, to_frame
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.rollout import CHECKPOINTS, rollout
-from mtl_gym.evaluation.statistics import summarise
+from mtl_gym.evaluation.statistics import summarize
 from mtl_gym.evaluation.weight_rules import binned, constant_quantities, relative, weight_rules
 from mtl_gym.problems import load_problem
 
@@ -22,11 +22,11 @@ SHORT = {**VARIED, "size": (0.1, 0.2)}  # some epochs of few batches
 @cache
 def compared(policies, problem="digits", instances=12, clean=False, **others):
     """Results of a comparison, and their summary."""
-    arguments = small(problem, distribution="clean" if clean else VARIED, **{"horizon": 30, **others})
+    arguments = small(problem, distribution="clean" if clean else VARIED, **{"train_steps": 30, **others})
     del arguments["steps_per_action"]
     checked = plan(policies, instances=instances, **arguments)
     results = run(checked)
-    return results, summarise(to_frame(results, about(setting(checked), results)))
+    return results, summarize(to_frame(results, about(setting(checked), results)))
 
 
 def slopes(policies, row):
@@ -123,7 +123,7 @@ class Watching:
 def watched(policy, ids=(0, 1, 2)):
     """Results of a policy whose decisions end at the checkpoints."""
     metrics = {f"{task.name}/{metric}": 1.0 for task in load_problem("digits").tasks for metric in task.metrics}
-    arguments = small(horizon=2 * CHECKPOINTS, steps_per_action=2, distribution=SHORT, optimizer="sgd")
+    arguments = small(train_steps=2 * CHECKPOINTS, steps_per_action=2, distribution=SHORT, optimizer="sgd")
     return rollout("watching", policy, LOSS_WEIGHTING, ids, arguments=arguments, references=dict.fromkeys(ids, metrics))
 
 

@@ -35,12 +35,17 @@ OWN_ARGUMENTS = {
     LOSS_WEIGHTING: ("action", "rule", "weight_range", "scope", "gradient_ema"),
     SAMPLE_WEIGHTING: ("action", "features", "sharpness", "num_quantiles"),
     LAYER_MERGING: ("action", "similarity", "transfer", "transfer_steps", "average_moments", "alignment", "parameter_price"),
-    TASK_GROUPING: ("action", "max_groups", "sharpness", "group_price", "snapshots", "affinity_every", "truth"),
+    TASK_GROUPING: ("action", "max_groups", "sharpness", "group_price", "snapshots", "affinity_every", "group_table"),
 }
 """Arguments of one environment alone."""
 LEFT_OUT = {TASK_GROUPING: ("steps_per_action", "reward_every", "holdout_size")}
 """Common arguments that one environment does not have: its trainings are not interrupted, and are measured on whole splits."""
-DEFAULT_REWARD = {LOSS_WEIGHTING: "val_mean", SAMPLE_WEIGHTING: "val_mean", LAYER_MERGING: "score", TASK_GROUPING: "over_together"}
+DEFAULT_REWARD = {
+    LOSS_WEIGHTING: "val_mean",
+    SAMPLE_WEIGHTING: "val_mean",
+    LAYER_MERGING: "gain_change",
+    TASK_GROUPING: "gain_over_joint",
+}
 STEPS_PER_ACTION = {LOSS_WEIGHTING: 10, SAMPLE_WEIGHTING: 10, LAYER_MERGING: 20}
 HOLDOUT_SIZE, LEAST_META = 128, 10
 RESET_OPTIONS = {"instance": "an id, or one for each row", "reset_mask": "(N,) bool, the rows to reset"}
@@ -74,19 +79,19 @@ def check_arguments(
     distribution: str | Distribution = "clean",
     num_tasks: int | None = None,
     tasks: Sequence[str] | None = None,
-    main: str | None = None,
+    main_task: str | None = None,
     observe: Sequence[str] | None = None,
     reward: str | None = None,
     steps_per_action: int | None = None,
     reward_every: int | None = None,
-    horizon: int | None = None,
+    train_steps: int | None = None,
     optimizer: str = "adam",
     lr: float | None = None,
     lr_schedule: str = "constant",
     momentum: float = 0.9,
     weight_decay: float = 0.0,
     batch_size: int | None = None,
-    hidden: Sequence[int] | None = None,
+    hidden_sizes: Sequence[int] | None = None,
     holdout_size: int | None = None,
     device: str = "cpu",
     **others: object,
@@ -101,12 +106,12 @@ def check_arguments(
     _refuse_left_out(environment, steps_per_action=steps_per_action, reward_every=reward_every, holdout_size=holdout_size)
     loaded = _problem(problem, environment)
     defaults = loaded.defaults
-    length = positive_int("horizon", defaults.horizon if horizon is None else horizon)
+    length = positive_int("train_steps", defaults.train_steps if train_steps is None else train_steps)
     steps = _steps(steps_per_action, length, environment)
     choose("optimizer", optimizer, OPTIMIZERS)
     choose("lr_schedule", lr_schedule, LR_SCHEDULES)
     allowed = _tasks(tasks, loaded)
-    first = _main(main, allowed, environment)
+    first = _main_task(main_task, allowed, environment)
     paid = DEFAULT_REWARD[environment] if reward is None else reward
     choose("reward", paid, rewards_of(environment))
     if environment == TASK_GROUPING:
@@ -115,8 +120,11 @@ def check_arguments(
         distribution=resolve(distribution),
         num_tasks=_num_tasks(num_tasks, allowed),
         tasks=allowed,
-        hidden=tuple(positive_int("hidden", width) for width in _sequence("hidden", defaults.hidden if hidden is None else hidden)),
-        horizon=length,
+        hidden_sizes=tuple(
+            positive_int("hidden_sizes", width)
+            for width in _sequence("hidden_sizes", defaults.hidden_sizes if hidden_sizes is None else hidden_sizes)
+        ),
+        train_steps=length,
         batch_size=positive_int("batch_size", defaults.batch_size if batch_size is None else batch_size),
         optimizer=optimizer,
         lr=number("lr", defaults.lr if lr is None else lr, low=0.0, ends="(]"),
@@ -125,7 +133,7 @@ def check_arguments(
         weight_decay=number("weight_decay", weight_decay, low=0.0),
         holdout_size=HOLDOUT_SIZE if holdout_size is None else positive_int("holdout_size", holdout_size),
         device=_device(device),
-        main=first,
+        main_task=first,
     )
     if first is not None:
         _check_meta(len(loaded.splits["meta"]), holdout_size)
@@ -146,11 +154,11 @@ def _problem(problem: str | Problem | None, environment: str) -> Problem:
     return load_problem(problem)
 
 
-def _steps(steps_per_action: int | None, horizon: int, environment: str) -> int:
-    by_default = STEPS_PER_ACTION.get(environment, horizon)
+def _steps(steps_per_action: int | None, train_steps: int, environment: str) -> int:
+    by_default = STEPS_PER_ACTION.get(environment, train_steps)
     steps = positive_int("steps_per_action", by_default if steps_per_action is None else steps_per_action)
-    if environment not in LEFT_OUT and (horizon % steps or horizon < 2 * steps):
-        raise ValueError(should("horizon", f"be a multiple of steps_per_action={steps}, and at least twice it", horizon))
+    if environment not in LEFT_OUT and (train_steps % steps or train_steps < 2 * steps):
+        raise ValueError(should("train_steps", f"be a multiple of steps_per_action={steps}, and at least twice it", train_steps))
     return steps
 
 
@@ -174,12 +182,12 @@ def _num_tasks(num_tasks: int | None, tasks: Sequence[str]) -> int:
     return count
 
 
-def _main(name: str | None, tasks: Sequence[str], environment: str) -> str | None:
+def _main_task(name: str | None, tasks: Sequence[str], environment: str) -> str | None:
     """The main task, by default the first that may take part; there is none where whole tasks are weighted."""
     if environment == SAMPLE_WEIGHTING:
-        return tasks[0] if name is None else choose("main", name, {task: task for task in tasks})
+        return tasks[0] if name is None else choose("main_task", name, {task: task for task in tasks})
     if name is not None:
-        raise ValueError(should("main", f"be left out: {environment} has no main task", name))
+        raise ValueError(should("main_task", f"be left out: {environment} has no main task", name))
     return None
 
 
@@ -201,11 +209,11 @@ def _check_meta(count: int, holdout_size: int | None) -> None:
         )
 
 
-def _reward_every(every: int | None, steps: int, horizon: int) -> int:
+def _reward_every(every: int | None, steps: int, train_steps: int) -> int:
     chosen = steps if every is None else positive_int("reward_every", every)
-    if chosen % steps or horizon % chosen:
+    if chosen % steps or train_steps % chosen:
         raise ValueError(
-            should("reward_every", f"be a multiple of steps_per_action={steps} that divides horizon={horizon}", chosen)
+            should("reward_every", f"be a multiple of steps_per_action={steps} that divides train_steps={train_steps}", chosen)
         )
     return chosen
 

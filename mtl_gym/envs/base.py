@@ -40,7 +40,7 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         autoreset_mode: ``"SameStep"``, ``"NextStep"`` or ``"Disabled"`` (or the enum). Under ``"Disabled"`` a finished row ignores
             actions, with reward 0, until it is reset.
         max_episode_steps: Decisions after which an episode is truncated.
-        looks: What actions need the learner to look at.
+        probes: What actions need the learner to probe.
         arguments: The common arguments; see the environment's manual.
         learner: The trainings.
     """
@@ -55,7 +55,7 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         arguments: Arguments,
         learner: Learner,
         *,
-        looks: Collection[str] = (),
+        probes: Collection[str] = (),
         render_mode: str | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         max_episode_steps: int | None = None,
@@ -70,7 +70,7 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(action_space, num_envs)
         self.learner = learner
-        self._meter = self._make_meter(looks)
+        self._meter = self._make_meter(probes)
         self._streams: list[np.random.Generator | None] = [None] * num_envs
         self.finished = np.ones(num_envs, dtype=bool)
         self._decisions = np.zeros(num_envs, dtype=np.int64)
@@ -99,9 +99,9 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         """Lengths of observations that follow from the environment's own arguments."""
         return {}
 
-    def _make_meter(self, looks: Collection[str]) -> Measures:
-        """What measures the trainings; ``looks`` are what actions need."""
-        return Meter(self.arguments, self.learner, looks)
+    def _make_meter(self, probes: Collection[str]) -> Measures:
+        """What measures the trainings; ``probes`` are what actions need."""
+        return Meter(self.arguments, self.learner, probes)
 
     # --- reset ------------------------------------------------------------------------------------------------------------
 

@@ -88,7 +88,7 @@ class Place(Grouping):
 class Memberships(Grouping):
     """All at once: a softmax over the groups for every task."""
 
-    unsuited = ("groups", "next_task", "legal")
+    unsuited = ("groups", "next_task", "action_mask")
 
     def __init__(self, num_tasks: int, max_groups: int, sharpness: float) -> None:
         super().__init__(num_tasks, max_groups, sharpness)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mtl_gym.envs.arguments import Arguments
 from mtl_gym.envs.grouping import Grouping
-from mtl_gym.envs.observations import LEGAL, OBSERVATIONS
+from mtl_gym.envs.observations import ACTION_MASK, OBSERVATIONS
 from mtl_gym.envs.rewards import REWARDS
 from mtl_gym.envs.signals import View
 from mtl_gym.training.group_learner import MEMBERS, GroupLearner
@@ -23,8 +23,8 @@ class GroupingMeter:
     """
 
     def __init__(self, arguments: Arguments, learner: GroupLearner, grouping: Grouping) -> None:
-        rows = [OBSERVATIONS[name] for name in arguments.observe if name != LEGAL] + [REWARDS[arguments.reward]]
-        self._looks = {MEMBERS} | {look for row in rows for look in row.looks}
+        rows = [OBSERVATIONS[name] for name in arguments.observe if name != ACTION_MASK] + [REWARDS[arguments.reward]]
+        self._probes = {MEMBERS} | {probe for row in rows for probe in row.probes}
         self._learner, self._grouping = learner, grouping
 
     def first(self, rows: Tensor) -> View:
@@ -44,5 +44,5 @@ class GroupingMeter:
         return self._learner.finite()
 
     def _view(self, progress: Tensor, rows: Tensor) -> View:
-        looks = self._learner.look(self._looks, rows)
-        return View({**looks, LEGAL: self._grouping.legal(looks[MEMBERS].cpu()).to(rows.device)}, progress.to(rows.device))
+        probes = self._learner.probe(self._probes, rows)
+        return View({**probes, ACTION_MASK: self._grouping.legal(probes[MEMBERS].cpu()).to(rows.device)}, progress.to(rows.device))

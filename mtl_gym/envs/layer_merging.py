@@ -73,12 +73,12 @@ class LayerMergingVectorEnv(MTLVectorEnv):
             self._merging.space,
             checked,
             BranchLearner(checked.problem, checked.recipe, count, alignment=number("alignment", alignment, low=0.0)),
-            looks=(*self._merging.looks, SHARE),
+            probes=(*self._merging.probes, SHARE),
             render_mode=render_mode,
             autoreset_mode=autoreset_mode,
             max_episode_steps=max_episode_steps,
         )
-        self._forbidden = torch.zeros(num_envs, dtype=torch.bool)
+        self._invalid = torch.zeros(num_envs, dtype=torch.bool)
         self._last_share = torch.ones(num_envs)
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
@@ -87,12 +87,12 @@ class LayerMergingVectorEnv(MTLVectorEnv):
         Raises:
             gymnasium.error.ResetNeeded: Before the first reset.
         """
-        return as_array(legal(self.signals.looks))
+        return as_array(legal(self.signals.probes))
 
     def _train(self, actions: Tensor, active: Tensor) -> Tensor:
-        known = self.signals.looks
+        known = self.signals.probes
         self._last_share = known[SHARE]
-        self._forbidden = self._merging.forbidden(actions, known)
+        self._invalid = self._merging.invalid(actions, known)
         wanted = self._merging.structure(actions, known)
         replicas = self.learner.replicas
         assign = torch.where(active[:, None, None], wanted.assign, replicas.assign)
@@ -107,14 +107,14 @@ class LayerMergingVectorEnv(MTLVectorEnv):
         rewards, diverged = super()._rewards(playing)
         if self.arguments.reward == "none":
             return rewards, diverged
-        saved = as_array(self._last_share - self.signals.looks[SHARE]).astype(np.float64)
+        saved = as_array(self._last_share - self.signals.probes[SHARE]).astype(np.float64)
         return rewards + np.where(playing & ~diverged, self._price * saved, 0), diverged
 
     def _action_infos(self, actions: Tensor) -> Infos:
         return {
-            "forbidden": as_array(self._forbidden),
-            "parameter_share": as_array(self.signals.looks[SHARE]).astype(float),
-            "groups": as_array(self.learner.network.used(self.learner.replicas.assign[:, -1:]).sum((1, 2))),
+            "invalid_action": as_array(self._invalid),
+            "parameter_fraction": as_array(self.signals.probes[SHARE]).astype(float),
+            "num_groups": as_array(self.learner.network.used(self.learner.replicas.assign[:, -1:]).sum((1, 2))),
         }
 
     def _draw(self, row: int) -> Array:
@@ -128,7 +128,7 @@ class LayerMergingEnv(MTLEnv):
 
     ## Description
     Every one of K tasks begins with a network of its own, of S stages (layers, with what follows them before the next) and a head;
-    all have the same initial weights. They are trained on real data, on the sum of the tasks' losses, for ``horizon`` optimiser
+    all have the same initial weights. They are trained on real data, on the sum of the tasks' losses, for ``train_steps`` optimiser
     steps. At every decision, the agent sees how similar the tasks' layers have become and says which tasks shall share the next
     stage; the copies that the tasks had are replaced by one. What has been merged is never parted again, so that the networks
     become a tree from the inputs to the heads. An episode is one training. After Gurulingan, Zonooz and Arani, "Multi-Task
@@ -146,7 +146,7 @@ class LayerMergingEnv(MTLEnv):
     leaves those that share all stages as they are. For more tasks, action 0 waits, and the others are the pairs of tasks, by rows
     of the upper triangle: their blocks are joined at the first stage that they do not share; each block is named by its least task.
     Before the first step all networks are the same, so the first decision can only wait. In the place of an action that is masked
-    stands the first that is not, which merges nothing; ``info["forbidden"]`` says so.
+    stands the first that is not, which merges nothing; ``info["invalid_action"]`` says so.
 
     ``action="threshold"``: ``Box(-1, 1, (1,), float32)``. In every group, MTSL's rule merges at the frontier: of all partitions the
     one with the fewest blocks whose mean affinity reaches (1 + a) / 2, a task's affinity being its mean ``similarity`` with its
@@ -181,10 +181,10 @@ class LayerMergingEnv(MTLEnv):
     are for evaluation.
 
     ## Episode End
-    1. Terminated: ``horizon`` optimiser steps have been taken (`progress` is observed).
+    1. Terminated: ``train_steps`` optimiser steps have been taken (`progress` is observed).
     2. Terminated: the training diverged: a loss or a parameter is not finite. Only this row's episode ends.
     3. Truncated: ``max_episode_steps`` decisions have been taken, if that is given to ``make_vec``. (``make`` wraps the environment
-       in a ``TimeLimit``, of which it does not know: then there is no `test`, and no `terminal_delta_m` before the horizon.)
+       in a ``TimeLimit``, of which it does not know: then there is no `test`, and no `terminal_delta_m` before the end.)
 
     ## Information
     | key | what |
@@ -192,9 +192,9 @@ class LayerMergingEnv(MTLEnv):
     | `instance` | id of the instance |
     | `forward`, `backward` | passes so far, in training batches; comparisons by samples, a step of imitation as 4 and 1 |
     | `diverged` | whether the training has become non-finite |
-    | `forbidden` | whether the action was masked |
-    | `parameter_share` | parameters in use, as a share of those of separate networks |
-    | `groups` | different copies of the last stage in use |
+    | `invalid_action` | whether the action was masked |
+    | `parameter_fraction` | parameters in use, as a share of those of separate networks |
+    | `num_groups` | different copies of the last stage in use |
     | `test` | in the last step only: each task's metrics on the *test* split, by `task/metric` |
 
     The vector form adds Gymnasium's masks (``_key``) and, under ``SameStep``, ``final_obs`` and ``final_info``. ``info``
@@ -208,7 +208,7 @@ class LayerMergingEnv(MTLEnv):
     | `num_tasks` | all of `tasks` | size of the task subset that each instance draws, at least 2 |
     | `tasks` | all of the problem's | names of the tasks that the subset is drawn from, in any order |
     | `observe` | see above | names of observations |
-    | `reward` | `"score"` | name of a reward |
+    | `reward` | `"gain_change"` | name of a reward |
     | `reward_every` | `steps_per_action` | optimiser steps between measurements of the reward |
     | `action` | `"merge"` | how actions become structures |
     | `similarity` | `"cka"` | what `action="threshold"` alone goes by: `"cka"`, or `"gradient"`, (1 + cosine of gradients) / 2 |
@@ -218,14 +218,14 @@ class LayerMergingEnv(MTLEnv):
     | `alignment` | `0.0` | factor of MTSL's alignment term in the loss, 1 - mean CKA of a group's frontier (MTSL: 0.2) |
     | `parameter_price` | `0.1` | reward for parting with all parameters |
     | `steps_per_action` | `20` | optimiser steps of a decision |
-    | `horizon` | the problem's | optimiser steps of an episode; a multiple of `steps_per_action` |
+    | `train_steps` | the problem's | optimiser steps of an episode; a multiple of `steps_per_action` |
     | `optimizer` | `"adam"` | `"adam"`, `"adamw"` or `"sgd"` |
     | `lr` | the problem's | initial learning rate; that of imitations too |
     | `lr_schedule` | `"constant"` | `"constant"`, `"step"` (a tenth at 1/2 and at 3/4) or `"cosine"` |
     | `momentum` | `0.9` | of SGD; first decay rate of Adam |
     | `weight_decay` | `0.0` | L2 penalty (decoupled for `"adamw"`) |
     | `batch_size` | the problem's | samples of a training step |
-    | `hidden` | the problem's | widths of the stages |
+    | `hidden_sizes` | the problem's | widths of the stages |
     | `holdout_size` | `128` | fixed samples of *meta* and of *reward*, or all |
     | `device` | `"cpu"` | of the tensors |
     | `render_mode` | `None` | `"rgb_array"` draws the structure and the similarities |
@@ -239,13 +239,13 @@ class LayerMergingEnv(MTLEnv):
 
     ## Example
     >>> import gymnasium, mtl_gym
-    >>> env = gymnasium.make("mtl_gym/LayerMerging-v0", tasks=["digit", "parity", "ink"], horizon=60)
+    >>> env = gymnasium.make("mtl_gym/LayerMerging-v0", tasks=["digit", "parity", "ink"], train_steps=60)
     >>> observation, info = env.reset(seed=0)
     >>> env.unwrapped.action_masks().tolist()
     [True, False, False, False, False]
     >>> observation, reward, terminated, truncated, info = env.step(0)
     >>> observation, reward, terminated, truncated, info = env.step(4)  # all share the first layer
-    >>> info["parameter_share"] < 1
+    >>> info["parameter_fraction"] < 1
     True
 
     ## References

@@ -80,11 +80,11 @@ class LossWeightingEnv(MTLEnv):
     r"""How much does each task's loss count?
 
     ## Description
-    A network with a shared trunk and a head for each of K tasks is trained on real data, for ``horizon`` optimiser steps. At every
-    decision, the agent sees how the training goes and sets the weights ``w`` of the task losses for the next ``steps_per_action``
-    steps, each of which descends ``sum_k w_k L_k``. An episode is one training. Observations, rewards and baselines follow Dai, Fei
-    and Lu, "Improvable Gap Balancing for Multi-Task Learning", UAI 2023; the default reward is measured on held-out data, since the
-    paper's, which compares consecutive training batches, hardly depends on the action.
+    A network with a shared trunk and a head for each of K tasks is trained on real data, for ``train_steps`` optimiser steps. At
+    every decision, the agent sees how the training goes and sets the weights ``w`` of the task losses for the next
+    ``steps_per_action`` steps, each of which descends ``sum_k w_k L_k``. An episode is one training. Observations, rewards and
+    baselines follow Dai, Fei and Lu, "Improvable Gap Balancing for Multi-Task Learning", UAI 2023; the default reward is measured
+    on held-out data, since the paper's, which compares consecutive training batches, hardly depends on the action.
 
     ## Action Space
     ``action="softmax"`` (default) and ``"residual"``: ``Box(-1, 1, (K,), float32)``. ``action="weights"``:
@@ -123,10 +123,10 @@ class LossWeightingEnv(MTLEnv):
     order, and the same subset if that is allowed. So an agent can be trained on subsets that lack a task and tested with it.
 
     ## Episode End
-    1. Terminated: ``horizon`` optimiser steps have been taken (`progress` is observed).
+    1. Terminated: ``train_steps`` optimiser steps have been taken (`progress` is observed).
     2. Terminated: the training diverged: a loss or a parameter is not finite. Only this row's episode ends.
     3. Truncated: ``max_episode_steps`` decisions have been taken, if that is given to ``make_vec``. (``make`` wraps the environment
-       in a ``TimeLimit``, of which it does not know: then there is no `test`, and no `terminal_delta_m` before the horizon.)
+       in a ``TimeLimit``, of which it does not know: then there is no `test`, and no `terminal_delta_m` before the end.)
 
     ## Information
     | key | what |
@@ -156,14 +156,14 @@ class LossWeightingEnv(MTLEnv):
     | `scope` | `"all"` | where weights act: `"all"`: on the whole losses; `"shared"`: apart on shared parameters and on heads |
     | `gradient_ema` | `0.0` | share of the past in the moving averages that replace the tasks' gradients of the shared parameters |
     | `steps_per_action` | `10` | optimiser steps of a decision |
-    | `horizon` | the problem's | optimiser steps of an episode; a multiple of `steps_per_action` |
+    | `train_steps` | the problem's | optimiser steps of an episode; a multiple of `steps_per_action` |
     | `optimizer` | `"adam"` | `"adam"`, `"adamw"` or `"sgd"` |
     | `lr` | the problem's | initial learning rate |
     | `lr_schedule` | `"constant"` | `"constant"`, `"step"` (a tenth at 1/2 and at 3/4) or `"cosine"` |
     | `momentum` | `0.9` | of SGD; first decay rate of Adam |
     | `weight_decay` | `0.0` | L2 penalty (decoupled for `"adamw"`) |
     | `batch_size` | the problem's | samples of a training step |
-    | `hidden` | the problem's | widths of the trunk |
+    | `hidden_sizes` | the problem's | widths of the trunk |
     | `holdout_size` | `128` | fixed samples of *meta* and of *reward* that losses are measured on, or all |
     | `device` | `"cpu"` | of the tensors |
     | `render_mode` | `None` | `"rgb_array"` draws losses, weights and gaps so far |
@@ -173,7 +173,7 @@ class LossWeightingEnv(MTLEnv):
 
     ## Example
     >>> import gymnasium, mtl_gym
-    >>> env = gymnasium.make("mtl_gym/LossWeighting-v0", problem="quadratic", horizon=20)
+    >>> env = gymnasium.make("mtl_gym/LossWeighting-v0", problem="quadratic", train_steps=20)
     >>> observation, info = env.reset(seed=0)
     >>> observation, reward, terminated, truncated, info = env.step([0.5, 0.0, -0.5])
     >>> sorted(observation)

@@ -1,7 +1,7 @@
 """From actions to structures: which tasks share which stage; the only place that decides what is legal.
 
 N rows, S stages, K tasks. Tasks that may still be merged are a *group*; its *frontier* is the first stage that its tasks do not
-share. What is known of the structures is a mapping as :meth:`mtl_gym.training.branch_learner.BranchLearner.look` returns it.
+share. What is known of the structures is a mapping as :meth:`mtl_gym.training.branch_learner.BranchLearner.probe` returns it.
 """
 
 from __future__ import annotations
@@ -86,11 +86,11 @@ class Merging:
         self.space: Box | Discrete = Box(-1, 1, (1,), np.float32) if self._by_threshold else Discrete(choices(num_tasks))
 
     @property
-    def looks(self) -> tuple[str, ...]:
+    def probes(self) -> tuple[str, ...]:
         """What has to be known of the structures."""
         return (*STRUCTURE, self._similarity) if self._by_threshold else STRUCTURE
 
-    def forbidden(self, actions: Tensor, known: Structures) -> Tensor:
+    def invalid(self, actions: Tensor, known: Structures) -> Tensor:
         """Whether each row's action is masked (N,)."""
         if self._by_threshold:
             return torch.zeros_like(known[BEGUN])
@@ -101,7 +101,7 @@ class Merging:
         if self._by_threshold:
             return _divided(self._by_similarity(actions[:, 0], known), known)
         allowed = legal(known)
-        taken = torch.where(self.forbidden(actions, known), allowed.int().argmax(1), actions)
+        taken = torch.where(self.invalid(actions, known), allowed.int().argmax(1), actions)
         if self._num_tasks <= MOST_LISTED:
             return _divided(partitions(self._num_tasks).to(taken.device)[taken], known)
         return _paired(taken, known)

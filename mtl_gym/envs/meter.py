@@ -40,14 +40,14 @@ class Meter:
     Args:
         arguments: Name the observations and the reward, and so what is measured.
         learner: The trainings.
-        looks: What the learner is to look at, beyond what is observed.
+        probes: What the learner is to probe, beyond what is observed.
     """
 
-    def __init__(self, arguments: Arguments, learner: Learner, looks: Collection[str] = ()) -> None:
+    def __init__(self, arguments: Arguments, learner: Learner, probes: Collection[str] = ()) -> None:
         self._arguments, self._learner = arguments, learner
         rows = [OBSERVATIONS[name] for name in arguments.observe] + [REWARDS[arguments.reward]]
         self._needs = {need for row in rows for need in row.needs}
-        self._looks = {look for row in rows for look in row.looks} | set(looks)
+        self._probes = {probe for row in rows for probe in row.probes} | set(probes)
 
     def first(self, rows: Tensor) -> Signals:
         """The signals of trainings that have just begun; the passes are counted for ``rows`` (N,) bool."""
@@ -88,7 +88,7 @@ class Meter:
             previous_holdout=previous.holdout,
             previous_gains=previous.gains,
             previous_lr=previous.lr,
-            progress=step / self._arguments.recipe.horizon,
+            progress=step / self._arguments.recipe.train_steps,
             **measures,
         )
         return signals if bool(active.all()) else signals.where(active, previous)
@@ -114,12 +114,12 @@ class Meter:
 
     def _counting(self, values: Tensor) -> Tensor:
         """Of values (N, K) of tasks those that rewards are made of: all, or the main one's (N, 1)."""
-        return values if self._arguments.recipe.main is None else values[:, :1]
+        return values if self._arguments.recipe.main_task is None else values[:, :1]
 
-    def _holdout(self, payers: Tensor, due: Tensor, previous: Signals | None) -> dict[str, Tensor]:
+    def _holdout(self, charged: Tensor, due: Tensor, previous: Signals | None) -> dict[str, Tensor]:
         """Losses on *meta* and, in the rows (N,) that are due, on *reward*; the other rows keep the last that was measured."""
         splits = [name for name in (META, REWARD) if name in self._needs and (name == META or bool(due.any()))]
-        losses = self._learner.holdout(splits, payers) if splits else {}
+        losses = self._learner.holdout(splits, charged) if splits else {}
         if REWARD in losses:
             losses[REWARD] = self._counting(losses[REWARD])
         if previous is not None and REWARD in self._needs and not due.all():
@@ -135,16 +135,16 @@ class Meter:
         known = measured(previous.gains)
         return torch.where(due[:, None], self._gains(), known) if due.any() else known
 
-    def _measure(self, payers: Tensor, due: Tensor, previous: Signals | None = None) -> dict[str, Any]:
+    def _measure(self, charged: Tensor, due: Tensor, previous: Signals | None = None) -> dict[str, Any]:
         learner, needs = self._learner, self._needs
-        looks = learner.look(self._looks, payers)  # first: others use its pass
+        probes = learner.probe(self._probes, charged)  # first: others use its pass
         lr = learner.lr()
         return {
-            "looks": looks,
-            "holdout": self._holdout(payers, due, previous),
+            "probes": probes,
+            "holdout": self._holdout(charged, due, previous),
             "upcoming": learner.forward() if UPCOMING in needs else None,
-            "after": learner.last_batch(payers) if AFTER in needs else None,
-            "gramian": learner.gramian(payers) if GRAMIAN in needs else None,
+            "after": learner.last_batch(charged) if AFTER in needs else None,
+            "gramian": learner.gramian(charged) if GRAMIAN in needs else None,
             "score": torch.zeros_like(lr) if SCORE in needs else None,
             "gains": self._gains_if_due(due, previous),
             "lr": lr,

@@ -43,7 +43,7 @@ SIZES: dict[str, Callable[[int, int], int]] = {
 
 An environment whose arguments say more of a length gives it to :func:`space`.
 """
-LEGAL = "legal"
+ACTION_MASK = "action_mask"
 """The allowed actions (N, A), where groups are chosen."""
 
 
@@ -58,7 +58,7 @@ class Observation:
         function: Signals to (N, length), or (N,) where the size is one.
         meaning: One line for the manual.
         needs: What has to be measured for it.
-        looks: What the learner has to look at for it.
+        probes: What the learner has to probe for it.
     """
 
     size: str
@@ -67,11 +67,11 @@ class Observation:
     function: Callable[[Signals], Tensor]
     meaning: str
     needs: tuple[str, ...] = ()
-    looks: tuple[str, ...] = ()
+    probes: tuple[str, ...] = ()
 
 
 def _sample_ratio(signals: Signals, name: str) -> Tensor:
-    return _relative(signals.looks[name], signals.initial[:, None])
+    return _relative(signals.probes[name], signals.initial[:, None])
 
 
 def _upper(pairs: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ def _relative(losses: Tensor, reference: Tensor) -> Tensor:
 
 def _of_feature(feature: Feature) -> Observation:
     meaning = f"feature of rules: {feature.meaning}"
-    return Observation("sample", -1, 1, lambda s: feature.function(s.looks), meaning, looks=feature.needs)
+    return Observation("sample", -1, 1, lambda s: feature.function(s.probes), meaning, probes=feature.needs)
 
 
 OBSERVATIONS = {
@@ -140,10 +140,10 @@ OBSERVATIONS = {
         "task", -30, 30, lambda s: log_norms(measured(s.gramian)), "log norms of the tasks' gradients, raw", (GRAMIAN,)
     ),
     "sample_log_loss": Observation(
-        "sample", -30, 30, lambda s: log_loss(s.looks[LOSS]), "log loss of each sample and task, raw", looks=(LOSS,)
+        "sample", -30, 30, lambda s: log_loss(s.probes[LOSS]), "log loss of each sample and task, raw", probes=(LOSS,)
     ),
     "sample_loss": Observation(
-        "sample", -20, 20, lambda s: _sample_ratio(s, LOSS), "log loss of each sample and task, relative", looks=(LOSS,)
+        "sample", -20, 20, lambda s: _sample_ratio(s, LOSS), "log loss of each sample and task, relative", probes=(LOSS,)
     ),
     "sample_mean": Observation(
         "sample",
@@ -151,32 +151,32 @@ OBSERVATIONS = {
         20,
         lambda s: _sample_ratio(s, MEAN),
         "log of the mean of this sample's losses in all batches so far and in this one, relative",
-        looks=(MEAN,),
+        probes=(MEAN,),
     ),
     "alignment": Observation(
         "sample",
         -1e6,
         1e6,
-        lambda s: s.looks[ALIGNMENT],
+        lambda s: s.probes[ALIGNMENT],
         "inner product of the sample's gradient with that of the main task's *meta* loss over the latter's norm, raw",
-        looks=(ALIGNMENT,),
+        probes=(ALIGNMENT,),
     ),
     "alignment_cosine": Observation(
         "sample",
         -1,
         1,
-        lambda s: s.looks[COSINE],
+        lambda s: s.probes[COSINE],
         "cosine of the same two gradients, for B K more backward passes",
-        looks=(COSINE,),
+        probes=(COSINE,),
     ),
     **{f"{name}_feature": _of_feature(row) for name, row in FEATURES.items()},
     "label_right": Observation(
         "sample",
         0,
         1,
-        lambda s: s.looks[RIGHT],
+        lambda s: s.probes[RIGHT],
         "1 where the label is right, else 0: for the policy `oracle` alone",
-        looks=(RIGHT,),
+        probes=(RIGHT,),
     ),
     "main_meta_log_loss": Observation(
         "one", -20, 20, lambda s: _relative(s.holdout[META], s.initial)[:, 0], "`meta_log_loss` of the main task", (META,)
@@ -185,118 +185,120 @@ OBSERVATIONS = {
         "pair",
         -1,
         1,
-        lambda s: _upper(frontier(s.looks[CKA], s.looks[DEPTH])),
+        lambda s: _upper(frontier(s.probes[CKA], s.probes[DEPTH])),
         "debiased linear CKA of two tasks' features at the first stage that they do not share (the last, if they share all)",
-        looks=(CKA, DEPTH),
+        probes=(CKA, DEPTH),
     ),
-    "last_cka": Observation("pair", -1, 1, lambda s: _upper(s.looks[CKA][:, -1]), "the same at the last stage", looks=(CKA,)),
+    "last_cka": Observation("pair", -1, 1, lambda s: _upper(s.probes[CKA][:, -1]), "the same at the last stage", probes=(CKA,)),
     "frontier_cosine": Observation(
         "pair",
         -1,
         1,
-        lambda s: _upper(frontier(s.looks[GRADIENT], s.looks[DEPTH])),
+        lambda s: _upper(frontier(s.probes[GRADIENT], s.probes[DEPTH])),
         "cosine of the gradients of two tasks' losses, each with respect to its own copy of that stage, on the next batch",
-        looks=(GRADIENT, DEPTH),
+        probes=(GRADIENT, DEPTH),
     ),
     "shared_stages": Observation(
-        "pair", 0, 1e3, lambda s: _upper(s.looks[DEPTH]), "number of the stages that two tasks share", looks=(DEPTH,)
+        "pair", 0, 1e3, lambda s: _upper(s.probes[DEPTH]), "number of the stages that two tasks share", probes=(DEPTH,)
     ),
     "open": Observation(
-        "pair", 0, 1, lambda s: _upper(s.looks[OPEN]), "1 where two tasks may still be merged at a stage, else 0", looks=(OPEN,)
+        "pair", 0, 1, lambda s: _upper(s.probes[OPEN]), "1 where two tasks may still be merged at a stage, else 0", probes=(OPEN,)
     ),
-    "legal": Observation(
+    "action_mask": Observation(
         "choice",
         0,
         1,
-        lambda s: s.looks[LEGAL] if LEGAL in s.looks else legal(s.looks),
+        lambda s: s.probes[ACTION_MASK] if ACTION_MASK in s.probes else legal(s.probes),
         "1 for the actions that are allowed, else 0; under `threshold` those of `merge`, under `memberships` always 1",
-        looks=STRUCTURE,
+        probes=STRUCTURE,
     ),
-    "parameter_share": Observation(
-        "one", 0, 1, lambda s: s.looks[SHARE], "parameters in use, as a share of those of separate networks", looks=(SHARE,)
+    "parameter_fraction": Observation(
+        "one", 0, 1, lambda s: s.probes[SHARE], "parameters in use, as a share of those of separate networks", probes=(SHARE,)
     ),
     "map_features": Observation(
         "map",
         0,
         1,
-        lambda s: s.looks[MAP_FEATURES],
+        lambda s: s.probes[MAP_FEATURES],
         "of each task's data map at each snapshot: mean confidence, mean variability, the deviations of both over the samples, and "
         "the shares of easy, ambiguous and hard samples; by tasks, then snapshots",
-        looks=(MAP_FEATURES,),
+        probes=(MAP_FEATURES,),
     ),
     "map_distances": Observation(
         "pair",
         0,
         1,
-        lambda s: s.looks[MAP_DISTANCES],
+        lambda s: s.probes[MAP_DISTANCES],
         "Euclidean distance of two tasks' data maps at all snapshots, over `sqrt(E n 2)`",
-        looks=(MAP_DISTANCES,),
+        probes=(MAP_DISTANCES,),
     ),
     "gradient_cosines": Observation(
         "pair",
         -1,
         1,
-        lambda s: s.looks[COSINES],
+        lambda s: s.probes[COSINES],
         "cosine of the tasks' gradients of the shared parameters, mean over the warm-up",
-        looks=(COSINES,),
+        probes=(COSINES,),
     ),
     "lookahead": Observation(
         "square",
         -10,
         10,
-        lambda s: s.looks[LOOKAHEAD],
+        lambda s: s.probes[LOOKAHEAD],
         "TAG's affinity of task i to task j, `1 - L_j(theta - lr g_i) / L_j(theta)`, mean over the warm-up; by rows i",
-        looks=(LOOKAHEAD,),
+        probes=(LOOKAHEAD,),
     ),
     "layer_cka": Observation(
         "pair",
         -1,
         1,
-        lambda s: s.looks[LAYER_CKA],
+        lambda s: s.probes[LAYER_CKA],
         "debiased linear CKA of the last hidden layers of two tasks' own networks, each trained alone",
-        looks=(LAYER_CKA,),
+        probes=(LAYER_CKA,),
     ),
     "pair_gains": Observation(
         "square",
         -10,
         10,
-        lambda s: s.looks[PAIR_GAINS],
+        lambda s: s.probes[PAIR_GAINS],
         "gain over all together on *meta*, as a share, of task i (row) trained with task j alone; on the diagonal: alone",
-        looks=(PAIR_GAINS,),
+        probes=(PAIR_GAINS,),
     ),
     "outcomes": Observation(
         "group",
         -10,
         10,
-        lambda s: s.looks[OUTCOMES],
+        lambda s: s.probes[OUTCOMES],
         "the truth, for exhaustive search: the same on *reward* of each task in each group, by the groups' bit masks from 1 on "
         "(bit t: task t), 0 of tasks that are not in it; for up to 6 tasks",
-        looks=(OUTCOMES,),
+        probes=(OUTCOMES,),
     ),
-    "groups": Observation("member", 0, 1, lambda s: s.looks[MEMBERS], "share of each task in each group so far", looks=(MEMBERS,)),
+    "groups": Observation(
+        "member", 0, 1, lambda s: s.probes[MEMBERS], "share of each task in each group so far", probes=(MEMBERS,)
+    ),
     "next_task": Observation(
-        "task", 0, 1, lambda s: next_task(s.looks[MEMBERS]), "1 for the task that is placed next, else 0", looks=(MEMBERS,)
+        "task", 0, 1, lambda s: next_task(s.probes[MEMBERS]), "1 for the task that is placed next, else 0", probes=(MEMBERS,)
     ),
     "epoch": Observation("one", 0, 1e6, lambda s: s.epoch, "epoch of the next step, from 0"),
     "log_epoch": Observation("one", 0, 20, lambda s: s.epoch.float().log1p(), "log of 1 + the epoch of the next step"),
     "lr": Observation("one", 0, 1e6, lambda s: s.lr, "learning rate of the next step"),
-    "progress": Observation("one", 0, 1, lambda s: s.progress, "share of the horizon that is done"),
+    "progress": Observation("one", 0, 1, lambda s: s.progress, "share of the training steps that are done"),
 }
 
 _OF_TASKS = ("log_loss_mean", "slope", "gap", "meta_log_loss", "meta_slope", "last_weights", "progress")
 DEFAULTS = {
     LOSS_WEIGHTING: _OF_TASKS,
     LAYER_MERGING: (
-        *("frontier_cka", "last_cka", "shared_stages", "open", "legal", "parameter_share"),
+        *("frontier_cka", "last_cka", "shared_stages", "open", "action_mask", "parameter_fraction"),
         *("log_loss_mean", "slope", "gap", "meta_log_loss", "meta_slope", "progress"),
     ),
-    TASK_GROUPING: ("map_features", "map_distances", "gradient_cosines", "groups", "next_task", "legal", "progress"),
+    TASK_GROUPING: ("map_features", "map_distances", "gradient_cosines", "groups", "next_task", "action_mask", "progress"),
     SAMPLE_WEIGHTING: ("sample_loss", "sample_mean", *(f"{name}_feature" for name in FEATURES), *_OF_TASKS),
 }
 """What agents see, by environment: nothing that reveals a planted scale of all losses or which labels are wrong."""
 _ONLY = {
     SAMPLE_WEIGHTING: {"main_meta_log_loss", *(name for name, row in OBSERVATIONS.items() if row.size == "sample")},
-    LAYER_MERGING: {name for name, row in OBSERVATIONS.items() if {*STRUCTURE, CKA, GRADIENT, SHARE} & {*row.looks}},
+    LAYER_MERGING: {name for name, row in OBSERVATIONS.items() if {*STRUCTURE, CKA, GRADIENT, SHARE} & {*row.probes}},
     TASK_GROUPING: {
         *("map_features", "map_distances", "gradient_cosines", "lookahead", "layer_cka", "pair_gains", "outcomes"),
         *("groups", "next_task"),
@@ -308,7 +310,7 @@ _ONLY = {
 def of_environment(environment: str) -> dict[str, Observation]:
     """The rows that an environment can show: all but those of others alone."""
     if environment == TASK_GROUPING:
-        return {name: row for name, row in OBSERVATIONS.items() if name in {*_ONLY[environment], "legal", "progress"}}
+        return {name: row for name, row in OBSERVATIONS.items() if name in {*_ONLY[environment], "action_mask", "progress"}}
     others = {name for id, names in _ONLY.items() if id != environment for name in names}
     return {name: row for name, row in OBSERVATIONS.items() if name not in others}
 

@@ -59,7 +59,7 @@ def draw_training(learner: Learner, row: int) -> npt.NDArray[np.uint8]:
     figure = Figure(figsize=_SIZE, dpi=100)
     panels = figure.subplots(1, 3)
     figure.subplots_adjust(left=0.05, right=0.985, top=0.83, bottom=0.28, wspace=0.2)
-    lines = [_draw(axes, *panel, learner.recipe.horizon) for axes, panel in zip(panels, _panels(learner, row), strict=True)]
+    lines = [_draw(axes, *panel, learner.recipe.train_steps) for axes, panel in zip(panels, _panels(learner, row), strict=True)]
     for axes in panels[[0, 2]]:
         _scale(axes)
     panels[1].axhline(0, color="#cccccc", linewidth=0.8, zorder=0)
@@ -91,7 +91,7 @@ def draw_structure(learner: BranchLearner, row: int) -> npt.NDArray[np.uint8]:
     for place, stage in enumerate(range(first, first + shown)):
         draw_similarity(panels[2 + place], similar[stage], names if place == 0 and len(names) <= _COLUMNS else None)
         panels[2 + place].set_title(f"CKA, stage {stage + 1} of {len(similar)}", fontsize=10)
-    lines = _draw(panels[-1], *_panels(learner, row)[0], learner.recipe.horizon)
+    lines = _draw(panels[-1], *_panels(learner, row)[0], learner.recipe.train_steps)
     _scale(panels[-1])
     label_lines(figure, lines, names, columns=_COLUMNS, place="lower center")
     share = float(learner.share()[row])
@@ -152,12 +152,12 @@ def _gaps(losses: Tensor, epoch: int) -> Tensor:
     return improvable_gap(recent, torch.where(known, losses[epoch : 2 * epoch].mean(0), losses[0]))
 
 
-def _draw(axes: Axes, title: str, values: Tensor, horizon: int) -> list[Line2D]:
+def _draw(axes: Axes, title: str, values: Tensor, train_steps: int) -> list[Line2D]:
     marker = "o" if len(values) == 1 else None  # a line through one point is invisible
     shown = torch.where(torch.isfinite(values), values, torch.nan).numpy()
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("optimiser step", fontsize=9)
-    axes.set_xlim(0, horizon)
+    axes.set_xlim(0, train_steps)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     return [
@@ -181,4 +181,4 @@ def _names(learner: Learner, row: int) -> list[str]:
 def _title(learner: Learner, row: int) -> str:
     instance = learner.instances[row]
     id = "-" if instance is None else instance.id
-    return f"{learner.problem.name}, instance {id}, step {int(learner.replicas.step[row])} of {learner.recipe.horizon}"
+    return f"{learner.problem.name}, instance {id}, step {int(learner.replicas.step[row])} of {learner.recipe.train_steps}"

@@ -25,7 +25,7 @@ class Reward:
         needs: What has to be measured for it.
         penalty: The reward of a decision in which the training diverges.
         of_main: Whether it can be of the main task alone, where there is one.
-        looks: What the learner has to look at for it.
+        probes: What the learner has to probe for it.
         only: Id of the environment that alone pays it.
     """
 
@@ -34,7 +34,7 @@ class Reward:
     needs: tuple[str, ...] = ()
     penalty: float = -10.0
     of_main: bool = False
-    looks: tuple[str, ...] = ()
+    probes: tuple[str, ...] = ()
     only: str | None = None
 
 
@@ -99,7 +99,7 @@ REWARDS = {
         (GAINS,),
         of_main=True,
     ),
-    "score": Reward(
+    "gain_change": Reward(
         lambda s: (_mean_gain(s.gains) - _mean_gain(s.previous_gains)) / 100,
         "change of the mean relative gain over single-task learning on the *reward* split, as a share (references as for "
         "`terminal_delta_m`; gains count as -100 % at least), at every decision. "
@@ -108,12 +108,12 @@ REWARDS = {
         penalty=-2.0,
         of_main=True,
     ),
-    "over_together": Reward(
-        lambda s: s.looks[GROUP_GAINS].clamp(min=-1).mean(1),
+    "gain_over_joint": Reward(
+        lambda s: s.probes[GROUP_GAINS].clamp(min=-1).mean(1),
         "at the end: mean over tasks of the relative gain on the *reward* split over training all tasks together, as a share "
         "(gains count as -100 % at least). A return of 0: as good as all together, of 1: 100 % better",
         penalty=-2.0,
-        looks=(GROUP_GAINS,),
+        probes=(GROUP_GAINS,),
         only=TASK_GROUPING,
     ),
     "none": Reward(lambda s: torch.zeros_like(s.progress), "always 0, and nothing is measured", penalty=0.0, of_main=True),

@@ -68,7 +68,7 @@ class SampleWeightingVectorEnv(MTLVectorEnv):
             self._weighing.space,
             checked,
             SampleLearner(checked.problem, checked.recipe, count),
-            looks=self._weighing.needs,
+            probes=self._weighing.needs,
             render_mode=render_mode,
             autoreset_mode=autoreset_mode,
             max_episode_steps=max_episode_steps,
@@ -82,7 +82,7 @@ class SampleWeightingVectorEnv(MTLVectorEnv):
         self._skipped = torch.zeros_like(total[:, 0])
         for step in range(steps):
             last = step == steps - 1
-            seen = self.learner.look({*self._weighing.needs, *((RIGHT,) if last else ())}, active)
+            seen = self.learner.probe({*self._weighing.needs, *((RIGHT,) if last else ())}, active)
             weights = self._weighing.weights(actions, seen)
             if last:
                 self.separation = separation(weights, seen[RIGHT])
@@ -106,13 +106,13 @@ class SampleWeightingEnv(MTLEnv):
     r"""Which samples help the main task?
 
     ## Description
-    A network with a shared trunk and a head for each of K tasks is trained on real data, for ``horizon`` optimiser steps; one task
-    is the *main* one, the others are auxiliary. A task is not good or bad as a whole: some of its samples help the main task, and
-    others, such as those with wrong labels, harm it. At every decision, the agent sees the samples of the batch about to be trained
-    on and says how much each counts: a step descends ``sum_k mean_i w_ik l_ik``, with l_ik the loss of task k on sample i. An
-    episode is one training. After Grégoire, Chaudhary and Verboven, "Sample-Level Weighting for Multi-Task Learning with Auxiliary
-    Tasks" (SLGrad), whose signal is the *alignment*: the inner product of a sample's gradient with that of the main task's loss on
-    held-out data (*meta*), of the shared parameters. All alignments of a batch come of one forward-mode pass.
+    A network with a shared trunk and a head for each of K tasks is trained on real data, for ``train_steps`` optimiser steps; one
+    task is the *main* one, the others are auxiliary. A task is not good or bad as a whole: some of its samples help the main task,
+    and others, such as those with wrong labels, harm it. At every decision, the agent sees the samples of the batch about to be
+    trained on and says how much each counts: a step descends ``sum_k mean_i w_ik l_ik``, with l_ik the loss of task k on sample i.
+    An episode is one training. After Grégoire, Chaudhary and Verboven, "Sample-Level Weighting for Multi-Task Learning with
+    Auxiliary Tasks" (SLGrad), whose signal is the *alignment*: the inner product of a sample's gradient with that of the main
+    task's loss on held-out data (*meta*), of the shared parameters. All alignments of a batch come of one forward-mode pass.
 
     ## Action Space
     ``action="rule"`` (default): ``Box(-1, 1, (1 + F,), float32)``, F the number of ``features``. ``"quantiles"``:
@@ -148,15 +148,16 @@ class SampleWeightingEnv(MTLEnv):
     ## Starting State
     An *instance* of the problem: initial weights, data order, and what else ``distribution`` lets vary. ``reset()`` draws ids of
     training instances, in [2^31, 2^62), from the seeded stream; ``reset(options={"instance": id})`` asks for one; ids in [0, 2^31)
-    are for evaluation. ``distribution="noisy"`` plants wrong labels (``noise``: another sample's, uniform flips; ``one_class``) and
-    harmful auxiliary tasks (``unrelated``: all labels are other samples'; ``adversarial``: those of the most similar sample with
-    another label). They are wrong in *train* only. Which ones are wrong is never observed, but by the policy ``oracle``.
+    are for evaluation. ``distribution="noisy"`` plants wrong labels (``noise``: another sample's, uniform flips;
+    ``constant_label``) and harmful auxiliary tasks (``unrelated``: all labels are other samples'; ``nearest_flip``: those of the
+    most similar sample with another label). They are wrong in *train* only. Which ones are wrong is never observed, but by the
+    policy ``oracle``.
 
     ## Episode End
-    1. Terminated: ``horizon`` optimiser steps have been taken (`progress` is observed).
+    1. Terminated: ``train_steps`` optimiser steps have been taken (`progress` is observed).
     2. Terminated: the training diverged: a loss or a parameter is not finite. Only this row's episode ends.
     3. Truncated: ``max_episode_steps`` decisions have been taken, if that is given to ``make_vec``. (``make`` wraps the environment
-       in a ``TimeLimit``, of which it does not know: then there is no `test`, and no `terminal_delta_m` before the horizon.)
+       in a ``TimeLimit``, of which it does not know: then there is no `test`, and no `terminal_delta_m` before the end.)
 
     ## Information
     | key | what |
@@ -178,7 +179,7 @@ class SampleWeightingEnv(MTLEnv):
     |---|---|---|
     | `problem` | `"digits"` | a name (`mtl-gym list problems`) or a `mtl_gym.Problem` |
     | `distribution` | `"clean"` | `"clean"`, `"varied"`, `"noisy"`, or ranges of the axes, e.g. `{"noise": [0.6, 0.6]}` |
-    | `main` | the first of `tasks` | name of the main task, which always takes part |
+    | `main_task` | the first of `tasks` | name of the main task, which always takes part |
     | `num_tasks` | all of `tasks` | size of the task subset that each instance draws, the main one included |
     | `tasks` | all of the problem's | names of the tasks that the subset is drawn from, in any order |
     | `observe` | see above | names of observations |
@@ -189,14 +190,14 @@ class SampleWeightingEnv(MTLEnv):
     | `sharpness` | `10.0` | the logit c of an action of 1 |
     | `num_quantiles` | `4` | Q of `"quantiles"` |
     | `steps_per_action` | `10` | optimiser steps of a decision |
-    | `horizon` | the problem's | optimiser steps of an episode; a multiple of `steps_per_action` |
+    | `train_steps` | the problem's | optimiser steps of an episode; a multiple of `steps_per_action` |
     | `optimizer` | `"adam"` | `"adam"`, `"adamw"` or `"sgd"` |
     | `lr` | the problem's | initial learning rate |
     | `lr_schedule` | `"constant"` | `"constant"`, `"step"` (a tenth at 1/2 and at 3/4) or `"cosine"` |
     | `momentum` | `0.9` | of SGD; first decay rate of Adam |
     | `weight_decay` | `0.0` | L2 penalty (decoupled for `"adamw"`) |
     | `batch_size` | the problem's | samples of a training step |
-    | `hidden` | the problem's | widths of the trunk |
+    | `hidden_sizes` | the problem's | widths of the trunk |
     | `holdout_size` | `128` | fixed samples of *meta* and of *reward*, or all; alignments are with the former |
     | `device` | `"cpu"` | of the tensors |
     | `render_mode` | `None` | `"rgb_array"` draws losses, mean weights and gaps so far |
@@ -207,7 +208,7 @@ class SampleWeightingEnv(MTLEnv):
     ## Example
     >>> import gymnasium, mtl_gym
     >>> noise = {"noise": [0.6, 0.6]}
-    >>> env = gymnasium.make("mtl_gym/SampleWeighting-v0", tasks=["digit", "parity"], distribution=noise, horizon=20)
+    >>> env = gymnasium.make("mtl_gym/SampleWeighting-v0", tasks=["digit", "parity"], distribution=noise, train_steps=20)
     >>> observation, info = env.reset(seed=0)
     >>> observation["sample_loss"].shape
     (128,)

@@ -20,7 +20,7 @@ from mtl_gym.policies import WEIGHT_BOUND
 from mtl_gym.training.sample_learner import ALIGNMENT, LOSS, MEAN
 
 Samples = Mapping[str, Tensor]
-"""What :meth:`mtl_gym.training.sample_learner.SampleLearner.look` returns."""
+"""What :meth:`mtl_gym.training.sample_learner.SampleLearner.probe` returns."""
 
 
 @dataclass(frozen=True)

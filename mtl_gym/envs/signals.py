@@ -26,11 +26,11 @@ class View:
     """What is known of N rows between two decisions.
 
     Attributes:
-        looks: What the learner's ``look`` says, if needed: of the next batch's samples, of the network's structure, of groups.
+        probes: What the learner's ``probe`` says, if needed: of the next batch's samples, of the network's structure, of groups.
         progress: (N,) share of the episode that is done.
     """
 
-    looks: dict[str, Tensor]
+    probes: dict[str, Tensor]
     progress: Tensor
 
     def where(self, rows: Tensor, other: Self) -> Self:

@@ -20,7 +20,7 @@ from mtl_gym.envs.grouping_meter import GroupingMeter
 from mtl_gym.envs.infos import Array, Infos
 from mtl_gym.envs.manual import manual
 from mtl_gym.envs.meter import Measures
-from mtl_gym.envs.observations import DEFAULTS, LEGAL, OBSERVATIONS
+from mtl_gym.envs.observations import ACTION_MASK, DEFAULTS, OBSERVATIONS
 from mtl_gym.envs.scalar import MTLEnv
 from mtl_gym.problems import TASK_GROUPING
 from mtl_gym.problems.instances import TRAINING_IDS
@@ -41,7 +41,7 @@ class TaskGroupingVectorEnv(MTLVectorEnv):
         group_price: See the manual.
         snapshots: See the manual.
         affinity_every: See the manual.
-        truth: See the manual.
+        group_table: See the manual.
         render_mode: ``None`` or ``"rgb_array"``.
         autoreset_mode: ``"SameStep"``, ``"NextStep"`` or ``"Disabled"``, or the enum.
         max_episode_steps: Decisions after which an episode is truncated.
@@ -60,7 +60,7 @@ class TaskGroupingVectorEnv(MTLVectorEnv):
         group_price: float = 0.01,
         snapshots: int = 4,
         affinity_every: int = 10,
-        truth: str = "auto",
+        group_table: str = "auto",
         render_mode: str | None = None,
         autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
         max_episode_steps: int | None = None,
@@ -80,7 +80,7 @@ class TaskGroupingVectorEnv(MTLVectorEnv):
         watching = Watching(positive_int("snapshots", snapshots), positive_int("affinity_every", affinity_every))
         self._snapshots = watching.snapshots
         count = positive_int("num_envs", num_envs)
-        looks = {look for name in checked.observe if name != LEGAL for look in OBSERVATIONS[name].looks}
+        probes = {probe for name in checked.observe if name != ACTION_MASK for probe in OBSERVATIONS[name].probes}
         super().__init__(
             count,
             self._grouping.space,
@@ -91,14 +91,14 @@ class TaskGroupingVectorEnv(MTLVectorEnv):
                 count,
                 watching=watching,
                 start=self._grouping.start(),
-                needs={*looks} | ({MAPS} if render_mode else set()) | ({MAP_FEATURES} if MAP_DISTANCES in looks else set()),
-                truth=_truth(truth, checked, watching),
+                needs={*probes} | ({MAPS} if render_mode else set()) | ({MAP_FEATURES} if MAP_DISTANCES in probes else set()),
+                group_table=_group_table(group_table, checked, watching),
             ),
             render_mode=render_mode,
             autoreset_mode=autoreset_mode,
             max_episode_steps=max_episode_steps,
         )
-        self._forbidden = torch.zeros(count, dtype=torch.bool)
+        self._invalid = torch.zeros(count, dtype=torch.bool)
 
     @property
     def group_price(self) -> float:
@@ -111,12 +111,12 @@ class TaskGroupingVectorEnv(MTLVectorEnv):
         Raises:
             gymnasium.error.ResetNeeded: Before the first reset.
         """
-        return as_array(self.signals.looks[LEGAL])
+        return as_array(self.signals.probes[ACTION_MASK])
 
     def draw_id(self, stream: np.random.Generator) -> int:
-        """Draws the id of a training instance; of those in the table of truth, if it holds any."""
-        truth = self.learner.groupings.truth
-        stored = [] if truth is None else [id for id in truth.places if id >= TRAINING_IDS[0]]
+        """Draws the id of a training instance; of those in the group table, if it holds any."""
+        group_table = self.learner.groupings.group_table
+        stored = [] if group_table is None else [id for id in group_table.places if id >= TRAINING_IDS[0]]
         return stored[stream.integers(len(stored))] if stored else super().draw_id(stream)
 
     def _sizes(self) -> dict[str, int]:
@@ -124,13 +124,13 @@ class TaskGroupingVectorEnv(MTLVectorEnv):
         sizes = {"map": num_tasks * self._snapshots * FEATURES, "member": num_tasks * grouping.columns}
         return sizes | {"choice": grouping.choices}
 
-    def _make_meter(self, looks: Collection[str]) -> Measures:
+    def _make_meter(self, probes: Collection[str]) -> Measures:
         return GroupingMeter(self.arguments, self.learner, self._grouping)
 
     def _train(self, actions: Tensor, active: Tensor) -> Tensor:
         learner, plays = self.learner, active.cpu()
         taken, masked = self._grouping.allowed(actions.cpu(), learner.memberships)
-        self._forbidden = masked
+        self._invalid = masked
         after, progress = self._grouping.act(taken, learner.memberships)
         learner.memberships.copy_(torch.where(plays[:, None, None], after, learner.memberships))
         learner.decide(plays & (progress >= 1) & learner.finite().cpu())
@@ -145,7 +145,7 @@ class TaskGroupingVectorEnv(MTLVectorEnv):
         return rewards - np.where(decided, self._price * more, 0), diverged
 
     def _action_infos(self, actions: Tensor) -> Infos:
-        return {"forbidden": as_array(self._forbidden), "groups": as_array(self.learner.num_groups())}
+        return {"invalid_action": as_array(self._invalid), "num_groups": as_array(self.learner.num_groups())}
 
     def _draw(self, row: int) -> Array:
         from mtl_gym.envs.rendering import draw_grouping
@@ -167,12 +167,12 @@ def _check(checked: Arguments, action: str, made: type[Grouping]) -> None:
         raise ValueError(should("num_tasks", f"be at most {MOST_TASKS} for 'outcomes', which are of all 2^K - 1 groups", num_tasks))
 
 
-def _truth(truth: str, checked: Arguments, watching: Watching) -> str | None:
+def _group_table(group_table: str, checked: Arguments, watching: Watching) -> str | None:
     """The path of the table to look up, if there is one."""
-    if not isinstance(truth, str):
-        raise TypeError(should("truth", "be 'auto', 'train' or the path of a table", truth))
-    if truth != "auto":
-        return None if truth == "train" else truth
+    if not isinstance(group_table, str):
+        raise TypeError(should("group_table", "be 'auto', 'train' or the path of a table", group_table))
+    if group_table != "auto":
+        return None if group_table == "train" else group_table
     shipped = resources.files("mtl_gym").joinpath("data", "grouping", f"{checked.problem.name}.npz")
     if not shipped.is_file():
         return None
@@ -187,7 +187,7 @@ class TaskGroupingEnv(MTLEnv):
     r"""Which tasks should be trained together?
 
     ## Description
-    K tasks with classes, and a network for each group of them. At first all tasks are trained together for the whole ``horizon``:
+    K tasks with classes, and a network for each group of them. At first all tasks are trained together for all of ``train_steps``:
     the *warm-up*. It shows how sure the network becomes of every label (data maps) and how the tasks' gradients agree; from that
     the agent divides the tasks into groups. Then a network is trained anew for every group, from the same initial weights and in
     the same data order, and each task is predicted by that of its group. The reward is what is gained over training all together,
@@ -210,8 +210,8 @@ class TaskGroupingEnv(MTLEnv):
     ``softmax(sharpness * a_t)``; those below 0.001 are 0. A group with members is trained on ``sum_t u_tc L_t``, and a task's
     prediction is ``z_t = sum_c u_tc z_t^(c)``, on the logits (STG-MTL's weighted ensemble).
 
-    In the place of an action that is masked stands the first that is not; ``info["forbidden"]`` says so. Actions outside the space
-    raise ``ValueError`` before anything changes.
+    In the place of an action that is masked stands the first that is not; ``info["invalid_action"]`` says so. Actions outside the
+    space raise ``ValueError`` before anything changes.
 
     ## Observation Space
     A flat ``Dict`` of float32 ``Box``es of one dimension; ``observe`` names its keys. Pairs of tasks are the upper triangle by
@@ -225,9 +225,9 @@ class TaskGroupingEnv(MTLEnv):
 
     {observations}
 
-    ``"merge"`` has no `next_task`, ``"memberships"`` neither `next_task` nor `groups` nor `legal`. What is more than a warm-up
-    costs passes: `gradient_cosines` and `lookahead` K backward passes every ``affinity_every`` steps (`lookahead` K forward passes
-    too), `layer_cka` K trainings, `pair_gains` K (K + 1) / 2, `outcomes` 2^K - 2.
+    ``"merge"`` has no `next_task`, ``"memberships"`` neither `next_task` nor `groups` nor `action_mask`. What is more than a
+    warm-up costs passes: `gradient_cosines` and `lookahead` K backward passes every ``affinity_every`` steps (`lookahead` K forward
+    passes too), `layer_cka` K trainings, `pair_gains` K (K + 1) / 2, `outcomes` 2^K - 2.
 
     The default is {default}.
 
@@ -239,7 +239,7 @@ class TaskGroupingEnv(MTLEnv):
 
     ## Starting State
     An *instance* of the problem: initial weights, data order, and what else ``distribution`` lets vary; its warm-up is over.
-    ``reset()`` draws ids of training instances, in [2^31, 2^62), from the seeded stream (of a table of truth with training
+    ``reset()`` draws ids of training instances, in [2^31, 2^62), from the seeded stream (of a group table with training
     instances: of those); ``reset(options={"instance": id})`` asks for one; ids in [0, 2^31) are for evaluation.
 
     ## Episode End
@@ -254,8 +254,8 @@ class TaskGroupingEnv(MTLEnv):
     | `instance` | id of the instance |
     | `forward`, `backward` | passes so far, in training batches: of the warm-up, of what is observed, of the groups' trainings |
     | `diverged` | whether a training has become non-finite |
-    | `forbidden` | whether the action was masked |
-    | `groups` | groups with a member so far |
+    | `invalid_action` | whether the action was masked |
+    | `num_groups` | groups with a member so far |
     | `test` | in the last step only: each task's metrics on the *test* split, by `task/metric` |
 
     The vector form adds Gymnasium's masks (``_key``) and, under ``SameStep``, ``final_obs`` and ``final_info``. ``info``
@@ -269,28 +269,28 @@ class TaskGroupingEnv(MTLEnv):
     | `num_tasks` | all of `tasks` | size of the task subset that each instance draws, at least 2 |
     | `tasks` | all of the problem's | names of the tasks that the subset is drawn from, in any order |
     | `observe` | see above | names of observations |
-    | `reward` | `"over_together"` | name of a reward |
+    | `reward` | `"gain_over_joint"` | name of a reward |
     | `action` | `"place"` | how actions become groups |
     | `max_groups` | `num_tasks` | groups that there may be in the end, G |
     | `sharpness` | `10.0` | factor of the logits of `"memberships"` |
     | `group_price` | `0.01` | price of every group beyond the first |
     | `snapshots` | `4` | times at which data maps are taken |
     | `affinity_every` | `10` | optimiser steps between measurements of `gradient_cosines` and `lookahead` |
-    | `truth` | `"auto"` | `"auto"`, `"train"` or the path of a table of truth; see below |
-    | `horizon` | the problem's | optimiser steps of every training |
+    | `group_table` | `"auto"` | `"auto"`, `"train"` or the path of a group table; see below |
+    | `train_steps` | the problem's | optimiser steps of every training |
     | `optimizer` | `"adam"` | `"adam"`, `"adamw"` or `"sgd"` |
     | `lr` | the problem's | initial learning rate |
     | `lr_schedule` | `"constant"` | `"constant"`, `"step"` (a tenth at 1/2 and at 3/4) or `"cosine"` |
     | `momentum` | `0.9` | of SGD; first decay rate of Adam |
     | `weight_decay` | `0.0` | L2 penalty (decoupled for `"adamw"`) |
     | `batch_size` | the problem's | samples of a training step |
-    | `hidden` | the problem's | widths of the trunk |
+    | `hidden_sizes` | the problem's | widths of the trunk |
     | `device` | `"cpu"` | of the tensors |
     | `render_mode` | `None` | `"rgb_array"` draws the tasks' data maps and the groups |
 
-    A table of truth (`mtl-gym groupings` makes one) holds what every group of its instances' tasks reaches, so that an episode is
-    a look-up; instances that it does not hold are trained. ``truth="auto"`` takes the shipped table of the problem, if it is of
-    the same version and arguments; a path to a table that is not is an error. Soft memberships are always trained.
+    A group table (`mtl-gym groupings` makes one) holds what every group of its instances' tasks reaches, so that an episode is
+    a look-up; instances that it does not hold are trained. ``group_table="auto"`` takes the shipped table of the problem, if it is
+    of the same version and arguments; a path to a table that is not is an error. Soft memberships are always trained.
 
     The vector form also takes ``num_envs``, ``autoreset_mode`` (``"SameStep"``, ``"NextStep"``, ``"Disabled"``, or the enum) and
     ``max_episode_steps``.
@@ -301,13 +301,13 @@ class TaskGroupingEnv(MTLEnv):
 
     ## Example
     >>> import gymnasium, mtl_gym
-    >>> env = gymnasium.make("mtl_gym/TaskGrouping-v0", problem="census", horizon=30)
+    >>> env = gymnasium.make("mtl_gym/TaskGrouping-v0", problem="census", train_steps=30)
     >>> observation, info = env.reset(seed=0)
     >>> env.unwrapped.action_masks().tolist()  # the first task is in the first group
     [True, False, False]
     >>> for group in (0, 1, 0):
     ...     observation, reward, terminated, truncated, info = env.step(group)
-    >>> terminated, info["groups"]
+    >>> terminated, info["num_groups"]
     (True, 2)
 
     ## References

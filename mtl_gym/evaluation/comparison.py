@@ -17,16 +17,16 @@ import pandas as pd
 import mtl_gym
 from mtl_gym.arguments import choose, positive_int, should
 from mtl_gym.envs.arguments import Arguments
-from mtl_gym.evaluation.references import reference_metrics
 from mtl_gym.evaluation.results import Result, Results, plain, spec_key
 from mtl_gym.evaluation.rollout import initial_memory, make_env, rollout
+from mtl_gym.evaluation.single_task import reference_metrics
 from mtl_gym.policies import Policy, names_and_policies
 from mtl_gym.problems.instances import EVALUATION_IDS
 from mtl_gym.problems.metrics import METRICS, relative_gain
 
 IDS_PER_SEED = 10_000
-_OF_STRUCTURES = {"parameter_share": "parameter_share", "corrupted": "corrupted", "forbidden": "forbidden"}
-_OF_GROUPINGS = {"groups": "num_groups", "regret": "regret", "forbidden": "forbidden"}
+_OF_STRUCTURES = {"parameter_fraction": "parameter_fraction", "corrupted": "corrupted", "invalid_actions": "invalid_actions"}
+_OF_GROUPINGS = {"num_groups": "num_groups", "regret": "regret", "invalid_actions": "invalid_actions"}
 REFERENCES = "single-task references"
 
 
@@ -53,7 +53,7 @@ class Plan:
     @property
     def steps(self) -> int:
         """Training steps that :func:`run` tells of: of all policies, and of the references, on all instances."""
-        return (len(self.policies) + 1) * len(self.ids) * self.checked.recipe.horizon
+        return (len(self.policies) + 1) * len(self.ids) * self.checked.recipe.train_steps
 
 
 def plan(
@@ -100,38 +100,40 @@ def instance_ids(instances: int | Sequence[int], seed: int) -> list[int]:
     return ids
 
 
-Watch = Callable[[str, int], None]
+OnProgress = Callable[[str, int], None]
 """Is told what is being done, and how many training steps of it have just been done."""
 
 
-def run(plan: Plan, *, out: Path | None = None, watch: Watch | None = None) -> list[Result]:
+def run(plan: Plan, *, out: Path | None = None, on_progress: OnProgress | None = None) -> list[Result]:
     """Runs a plan: every policy on every instance that ``out/results.sqlite`` does not hold yet.
 
     Args:
         plan: The plan.
         out: Folder of the results; ``None`` keeps nothing.
-        watch: Is told of the progress.
+        on_progress: Is told of the progress.
 
     Returns:
         The results, policy by policy, in the order of the instances.
     """
-    tell = watch or (lambda label, steps: None)
-    horizon, shared = plan.checked.recipe.horizon, setting(plan)
+    on_progress = on_progress or (lambda label, steps: None)
+    train_steps, shared = plan.checked.recipe.train_steps, setting(plan)
     specs = {label: _specs(plan, shared, label, policy) for label, policy in plan.policies.items()}
     keys = {label: {id: spec_key(spec) for id, spec in own.items()} for label, own in specs.items()}
     store = None if out is None else Results(out / "results.sqlite", "out")
     if store:
         store.begin(shared)
-    references = reference_metrics(plan.checked, plan.ids, lambda count: tell(REFERENCES, count * horizon))
+    references = reference_metrics(plan.checked, plan.ids, lambda count: on_progress(REFERENCES, count * train_steps))
     results = []
     for label, policy in plan.policies.items():
         known = store.read(keys[label].values()) if store else {}
         missing = [id for id in plan.ids if keys[label][id] not in known]
-        tell(label, (len(plan.ids) - len(missing)) * horizon)
+        on_progress(label, (len(plan.ids) - len(missing)) * train_steps)
         for start in range(0, len(missing), plan.num_envs):
             batch = missing[start : start + plan.num_envs]
             own = {id: references[id] for id in batch}
-            done = rollout(label, policy, plan.env, batch, arguments=plan.arguments, references=own, advance=partial(tell, label))
+            done = rollout(
+                label, policy, plan.env, batch, arguments=plan.arguments, references=own, advance=partial(on_progress, label)
+            )
             if store:
                 store.write([specs[label][id] for id in batch], done)
             known |= {keys[label][result.instance]: result for result in done}
@@ -164,10 +166,10 @@ def compare(
         A tidy frame with a row for each policy, instance, task and metric: ``value`` on the test split, single-task ``reference``,
         ``gain`` in percent (positive is better), the instance's ``delta_m`` in percent, ``forward`` and ``backward`` passes,
         ``return`` (of ``reward``, which is ``"none"`` here unless given) and ``diverged``; where layers are merged also
-        ``parameter_share`` and ``corrupted``, where tasks are grouped ``groups`` and, where the best grouping is known, ``regret``.
-        There ``forbidden`` is the share of the policy's decisions that were masked, so that others were taken in their place; none
-        of an agent's whose ``predict`` takes ``action_masks``, as sb3_contrib's do. ``frame.attrs["about"]`` says how it was made;
-        :func:`mtl_gym.summarise` has the statistics.
+        ``parameter_fraction`` and ``corrupted``, where tasks are grouped ``num_groups`` and, where the best grouping is known,
+        ``regret``. There ``invalid_actions`` is the share of the policy's decisions that were masked, so that others were taken in
+        their place; none of an agent's whose ``predict`` takes ``action_masks``, as sb3_contrib's do. ``frame.attrs["about"]`` says
+        how it was made; :func:`mtl_gym.summarize` has the statistics.
 
     Raises:
         ValueError, TypeError, gymnasium.error.Error: If an argument is wrong; before anything is run.

@@ -15,7 +15,7 @@ from mtl_gym.cache import write_whole
 from mtl_gym.evaluation.comparison import to_frame
 from mtl_gym.evaluation.report import write_report
 from mtl_gym.evaluation.results import Result
-from mtl_gym.evaluation.statistics import summarise
+from mtl_gym.evaluation.statistics import summarize
 from mtl_gym.evaluation.tensorboard import write_events
 
 _LONGEST_HEAD = 10
@@ -24,7 +24,7 @@ _LONGEST_HEAD = 10
 def export(results: Sequence[Result], about: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Writes ``results.csv``, ``summary.json``, ``report.html`` and the folder ``tensorboard``; returns the summary."""
     frame = to_frame(results, about)
-    summary: dict[str, Any] = finite(summarise(frame))
+    summary: dict[str, Any] = finite(summarize(frame))
     write_whole(folder / "results.csv", frame.to_csv(index=False))
     write_whole(folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
     write_report(results, summary, folder)

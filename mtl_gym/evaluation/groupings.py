@@ -16,10 +16,10 @@ from mtl_gym.arguments import should
 from mtl_gym.envs.base import MTLVectorEnv
 from mtl_gym.envs.task_grouping import TaskGroupingVectorEnv
 from mtl_gym.training.group_learner import GroupLearner
+from mtl_gym.training.group_tables import read_group_table, write_group_table
 from mtl_gym.training.groupings import LAYER_CKA, MOST_TASKS, OUTCOMES, REWARD
 from mtl_gym.training.groups import mask_of
 from mtl_gym.training.partitions import partitions
-from mtl_gym.training.truth import read_truth, write_truth
 from mtl_gym.training.warm_up import COSINES, LOOKAHEAD, MAP_DISTANCES, MAP_FEATURES
 
 _STORED = (MAP_FEATURES, MAP_DISTANCES, COSINES, LOOKAHEAD, LAYER_CKA)
@@ -61,14 +61,14 @@ def _of_maps(learner: GroupLearner, row: int) -> dict[str, Any]:
 
 
 def regret(learner: GroupLearner, row: int, group_price: float) -> dict[str, float]:
-    """What a row's grouping falls short of the best, where a table of truth holds its instance or `outcomes` is observed.
+    """What a row's grouping falls short of the best, where a group table holds its instance or `outcomes` is observed.
 
     Returns:
         ``regret``: the largest return of all partitions, minus that of the row's groups (of soft memberships the largest ones), on
         *reward*, as a fraction; 0 is the best.
     """
-    truth, instance = learner.groupings.truth, learner.instances[row]
-    stored = truth is not None and instance is not None and instance.id in truth.places
+    group_table, instance = learner.groupings.group_table, learner.instances[row]
+    stored = group_table is not None and instance is not None and instance.id in group_table.places
     if not stored and OUTCOMES not in learner.needs:
         return {}
     masks = range(1, learner.groupings.everything + 1)
@@ -91,7 +91,7 @@ def make_table(
     advance: Callable[[int], None] | None = None,
     **arguments: Any,
 ) -> None:
-    """Trains all groups of the tasks of instances and writes a table of truth; those that ``out`` holds already are kept.
+    """Trains all groups of the tasks of instances and writes a group table; those that ``out`` holds already are kept.
 
     Args:
         out: The table's path.
@@ -103,14 +103,14 @@ def make_table(
     Raises:
         ValueError: If there are more than 6 tasks, or ``out`` is a table of something else; before anything is trained.
     """
-    env = TaskGroupingVectorEnv(1, truth="train", reward="none", **arguments)
+    env = TaskGroupingVectorEnv(1, group_table="train", reward="none", **arguments)
     store, num_tasks = env.learner.groupings, env.arguments.recipe.num_tasks
     if num_tasks > MOST_TASKS:
         raise ValueError(should("num_tasks", f"be at most {MOST_TASKS}: of K tasks, 2^K - 1 groups are trained", num_tasks))
     names = [name for name in _STORED if name != LAYER_CKA or env.learner.network.stages]
     rows: dict[int, tuple[dict[str, Any], dict[int, Any]]] = {}
     if out.exists():
-        table = read_truth(str(out))
+        table = read_group_table(str(out))
         table.check(store.training)
         rows = {id: table.entry(id) for id in table.places}
     missing = [id for id in ids if id not in rows]
@@ -127,7 +127,7 @@ def make_table(
         store.known(batch, names)
         trained = store.train(batch, [range(1, 1 << num_tasks)] * len(batch))
         rows |= {id: (own.signals, own.outcomes) for id, own in zip(batch, trained, strict=True)}
-        write_truth(out, header, _arrays(rows, names, num_tasks))
+        write_group_table(out, header, _arrays(rows, names, num_tasks))
         if advance:
             advance(len(batch))
 

@@ -51,7 +51,7 @@ _CAPTIONS = {
     ),
     "regret": (
         "What was missed",
-        "What each policy's grouping returns less than the best of all, on the reward split, where a table of truth (or exhaustive "
+        "What each policy's grouping returns less than the best of all, on the reward split, where a group table (or exhaustive "
         "search) tells: means with 95 % bootstrap intervals; small dots are single instances.",
     ),
     "groups": (
@@ -84,9 +84,9 @@ _CAPTIONS = {
     ),
 }
 
-_OF_STRUCTURES = {"parameter_share": ("parameters", ".2f", 1.0), "corrupted": ("corrupted inputs, %", ".1f", 1.0)}
-_OF_STRUCTURES |= {"groups": ("groups", ".1f", 1.0), "regret": ("regret, %", ".2f", 100.0)}
-_OF_STRUCTURES |= {"forbidden": ("masked actions, %", ".0f", 100.0)}
+_OF_STRUCTURES = {"parameter_fraction": ("parameters", ".2f", 1.0), "corrupted": ("corrupted inputs, %", ".1f", 1.0)}
+_OF_STRUCTURES |= {"num_groups": ("groups", ".1f", 1.0), "regret": ("regret, %", ".2f", 100.0)}
+_OF_STRUCTURES |= {"invalid_actions": ("masked actions, %", ".0f", 100.0)}
 """Columns of the table where layers are merged, and where tasks are grouped: head, format and factor."""
 _WIDTH = re.compile(r'<svg[^>]*? width="([\d.]+)')
 _SCROLLED = 2000
@@ -98,15 +98,18 @@ def write_report(results: Sequence[Result], summary: Summary, folder: Path) -> P
 
     Args:
         results: All results.
-        summary: Of :func:`mtl_gym.summarise`.
+        summary: Of :func:`mtl_gym.summarize`.
         folder: Where the page is written.
 
     Returns:
         The page's path.
     """
     about = summary["about"]
-    main = about["arguments"].get("main")
-    notes = {"rules": f" {constant_quantities(results)}", "forest": f" Of the main task, {escape(main)}, alone." if main else ""}
+    main_task = about["arguments"].get("main_task")
+    notes = {
+        "rules": f" {constant_quantities(results)}",
+        "forest": f" Of the main task, {escape(main_task)}, alone." if main_task else "",
+    }
     page = Template(resources.files("mtl_gym").joinpath("data").joinpath("report.html").read_text()).substitute(
         title=escape(f"{about['problem']}: {len(summary['policies'])} policies"),
         problem=escape(about["problem"]),
@@ -150,8 +153,8 @@ def _table(summary: Summary) -> str:
     best = names[0]
     heads = ["", "policy", "delta_m, %", "over the best", "P(better)", "passes"]
     merged = [name for name in _OF_STRUCTURES if all(name in row for row in policies.values())]
-    if not any(row["forbidden"]["mean"] for row in policies.values() if "forbidden" in row):
-        merged = [name for name in merged if name != "forbidden"]
+    if not any(row["invalid_actions"]["mean"] for row in policies.values() if "invalid_actions" in row):
+        merged = [name for name in merged if name != "invalid_actions"]
     heads += [_OF_STRUCTURES[name][0] for name in merged]
     if any(row["diverged"] for row in policies.values()):
         heads.append("diverged")

@@ -33,7 +33,7 @@ Advance = Callable[[int], None]
 
 
 def make_env(policy: Policy, env: str, num_envs: int, arguments: Mapping[str, Any]) -> VectorEnv[Any, Any, Any]:
-    """Makes the vector environment that a policy requires; problem, instances and horizon are the arguments'.
+    """Makes the vector environment that a policy requires; problem, instances and training steps are the arguments'.
 
     Raises:
         ValueError: If the policy is for another environment, or the arguments contradict what it requires.
@@ -91,8 +91,8 @@ def rollout(
     returns = np.zeros(len(ids))
     last: list[dict[str, Any]] = [{} for _ in ids]
     curves = None if isinstance(learner, GroupLearner) else Curves(base)
-    masked, forbidden, taken = _takes_masks(policy, base), np.zeros(len(ids)), np.zeros(len(ids))
-    step, done, whole = 0, 0, learner.recipe.horizon * len(ids)
+    masked, invalid_actions, taken = _takes_masks(policy, base), np.zeros(len(ids)), np.zeros(len(ids))
+    step, done, whole = 0, 0, learner.recipe.train_steps * len(ids)
     while not base.finished.all():
         step += length
         masks = {"action_masks": base.action_masks()} if masked else {}  # type: ignore[attr-defined]
@@ -103,7 +103,7 @@ def rollout(
         playing = ~base.finished
         observations, rewards, _, _, infos = envs.step(actions)
         returns += rewards
-        forbidden, taken = forbidden + playing * infos.get("forbidden", 0), taken + playing
+        invalid_actions, taken = invalid_actions + playing * infos.get("invalid_action", 0), taken + playing
         for row in np.flatnonzero(playing & base.finished).tolist():
             last[row] = row_infos(infos, row)
         if curves:
@@ -111,19 +111,19 @@ def rollout(
         if advance:
             before, done = (
                 done,
-                whole if base.finished.all() else round(float(base.signals.progress.sum()) * learner.recipe.horizon),
+                whole if base.finished.all() else round(float(base.signals.progress.sum()) * learner.recipe.train_steps),
             )
             advance(done - before)
     known = [references[id] for id in ids]
     traces = curves.traces() if curves else [{} for _ in ids]
     planted = [_planted(learner, row) for row in range(len(ids))]
-    shares = (forbidden / taken).tolist()  # of the decisions that were masked
-    merged = [own and {**own, "forbidden": share} for own, share in zip(structures(learner, known), shares, strict=True)]
-    grouped = [own and {**own, "forbidden": share} for own, share in zip(groupings(base), shares, strict=True)]
+    shares = (invalid_actions / taken).tolist()  # of the decisions that were masked
+    merged = [own and {**own, "invalid_actions": share} for own, share in zip(structures(learner, known), shares, strict=True)]
+    grouped = [own and {**own, "invalid_actions": share} for own, share in zip(groupings(base), shares, strict=True)]
     envs.close()
     rows = zip(ids, last, returns, traces, planted, merged, grouped, strict=True)
-    main = learner.recipe.main
-    return [_result(label, id, info, references[id], main, float(total), *own) for id, info, total, *own in rows]
+    main_task = learner.recipe.main_task
+    return [_result(label, id, info, references[id], main_task, float(total), *own) for id, info, total, *own in rows]
 
 
 def _takes_masks(policy: Policy, base: MTLVectorEnv) -> bool:
@@ -183,7 +183,7 @@ class Curves:
 
     def __init__(self, base: MTLVectorEnv) -> None:
         self._learner = base.learner
-        self._steps = _checkpoints(base.learner.recipe.horizon, base.arguments.steps_per_action)
+        self._steps = _checkpoints(base.learner.recipe.train_steps, base.arguments.steps_per_action)
         self._losses, self._told = [_holdout_losses(base.learner)], Separations(base)
 
     def add(self, step: int) -> None:
@@ -199,9 +199,9 @@ class Curves:
         return _traces(self._learner, steps, np.stack(self._losses, axis=1), self._told.tables())
 
 
-def _checkpoints(horizon: int, length: int) -> list[int]:
+def _checkpoints(train_steps: int, length: int) -> list[int]:
     """Steps, among the ends of decisions, at which curves are taken; 0 is the first."""
-    return sorted({round(share * horizon / length) * length for share in np.linspace(0, 1, CHECKPOINTS + 1)})
+    return sorted({round(share * train_steps / length) * length for share in np.linspace(0, 1, CHECKPOINTS + 1)})
 
 
 def _holdout_losses(learner: Learner) -> npt.NDArray[np.float64]:
@@ -232,7 +232,7 @@ def _traces(
 def _gaps(learner: Learner, steps: Sequence[int], spans: Sequence[slice]) -> npt.NDArray[np.float64]:
     """The observation ``gap`` (N, S, K) of decisions that end at the checkpoints; NaN where a training has ended before."""
     replicas, epochs = learner.replicas, learner.steps_per_epoch()
-    taken = torch.arange(learner.recipe.horizon, device=epochs.device) < replicas.step[:, None]  # (N, H)
+    taken = torch.arange(learner.recipe.train_steps, device=epochs.device) < replicas.step[:, None]  # (N, H)
     losses = replicas.losses.double().masked_fill(~taken[:, :, None], torch.nan)
     means = torch.stack([losses[:, span].mean(1) for span in spans], dim=1)  # (N, S, K)
     second = torch.stack([own[epoch : 2 * epoch].mean(0) for own, epoch in zip(losses, epochs.tolist(), strict=True)])
@@ -250,7 +250,7 @@ def _planted(learner: Learner, row: int) -> dict[str, dict[str, float]]:
     instance = learner.instances[row]
     if instance is None:
         return {}
-    wrong = {"one_class": instance.one_class, "adversarial": instance.adversarial.astype(float)}
+    wrong = {"constant_label": instance.constant_label, "nearest_flip": instance.nearest_flip.astype(float)}
     planted = {"scale": instance.scales.tolist(), "noise": instance.noise.tolist()}
     planted |= {axis: values.tolist() for axis, values in wrong.items() if values.any()}
     return {axis: dict(zip(_task_names(learner, row), values, strict=True)) for axis, values in planted.items()}
@@ -269,7 +269,7 @@ def _result(
     id: int,
     info: Mapping[str, Any],
     references: Mapping[str, float],
-    main: str | None,
+    main_task: str | None,
     total: float,
     curves: dict[str, Any],
     planted: dict[str, dict[str, float]],
@@ -278,7 +278,7 @@ def _result(
 ) -> Result:
     metrics = {name: float(value) for name, value in info["test"].items()}
     diverged = bool(info["diverged"])
-    counting = {name: value for name, value in metrics.items() if main in (None, name.rsplit("/", 1)[0])}
+    counting = {name: value for name, value in metrics.items() if main_task in (None, name.rsplit("/", 1)[0])}
     gain = WORST_DELTA_M if diverged else delta_m(counting, references)
     cost = {"forward": float(info["forward"]), "backward": float(info["backward"])}
     return Result(label, int(id), metrics, dict(references), gain, cost, diverged, total, curves, planted, structure, grouping)

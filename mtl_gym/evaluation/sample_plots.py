@@ -26,8 +26,8 @@ def separations(results: Sequence[Result], summary: Mapping[str, Any]) -> Figure
     Returns:
         ``None`` if no result knows of wrong labels.
     """
-    main = summary["about"]["arguments"].get("main")
-    known = [result for result in results if any(value is not None for value in result.curves.get("auc", {}).get(main, ()))]
+    main_task = summary["about"]["arguments"].get("main_task")
+    known = [result for result in results if any(value is not None for value in result.curves.get("auc", {}).get(main_task, ()))]
     if not known:
         return None
     names = list(summary["policies"])
@@ -35,7 +35,7 @@ def separations(results: Sequence[Result], summary: Mapping[str, Any]) -> Figure
     panels = figure.subplots(1, len(_PANELS))
     for axes, (curve, title, neutral) in zip(panels, _PANELS, strict=True):
         axes.axhline(neutral, color="#888", linewidth=0.8, linestyle=":")
-        lines = [axes.plot(*_medians(known, name, curve, main), **style(summary, name))[0] for name in names]
+        lines = [axes.plot(*_medians(known, name, curve, main_task), **style(summary, name))[0] for name in names]
         axes.set_title(title)
     panels[0].set_ylim(min(0.4, panels[0].get_ylim()[0]), 1.02)
     label_lines(figure, lines, shortened(names), columns=6, place="outside upper left")

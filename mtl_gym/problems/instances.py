@@ -26,29 +26,35 @@ Distribution = Mapping[str, tuple[float, float]]
 AXES: Distribution = {
     "size": (1.0, 1.0),
     "noise": (0.0, 0.0),
-    "one_class": (0.0, 0.0),
+    "constant_label": (0.0, 0.0),
     "unrelated": (0.0, 0.0),
-    "adversarial": (0.0, 0.0),
+    "nearest_flip": (0.0, 0.0),
     "scale": (1.0, 1.0),
     "holdout_noise": (0.0, 0.0),
 }
 """Axis to its range where a distribution is silent.
 
 ``size``: share of the training samples that are used. ``noise``: share of a task's training labels that are taken from
-another random training sample, drawn for each task: uniform flips, where classes are equally frequent. ``one_class``: share of a
-task's training labels that are replaced by that of one and the same training sample. ``unrelated``: share of the auxiliary
-tasks (all but the main one) whose training labels all come from random samples. ``adversarial``: share of the auxiliary tasks whose
-training labels are those of the most similar sample with another label (:func:`mtl_gym.problems.opposites.opposites`). ``scale``:
-factor of a task's loss on every split, drawn for each task, log-uniform. ``holdout_noise``: rate, relative to ``noise``, at which
-labels of *meta* and *reward* are wrong too.
+another random training sample, drawn for each task: uniform flips, where classes are equally frequent. ``constant_label``: share of
+a task's training labels that are replaced by that of one and the same training sample. ``unrelated``: share of the auxiliary
+tasks (all but the main one) whose training labels all come from random samples. ``nearest_flip``: share of the auxiliary tasks
+whose training labels are those of the most similar sample with another label (:func:`mtl_gym.problems.opposites.opposites`).
+``scale``: factor of a task's loss on every split, drawn for each task, log-uniform. ``holdout_noise``: rate, relative to ``noise``,
+at which labels of *meta* and *reward* are wrong too.
 """
-WRONG_LABELS = ("noise", "one_class", "unrelated", "adversarial")
+WRONG_LABELS = ("noise", "constant_label", "unrelated", "nearest_flip")
 """Axes that make training labels wrong."""
 
 DISTRIBUTIONS: dict[str, Distribution] = {
     "clean": {},
     "varied": {"size": (0.3, 1.0), "noise": (0.0, 0.4), "scale": (0.1, 10.0)},
-    "noisy": {"size": (0.5, 1.0), "noise": (0.0, 0.7), "one_class": (0.0, 0.2), "unrelated": (0.0, 0.5), "adversarial": (0.0, 0.5)},
+    "noisy": {
+        "size": (0.5, 1.0),
+        "noise": (0.0, 0.7),
+        "constant_label": (0.0, 0.2),
+        "unrelated": (0.0, 0.5),
+        "nearest_flip": (0.0, 0.5),
+    },
 }
 """``clean``: only initial weights and order vary. ``varied``: training size, label noise and loss scales vary too. ``noisy``: the
 labels of many samples are wrong, and some tasks harm the others. Agents train on the latter two; hold-outs stay clean."""
@@ -57,7 +63,7 @@ EVALUATION_IDS = (0, 2**31)
 TRAINING_IDS = (2**31, 2**62)
 _STREAMS = (
     *("parameters", "order", "size", "subset", "scale", "noise", "labels", "holdout_noise", "meta", "reward"),
-    *("one_class", "stuck", "unrelated", "adversarial", "harmful"),
+    *("constant_label", "stuck", "unrelated", "nearest_flip", "harmful"),
 )
 _BOUNDS = {"scale": (0.0, np.inf)}  # the other axes are shares
 
@@ -100,8 +106,8 @@ class Instance:
         tasks: (K,) the problem's tasks that take part: the main one first, if there is one, then ascending.
         scales: (K,) factor of each task's loss.
         noise: (K,) share of training labels of each task that are another sample's; 1 for an unrelated task.
-        one_class: (K,) share of training labels that are one and the same.
-        adversarial: (K,) bool, the tasks whose labels are the most similar different sample's.
+        constant_label: (K,) share of training labels that are one and the same.
+        nearest_flip: (K,) bool, the tasks whose labels are the most similar different sample's.
         holdout_noise: Rate, relative to ``noise``, of wrong hold-out labels.
         rows: (n,) the training samples that are used, ascending.
     """
@@ -111,8 +117,8 @@ class Instance:
     tasks: npt.NDArray[np.int64]
     scales: npt.NDArray[np.float32]
     noise: npt.NDArray[np.float64]
-    one_class: npt.NDArray[np.float64]
-    adversarial: npt.NDArray[np.bool_]
+    constant_label: npt.NDArray[np.float64]
+    nearest_flip: npt.NDArray[np.bool_]
     holdout_noise: float
     rows: npt.NDArray[np.int64]
 
@@ -132,9 +138,9 @@ class Instance:
         rows = np.arange(len(problem.splits["train"]))
         source = _source(self.stream("labels"), self.tasks, self.noise, problem.num_tasks, rows, self.rows)
         rng = self.stream("stuck")
-        stuck = rng.random((len(rows), len(self.tasks))) < self.one_class
+        stuck = rng.random((len(rows), len(self.tasks))) < self.constant_label
         source[:, self.tasks] = np.where(stuck, rng.choice(self.rows, len(self.tasks)), source[:, self.tasks])
-        for task in self.tasks[self.adversarial].tolist():
+        for task in self.tasks[self.nearest_flip].tolist():
             source[:, task] = opposites(problem, task)
         return source
 
@@ -149,7 +155,7 @@ def draw(
     distribution: Distribution,
     num_tasks: int,
     tasks: Collection[str] | None = None,
-    main: str | None = None,
+    main_task: str | None = None,
     network: str,
     id: int,
 ) -> Instance:
@@ -160,7 +166,7 @@ def draw(
         distribution: The range of every axis, from :func:`resolve`.
         num_tasks: Size of the task subset.
         tasks: Names of the tasks that the subset is drawn from, at least ``num_tasks``; ``None``: all of the problem's.
-        main: Name of the task that always takes part, and comes first; ``None``: no task is above the others.
+        main_task: Name of the task that always takes part, and comes first; ``None``: no task is above the others.
         network: Words that identify the network, since it fixes the initial weights.
         id: In [0, 2^62).
     """
@@ -176,42 +182,42 @@ def draw(
     used = max(1, round(count * float(uniform("size"))))
     permuted = _stream(entropy, "subset").permutation(problem.num_tasks)
     scale_low, scale_high = np.log(distribution["scale"])
-    unrelated, adversarial = _harmful(
-        _stream(entropy, "harmful"), num_tasks, first=main is not None, shares=(uniform("unrelated"), uniform("adversarial"))
+    unrelated, nearest_flip = _harmful(
+        _stream(entropy, "harmful"), num_tasks, first=main_task is not None, shares=(uniform("unrelated"), uniform("nearest_flip"))
     )
     return Instance(
         id=id,
         entropy=entropy,
-        tasks=_subset(problem, permuted, num_tasks, tasks, main),
+        tasks=_subset(problem, permuted, num_tasks, tasks, main_task),
         scales=np.exp(_stream(entropy, "scale").uniform(scale_low, scale_high, size=num_tasks)).astype(np.float32),
         noise=np.where(unrelated, 1.0, uniform("noise", num_tasks)),
-        one_class=uniform("one_class", num_tasks),
-        adversarial=adversarial,
+        constant_label=uniform("constant_label", num_tasks),
+        nearest_flip=nearest_flip,
         holdout_noise=float(uniform("holdout_noise")),
         rows=np.sort(_stream(entropy, "size").permutation(count)[:used]) if used < count else np.arange(count),
     )
 
 
 def _subset(
-    problem: Problem, permuted: npt.NDArray[np.int64], num_tasks: int, tasks: Collection[str] | None, main: str | None
+    problem: Problem, permuted: npt.NDArray[np.int64], num_tasks: int, tasks: Collection[str] | None, main_task: str | None
 ) -> npt.NDArray[np.int64]:
     """The first of the permuted tasks that may take part, ascending; the main one is always among them, and is put first."""
     names = [task.name for task in problem.tasks]
-    allowed = [number for number in permuted.tolist() if (tasks is None or names[number] in tasks) and names[number] != main]
-    if main is None:
+    allowed = [number for number in permuted.tolist() if (tasks is None or names[number] in tasks) and names[number] != main_task]
+    if main_task is None:
         return np.sort(allowed[:num_tasks])
-    return np.array([names.index(main), *sorted(allowed[: num_tasks - 1])])
+    return np.array([names.index(main_task), *sorted(allowed[: num_tasks - 1])])
 
 
 def _harmful(
     rng: np.random.Generator, num_tasks: int, *, first: bool, shares: tuple[Any, Any]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Which tasks (K,) are unrelated, and which adversarial: these shares of the auxiliary ones; no task is both."""
+    """Which tasks (K,) are unrelated, and which nearest flips: these shares of the auxiliary ones; no task is both."""
     auxiliary = rng.permutation(np.arange(int(first), num_tasks))
-    unrelated, adversarial = (round(float(share) * len(auxiliary)) for share in shares)
+    unrelated, nearest_flip = (round(float(share) * len(auxiliary)) for share in shares)
     chosen = np.zeros((2, num_tasks), dtype=bool)
     chosen[0, auxiliary[:unrelated]] = True
-    chosen[1, auxiliary[unrelated : unrelated + adversarial]] = True
+    chosen[1, auxiliary[unrelated : unrelated + nearest_flip]] = True
     return chosen[0], chosen[1]
 
 

@@ -26,7 +26,7 @@ _LEAST_COMPARED = 4  # of which the debiased estimate of CKA is made
 CKA, GRADIENT, SHARE, DEPTH, OPEN = "cka", "gradient", "share", "depth", "open"
 ASSIGN, GROUPS, BEGUN = "assign", "groups", "begun"
 STRUCTURE = (ASSIGN, GROUPS, DEPTH, OPEN, BEGUN)
-"""What can be known of a structure; see :meth:`BranchLearner.look`."""
+"""What can be known of a structure; see :meth:`BranchLearner.probe`."""
 TRANSFERS = ("imitate", "average", "none")
 
 
@@ -132,12 +132,12 @@ class BranchLearner(Learner):
 
     # --- what a structure shows ---------------------------------------------------------------------------------------------
 
-    def look(self, needs: Collection[str], payers: Tensor) -> dict[str, Tensor]:
+    def probe(self, needs: Collection[str], charged: Tensor) -> dict[str, Tensor]:
         """What is known of the structures.
 
         Args:
             needs: Names of what is wanted.
-            payers: (N,) bool, the replicas for which passes are counted.
+            charged: (N,) bool, the replicas for which passes are counted.
 
         Returns:
             By name: ``cka`` and ``gradient`` (N, S, K, K), see :meth:`similarities` and :meth:`gradient_cosines`; ``share`` (N,),
@@ -146,8 +146,8 @@ class BranchLearner(Learner):
             whether a step has been taken: before that, all copies are the same.
         """
         computed: dict[str, Callable[[], Tensor]] = {
-            CKA: lambda: self.similarities(payers),
-            GRADIENT: lambda: self.gradient_cosines(payers),
+            CKA: lambda: self.similarities(charged),
+            GRADIENT: lambda: self.gradient_cosines(charged),
             SHARE: self.share,
             DEPTH: self.depths,
             OPEN: lambda: together(self.replicas.groups) & (self.depths() < self.stages),
@@ -167,19 +167,19 @@ class BranchLearner(Learner):
         """Stages (N, K, K) that two tasks share, from the first on."""
         return together(self.replicas.assign).int().cumprod(1).sum(1)
 
-    def similarities(self, payers: Tensor) -> Tensor:
+    def similarities(self, charged: Tensor) -> Tensor:
         """Linear CKA (N, S, K, K) of the tasks' features at every stage, on fixed training samples; a forward pass over them."""
-        self.replicas.passes[payers, 0] += len(self._compared) / self.recipe.batch_size
+        self.replicas.passes[charged, 0] += len(self._compared) / self.recipe.batch_size
         with torch.no_grad():
             trace = self._run(self._compared.expand(self.num_replicas, *self._compared.shape))
             return torch.stack([linear_cka(pooled(features)) for features in trace.features], dim=1)
 
-    def gradient_cosines(self, payers: Tensor) -> Tensor:
+    def gradient_cosines(self, charged: Tensor) -> Tensor:
         """Cosines (N, S, K, K) of the gradients of the tasks' losses with respect to the copies that they use, on the next batch.
 
         One backward pass gives them all, since every task's copy is gathered for itself.
         """
-        self.replicas.passes[payers, 1] += 1
+        self.replicas.passes[charged, 1] += 1
         losses, trace = self._traced()
         parts = torch.autograd.grad(losses.sum(), trace.copies, retain_graph=True)
         own = [functional.normalize(part.unflatten(0, (-1, self.recipe.num_tasks)), dim=2) for part in parts]

@@ -50,7 +50,7 @@ class BranchedNetwork:
     def __init__(self, network: Network, problem: Problem, num_tasks: int) -> None:
         if not network.stages:
             if problem.network in CHAINS:
-                raise ValueError(should("hidden", "hold at least one layer that can be merged", []))
+                raise ValueError(should("hidden_sizes", "hold at least one layer that can be merged", []))
             raise ValueError(should("problem", f"have a network that is a chain of layers ({', '.join(CHAINS)})", problem.network))
         self.network, self.num_tasks = network, num_tasks
         self.sizes = [prod(weight) + prod(bias) for weight, bias in zip(network.shapes[:-2:2], network.shapes[1:-2:2], strict=True)]

@@ -33,7 +33,7 @@ class GroupLearner(Learner):
         watching: How warm-ups are watched.
         start: Memberships (K, C) before the first decision.
         needs: The signals that are paid for: names of ``SIGNALS``.
-        truth: Path of a table of truth, if there is one.
+        group_table: Path of a group table, if there is one.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class GroupLearner(Learner):
         watching: Watching,
         start: Tensor,
         needs: Collection[str] = (),
-        truth: str | None = None,
+        group_table: str | None = None,
     ) -> None:
         super().__init__(problem, recipe, num_replicas)
-        self.groupings = Groupings(problem, recipe, watching, truth)
+        self.groupings = Groupings(problem, recipe, watching, group_table)
         self.needs = tuple(name for name in SIGNALS if name in needs)
         if LAYER_CKA in needs:
             check_stages(self)
@@ -72,7 +72,7 @@ class GroupLearner(Learner):
             replicas.tasks[row] = torch.from_numpy(instance.tasks)
             replicas.scales[row] = torch.from_numpy(instance.scales)
             replicas.parameters[row] = 0
-            replicas.step[row] = self.recipe.horizon
+            replicas.step[row] = self.recipe.train_steps
             replicas.passes[row] = torch.tensor(self.groupings.cost(self.needs))
             self.memberships[row] = self._start
             self._results[row] = known.outcomes[together]
@@ -92,7 +92,7 @@ class GroupLearner(Learner):
         if soft:
             shares = self.memberships[soft]
             self._results[soft] = ensemble_metrics(self.problem, self.recipe, self._ids(soft), shares)
-            trained = (shares > 0).any(1).sum(1) * float(self.recipe.horizon)
+            trained = (shares > 0).any(1).sum(1) * float(self.recipe.train_steps)
             self.replicas.passes[soft] += trained[:, None].to(self.replicas.passes)
 
     def _ids(self, rows: Sequence[int]) -> list[int]:
@@ -144,12 +144,12 @@ class GroupLearner(Learner):
         table = self.outcomes(masks, META).unflatten(1, (len(count), -1))  # (N, i, j, K)
         return table.diagonal(dim1=1, dim2=3).mT  # (N, i, j): task i's own
 
-    def look(self, needs: Collection[str], payers: Tensor) -> dict[str, Tensor]:
+    def probe(self, needs: Collection[str], charged: Tensor) -> dict[str, Tensor]:
         """What is known of the instances; it has been paid for already.
 
         Args:
             needs: Names of ``SIGNALS``, of those that the learner was made for, or ``members`` or ``gains``.
-            payers: Not used.
+            charged: Not used.
 
         Returns:
             By name: the signals of :class:`~mtl_gym.training.groupings.Known` (N, ...); ``pair_gains`` (N, K, K) and ``outcomes``

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field
 from torch import Tensor
 
 from mtl_gym.problems.base import Problem
+from mtl_gym.training.group_tables import GroupTable, read_group_table
 from mtl_gym.training.groups import COMPARED, MEASURED, group_metrics, layer_similarity, mask_of, measure
 from mtl_gym.training.recipe import Recipe
 from mtl_gym.training.references import fingerprint
-from mtl_gym.training.truth import Truth, read_truth
 from mtl_gym.training.warm_up import COSINES, LOOKAHEAD, OF_WARM_UP, WarmUpLearner, Watching
 
 LAYER_CKA, PAIR_GAINS, OUTCOMES = "layer_cka", "pair_gains", "outcomes"
@@ -49,23 +49,23 @@ class Groupings:
         problem: The problem.
         recipe: How to train.
         watching: How warm-ups are watched.
-        truth: Path of the table to look up; ``None``: there is none.
+        group_table: Path of the table to look up; ``None``: there is none.
 
     Raises:
         ValueError: If the table is not of this problem and these arguments.
     """
 
-    def __init__(self, problem: Problem, recipe: Recipe, watching: Watching, truth: str | None = None) -> None:
-        self.problem, self.recipe, self.watching, self.path = problem, recipe, watching, truth
+    def __init__(self, problem: Problem, recipe: Recipe, watching: Watching, group_table: str | None = None) -> None:
+        self.problem, self.recipe, self.watching, self.path = problem, recipe, watching, group_table
         self.training = {**fingerprint(problem, recipe), **asdict(watching)}
-        if truth is not None:
-            read_truth(truth).check(self.training)
-        self._key = json.dumps([self.training, recipe.device, truth], sort_keys=True)
+        if group_table is not None:
+            read_group_table(group_table).check(self.training)
+        self._key = json.dumps([self.training, recipe.device, group_table], sort_keys=True)
 
     @property
-    def truth(self) -> Truth | None:
+    def group_table(self) -> GroupTable | None:
         """The table that is looked up, if there is one."""
-        return None if self.path is None else read_truth(self.path)
+        return None if self.path is None else read_group_table(self.path)
 
     @property
     def everything(self) -> int:
@@ -103,12 +103,12 @@ class Groupings:
 
         As if nothing had been known: a policy pays for what it asks for. All together are the warm-up.
         """
-        num_tasks, horizon = self.recipe.num_tasks, self.recipe.horizon
+        num_tasks, train_steps = self.recipe.num_tasks, self.recipe.train_steps
         trained = {self.everything, *required(needs, num_tasks), *masks}
-        looks = -(-horizon // self.watching.affinity_every) * num_tasks
-        forward, backward = (float(len(trained) * horizon) for _ in range(2))
-        forward += looks * (LOOKAHEAD in needs) + num_tasks * COMPARED / self.recipe.batch_size * (LAYER_CKA in needs)
-        return forward, backward + looks * (LOOKAHEAD in needs or COSINES in needs)
+        probes = -(-train_steps // self.watching.affinity_every) * num_tasks
+        forward, backward = (float(len(trained) * train_steps) for _ in range(2))
+        forward += probes * (LOOKAHEAD in needs) + num_tasks * COMPARED / self.recipe.batch_size * (LAYER_CKA in needs)
+        return forward, backward + probes * (LOOKAHEAD in needs or COSINES in needs)
 
     def _remember(self, id: int) -> Known:
         key = (self._key, id)
@@ -120,10 +120,10 @@ class Groupings:
         return _remembered[key]
 
     def _looked_up(self, id: int) -> Known:
-        truth = self.truth
-        if truth is None or id not in truth.places:
+        group_table = self.group_table
+        if group_table is None or id not in group_table.places:
             return Known()
-        return Known(*truth.entry(id))
+        return Known(*group_table.entry(id))
 
     def _warm_up(self, found: Mapping[int, Known], ids: Sequence[int], signals: Sequence[str]) -> None:
         learner = WarmUpLearner(self.problem, self.recipe, len(ids))

@@ -50,7 +50,7 @@ def train_groups(problem: Problem, recipe: Recipe, ids: Sequence[int], weights: 
         weights: (R, K) weights of the tasks' losses in each group.
 
     Yields:
-        Learners that have come to the horizon; their rows are the groups, at most 64 of them at once.
+        Learners that have come to the end of training; their rows are the groups, at most 64 of them at once.
     """
     for start in range(0, len(ids), _AT_ONCE):
         own = ids[start : start + _AT_ONCE]
@@ -58,7 +58,7 @@ def train_groups(problem: Problem, recipe: Recipe, ids: Sequence[int], weights: 
         learner.begin(range(len(own)), own)
         given = weights[start : start + _AT_ONCE].to(learner.replicas.scales)
         active = torch.ones(len(own), dtype=torch.bool, device=given.device)
-        for _ in range(recipe.horizon):
+        for _ in range(recipe.train_steps):
             learner.update(given, active)
         yield learner
 
@@ -178,4 +178,4 @@ def check_stages(learner: Learner) -> None:
     """
     if not learner.network.stages:
         condition = f"give {learner.problem.network!r} hidden layers, one after another, for 'layer_cka' to compare"
-        raise ValueError(should("hidden", condition, list(learner.recipe.hidden)))
+        raise ValueError(should("hidden_sizes", condition, list(learner.recipe.hidden_sizes)))

@@ -53,7 +53,7 @@ class Learner:
             num_replicas,
             size=self.network.size,
             buffers=OPTIMIZERS[recipe.optimizer].buffers,
-            horizon=recipe.horizon,
+            train_steps=recipe.train_steps,
             batch_size=recipe.batch_size,
             num_tasks=recipe.num_tasks,
             sources=noisy_splits(problem, recipe),
@@ -76,7 +76,7 @@ class Learner:
         return 0
 
     def _network(self) -> Any:
-        return choose("network", self.problem.network, NETWORKS)(self.problem, self.recipe.hidden)
+        return choose("network", self.problem.network, NETWORKS)(self.problem, self.recipe.hidden_sizes)
 
     @property
     def _blocks(self) -> list[int]:
@@ -137,7 +137,7 @@ class Learner:
         """Losses (N, K) of the batch that is about to be trained on; computed once, and reused by :meth:`update`."""
         return self._graph().detach()
 
-    def look(self, needs: Collection[str], payers: Tensor) -> dict[str, Tensor]:
+    def probe(self, needs: Collection[str], charged: Tensor) -> dict[str, Tensor]:
         """What else is known of the trainings, by the names that are needed: nothing, but in subclasses."""
         return {}
 
@@ -210,8 +210,8 @@ class Learner:
         return (row,)
 
     def _rates(self) -> list[float]:
-        factor, horizon = LR_SCHEDULES[self.recipe.lr_schedule], self.recipe.horizon
-        return [self.recipe.lr * factor(step / horizon) for step in self.replicas.step.tolist()]
+        factor, train_steps = LR_SCHEDULES[self.recipe.lr_schedule], self.recipe.train_steps
+        return [self.recipe.lr * factor(step / train_steps) for step in self.replicas.step.tolist()]
 
     def finite(self) -> Tensor:
         """Whether all parameters of a replica are finite (N,)."""
@@ -230,22 +230,22 @@ class Learner:
         sizes = [1 if instance is None else len(instance.rows) // self.recipe.batch_size for instance in self.instances]
         return torch.tensor(sizes, device=self._rows.device)
 
-    def last_batch(self, payers: Tensor) -> Tensor:
-        """Losses (N, K), as they are now, of the batch that was trained on last: one forward pass, counted for ``payers`` (N,)."""
-        self.replicas.passes[payers, 0] += 1
+    def last_batch(self, charged: Tensor) -> Tensor:
+        """Losses (N, K), as they are now, of the batch that was trained on last: one forward pass, counted for ``charged`` (N,)."""
+        self.replicas.passes[charged, 0] += 1
         with torch.no_grad():
             return self._batch_losses((self.replicas.step - 1).clamp(min=0))
 
-    def holdout(self, splits: Sequence[str], payers: Tensor) -> dict[str, Tensor]:
+    def holdout(self, splits: Sequence[str], charged: Tensor) -> dict[str, Tensor]:
         """Losses (N, K) on the fixed samples of *meta* or *reward*, by the name of the split: one forward pass for all.
 
         Args:
             splits: Names of the splits.
-            payers: (N,) bool, the replicas for which the passes are counted.
+            charged: (N,) bool, the replicas for which the passes are counted.
         """
         parts = self._samples.holdout_inputs(splits)
         inputs = torch.cat(parts)
-        self.replicas.passes[payers, 0] += len(inputs) / self.recipe.batch_size
+        self.replicas.passes[charged, 0] += len(inputs) / self.recipe.batch_size
         with torch.no_grad():
             outputs = self._outputs(inputs.expand(self.num_replicas, *inputs.shape))
             labels = [self._samples.holdout_labels(name, self.num_replicas, self.replicas.sources) for name in splits]
@@ -262,16 +262,16 @@ class Learner:
             outputs = self._outputs(take(self._samples.splits["train"].inputs, samples))
             return self._objectives.samples(outputs, self._samples.labels("train", samples, samples, self.replicas.sources))
 
-    def gramian(self, payers: Tensor) -> Tensor:
+    def gramian(self, charged: Tensor) -> Tensor:
         """Inner products (N, K, K) of the gradients of the tasks' losses on the batch that is about to be trained on.
 
         With respect to the shared parameters (zeros, if there are none); of averages under ``gradient_ema``. K backward passes,
-        counted once a batch for ``payers`` (N,).
+        counted once a batch for ``charged`` (N,).
         """
-        shared = self._task_gradients(payers)[:, :, : self._shared]
+        shared = self._task_gradients(charged)[:, :, : self._shared]
         return shared @ shared.transpose(1, 2)
 
-    def _task_gradients(self, payers: Tensor) -> Tensor:
+    def _task_gradients(self, charged: Tensor) -> Tensor:
         """Gradients (N, K, P) of the tasks' losses on the pending batch, those of the shared parameters averaged."""
         if self._gradients is None:
             parts = [torch.autograd.grad(own.sum(), self._parameters, retain_graph=True) for own in self._graph().unbind(1)]
@@ -280,7 +280,7 @@ class Learner:
                 own, past = self._gradients[:, :, : self._shared], self.replicas.averages
                 begun = (self.replicas.step > 0)[:, None, None]
                 own.copy_(torch.where(begun, self.gradient_ema * past + (1 - self.gradient_ema) * own, own))
-        unpaid = payers & (self.replicas.differentiated <= self.replicas.step)
+        unpaid = charged & (self.replicas.differentiated <= self.replicas.step)
         self.replicas.passes[unpaid, 1] += self.recipe.num_tasks
         self.replicas.differentiated[unpaid] = self.replicas.step[unpaid] + 1
         return self._gradients
@@ -331,7 +331,7 @@ class Learner:
 
     def _scaled(self, losses: Tensor) -> Tensor:
         """Scaled losses (N, K) of the tasks that take part, from those of all tasks."""
-        in_order = self.recipe.num_tasks == self.problem.num_tasks and self.recipe.main is None
+        in_order = self.recipe.num_tasks == self.problem.num_tasks and self.recipe.main_task is None
         return (losses if in_order else losses.gather(1, self.replicas.tasks)) * self.replicas.scales
 
     def state(self) -> dict[str, Any]:

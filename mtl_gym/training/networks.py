@@ -65,28 +65,32 @@ class Network:
         return sum(math.prod(shape) for shape in self.shapes)
 
 
-def mlp(problem: Problem, hidden: tuple[int, ...]) -> Network:
-    """Linear layers with ReLU, then the heads; ``hidden`` holds the widths."""
-    widths = (math.prod(problem.input_shape), *hidden, problem.outputs)
+def mlp(problem: Problem, hidden_sizes: tuple[int, ...]) -> Network:
+    """Linear layers with ReLU, then the heads; ``hidden_sizes`` holds the widths."""
+    widths = (math.prod(problem.input_shape), *hidden_sizes, problem.outputs)
     shapes, bounds = _linear(widths)
 
     def forward(parameters: Parameters, inputs: Tensor) -> Tensor:
         return _linear_forward(parameters, inputs.flatten(2))
 
-    return Network(shapes, bounds, len(shapes) - 2, forward, stages=(_linear_stage,) * len(hidden))
+    return Network(shapes, bounds, len(shapes) - 2, forward, stages=(_linear_stage,) * len(hidden_sizes))
 
 
-def conv(problem: Problem, hidden: tuple[int, ...]) -> Network:
+def conv(problem: Problem, hidden_sizes: tuple[int, ...]) -> Network:
     """Two or more 3 x 3 convolutions with ReLU and 2 x 2 max-pooling, one linear layer, then the heads.
 
-    ``hidden`` holds the channels of the convolutions and, last, the width of the linear layer.
+    ``hidden_sizes`` holds the channels of the convolutions and, last, the width of the linear layer.
     """
     channels, height, width = _image(problem)
-    *stages, features = hidden if len(hidden) > 1 else _too_short(hidden, 2)
+    *stages, features = hidden_sizes if len(hidden_sizes) > 1 else _too_short(hidden_sizes, 2)
     shrink = 2 ** len(stages)
     if height < shrink or width < shrink:
         raise ValueError(
-            should("hidden", f"pool an image of {height} x {width} at most {int(math.log2(min(height, width)))} times", hidden)
+            should(
+                "hidden_sizes",
+                f"pool an image of {height} x {width} at most {int(math.log2(min(height, width)))} times",
+                hidden_sizes,
+            )
         )
     shapes, bounds = _convolutions((channels, *stages))
     more_shapes, more_bounds = _linear((stages[-1] * (height // shrink) * (width // shrink), features, problem.outputs))
@@ -102,17 +106,17 @@ def conv(problem: Problem, hidden: tuple[int, ...]) -> Network:
     return Network(shapes + more_shapes, bounds + more_bounds, first_linear + 2, forward, stages=of_stages)
 
 
-def dense(problem: Problem, hidden: tuple[int, ...]) -> Network:
+def dense(problem: Problem, hidden_sizes: tuple[int, ...]) -> Network:
     """An hourglass for labels at every pixel: 3 x 3 convolutions with ReLU, the first at full and the others at half resolution.
 
-    The heads are a 1 x 1 convolution over the upsampled features beside those of the first convolution. ``hidden`` holds the
+    The heads are a 1 x 1 convolution over the upsampled features beside those of the first convolution. ``hidden_sizes`` holds the
     channels of the convolutions.
     """
     channels, _, _ = _image(problem)
-    if len(hidden) < 2:
-        _too_short(hidden, 2)
-    shapes, bounds = _convolutions((channels, *hidden))
-    features = hidden[0] + hidden[-1]
+    if len(hidden_sizes) < 2:
+        _too_short(hidden_sizes, 2)
+    shapes, bounds = _convolutions((channels, *hidden_sizes))
+    features = hidden_sizes[0] + hidden_sizes[-1]
     shapes += ((problem.outputs, features, 1, 1), (problem.outputs,))
     bounds += (1 / math.sqrt(features),) * 2
 
@@ -128,13 +132,13 @@ def dense(problem: Problem, hidden: tuple[int, ...]) -> Network:
     return Network(shapes, bounds, len(shapes) - 2, forward, heads=(-4, -1))
 
 
-def point(problem: Problem, hidden: tuple[int, ...]) -> Network:
+def point(problem: Problem, hidden_sizes: tuple[int, ...]) -> Network:
     """No network: the parameters are one point x, and the output is the input (K scales of each coordinate) times x.
 
     There are no heads and no hidden layers. Initial values are uniform in [-2, 2].
     """
-    if hidden:
-        raise ValueError(should("hidden", "be empty for the network 'point'", hidden))
+    if hidden_sizes:
+        raise ValueError(should("hidden_sizes", "be empty for the network 'point'", hidden_sizes))
     dimensions = problem.tasks[0].outputs
 
     def forward(parameters: Parameters, inputs: Tensor) -> Tensor:
@@ -197,5 +201,5 @@ def _image(problem: Problem) -> tuple[int, ...]:
     return problem.input_shape
 
 
-def _too_short(hidden: tuple[int, ...], least: int) -> tuple[int, ...]:
-    raise ValueError(should("hidden", f"hold at least {least} widths for a convolutional network", hidden))
+def _too_short(hidden_sizes: tuple[int, ...], least: int) -> tuple[int, ...]:
+    raise ValueError(should("hidden_sizes", f"hold at least {least} widths for a convolutional network", hidden_sizes))

@@ -87,7 +87,7 @@ def constant(progress: float) -> float:
 
 
 def step(progress: float) -> float:
-    """A tenth after half of the horizon, a hundredth after three quarters."""
+    """A tenth after half of the training steps, a hundredth after three quarters."""
     return 0.1 ** ((progress >= 0.5) + (progress >= 0.75))
 
 

@@ -18,9 +18,9 @@ class Recipe:
         distribution: The range of every axis of the instances.
         num_tasks: Tasks that take part, K.
         tasks: Names of the tasks that may take part, in the problem's order.
-        main: Name of the main task, which always takes part and comes first; ``None``: no task is above the others.
-        hidden: Widths of the trunk.
-        horizon: Optimiser steps of a training.
+        main_task: Name of the main task, which always takes part and comes first; ``None``: no task is above the others.
+        hidden_sizes: Widths of the trunk.
+        train_steps: Optimiser steps of a training.
         batch_size: Samples of a batch.
         optimizer: Row of ``OPTIMIZERS``.
         lr: Initial learning rate.
@@ -34,8 +34,8 @@ class Recipe:
     distribution: Distribution
     num_tasks: int
     tasks: tuple[str, ...]
-    hidden: tuple[int, ...]
-    horizon: int
+    hidden_sizes: tuple[int, ...]
+    train_steps: int
     batch_size: int
     optimizer: str
     lr: float
@@ -44,7 +44,7 @@ class Recipe:
     weight_decay: float
     holdout_size: int
     device: str
-    main: str | None = None
+    main_task: str | None = None
 
     def draw(self, problem: Problem, id: int) -> Instance:
         """Draws the instance of the problem with that id; the network is part of what it is."""
@@ -53,13 +53,13 @@ class Recipe:
             distribution=self.distribution,
             num_tasks=self.num_tasks,
             tasks=self.tasks,
-            main=self.main,
-            network=f"{problem.network}{list(self.hidden)}",
+            main_task=self.main_task,
+            network=f"{problem.network}{list(self.hidden_sizes)}",
             id=id,
         )
 
     def plain(self, problem: Problem) -> dict[str, Any]:
         """All of it, JSON-plain, but for what says nothing: ``tasks`` where all may take part, no main task, silent axes."""
         named = asdict(self) | {"distribution": {axis: own for axis, own in self.distribution.items() if own != AXES[axis]}}
-        silent = {"tasks": self.tasks if len(self.tasks) == problem.num_tasks else None, "main": None}
+        silent = {"tasks": self.tasks if len(self.tasks) == problem.num_tasks else None, "main_task": None}
         return dict(json.loads(json.dumps({name: own for name, own in named.items() if silent.get(name, ...) != own})))

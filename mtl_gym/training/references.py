@@ -53,7 +53,7 @@ def _one_round(problem: Problem, recipe: Recipe, ids: Sequence[int], split: str)
     learner.begin(range(len(ids) * count), [id for id in ids for _ in range(count)])
     weights = torch.eye(count, device=learner.replicas.weights.device).repeat(len(ids), 1)  # row i * K + k trains task k alone
     active = torch.ones(len(weights), dtype=torch.bool, device=weights.device)
-    for _ in range(recipe.horizon):
+    for _ in range(recipe.train_steps):
         learner.update(weights, active)
     return {name: _own(learner, name, values) for name, values in learner.metrics(split).items()}
 

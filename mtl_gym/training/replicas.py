@@ -16,7 +16,8 @@ from mtl_gym.training.networks import Network
 
 @dataclass
 class Replicas:
-    """The state of N trainings. H is the horizon, B the batch size, K the tasks that take part, P the number of parameters.
+    """The state of N trainings. H is the number of training steps, B the batch size, K the tasks that take part, P the number of
+    parameters.
 
     Attributes:
         parameters: (N, P).
@@ -63,7 +64,7 @@ class Replicas:
         *,
         size: int,
         buffers: int,
-        horizon: int,
+        train_steps: int,
         batch_size: int,
         num_tasks: int,
         sources: dict[str, tuple[int, int]],
@@ -87,12 +88,12 @@ class Replicas:
             moments=zeros(buffers, size),
             updates=zeros(blocks),
             step=zeros(dtype=torch.int64),
-            order=zeros(horizon + 1, batch_size, dtype=torch.int32),
+            order=zeros(train_steps + 1, batch_size, dtype=torch.int32),
             tasks=zeros(num_tasks, dtype=torch.int64),
             scales=zeros(num_tasks),
             sources={name: zeros(*shape, dtype=torch.int32) for name, shape in sources.items()},
-            losses=zeros(horizon, num_tasks),
-            weights=zeros(horizon, num_tasks),
+            losses=zeros(train_steps, num_tasks),
+            weights=zeros(train_steps, num_tasks),
             passes=zeros(2),
             seen=zeros(samples, num_tasks),
             visits=zeros(samples),

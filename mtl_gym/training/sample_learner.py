@@ -23,7 +23,7 @@ from mtl_gym.training.objectives import Objectives
 from mtl_gym.training.samples import take
 
 LOSS, MEAN, ALIGNMENT, COSINE, RIGHT, MAIN = "loss", "mean", "alignment", "cosine", "right", "main"
-"""What can be known of the samples of a batch; see :meth:`SampleLearner.look`."""
+"""What can be known of the samples of a batch; see :meth:`SampleLearner.probe`."""
 
 
 @functools.cache
@@ -37,7 +37,7 @@ def _load_forward_mode() -> None:
 class SampleLearner(Learner):
     """N trainings of one problem with a main task, the first of the tasks; arguments as for :class:`Learner`."""
 
-    _looks: dict[str, Tensor]
+    _probes: dict[str, Tensor]
     _sample_graph: Tensor | None
     _labels: Tensor
     _labelled: Tensor | None
@@ -53,20 +53,20 @@ class SampleLearner(Learner):
         _load_forward_mode()
         self._objectives = Objectives(self.problem, self.recipe.tasks, self._rows.device, dual=True)
         names = [task.name for task in self.problem.tasks]
-        self._main = names.index(self.recipe.main or names[0])
+        self._main = names.index(self.recipe.main_task or names[0])
         self._of_main = Objectives(self.problem, (names[self._main],), self._rows.device, alone=True)
         self._forget()
 
     def _forget(self) -> None:
         super()._forget()
-        self._sample_graph, self._aligned, self._looks = None, False, {}
+        self._sample_graph, self._aligned, self._probes = None, False, {}
 
-    def look(self, needs: Collection[str], payers: Tensor) -> dict[str, Tensor]:
+    def probe(self, needs: Collection[str], charged: Tensor) -> dict[str, Tensor]:
         """What the batch that is about to be trained on shows; computed once, and reused by :meth:`update_samples`.
 
         Args:
             needs: Names of what is wanted.
-            payers: (N,) bool, the replicas for which the passes beyond a training step's are counted.
+            charged: (N,) bool, the replicas for which the passes beyond a training step's are counted.
 
         Returns:
             By name, all but the last (N, B, K) and with the instances' scales: ``loss``, of each sample; ``mean``, of each sample's
@@ -76,12 +76,12 @@ class SampleLearner(Learner):
         """
         aligned = bool({ALIGNMENT, COSINE, MAIN} & set(needs))
         if self._sample_graph is None or (aligned and not self._aligned):
-            self._pass(aligned, payers)
-        computed: dict[str, Callable[[], Tensor]] = {MEAN: self._means, RIGHT: self._right, COSINE: lambda: self._cosines(payers)}
+            self._pass(aligned, charged)
+        computed: dict[str, Callable[[], Tensor]] = {MEAN: self._means, RIGHT: self._right, COSINE: lambda: self._cosines(charged)}
         for name, compute in computed.items():
-            if name in needs and name not in self._looks:
-                self._looks[name] = compute()
-        return {name: self._looks[name] for name in needs}
+            if name in needs and name not in self._probes:
+                self._probes[name] = compute()
+        return {name: self._probes[name] for name in needs}
 
     def update(self, weights: Tensor, active: Tensor) -> None:
         """Trains with weights (N, K) of whole tasks; see :meth:`Learner.update`."""
@@ -132,37 +132,37 @@ class SampleLearner(Learner):
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"paid": tuple(self._looks)}
+        return super().__getstate__() | {"paid": tuple(self._probes)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__({name: own for name, own in state.items() if name != "paid"})
-        self._look_again(state["paid"])
+        self._probe_again(state["paid"])
 
     def state(self) -> dict[str, Any]:
         """A copy of all that the trainings are; see :meth:`Learner.state`."""
-        return super().state() | {"paid": tuple(self._looks)}
+        return super().state() | {"paid": tuple(self._probes)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Goes back to a state; see :meth:`Learner.restore`."""
         super().restore({name: own for name, own in state.items() if name != "paid"})
-        self._look_again(state["paid"])
+        self._probe_again(state["paid"])
 
     def fork(self, source: Sequence[int], target: Sequence[int]) -> None:
         """Copies rows; see :meth:`Learner.fork`."""
         super().fork(source, target)
-        self._look_again(tuple(self._looks))
+        self._probe_again(tuple(self._probes))
 
-    def _look_again(self, names: Collection[str]) -> None:
+    def _probe_again(self, names: Collection[str]) -> None:
         """Computes once more what was known of the batch; its passes have been counted."""
         self._forget()
         if names:
-            self.look(names, torch.zeros_like(self._rows, dtype=torch.bool))
+            self.probe(names, torch.zeros_like(self._rows, dtype=torch.bool))
 
     def _batch(self) -> Tensor:
         """The samples (N, B) of the batch that is about to be trained on."""
         return self.replicas.order[self._rows, self.replicas.step].long()
 
-    def _pass(self, aligned: bool, payers: Tensor) -> None:
+    def _pass(self, aligned: bool, charged: Tensor) -> None:
         """One forward pass over the batch: its losses with their graph and, in forward mode, the alignments."""
         samples = self._batch()
         inputs = take(self._samples.splits["train"].inputs, samples)
@@ -171,15 +171,15 @@ class SampleLearner(Learner):
         if not aligned:
             self._sample_graph = self._losses_of(self._parameters, inputs)
         else:
-            direction, main = self._direction(payers)
+            direction, main = self._direction(charged)
             with forward_ad.dual_level():
                 # Heads have tangents too, of zeros: where one factor has none, torch interprets the rule of a product in Python.
                 pairs = zip(self._parameters, direction, strict=True)
                 losses = self._losses_of([forward_ad.make_dual(own, along) for own, along in pairs], inputs)
                 self._sample_graph, tangents = forward_ad.unpack_dual(losses)
-            self._looks |= {ALIGNMENT: torch.zeros_like(losses) if tangents is None else tangents.detach(), MAIN: main}
-            self.replicas.passes[payers, 0] += 1  # the tangents cost as much as the values
-        self._looks[LOSS], self._aligned = self._sample_graph.detach(), aligned
+            self._probes |= {ALIGNMENT: torch.zeros_like(losses) if tangents is None else tangents.detach(), MAIN: main}
+            self.replicas.passes[charged, 0] += 1  # the tangents cost as much as the values
+        self._probes[LOSS], self._aligned = self._sample_graph.detach(), aligned
 
     def _losses_of(self, parameters: list[Tensor], inputs: Tensor) -> Tensor:
         """Scaled losses (N, B, K) of the samples, by the tasks that take part; 0 where one has no label."""
@@ -187,7 +187,7 @@ class SampleLearner(Learner):
         tasks = self.replicas.tasks[:, None].expand(-1, losses.shape[1], -1)
         return times(losses.gather(2, tasks), self.replicas.scales[:, None])
 
-    def _direction(self, payers: Tensor) -> tuple[list[Tensor], Tensor]:
+    def _direction(self, charged: Tensor) -> tuple[list[Tensor], Tensor]:
         """The gradient of the main task's loss on *meta*, of the shared parameters, with norm 1 (0, where it vanishes).
 
         By parameters; those of the heads are zeros. And that loss (N,).
@@ -198,7 +198,7 @@ class SampleLearner(Learner):
         labels = self._samples.holdout_labels("meta", self.num_replicas, self.replicas.sources)
         targets = labels[:, :, self.problem.target_slices[self._main]]
         main = self._of_main.parts(outputs, targets, [len(inputs)])[0][:, 0] * self.replicas.scales[:, 0]
-        self.replicas.passes[payers] += len(inputs) / self.recipe.batch_size
+        self.replicas.passes[charged] += len(inputs) / self.recipe.batch_size
         flat = torch.zeros_like(self.replicas.parameters)
         if self.network.shared:
             parts = torch.autograd.grad(main.sum(), self._parameters[: self.network.shared])
@@ -206,31 +206,31 @@ class SampleLearner(Learner):
             flat[:, : joined.shape[1]] = functional.normalize(joined, dim=1, eps=1e-30)
         return self._views(flat), main.detach()
 
-    def _cosines(self, payers: Tensor) -> Tensor:
+    def _cosines(self, charged: Tensor) -> Tensor:
         """Alignments over the norms of the samples' gradients: B K backward passes over one sample each."""
         losses = self._losses_now()
         if not self.network.shared:
-            return torch.zeros_like(self._looks[ALIGNMENT])
+            return torch.zeros_like(self._probes[ALIGNMENT])
         squares = torch.zeros_like(losses)
         for sample in range(losses.shape[1]):
             for task in range(losses.shape[2]):
                 own = losses[:, sample, task].sum()
                 parts = torch.autograd.grad(own, self._parameters[: self.network.shared], retain_graph=True)
                 squares[:, sample, task] = sum(part.flatten(1).square().sum(1) for part in parts)
-        self.replicas.passes[payers, 1] += losses.shape[1] * losses.shape[2]
+        self.replicas.passes[charged, 1] += losses.shape[1] * losses.shape[2]
         norms = squares.detach().sqrt()
-        return torch.where(norms > 0, self._looks[ALIGNMENT] / norms.clamp(min=1e-30), 0).clamp(-1, 1)
+        return torch.where(norms > 0, self._probes[ALIGNMENT] / norms.clamp(min=1e-30), 0).clamp(-1, 1)
 
     def _means(self) -> Tensor:
         samples, rows = self._batch(), self._rows[:, None]
         sums, visits = self.replicas.seen[rows, samples], self.replicas.visits[rows, samples]
-        return (sums + self._looks[LOSS]) / (visits + 1)[:, :, None]
+        return (sums + self._probes[LOSS]) / (visits + 1)[:, :, None]
 
     def _remember(self, active: Tensor) -> None:
         """Adds the batch's losses to those of its samples, in the active rows."""
         places = (self._rows[:, None] * self.remembered + self._batch()).flatten()
         rows = active.to(self.replicas.visits.dtype)[:, None].expand(-1, self.recipe.batch_size)
-        losses = torch.where(active[:, None, None], self._looks[LOSS], 0)
+        losses = torch.where(active[:, None, None], self._probes[LOSS], 0)
         self.replicas.seen.view(-1, losses.shape[2]).index_add_(0, places, losses.flatten(0, 1))
         self.replicas.visits.view(-1).index_add_(0, places, rows.flatten())
 
@@ -238,4 +238,4 @@ class SampleLearner(Learner):
         """Whether the labels that the batch bears are its own (N, B, K), as numbers."""
         own = take(self._samples.splits["train"].targets, self._batch())
         same = ((own == self._labels) | torch.isnan(own)).flatten(3).all(3) if own.ndim > 3 else (own == self._labels) | own.isnan()
-        return self._samples.by_task(same, self.replicas.tasks).to(self._looks[LOSS].dtype)
+        return self._samples.by_task(same, self.replicas.tasks).to(self._probes[LOSS].dtype)

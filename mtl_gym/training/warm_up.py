@@ -55,10 +55,10 @@ class WarmUpLearner(Learner):
         return super()._mean_losses(outputs, labels)
 
     def run(self, watching: Watching, needs: Collection[str]) -> dict[str, Tensor]:
-        """Trains from the beginning to the horizon, with weights of 1.
+        """Trains from the first step to the last, with weights of 1.
 
         Args:
-            watching: How often to look.
+            watching: How often to probe.
             needs: Names of what is wanted.
 
         Returns:
@@ -71,15 +71,15 @@ class WarmUpLearner(Learner):
         ones, active = torch.ones_like(self.replicas.scales), torch.ones_like(self._rows, dtype=torch.bool)
         recorders = [] if _MAPPED.isdisjoint(needs) else self._recorders(watching.snapshots)
         sums: dict[str, Tensor] = {}
-        for step in range(self.recipe.horizon):
+        for step in range(self.recipe.train_steps):
             if step % watching.affinity_every == 0:
                 for name, values in self.affinities(needs).items():
                     sums[name] = sums.get(name, 0) + values
             self.update(ones, active)
             for recorder in recorders:
                 recorder.record(step, self._recent)
-        looks = -(-self.recipe.horizon // watching.affinity_every)
-        found = {name: total / looks for name, total in sums.items()}
+        probes = -(-self.recipe.train_steps // watching.affinity_every)
+        found = {name: total / probes for name, total in sums.items()}
         if recorders:
             maps, places = [recorder.found(needs) for recorder in recorders], torch.cat([own.rows for own in recorders]).argsort()
             found |= {name: torch.cat([own[name] for own in maps])[places] for name in maps[0]}
@@ -129,12 +129,12 @@ class _Recorder:
     """Keeps the data maps of those trainings of a warm-up, R, whose epochs have the same length."""
 
     def __init__(self, learner: WarmUpLearner, rows: Tensor, length: int, snapshots: int) -> None:
-        replicas, self._horizon = learner.replicas, learner.recipe.horizon
-        self.rows, self.length, epochs = rows, length, -(-self._horizon // length)
+        replicas, self._train_steps = learner.replicas, learner.recipe.train_steps
+        self.rows, self.length, epochs = rows, length, -(-self._train_steps // length)
         self._tasks = replicas.tasks[rows]
         self._counts = torch.tensor([len(own.rows) for own in learner.instances if own], device=rows.device)[rows]
         self._times = torch.linspace(min(2, epochs), epochs, snapshots).round().tolist()
-        order = replicas.order[rows, : self._horizon]
+        order = replicas.order[rows, : self._train_steps]
         self._maps = DataMaps(order, length, len(learner.problem.splits["train"]), learner.recipe.num_tasks)
         self._features: list[Tensor] = []  # of each snapshot, (R, K, 7)
         self._squares: list[Tensor] = []  # of each snapshot, (R, K, K)
@@ -146,7 +146,7 @@ class _Recorder:
             step: From 0.
             recent: Losses (N, B, all tasks) of the samples of the last batches.
         """
-        if (step + 1) % self.length == 0 or step + 1 == self._horizon:
+        if (step + 1) % self.length == 0 or step + 1 == self._train_steps:
             losses = torch.stack(list(recent)[-(step % self.length) - 1 :])  # (L, N, B, all tasks)
             if len(self.rows) != losses.shape[1]:
                 losses = losses[:, self.rows]

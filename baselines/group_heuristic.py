@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from baselines.base import Array, Heuristic, Observation, State
-from baselines.partitions import Value, best_partition
+from baselines.partition_search import Value, best_partition
 from mtl_gym.arguments import number, positive_int, should
 from mtl_gym.policies import Requirements
 from mtl_gym.problems import TASK_GROUPING
@@ -17,9 +17,9 @@ from mtl_gym.problems import TASK_GROUPING
 Labels = npt.NDArray[np.int64]
 
 
-def places(*observe: str, **others: Any) -> Requirements:
+def places(*observe: str, **env_kwargs: Any) -> Requirements:
     """What a heuristic needs that puts task by task into its group; ``next_task`` tells K, and ``groups`` how many there may be."""
-    return Requirements(observe=("next_task", "groups", *observe), action="place", env=TASK_GROUPING, others=others)
+    return Requirements(observe=("next_task", "groups", *observe), action="place", env=TASK_GROUPING, env_kwargs=env_kwargs)
 
 
 class GroupHeuristic(Heuristic):

@@ -1,4 +1,4 @@
-"""Tables of truth: what every group of an instance's tasks reaches, trained once and stored with how it was made.
+"""Group tables: what every group of an instance's tasks reaches, trained once and stored with how it was made.
 
 A table is an ``.npz`` file without pickled objects: ``header`` (JSON), ``ids`` (I), ``outcomes`` (I, 2^K - 1, 3, M) and one array
 (I, ...) for each signal. Group g of ``outcomes`` is the bit mask g + 1; the splits are *meta*, *reward* and *test*.
@@ -26,8 +26,8 @@ from mtl_gym.training.groups import MEASURED
 _REMEDY = "Make one with: mtl-gym groupings PROBLEM"
 
 
-class Truth:
-    """A table of truth.
+class GroupTable:
+    """A group table.
 
     Args:
         path: Where it was read; for errors.
@@ -56,7 +56,7 @@ class Truth:
         if differing:
             others = ", ".join(f"{name}={own.get(name)!r} (here {wanted.get(name)!r})" for name in differing)
             condition = f"be a table of the same problem, version and arguments; this one has {others}"
-            raise ValueError(should("truth", condition, self._path, _REMEDY))
+            raise ValueError(should("group_table", condition, self._path, _REMEDY))
 
     def entry(self, id: int) -> tuple[dict[str, Tensor], dict[int, Tensor]]:
         """The signals by name, and the metrics (3, M) by the bit masks of groups, of an instance that the table holds."""
@@ -65,7 +65,7 @@ class Truth:
         return signals, dict(enumerate(torch.from_numpy(self._outcomes[place]).double(), start=1))
 
 
-def read_truth(path: str) -> Truth:
+def read_group_table(path: str) -> GroupTable:
     """Reads a table; what has been read is kept until the file changes.
 
     Raises:
@@ -73,20 +73,20 @@ def read_truth(path: str) -> Truth:
     """
     file = Path(path)
     if not file.is_file():
-        raise ValueError(should("truth", "be 'auto', 'train' or the path of a table that is there", path, _REMEDY))
+        raise ValueError(should("group_table", "be 'auto', 'train' or the path of a table that is there", path, _REMEDY))
     return _read(path, file.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=8)
-def _read(path: str, changed: int) -> Truth:
+def _read(path: str, changed: int) -> GroupTable:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             table = dict(arrays)
         header = json.loads(str(table.pop("header")))
         _check_shapes(header, table)
-        return Truth(path, {name: header[name] for name in ("training", "metrics", "versions", "command")}, table)
+        return GroupTable(path, {name: header[name] for name in ("training", "metrics", "versions", "command")}, table)
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{should('truth', 'be a table of truth', path, _REMEDY)} ({error})") from error
+        raise ValueError(f"{should('group_table', 'be a group table', path, _REMEDY)} ({error})") from error
 
 
 def _check_shapes(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -99,7 +99,7 @@ def _check_shapes(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[An
             raise ValueError(f"{name} does not have {count} rows of numbers")
 
 
-def write_truth(path: Path, header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+def write_group_table(path: Path, header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Writes a table, whole or not at all."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]

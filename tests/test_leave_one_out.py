@@ -2,12 +2,12 @@ import gymnasium
 import numpy as np
 import pytest
 
-from agents.siblings import Siblings
+from agents.leave_one_out import LeaveOneOut
 from agents.vec_env import VectorEnvAdapter
 
 
 def adapter(num_envs=6, **arguments):
-    given = {"problem": "quadratic", "distribution": "varied", "horizon": 40, "steps_per_action": 10, **arguments}
+    given = {"problem": "quadratic", "distribution": "varied", "train_steps": 40, "steps_per_action": 10, **arguments}
     return VectorEnvAdapter(
         gymnasium.make_vec("mtl_gym/LossWeighting-v0", num_envs=num_envs, vectorization_mode="vector_entry_point", **given)
     )
@@ -22,7 +22,7 @@ def play(envs, steps, seed=0):
 
 
 def test_a_family_trains_the_same_instances_episode_after_episode():
-    envs = Siblings(adapter(), 3)
+    envs = LeaveOneOut(adapter(), 3)
     envs.seed(5)
     envs.reset()
     instances = [[info["instance"] for info in envs.venv.reset_infos]]
@@ -38,7 +38,7 @@ def test_a_family_trains_the_same_instances_episode_after_episode():
 
 
 def test_rewards_are_what_a_row_gains_over_the_mean_of_its_siblings():
-    plain, envs = adapter(), Siblings(adapter(), 3)
+    plain, envs = adapter(), LeaveOneOut(adapter(), 3)
     envs.seed(5)
     plain._seeds = [5, 5, 5, 6, 6, 6]
     plain.reset(), envs.reset()
@@ -51,7 +51,7 @@ def test_rewards_are_what_a_row_gains_over_the_mean_of_its_siblings():
 
 
 def test_rows_out_of_step_are_paid_nothing_until_they_meet_again():
-    envs = Siblings(adapter(num_envs=3, lr=1.0, distribution="clean", action="weights", optimizer="sgd"), 3)
+    envs = LeaveOneOut(adapter(num_envs=3, lr=1.0, distribution="clean", action="weights", optimizer="sgd"), 3)
     envs.seed(0)
     envs.reset()
     calm, wild = np.ones(3, dtype=np.float32) * 1e-3, np.full(3, 1e6, dtype=np.float32)
@@ -66,13 +66,13 @@ def test_rows_out_of_step_are_paid_nothing_until_they_meet_again():
 
 @pytest.mark.parametrize(("size", "error"), [(4, ValueError), (1, ValueError), (0, ValueError), (1.5, TypeError)])
 def test_a_family_has_to_divide_the_rows(size, error):
-    with pytest.raises(error, match="`siblings`"):
-        Siblings(adapter(), size)
+    with pytest.raises(error, match="`rollouts_per_instance`"):
+        LeaveOneOut(adapter(), size)
 
 
 def test_two_seeds_draw_other_instances_and_one_seed_the_same():
     def drawn(seed):
-        envs = Siblings(adapter(), 2)
+        envs = LeaveOneOut(adapter(), 2)
         envs.seed(seed)
         envs.reset()
         return [info["instance"] for info in envs.venv.reset_infos]

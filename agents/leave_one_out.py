@@ -1,4 +1,4 @@
-"""Rewards relative to siblings: rows that train the same instance under other actions."""
+"""A leave-one-out baseline: rewards relative to those of the other rollouts of the same instance."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from mtl_gym.arguments import positive_int, should
 
 
-class Siblings(VecEnvWrapper):
-    """Pays each row what it gains over its siblings: a baseline that knows the instance.
+class LeaveOneOut(VecEnvWrapper):
+    """Pays each row what it gains over the other rollouts of its instance: a baseline that knows the instance.
 
     Rows come in families that draw the same instances in the same order: same data, initial weights and noise. From each reward
-    the mean of the siblings' rewards at the same decision is taken. It does not depend on the row's own action, so the policy's
+    the mean of the others' rewards at the same decision is taken. It does not depend on the row's own action, so the policy's
     gradient keeps its direction; what the instance itself contributes to the reward, most of its variance, is gone. (A
     leave-one-out baseline, as in Kool et al., "Buy 4 REINFORCE Samples, Get a Baseline for Free!", ICLR workshop 2019.) A row whose
-    siblings are elsewhere is paid nothing; after a divergence it is an episode ahead for good. ``episode`` statistics keep the
+    others are elsewhere is paid nothing; after a divergence it is an episode ahead for good. ``episode`` statistics keep the
     environment's own rewards.
 
     Args:
@@ -34,8 +34,8 @@ class Siblings(VecEnvWrapper):
 
     def __init__(self, venv: VecEnv, size: int) -> None:
         super().__init__(venv)
-        if venv.num_envs % positive_int("siblings", size, least=2):
-            raise ValueError(should("siblings", f"divide num_envs={venv.num_envs}", size))
+        if venv.num_envs % positive_int("rollouts_per_instance", size, least=2):
+            raise ValueError(should("rollouts_per_instance", f"divide num_envs={venv.num_envs}", size))
         self.size = size
         self._places: list[tuple[int, int]] = []
 
@@ -64,11 +64,11 @@ class Siblings(VecEnvWrapper):
         return observations, relative.astype(np.float32), dones, infos
 
     def _relative(self, rewards: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        together: dict[tuple[int, int, int], list[int]] = defaultdict(list)
+        alike: dict[tuple[int, int, int], list[int]] = defaultdict(list)
         for row, place in enumerate(self._places):
-            together[(row // self.size, *place)].append(row)
+            alike[(row // self.size, *place)].append(row)
         relative = np.zeros_like(rewards)
-        for rows in together.values():
+        for rows in alike.values():
             if len(rows) > 1:
                 relative[rows] = (rewards[rows] - rewards[rows].mean()) * len(rows) / (len(rows) - 1)
         return relative

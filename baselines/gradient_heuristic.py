@@ -17,8 +17,8 @@ _NOT_FINITE = 30.0
 
 def balances_gradients(gradient_ema: float = 0.0) -> Requirements:
     """What a policy of the Gram matrix requires, of moving averages of the gradients if the share of their past is not 0."""
-    others = {"scope": "shared", **({"gradient_ema": gradient_ema} if gradient_ema else {})}
-    return replace(LOSSES_TO_WEIGHTS, observe=("log_loss", "cosines", "log_norms"), others=others)
+    env_kwargs = {"scope": "shared", **({"gradient_ema": gradient_ema} if gradient_ema else {})}
+    return replace(LOSSES_TO_WEIGHTS, observe=("log_loss", "cosines", "log_norms"), env_kwargs=env_kwargs)
 
 
 class GradientHeuristic(Heuristic):

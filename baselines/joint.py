@@ -1,0 +1,17 @@
+"""The grouping that needs no look at the tasks: all in one group."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from baselines.base import Observation
+from baselines.group_heuristic import GroupHeuristic
+
+
+class Joint(GroupHeuristic):
+    """Puts all tasks in one group: what the reward is measured against, so that its return is 0."""
+
+    def partition(self, seen: Observation, num_tasks: int, most: int, seed: int) -> npt.ArrayLike:
+        """One group."""
+        return np.zeros(num_tasks)
