@@ -10,31 +10,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agents.agent import Agent as Agent
-    from agents.agent import load as load
-    from agents.training import train as train
+    from mtl_gym.agents.agent import Agent as Agent
+    from mtl_gym.agents.agent import load as load
+    from mtl_gym.agents.training import train as train
 
 AGENTS = {
-    "ppo": "agents.algorithms:PPO",
-    "recurrent-ppo": "agents.algorithms:RecurrentPPO",
-    "sac": "agents.algorithms:SAC",
-    "td3": "agents.algorithms:TD3",
-    "tqc": "agents.algorithms:TQC",
-    "dqn": "agents.algorithms:DQN",
-    "maskable-ppo": "agents.algorithms:MaskablePPO",
+    "ppo": "mtl_gym.agents.algorithms:PPO",
+    "recurrent-ppo": "mtl_gym.agents.algorithms:RecurrentPPO",
+    "sac": "mtl_gym.agents.algorithms:SAC",
+    "td3": "mtl_gym.agents.algorithms:TD3",
+    "tqc": "mtl_gym.agents.algorithms:TQC",
+    "dqn": "mtl_gym.agents.algorithms:DQN",
+    "maskable-ppo": "mtl_gym.agents.algorithms:MaskablePPO",
 }
 """Name on the command line to ``"module:Class"``; a row is an algorithm that can be trained."""
 
-PRETRAINED = {"ppo": "agents.pretrained:ppo", "igbv2": "agents.igbv2:IGBv2"}
-"""Name in a comparison to ``"module:name"``, like ``baselines.BASELINES``: agents that come trained, and one that learns online."""
+PRETRAINED = {"ppo": "mtl_gym.agents.pretrained:ppo", "igbv2": "mtl_gym.agents.igbv2:IGBv2"}
+"""Name in a comparison to ``"module:name"``, like ``BASELINES``: agents that come trained, and one that learns online."""
 
-_HOMES = {"Agent": "agents.agent", "load": "agents.agent", "train": "agents.training"}
+_HOMES = {"Agent": "mtl_gym.agents.agent", "load": "mtl_gym.agents.agent", "train": "mtl_gym.agents.training"}
 __all__ = ["AGENTS", "PRETRAINED", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'agents' has no attribute {name!r}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

@@ -16,16 +16,16 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
-from agents.algorithm import Algorithm, algorithm
-from agents.compatibility import ACTION_MASK, FORMAT, action_space, check, lengths, observation_row, versions
-from agents.files import SUFFIX, digest, read, write
+from mtl_gym.agents.algorithm import Algorithm, algorithm
+from mtl_gym.agents.compatibility import ACTION_MASK, FORMAT, action_space, check, lengths, observation_row, versions
+from mtl_gym.agents.files import SUFFIX, digest, read, write
 from mtl_gym.arguments import should
 from mtl_gym.envs.arguments import LEFT_OUT
 from mtl_gym.envs.observations import OBSERVATIONS
 from mtl_gym.policies import Requirements
 
 if TYPE_CHECKING:
-    from agents.training import Settings
+    from mtl_gym.agents.training import Settings
 
 Array = npt.NDArray[Any]
 REQUIRED = (
@@ -162,7 +162,7 @@ def load(path: str | Path) -> Agent:
         return Agent(content["about"], content["parameters"])
     except Exception as error:  # whatever a damaged or hostile file brings about
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        condition = "be the file of an agent that fits this installation, or a folder that agents.train has written"
+        condition = "be the file of an agent that fits this installation, or a folder that mtl_gym.agents.train has written"
         raise ValueError(should("path", condition, str(path), reason)) from error
 
 

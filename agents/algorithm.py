@@ -15,7 +15,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents import AGENTS
+from mtl_gym.agents import AGENTS
 from mtl_gym.arguments import choose, number, positive_int, should
 
 _ELSEWHERE = (

@@ -10,7 +10,7 @@ from typing import Any
 
 from gymnasium import spaces
 
-from agents.algorithm import Algorithm
+from mtl_gym.agents.algorithm import Algorithm
 from mtl_gym.arguments import should
 
 
@@ -28,7 +28,7 @@ class PPO(Algorithm):
     """
 
     home = "stable_baselines3:PPO"
-    policy = "agents.task_policies:TaskActorCriticPolicy"
+    policy = "mtl_gym.agents.task_policies:TaskActorCriticPolicy"
     rollouts = True
     defaults = {"learning_rate": 8e-3, "batch_size": 480, "n_epochs": 20, "gamma": 1.0, "gae_lambda": 0.8}
     policy_defaults = {"log_std_init": -1.2}
@@ -43,7 +43,7 @@ class RecurrentPPO(Algorithm):
     """
 
     home = "sb3_contrib:RecurrentPPO"
-    policy = "agents.task_policies:TaskRecurrentPolicy"
+    policy = "mtl_gym.agents.task_policies:TaskRecurrentPolicy"
     rollouts = True
     defaults = PPO.defaults
     policy_defaults = PPO.policy_defaults
@@ -62,7 +62,7 @@ class SAC(Algorithm):
     """
 
     home = "stable_baselines3:SAC"
-    policy = "agents.task_policies:TaskSACPolicy"
+    policy = "mtl_gym.agents.task_policies:TaskSACPolicy"
     defaults = {
         "learning_rate": 1.5e-3,
         "buffer_size": 100_000,
@@ -81,7 +81,7 @@ class TD3(Algorithm):
     """
 
     home = "stable_baselines3:TD3"
-    policy = "agents.task_policies:TaskTD3Policy"
+    policy = "mtl_gym.agents.task_policies:TaskTD3Policy"
     defaults = {**{name: value for name, value in SAC.defaults.items() if name != "ent_coef"}, "noise": 0.1}
 
 
@@ -94,7 +94,7 @@ class TQC(Algorithm):
     """
 
     home = "sb3_contrib:TQC"
-    policy = "agents.task_policies:TaskTQCPolicy"
+    policy = "mtl_gym.agents.task_policies:TaskTQCPolicy"
     defaults = SAC.defaults
 
 
@@ -106,7 +106,7 @@ class DQN(Algorithm):
     """
 
     home = "stable_baselines3:DQN"
-    policy = "agents.structure_policies:StructureQPolicy"
+    policy = "mtl_gym.agents.structure_policies:StructureQPolicy"
     actions = spaces.Discrete
     defaults = {"learning_rate": 1e-3, "buffer_size": 100_000, "learning_starts": 1000, "gamma": 1.0, "target_update_interval": 500}
 
@@ -131,7 +131,7 @@ class MaskablePPO(Algorithm):
     """
 
     home = "sb3_contrib:MaskablePPO"
-    policy = "agents.structure_policies:StructurePolicy"
+    policy = "mtl_gym.agents.structure_policies:StructurePolicy"
     actions = spaces.Discrete
     rollouts = True
     masked = True
@@ -140,7 +140,7 @@ class MaskablePPO(Algorithm):
     @classmethod
     def policy_for(cls, observations: spaces.Space[Any]) -> str:
         """One that scores groups where tasks are placed in them, else one that scores pairs."""
-        return "agents.grouping_policies:GroupingPolicy" if _places_tasks(observations) else cls.policy
+        return "mtl_gym.agents.grouping_policies:GroupingPolicy" if _places_tasks(observations) else cls.policy
 
 
 def _places_tasks(observations: spaces.Space[Any]) -> bool:

@@ -10,8 +10,8 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 
-from agents.compatibility import check_version, versions
-from agents.files import SUFFIX, read, write
+from mtl_gym.agents.compatibility import check_version, versions
+from mtl_gym.agents.files import SUFFIX, read, write
 from mtl_gym.arguments import should
 
 _ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from agents import AGENTS
+from mtl_gym.agents import AGENTS
 from mtl_gym.cli import assignments, console, environment_arguments, reported
 from mtl_gym.problems import LOSS_WEIGHTING
 
@@ -52,9 +52,9 @@ def train(
     An interrupted training is gone on from by the same command.
     """
     with reported(out):
-        from agents.monitor import OF_POLICIES
-        from agents.training import REFERENCES
-        from agents.training import train as run
+        from mtl_gym.agents.monitor import OF_POLICIES
+        from mtl_gym.agents.training import REFERENCES
+        from mtl_gym.agents.training import train as run
 
         with _progress(time_steps) as on_progress:
             agent = run(

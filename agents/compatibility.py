@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 import mtl_gym
-from agents.algorithm import algorithm
+from mtl_gym.agents.algorithm import algorithm
 from mtl_gym.arguments import choose, should
 from mtl_gym.envs.merging import Merging
 from mtl_gym.envs.observations import OBSERVATIONS, SIZES

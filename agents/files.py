@@ -58,7 +58,9 @@ def read(path: Path) -> dict[str, Any]:
             raise TypeError("its content is no mapping")
     except Exception as error:  # whatever a damaged or hostile file brings about
         reason = f"{type(error).__name__}: {error}"
-        raise ValueError(should("path", "be a whole file of an agent, as agents.train writes it", str(path), reason)) from error
+        raise ValueError(
+            should("path", "be a whole file of an agent, as mtl_gym.agents.train writes it", str(path), reason)
+        ) from error
     return content
 
 

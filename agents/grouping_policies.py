@@ -18,8 +18,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from agents.networks import Pool, exchangeable_layers
-from agents.task_policies import WIDTHS, task_count
+from mtl_gym.agents.networks import Pool, exchangeable_layers
+from mtl_gym.agents.task_policies import WIDTHS, task_count
 from mtl_gym.arguments import should
 from mtl_gym.envs.observations import OBSERVATIONS
 

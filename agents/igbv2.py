@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from agents.online_sac import Array, OnlineSAC
+from mtl_gym.agents.online_sac import Array, OnlineSAC
 from mtl_gym.arguments import number, should
 from mtl_gym.policies import Requirements
 from mtl_gym.problems import LOSS_WEIGHTING

@@ -13,15 +13,15 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch.utils.tensorboard import SummaryWriter
 
 import mtl_gym
-from agents.agent import REQUIRED, agent_of, load
-from agents.checkpoint import check_finite, write_checkpoint
-from agents.files import SUFFIX
+from mtl_gym.agents.agent import REQUIRED, agent_of, load
+from mtl_gym.agents.checkpoint import check_finite, write_checkpoint
+from mtl_gym.agents.files import SUFFIX
 from mtl_gym.policies import Policy
 from mtl_gym.problems import LAYER_MERGING, TASK_GROUPING
 from mtl_gym.problems.instances import EVALUATION_IDS
 
 if TYPE_CHECKING:
-    from agents.training import Settings
+    from mtl_gym.agents.training import Settings
 
 HELD_OUT = EVALUATION_IDS[1] - 10_000
 """First id of the instances on which agents are evaluated while they train, far from those of comparisons."""
@@ -31,7 +31,7 @@ REWARD_BY_ENV = {LAYER_MERGING: "gain_change", TASK_GROUPING: "gain_over_joint"}
 
 
 class Monitor(BaseCallback):
-    """SB3's callback of :func:`agents.train`.
+    """SB3's callback of :func:`mtl_gym.agents.train`.
 
     Args:
         settings: The training's.

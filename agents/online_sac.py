@@ -1,4 +1,4 @@
-"""The agent of one training in IGBv2: a soft actor-critic with its schedule. :class:`agents.igbv2.IGBv2` is the manual."""
+"""The agent of one training in IGBv2: a soft actor-critic with its schedule. :class:`mtl_gym.agents.igbv2.IGBv2` is the manual."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from agents.randomness import Stream
+from mtl_gym.agents.randomness import Stream
 
 if TYPE_CHECKING:
     from stable_baselines3 import SAC

@@ -18,14 +18,15 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.dqn.policies import MultiInputPolicy, QNetwork
 from torch import Tensor, nn
 
-from agents.networks import Pool, exchangeable_layers
-from agents.task_policies import WIDTHS, TaskFeatures
+from mtl_gym.agents.networks import Pool, exchangeable_layers
+from mtl_gym.agents.task_policies import WIDTHS, TaskFeatures
 from mtl_gym.envs.observations import OBSERVATIONS
 from mtl_gym.training.partitions import MOST_LISTED, partitions, together
 
 
 class PairFeatures(BaseFeaturesExtractor):
-    """A flat Dict of observations as features of each task (:class:`agents.task_policies.TaskFeatures`) and then of each pair.
+    """A flat Dict of observations as features of each task (:class:`mtl_gym.agents.task_policies.TaskFeatures`) and then of each
+    pair.
 
     Args:
         observation_space: The environment's.

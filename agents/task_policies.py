@@ -1,7 +1,7 @@
 """Stable-Baselines3's policies over tasks: an actor shared over tasks, a critic that is invariant to their order.
 
-Each class builds SB3's policy and puts the modules of :mod:`agents.networks` in the places of its dense layers, so that training,
-``predict`` and the state dict stay SB3's. No parameter's shape depends on the number of tasks.
+Each class builds SB3's policy and puts the modules of :mod:`mtl_gym.agents.networks` in the places of its dense layers, so that
+training, ``predict`` and the state dict stay SB3's. No parameter's shape depends on the number of tasks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
 
-from agents.networks import EntityLSTM, OverEntities, Pool, exchangeable_layers
+from mtl_gym.agents.networks import EntityLSTM, OverEntities, Pool, exchangeable_layers
 from mtl_gym.arguments import should
 from mtl_gym.envs.observations import OBSERVATIONS
 

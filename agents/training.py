@@ -1,4 +1,4 @@
-"""Training an agent over many short trainings, side by side: the *meta* protocol. (*Online*: :mod:`agents.igbv2`.)"""
+"""Training an agent over many short trainings, side by side: the *meta* protocol. (*Online*: :mod:`mtl_gym.agents.igbv2`.)"""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.agent import Agent, load
-from agents.algorithm import algorithm
-from agents.checkpoint import read_checkpoint, restore
-from agents.compatibility import action_space, check_observations
-from agents.files import SUFFIX
-from agents.leave_one_out import LeaveOneOut
-from agents.monitor import Monitor
-from agents.randomness import Stream
-from agents.vec_env import VectorEnvAdapter
+from mtl_gym.agents.agent import Agent, load
+from mtl_gym.agents.algorithm import algorithm
+from mtl_gym.agents.checkpoint import read_checkpoint, restore
+from mtl_gym.agents.compatibility import action_space, check_observations
+from mtl_gym.agents.files import SUFFIX
+from mtl_gym.agents.leave_one_out import LeaveOneOut
+from mtl_gym.agents.monitor import Monitor
+from mtl_gym.agents.randomness import Stream
+from mtl_gym.agents.vec_env import VectorEnvAdapter
 from mtl_gym.arguments import choose, positive_int, should
 from mtl_gym.evaluation.results import plain
 from mtl_gym.policies import names_and_policies, split_policies
@@ -113,10 +113,10 @@ def train(
 ) -> Agent:
     """Trains an agent on drawn instances of a problem, and returns the best one.
 
-    The folder holds ``best.safetensors`` and ``last.safetensors`` (see :func:`agents.load`), ``checkpoint.safetensors``, from which
-    the same call goes on after a kill (on fresh instances), and TensorBoard's ``events``. The best agent is that with the highest
-    mean ``delta_m`` on the *reward* split of the held-out instances, the last ids for evaluation; the test split is drawn, and
-    chooses nothing.
+    The folder holds ``best.safetensors`` and ``last.safetensors`` (see :func:`mtl_gym.agents.load`), ``checkpoint.safetensors``,
+    from which the same call goes on after a kill (on fresh instances), and TensorBoard's ``events``. The best agent is that with
+    the highest mean ``delta_m`` on the *reward* split of the held-out instances, the last ids for evaluation; the test split is
+    drawn, and chooses nothing.
 
     Args:
         problem: A problem's name; by default the environment's, ``digits`` or ``digit_tasks``.
@@ -127,8 +127,8 @@ def train(
         seed: Of networks, exploration and instances.
         num_envs: Trainings that run side by side.
         rollouts_per_instance: Rows that share an instance, whose mean reward is the baseline
-            (:class:`agents.leave_one_out.LeaveOneOut`); 1 for none. By default 8 where an algorithm learns from rollouts, else
-            none: in a replay buffer, old baselines are of an older policy.
+            (:class:`mtl_gym.agents.leave_one_out.LeaveOneOut`); 1 for none. By default 8 where an algorithm learns from rollouts,
+            else none: in a replay buffer, old baselines are of an older policy.
         evaluations: How often the agent is evaluated, saved, and can be gone on from.
         instances: Number of held-out instances of an evaluation.
         references: Policies whose held-out scores are drawn beside the agent's; by default ``REFERENCES``'s.

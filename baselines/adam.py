@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from baselines.base import Array, State
+from mtl_gym.baselines.base import Array, State
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 

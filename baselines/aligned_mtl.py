@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from baselines.base import Array, Observation, State
-from baselines.gradient_heuristic import GradientHeuristic
-from baselines.solvers import aligned, solve
+from mtl_gym.baselines.base import Array, Observation, State
+from mtl_gym.baselines.gradient_heuristic import GradientHeuristic
+from mtl_gym.baselines.solvers import aligned, solve
 
 
 class AlignedMTL(GradientHeuristic):

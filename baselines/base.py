@@ -101,9 +101,15 @@ class Heuristic(ABC):
 def _modules(heuristic: type[Heuristic]) -> list[str]:
     """The modules of a class and its bases, and those of the same package that they take names from."""
     own = {base.__module__ for base in heuristic.__mro__ if base is not object}
-    package = heuristic.__module__.partition(".")[0]
+    package = _package(heuristic.__module__)
     taken = {str(getattr(value, "__module__", "")) for name in own for value in vars(sys.modules[name]).values()}
-    return sorted(own | {name for name in taken if name.partition(".")[0] == package})
+    return sorted(own | {name for name in taken if _package(name) == package})
+
+
+def _package(module: str) -> str:
+    """What is installed together: the top-level package of a module, or its part of this library."""
+    first, *rest = module.split(".")
+    return ".".join([first, *rest[:1]]) if first == "mtl_gym" else first
 
 
 @functools.cache

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from baselines.base import Array, Observation, State
-from baselines.thresholds import MERGE_ALL, MERGE_NONE, ThresholdHeuristic, merges
 from mtl_gym.arguments import positive_int
+from mtl_gym.baselines.base import Array, Observation, State
+from mtl_gym.baselines.thresholds import MERGE_ALL, MERGE_NONE, ThresholdHeuristic, merges
 
 
 class Shared(ThresholdHeuristic):

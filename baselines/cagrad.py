@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from baselines.base import Array, Observation, State
-from baselines.gradient_heuristic import GradientHeuristic
-from baselines.solvers import conflict_averse, solve
 from mtl_gym.arguments import number
+from mtl_gym.baselines.base import Array, Observation, State
+from mtl_gym.baselines.gradient_heuristic import GradientHeuristic
+from mtl_gym.baselines.solvers import conflict_averse, solve
 
 
 class CAGrad(GradientHeuristic):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from baselines.base import Array, Heuristic, Observation, State
+from mtl_gym.baselines.base import Array, Heuristic, Observation, State
 
 
 class EW(Heuristic):

@@ -7,9 +7,9 @@ import numpy.typing as npt
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from baselines.base import Observation
-from baselines.group_heuristic import GroupHeuristic, number_of_groups, places
-from baselines.partition_search import clusters_found, square_of
+from mtl_gym.baselines.base import Observation
+from mtl_gym.baselines.group_heuristic import GroupHeuristic, number_of_groups, places
+from mtl_gym.baselines.partition_search import clusters_found, square_of
 
 
 class CosineGroups(GroupHeuristic):

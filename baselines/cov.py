@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from baselines.base import Array, Heuristic, Observation, State, losses
+from mtl_gym.baselines.base import Array, Heuristic, Observation, State, losses
 
 
 class CoV(Heuristic):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from baselines.base import Array, Observation, State, losses
-from baselines.gradient_heuristic import GradientHeuristic, balances_gradients, observed_norms
-from baselines.solvers import finite, or_equal
+from mtl_gym.baselines.base import Array, Observation, State, losses
+from mtl_gym.baselines.gradient_heuristic import GradientHeuristic, balances_gradients, observed_norms
+from mtl_gym.baselines.solvers import finite, or_equal
 from mtl_gym.policies import Requirements
 
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from baselines.base import Array, Heuristic, Observation, State, softmax
-from baselines.epochs import empty_epochs, follow_epochs
 from mtl_gym.arguments import number
+from mtl_gym.baselines.base import Array, Heuristic, Observation, State, softmax
+from mtl_gym.baselines.epochs import empty_epochs, follow_epochs
 from mtl_gym.policies import LOSSES_TO_WEIGHTS, Requirements
 
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from baselines.adam import adam, empty_moments
-from baselines.base import Array, Heuristic, Observation, State, softmax
 from mtl_gym.arguments import number
+from mtl_gym.baselines.adam import adam, empty_moments
+from mtl_gym.baselines.base import Array, Heuristic, Observation, State, softmax
 from mtl_gym.policies import LOSSES_TO_WEIGHTS, Requirements
 
 

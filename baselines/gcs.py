@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from baselines.base import Array, Observation, State
-from baselines.sample_heuristic import SampleHeuristic, table, weighs_samples
+from mtl_gym.baselines.base import Array, Observation, State
+from mtl_gym.baselines.sample_heuristic import SampleHeuristic, table, weighs_samples
 
 
 class GCS(SampleHeuristic):

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from baselines.base import Array, Heuristic, Observation, State
-from baselines.composition import Composition
+from mtl_gym.baselines.base import Array, Heuristic, Observation, State
+from mtl_gym.baselines.composition import Composition
 from mtl_gym.policies import LOSSES_TO_WEIGHTS, Policy, Requirements
 
 _NOT_FINITE = 30.0

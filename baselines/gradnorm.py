@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from baselines.adam import adam, empty_moments
-from baselines.base import Array, Observation, State, losses
-from baselines.gradient_heuristic import WholeLossHeuristic, observed_norms
-from baselines.solvers import finite
 from mtl_gym.arguments import number
+from mtl_gym.baselines.adam import adam, empty_moments
+from mtl_gym.baselines.base import Array, Observation, State, losses
+from mtl_gym.baselines.gradient_heuristic import WholeLossHeuristic, observed_norms
+from mtl_gym.baselines.solvers import finite
 
 _LEAST = 1e-3
 

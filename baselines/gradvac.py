@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from baselines.base import Array, Observation, State
-from baselines.gradient_heuristic import GradientHeuristic
-from baselines.pcgrad import random_orders
-from baselines.solvers import factors, or_equal, surgery
 from mtl_gym.arguments import number
+from mtl_gym.baselines.base import Array, Observation, State
+from mtl_gym.baselines.gradient_heuristic import GradientHeuristic
+from mtl_gym.baselines.pcgrad import random_orders
+from mtl_gym.baselines.solvers import factors, or_equal, surgery
 
 
 class GradVac(GradientHeuristic):

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baselines.base import Array, Heuristic, Observation, State
-from baselines.partition_search import Value, best_partition
 from mtl_gym.arguments import number, positive_int, should
+from mtl_gym.baselines.base import Array, Heuristic, Observation, State
+from mtl_gym.baselines.partition_search import Value, best_partition
 from mtl_gym.policies import Requirements
 from mtl_gym.problems import TASK_GROUPING
 

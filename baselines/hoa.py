@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from baselines.base import Array
-from baselines.group_heuristic import BestGroups
-from baselines.partition_search import Value, pairwise
+from mtl_gym.baselines.base import Array
+from mtl_gym.baselines.group_heuristic import BestGroups
+from mtl_gym.baselines.partition_search import Value, pairwise
 
 
 class HOA(BestGroups):

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from baselines.base import Array, Heuristic, Observation, State, losses, softmax
-from baselines.epochs import empty_epochs, follow_epochs
+from mtl_gym.baselines.base import Array, Heuristic, Observation, State, losses, softmax
+from mtl_gym.baselines.epochs import empty_epochs, follow_epochs
 from mtl_gym.policies import LOSSES_TO_WEIGHTS, Requirements
 
 

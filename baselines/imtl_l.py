@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from baselines.base import Array
-from baselines.learned_scales import LearnedScales
+from mtl_gym.baselines.base import Array
+from mtl_gym.baselines.learned_scales import LearnedScales
 
 
 class IMTLL(LearnedScales):

@@ -7,10 +7,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from baselines.base import Array, Observation, State
-from baselines.gradient_heuristic import GradientHeuristic, balances_gradients
-from baselines.solvers import simplex
 from mtl_gym.arguments import number
+from mtl_gym.baselines.base import Array, Observation, State
+from mtl_gym.baselines.gradient_heuristic import GradientHeuristic, balances_gradients
+from mtl_gym.baselines.solvers import simplex
 from mtl_gym.policies import Requirements
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from baselines.base import Array, Observation, State
-from baselines.thresholds import ThresholdHeuristic, merges
 from mtl_gym.arguments import number
+from mtl_gym.baselines.base import Array, Observation, State
+from mtl_gym.baselines.thresholds import ThresholdHeuristic, merges
 
 
 class MTSL(ThresholdHeuristic):

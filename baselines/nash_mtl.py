@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from baselines.base import Array, Observation, State
-from baselines.gradient_heuristic import WholeLossHeuristic
-from baselines.solvers import balanced_gains, solve
 from mtl_gym.arguments import number
+from mtl_gym.baselines.base import Array, Observation, State
+from mtl_gym.baselines.gradient_heuristic import WholeLossHeuristic
+from mtl_gym.baselines.solvers import balanced_gains, solve
 
 
 class NashMTL(WholeLossHeuristic):

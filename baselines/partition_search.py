@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import numpy.typing as npt
 
-from baselines.base import Array
+from mtl_gym.baselines.base import Array
 
 MOST_LISTED = 8
 """Tasks up to which all partitions are tried: there are 4,140 of 8."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from baselines.base import Array, Observation, State
-from baselines.gradient_heuristic import GradientHeuristic
-from baselines.rlw import normals
-from baselines.solvers import solve, surgery
+from mtl_gym.baselines.base import Array, Observation, State
+from mtl_gym.baselines.gradient_heuristic import GradientHeuristic
+from mtl_gym.baselines.rlw import normals
+from mtl_gym.baselines.solvers import solve, surgery
 
 
 class PCGrad(GradientHeuristic):

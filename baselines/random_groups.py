@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from baselines.base import Observation
-from baselines.group_heuristic import GroupHeuristic, number_of_groups
+from mtl_gym.baselines.base import Observation
+from mtl_gym.baselines.group_heuristic import GroupHeuristic, number_of_groups
 
 
 class RandomGroups(GroupHeuristic):

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baselines.base import Array, Heuristic, Observation, State
-from baselines.rlw import normals
+from mtl_gym.baselines.base import Array, Heuristic, Observation, State
+from mtl_gym.baselines.rlw import normals
 from mtl_gym.policies import Requirements
 from mtl_gym.problems import LAYER_MERGING
 

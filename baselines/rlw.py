@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from baselines.base import Array, Heuristic, Observation, State, softmax
+from mtl_gym.baselines.base import Array, Heuristic, Observation, State, softmax
 
 _INCREMENT, _FIRST, _SECOND = (np.uint64(word) for word in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from baselines.base import Array, Heuristic, Observation
+from mtl_gym.baselines.base import Array, Heuristic, Observation
 from mtl_gym.policies import Requirements
 from mtl_gym.problems import SAMPLE_WEIGHTING
 

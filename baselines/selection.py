@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from baselines.base import Array, Observation, State
-from baselines.sample_heuristic import SampleHeuristic, table, weighs_samples
 from mtl_gym.arguments import number, positive_int
+from mtl_gym.baselines.base import Array, Observation, State
+from mtl_gym.baselines.sample_heuristic import SampleHeuristic, table, weighs_samples
 
 
 class SmallLoss(SampleHeuristic):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from baselines.base import Array, Heuristic, Observation, State
+from mtl_gym.baselines.base import Array, Heuristic, Observation, State
 
 
 class SI(Heuristic):

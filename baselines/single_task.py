@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from baselines.base import Array, Heuristic, Observation, State
-from baselines.group_heuristic import GroupHeuristic
-from baselines.thresholds import MERGE_NONE, ThresholdHeuristic
 from mtl_gym.arguments import choose
+from mtl_gym.baselines.base import Array, Heuristic, Observation, State
+from mtl_gym.baselines.group_heuristic import GroupHeuristic
+from mtl_gym.baselines.thresholds import MERGE_NONE, ThresholdHeuristic
 from mtl_gym.problems import LAYER_MERGING, TASK_GROUPING
 
 

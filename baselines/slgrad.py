@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from baselines.base import Array, Observation, State
-from baselines.sample_heuristic import SampleHeuristic, averaging_one, table, weighs_samples
 from mtl_gym.arguments import choose
+from mtl_gym.baselines.base import Array, Observation, State
+from mtl_gym.baselines.sample_heuristic import SampleHeuristic, averaging_one, table, weighs_samples
 
 
 class SLGrad(SampleHeuristic):

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baselines.base import Array, Observation, State, softmax
-from baselines.group_heuristic import GroupHeuristic, number_of_groups, places
-from baselines.partition_search import clusters_found, different, points_of, square_of
 from mtl_gym.arguments import number, should
+from mtl_gym.baselines.base import Array, Observation, State, softmax
+from mtl_gym.baselines.group_heuristic import GroupHeuristic, number_of_groups, places
+from mtl_gym.baselines.partition_search import clusters_found, different, points_of, square_of
 from mtl_gym.policies import Requirements
 from mtl_gym.problems import TASK_GROUPING
 

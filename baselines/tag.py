@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from baselines.base import Observation
-from baselines.group_heuristic import GroupHeuristic, places
-from baselines.partition_search import best_partition, pairwise
 from mtl_gym.arguments import positive_int
+from mtl_gym.baselines.base import Observation
+from mtl_gym.baselines.group_heuristic import GroupHeuristic, places
+from mtl_gym.baselines.partition_search import best_partition, pairwise
 
 _ALONE = 1e-6  # the authors' affinity of a task to itself
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baselines.base import Array, Heuristic
+from mtl_gym.baselines.base import Array, Heuristic
 from mtl_gym.policies import Requirements
 from mtl_gym.problems import LAYER_MERGING
 

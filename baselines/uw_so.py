@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from baselines.base import Array, Heuristic, Observation, State, losses, softmax
 from mtl_gym.arguments import number
+from mtl_gym.baselines.base import Array, Heuristic, Observation, State, losses, softmax
 
 
 class UWSO(Heuristic):

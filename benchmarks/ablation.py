@@ -15,11 +15,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import agents
 import mtl_gym
-from agents.monitor import HELD_OUT
 from benchmarks.heldout import paired
 from benchmarks.pretrain import TASKS
+from mtl_gym import agents
+from mtl_gym.agents.monitor import HELD_OUT
 
 OUT = Path(__file__).parent / "results" / "ablation.json"
 EPISODES, INSTANCES = 20 * 64, 64

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
-from baselines import BASELINES
+from mtl_gym.baselines import BASELINES
 from mtl_gym.evaluation.rollout import make_env
 from mtl_gym.policies import environment_of, make_policy
 from mtl_gym.problems import LOSS_WEIGHTING, PROBLEMS

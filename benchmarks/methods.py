@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import pandas as pd
 
 import mtl_gym
-from baselines import BASELINES
 from benchmarks.constant_weights import VANISHING
+from mtl_gym.baselines import BASELINES
 from mtl_gym.policies import environment_of
 from mtl_gym.problems import LOSS_WEIGHTING, PROBLEMS
 from mtl_gym.problems.metrics import delta_m

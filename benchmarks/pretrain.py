@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
-import agents
-from agents.monitor import HELD_OUT
-from agents.pretrained import FOLDER
+from mtl_gym import agents
+from mtl_gym.agents.monitor import HELD_OUT
+from mtl_gym.agents.pretrained import FOLDER
 from mtl_gym.evaluation.groupings import make_table
 from mtl_gym.problems import LAYER_MERGING, SAMPLE_WEIGHTING, TASK_GROUPING
 from mtl_gym.problems.instances import TRAINING_IDS
@@ -81,7 +81,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
         "references": [],
     },
 }
-"""Arguments of :func:`agents.train`, all on digits, by the name of the agent's file."""
+"""Arguments of :func:`mtl_gym.agents.train`, all on digits, by the name of the agent's file."""
 LOOKED_UP = {"ppo_groups": 400}
 """Training instances all of whose groups are trained beforehand, so that an episode is a look-up; the held-out ones are too."""
 TABLES = Path(__file__).parents[1] / "runs" / "groupings"

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
-from agents.files import SUFFIX, digest, read, write
-from agents.pretrained import FOLDER
+from mtl_gym.agents.files import SUFFIX, digest, read, write
+from mtl_gym.agents.pretrained import FOLDER
 from mtl_gym.training.group_tables import write_group_table
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +70,7 @@ def agent(path: Path) -> tuple[str, str]:
 
 
 def _digest(content: Mapping[str, Any]) -> str:
-    """What :attr:`agents.Agent.spec` says."""
+    """What :attr:`mtl_gym.agents.Agent.spec` says."""
     kept = {name: content["about"][name] for name in ("algorithm", "policy", "environment", "observations")}
     return digest(repr(sorted(kept.items())), content["parameters"])
 

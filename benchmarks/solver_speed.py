@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
-from baselines import BASELINES
-from baselines.gradient_heuristic import GradientHeuristic
+from mtl_gym.baselines import BASELINES
+from mtl_gym.baselines.gradient_heuristic import GradientHeuristic
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.policies import environment_of, make_policy, policy_class
 from mtl_gym.problems import LOSS_WEIGHTING

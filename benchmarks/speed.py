@@ -23,8 +23,8 @@ import gymnasium
 import numpy as np
 import torch
 
-from baselines import BASELINES
 from benchmarks.handwritten import train
+from mtl_gym.baselines import BASELINES
 from mtl_gym.policies import make_policy
 from mtl_gym.problems import load_problem
 

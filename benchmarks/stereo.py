@@ -17,9 +17,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import mtl_gym
-from baselines.base import Array, Observation, State
-from baselines.init import Init
 from benchmarks.heldout import KEPT, paired
+from mtl_gym.baselines.base import Array, Observation, State
+from mtl_gym.baselines.init import Init
 from mtl_gym.policies import Policy, make_policy
 
 OUT = Path(__file__).parent / "results" / "stereo.json"

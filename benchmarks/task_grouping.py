@@ -30,9 +30,9 @@ import torch
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
-from baselines.partition_search import square_of
-from baselines.stg_mtl import STGMTL
 from benchmarks.heldout import paired
+from mtl_gym.baselines.partition_search import square_of
+from mtl_gym.baselines.stg_mtl import STGMTL
 from mtl_gym.evaluation.comparison import plan, run
 from mtl_gym.evaluation.rollout import make_env
 from mtl_gym.policies import Policy, find_policies, make_policy

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from agents.monitor import Monitor
-from agents.training import TRAINED_ON, Settings, check_settings, make_envs, make_model
+from mtl_gym.agents.monitor import Monitor
+from mtl_gym.agents.training import TRAINED_ON, Settings, check_settings, make_envs, make_model
 from mtl_gym.problems import LOSS_WEIGHTING
 
 OUT = Path(__file__).parent / "results" / "throughput.json"

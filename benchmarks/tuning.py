@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import optuna
 
-import agents
 from benchmarks.pretrain import TASKS
+from mtl_gym import agents
 
 OUT = Path(__file__).parent / "results" / "tuning.json"
 TIME_STEPS = 9_600

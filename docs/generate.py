@@ -13,11 +13,11 @@ import gymnasium
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from agents import AGENTS
-from agents.algorithm import algorithm
 from docs.grouping_tables import grouping_regrets, grouping_tables
 from docs.merging_tables import merging_speed, merging_tables
 from docs.method_tables import method_tables
+from mtl_gym.agents import AGENTS
+from mtl_gym.agents.algorithm import algorithm
 from mtl_gym.cli import first_sentence, tables
 from mtl_gym.problems import TASK_GROUPING
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from baselines import BASELINES
-from baselines.gradient_heuristic import GradientHeuristic, WholeLossHeuristic
+from mtl_gym.baselines import BASELINES
+from mtl_gym.baselines.gradient_heuristic import GradientHeuristic, WholeLossHeuristic
 from mtl_gym.cli import first_sentence
 from mtl_gym.policies import environment_of, policy_class
 from mtl_gym.problems import LOSS_WEIGHTING

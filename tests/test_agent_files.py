@@ -18,11 +18,11 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-import agents
 import mtl_gym
-from agents.agent import Agent, load
-from agents.files import digest, read, write
-from agents.pretrained import FILES, FOLDER
+from mtl_gym import agents
+from mtl_gym.agents.agent import Agent, load
+from mtl_gym.agents.files import digest, read, write
+from mtl_gym.agents.pretrained import FILES, FOLDER
 from mtl_gym.envs.observations import OBSERVATIONS, Observation
 from mtl_gym.evaluation.rollout import make_env
 from mtl_gym.policies import make_policy
@@ -102,7 +102,7 @@ def refused(path, *, match=None):
     before = set(sys.modules)
     with pytest.raises(ValueError, match=match) as caught:
         load(path)
-    assert not {name for name in set(sys.modules) - before if not name.startswith(("agents", "torch", "stable_baselines3"))}
+    assert not {name for name in set(sys.modules) - before if not name.startswith(("mtl_gym.agents", "torch", "stable_baselines3"))}
     return str(caught.value)
 
 
@@ -405,7 +405,7 @@ def test_another_environment_is_refused_and_not_imported(id, content, tmp_path):
     assert not {"some_module", "antigravity"} & set(sys.modules)
 
 
-ALGORITHMS = ["os:system", "agents.algorithms:PPO", "stable_baselines3:PPO", "antigravity:A", "PPO", "igbv2", "../ppo"]
+ALGORITHMS = ["os:system", "mtl_gym.agents.algorithms:PPO", "stable_baselines3:PPO", "antigravity:A", "PPO", "igbv2", "../ppo"]
 
 
 @pytest.mark.parametrize("name", ALGORITHMS + STRANGE, ids=str)
@@ -615,7 +615,7 @@ def test_a_full_disk_leaves_the_previous_file(agent, content, saved, monkeypatch
 SAVING = """
 import os, signal, sys, time
 from pathlib import Path
-from agents.files import read, write
+from mtl_gym.agents.files import read, write
 source, target = map(Path, sys.argv[1:])
 first, second = read(source), {"parameters": read(source)["parameters"]}
 write(target, first)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from torch import nn
 
-from agents.algorithm import algorithm
-from agents.networks import EntityLSTM, Exchangeable, Pool, exchangeable_layers
+from mtl_gym.agents.algorithm import algorithm
+from mtl_gym.agents.networks import EntityLSTM, Exchangeable, Pool, exchangeable_layers
 from mtl_gym.envs.observations import OBSERVATIONS, space
 from mtl_gym.envs.sample_weights import FEATURES
 

@@ -20,12 +20,12 @@ from stable_baselines3.common.monitor import Monitor
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
 
-import agents
 import mtl_gym
-from agents import AGENTS
-from agents.agent import Agent, load
-from agents.files import read
-from agents.training import TRAINED_ON
+from mtl_gym import agents
+from mtl_gym.agents import AGENTS
+from mtl_gym.agents.agent import Agent, load
+from mtl_gym.agents.files import read
+from mtl_gym.agents.training import TRAINED_ON
 from mtl_gym.cli import full_app
 from mtl_gym.policies import make_policy
 
@@ -52,7 +52,8 @@ OPTIONS = {
 LONG = {**SMALL, "time_steps": 32, "evaluations": 4}
 KILLED = """
 import json, os, signal, sys
-import agents.training, agents.task_policies  # once, for both children
+import mtl_gym.agents.task_policies, mtl_gym.agents.training
+from mtl_gym import agents  # once, for both children
 settings, options, folder = json.loads(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
 
 def on_progress(steps, known):

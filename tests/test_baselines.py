@@ -14,19 +14,19 @@ from gradients import gram_observations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import baselines
-from baselines import BASELINES
-from baselines.base import softmax
-from baselines.cov import CoV
-from baselines.dwa import DWA
-from baselines.famo import FAMO
-from baselines.gls import GLS
-from baselines.igb import IGB
-from baselines.imtl_l import IMTLL
-from baselines.rlw import RLW, normals
-from baselines.si import SI
-from baselines.stch import STCH
-from baselines.uw import UW
+from mtl_gym import baselines
+from mtl_gym.baselines import BASELINES
+from mtl_gym.baselines.base import softmax
+from mtl_gym.baselines.cov import CoV
+from mtl_gym.baselines.dwa import DWA
+from mtl_gym.baselines.famo import FAMO
+from mtl_gym.baselines.gls import GLS
+from mtl_gym.baselines.igb import IGB
+from mtl_gym.baselines.imtl_l import IMTLL
+from mtl_gym.baselines.rlw import RLW, normals
+from mtl_gym.baselines.si import SI
+from mtl_gym.baselines.stch import STCH
+from mtl_gym.baselines.uw import UW
 from mtl_gym.policies import make_policy
 from mtl_gym.problems import LAYER_MERGING, PROBLEMS, TASK_GROUPING
 from mtl_gym.training.partitions import partitions
@@ -94,7 +94,7 @@ def play(policy, observations):
 
 
 def test_every_file_of_a_heuristic_has_a_row():
-    homes = {row.split(":")[0].split(".")[1] for row in BASELINES.values()}
+    homes = {row.split(":")[0].rsplit(".", 1)[1] for row in BASELINES.values()}
     for path in Path(baselines.__file__).parent.glob("*.py"):
         classes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
         acts = any(

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 import mtl_gym
-from baselines import BASELINES
+from mtl_gym.baselines import BASELINES
 from mtl_gym.cli import app, console
 from mtl_gym.problems import PROBLEMS
 
@@ -81,7 +81,11 @@ def test_list_names_everything_in_the_tables():
 
 @pytest.mark.parametrize(
     ("what", "inside", "outside"),
-    [("problems", "river_flow", "baselines.gls"), ("policies", "baselines.gls", "river_flow"), ("environments", "LossW", "gls")],
+    [
+        ("problems", "river_flow", "mtl_gym.baselines.gls"),
+        ("policies", "mtl_gym.baselines.gls", "river_flow"),
+        ("environments", "LossW", "gls"),
+    ],
 )
 def test_list_can_be_told_what(what, inside, outside):
     output = invoke("list", what).output

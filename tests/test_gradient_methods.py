@@ -12,9 +12,9 @@ from gradients import gram_observations, jacobians, products
 from rollouts import make_vec
 
 import mtl_gym
-from baselines import solvers
-from baselines.gradient_heuristic import GradientHeuristic, observed_gramian
-from baselines.pcgrad import random_orders
+from mtl_gym.baselines import solvers
+from mtl_gym.baselines.gradient_heuristic import GradientHeuristic, observed_gramian
+from mtl_gym.baselines.pcgrad import random_orders
 from mtl_gym.policies import environment_of, make_policy, policy_class
 
 GRADIENT_METHODS = (
@@ -72,7 +72,7 @@ def gains(weights, gradients):
 
 
 def test_the_table_of_gradient_methods_is_complete():
-    from baselines import BASELINES
+    from mtl_gym.baselines import BASELINES
 
     classes = {name: policy_class(name) for name in BASELINES if environment_of(name)}
     assert {name for name, made in classes.items() if issubclass(made, GradientHeuristic)} == set(GRADIENT_METHODS)

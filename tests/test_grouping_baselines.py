@@ -13,10 +13,10 @@ from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.metrics import adjusted_rand_score, pairwise_distances
 
 import mtl_gym
-from baselines import BASELINES
-from baselines.group_heuristic import by_first_use
-from baselines.partition_search import best_partition, clusters_found, different, pairwise, points_of, square_of
-from baselines.stg_mtl import STGMTL
+from mtl_gym.baselines import BASELINES
+from mtl_gym.baselines.group_heuristic import by_first_use
+from mtl_gym.baselines.partition_search import best_partition, clusters_found, different, pairwise, points_of, square_of
+from mtl_gym.baselines.stg_mtl import STGMTL
 from mtl_gym.evaluation.comparison import plan, run
 from mtl_gym.policies import make_policy
 from mtl_gym.problems import TASK_GROUPING

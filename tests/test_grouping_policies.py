@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import agents
 import mtl_gym
-from agents.algorithm import algorithm
-from agents.compatibility import lengths
+from mtl_gym import agents
+from mtl_gym.agents.algorithm import algorithm
+from mtl_gym.agents.compatibility import lengths
 from mtl_gym.envs.observations import DEFAULTS, OBSERVATIONS, space
 from mtl_gym.problems import TASK_GROUPING
 

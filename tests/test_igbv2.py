@@ -14,11 +14,11 @@ import pytest
 import torch
 
 import mtl_gym
-from agents import PRETRAINED, online_sac
-from agents.igbv2 import SHARPNESS, IGBv2
-from agents.online_sac import EVERY, LARGEST_REWARD, LOG_LOSS_BOUND
-from agents.randomness import Stream, global_state
-from baselines.base import softmax
+from mtl_gym.agents import PRETRAINED, online_sac
+from mtl_gym.agents.igbv2 import SHARPNESS, IGBv2
+from mtl_gym.agents.online_sac import EVERY, LARGEST_REWARD, LOG_LOSS_BOUND
+from mtl_gym.agents.randomness import Stream, global_state
+from mtl_gym.baselines.base import softmax
 from mtl_gym.envs.observations import OBSERVATIONS
 from mtl_gym.evaluation.rollout import make_env
 from mtl_gym.policies import make_policy
@@ -287,7 +287,7 @@ def test_it_can_be_named_in_a_comparison(problem, tmp_path):
     assert np.isfinite(frame["delta_m"]).all()
     means = frame.groupby("policy")["value"].mean()
     assert np.isclose(*means) == (problem == "digits")  # where an epoch has 12 batches, not 4
-    assert PRETRAINED["igbv2"] == "agents.igbv2:IGBv2"
+    assert PRETRAINED["igbv2"] == "mtl_gym.agents.igbv2:IGBv2"
 
 
 def test_a_short_training_never_makes_the_agent():
@@ -310,7 +310,7 @@ def test_its_environment_follows_from_what_it_requires():
 def test_its_spec_is_plain_and_tells_options_apart():
     spec = IGBv2().spec
     assert json.loads(json.dumps(spec)) == spec
-    assert spec["agent"] == "agents.igbv2:IGBv2"
+    assert spec["agent"] == "mtl_gym.agents.igbv2:IGBv2"
     assert spec != make_policy("igbv2:reach=1").spec
 
 
@@ -326,6 +326,6 @@ def test_a_missing_observation_is_named():
 
 
 def test_listing_it_loads_neither_torch_nor_stable_baselines():
-    code = "import sys, agents.igbv2; print({'torch', 'stable_baselines3'} & set(sys.modules))"
+    code = "import sys, mtl_gym.agents.igbv2; print({'torch', 'stable_baselines3'} & set(sys.modules))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "set()"

@@ -1,14 +1,17 @@
 import ast
 import importlib
 import json
+import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-import agents
 import mtl_gym
+from mtl_gym import agents
 
 ROOT = Path(mtl_gym.__file__).parents[1]
 HEAVY = (
@@ -26,6 +29,8 @@ HEAVY = (
 )
 LAYERS = ("problems", "policies", "training", "envs", "evaluation", "balancer", "cli")
 EVERYWHERE = ("arguments", "cache", "identity")
+PARTS = ("mtl_gym.agents", "mtl_gym.baselines")
+"""Links to folders at the top: parts of what is installed that the library itself does not know."""
 
 
 def loaded(statement):
@@ -44,11 +49,13 @@ def test_importing_loads_nothing_heavy_beyond_gymnasium(statement):
 
 
 def test_importing_the_baselines_loads_nothing_heavy():
-    statement = "import baselines; baselines.BASELINES"
+    statement = "from mtl_gym import baselines; baselines.BASELINES"
     assert not (loaded(statement) - loaded("import gymnasium")) & {"torch", "stable_baselines3", "matplotlib", "sklearn"}
 
 
-@pytest.mark.parametrize("statement", ["import agents; agents.AGENTS, agents.PRETRAINED; dir(agents)", "from agents import AGENTS"])
+@pytest.mark.parametrize(
+    "statement", ["from mtl_gym import agents; agents.AGENTS, agents.PRETRAINED; dir(agents)", "from mtl_gym.agents import AGENTS"]
+)
 def test_importing_the_agents_loads_nothing_heavy(statement):
     assert not (loaded(statement) - loaded("import gymnasium")) & set(HEAVY)
 
@@ -93,12 +100,75 @@ def files(package):
 
 @pytest.mark.parametrize("path", files("mtl_gym"))
 def test_the_library_knows_neither_baselines_nor_agents(path):
-    assert not {name.split(".")[0] for name in imported(path)} & {"baselines", "agents", "tests", "benchmarks"}
+    assert not {name for name in imported(path) if name.startswith(PARTS)}
+    assert not {name.split(".")[0] for name in imported(path)} & {"tests", "benchmarks", "docs"}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_parts_are_links_that_git_keeps(part):
+    link = ROOT.joinpath(*part.split("."))
+    assert link.is_symlink()
+    assert link.readlink() == Path("..", link.name)
+    assert (link / "__init__.py").samefile(ROOT / link.name / "__init__.py")
+
+
+def tracked():
+    """All Python files of the repository."""
+    folders = ("mtl_gym", "agents", "baselines", "tests", "benchmarks", "docs")
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def test_nothing_imports_what_others_may_have_under_the_same_name():
+    found = {path: {name.split(".")[0] for name in imported(path)} & {"agents", "baselines"} for path in tracked()}
+    assert len(found) > 200
+    assert not {str(path): names for path, names in found.items() if names}
+
+
+def test_no_text_names_a_class_of_a_package_that_others_may_have():
+    named = re.compile(r"(?<![\w./])(agents|baselines)(\.\w+)*:[A-Za-z_]\w*$")
+    for path in tracked():
+        texts = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
+        assert not [text for text in texts if isinstance(text, str) and named.match(text)], path
+
+
+def test_the_types_of_all_parts_are_checked():
+    modulefinder = pytest.importorskip("mypy.modulefinder")
+    from mypy.fscache import FileSystemCache
+    from mypy.options import Options
+
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
+    options = Options()
+    paths = modulefinder.SearchPaths((str(ROOT),), (), (), ())
+    cache = modulefinder.FindModuleCache(paths, FileSystemCache(), options)
+    found = {source.path for name in settings["packages"] for source in cache.find_modules_recursive(name)}
+    found = {path for path in found if path.endswith(".py")}  # folders of data count as namespaces
+    checked = {Path(path).resolve() for path in found}
+    assert len(checked) == len(found)  # none of them twice
+    assert checked == {path for folder in ("mtl_gym", "agents", "baselines") for path in (ROOT / folder).resolve().rglob("*.py")}
+
+
+OWN = """
+import json, sys
+import mtl_gym
+frame = mtl_gym.compare("ew,ppo", problem="quadratic", instances=1, train_steps=40)
+import agents, baselines
+print(json.dumps([sorted(frame["policy"].unique()), agents.OWN, baselines.OWN]))
+"""
+
+
+def test_packages_of_ones_own_do_not_stand_in_the_way(tmp_path):
+    for name in ("agents", "baselines"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("OWN = True\n")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    answer = subprocess.run([sys.executable, "-c", OWN], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout.splitlines()[-1]) == [["ew", "ppo"], True, True]
 
 
 @pytest.mark.parametrize("path", files("baselines"))
 def test_the_baselines_never_know_the_agents(path):
-    assert "agents" not in {name.split(".")[0] for name in imported(path)}
+    assert not {name for name in imported(path) if name.startswith("mtl_gym.agents")}
 
 
 @pytest.mark.parametrize("path", files("agents"))
@@ -109,7 +179,8 @@ def test_the_agents_know_neither_tests_nor_benchmarks(path):
 @pytest.mark.parametrize("path", files("agents"))
 def test_the_agents_use_no_private_names_of_the_library(path):
     nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
-    names = [alias.name for node in nodes if node.module.split(".")[0] == "mtl_gym" for alias in node.names]
+    library = [node for node in nodes if node.module.split(".")[0] == "mtl_gym" and not node.module.startswith("mtl_gym.agents")]
+    names = [alias.name for node in library for alias in node.names]
     assert not [name for name in names if name.startswith("_")]
 
 
@@ -143,7 +214,8 @@ def test_every_module_can_be_imported(name):
 
 @pytest.mark.parametrize("path", files("agents"))
 def test_every_file_of_the_agents_can_be_imported(path):
-    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    module = importlib.import_module(f"mtl_gym.{name}")
     assert module.__doc__
 
 

@@ -14,7 +14,7 @@ from rollouts import make, make_vec, same, small
 from torch.nn import functional
 
 import mtl_gym
-from baselines import BASELINES
+from mtl_gym.baselines import BASELINES
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.envs.merging import Merging, choices, legal
 from mtl_gym.evaluation.comparison import plan, run

@@ -2,8 +2,8 @@ import gymnasium
 import numpy as np
 import pytest
 
-from agents.leave_one_out import LeaveOneOut
-from agents.vec_env import VectorEnvAdapter
+from mtl_gym.agents.leave_one_out import LeaveOneOut
+from mtl_gym.agents.vec_env import VectorEnvAdapter
 
 
 def adapter(num_envs=6, **arguments):

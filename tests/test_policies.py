@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mtl_gym
-from baselines import BASELINES
-from baselines.constant import Constant
 from mtl_gym import policies
+from mtl_gym.baselines import BASELINES
+from mtl_gym.baselines.constant import Constant
 from mtl_gym.policies import (
     LOSSES_TO_WEIGHTS,
     WEIGHT_BOUND,

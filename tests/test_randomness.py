@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from agents import randomness
-from agents.randomness import Stream, global_state
+from mtl_gym.agents import randomness
+from mtl_gym.agents.randomness import Stream, global_state
 from tests.rollouts import same
 
 

@@ -34,7 +34,7 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import mtl_gym
-from baselines import BASELINES
+from mtl_gym.baselines import BASELINES
 from mtl_gym.cli import app
 from mtl_gym.envs.arguments import LEAST_META
 from mtl_gym.envs.observations import DEFAULTS

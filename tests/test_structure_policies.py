@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from sb3_contrib import MaskablePPO
 from torch import nn
 
-import agents
 import mtl_gym
-from agents.algorithm import algorithm
+from mtl_gym import agents
+from mtl_gym.agents.algorithm import algorithm
 from mtl_gym.envs.merging import choices
 from mtl_gym.envs.observations import DEFAULTS, OBSERVATIONS, space
 from mtl_gym.problems import LAYER_MERGING, TASK_GROUPING

@@ -12,7 +12,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import mtl_gym
-from agents.vec_env import VectorEnvAdapter
+from mtl_gym.agents.vec_env import VectorEnvAdapter
 from mtl_gym.policies import make_policy
 
 STEPS = 120

@@ -9,7 +9,7 @@ from mtl_gym.arguments import choose
 from mtl_gym.problems import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING
 
 if TYPE_CHECKING:
-    from agents.agent import Agent
+    from mtl_gym.agents.agent import Agent
 
 FOLDER = Path(__file__).parent
 
@@ -34,7 +34,7 @@ def ppo(env: str = LOSS_WEIGHTING, action: str | None = None) -> Agent:
     Raises:
         ValueError: If there is none for it.
     """
-    from agents.agent import load  # here, so that listing the agents stays light
+    from mtl_gym.agents.agent import load  # here, so that listing the agents stays light
 
     files = choose("env", env, FILES)
     name = next(iter(files.values())) if action is None else choose("action", action, files)

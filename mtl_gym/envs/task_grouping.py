@@ -297,7 +297,7 @@ class TaskGroupingEnv(MTLEnv):
 
     A policy of one's own for ``mtl_gym.compare`` is a class with ``predict``, as Stable-Baselines3's, and ``requires``:
     ``help(mtl_gym.Policy)`` shows one for ``mtl_gym/LayerMerging-v0``. The options of those that come along are in the manual of
-    their classes in ``baselines``; an unknown option is answered with the known ones.
+    their classes in ``mtl_gym.baselines``; an unknown option is answered with the known ones.
 
     ## Example
     >>> import gymnasium, mtl_gym
