@@ -1,4 +1,4 @@
-"""Adversarial labels: those of the most similar sample that has another label."""
+"""Nearest flips: the labels of the most similar sample that has another label."""
 
 from __future__ import annotations
 
