@@ -5,57 +5,66 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 POLICIES := ew,init,si,gls,rlw,uw,dwa,imtl-l,igb,constant:w=1,4,2,16,16,16,ppo
 
-.PHONY: help setup demo test lint docs benchmarks methods pretrain
+.PHONY: help setup demo test slow lint docs benchmarks composition gpu methods pretrain
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
-setup: $(READY)  ## make the virtual environment
+setup: $(READY)  ## create the virtual environment
 
-# torch comes first, pinned: a wider range fetches gigabytes of CUDA packages.
+# torch is installed first and pinned: a wider range fetches gigabytes of CUDA packages.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[data,dev,oracle]"
 	@touch $@
 
-demo: $(READY)  ## compare heuristics and the pretrained agent on digits; prints where the page is
+demo: $(READY)  ## compare heuristics and the pretrained agent on digits; prints the path of the page
 	OMP_NUM_THREADS=1 $(BIN)/mtl-gym compare --problem digits --policies $(POLICIES) --instances 20 --seed 0 --out demo
 
-test: $(READY)  ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+test: $(READY)  ## run the tests but the slow ones (five minutes at most)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
-lint: $(READY)  ## format, lint and types
+slow: $(READY)  ## run the slow tests: whole studies in processes of their own, and the contracts on every problem
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+
+lint: $(READY)  ## check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-docs: $(READY)  ## write the tables of README.md and the pages of docs/ anew
-	$(BIN)/python docs/generate.py
+docs: $(READY)  ## regenerate the tables of README.md, of the cards and of docs/
+	$(BIN)/python -m docs.generate
 
-benchmarks: $(READY)  ## measure the speeds that the README quotes, and what the bounds clip (half an hour)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/clipping.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/throughput.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sample_speed.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/solver_speed.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/merging_speed.py
-	$(BIN)/python benchmarks/grouping_speed.py
+benchmarks: $(READY)  ## measure the speeds quoted in the README, and how often action bounds clip heuristics (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.clipping
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.throughput
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sample_speed
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.solver_speed
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.merging_speed
+	$(BIN)/python -m benchmarks.grouping_speed
 
-methods: $(READY)  ## search constant weights, and play every method on every problem (hours)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/constant_weights.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/methods.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rates.py
-	$(BIN)/python docs/generate.py
+composition: $(READY)  ## compare the speed of this source tree with another, interleaved: make composition BEFORE=folder (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.composition_speed --before $(BEFORE)
 
-pretrain: $(READY)  ## train the agents that are shipped (an hour), and hold them against the heuristics (three hours)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/pretrain.py ppo
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/heldout.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ablation.py
-	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/pretrain.py ppo_samples
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/sample_weighting.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/pretrain.py ppo_merging
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/layer_merging.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/pretrain.py ppo_groups
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/task_grouping.py
-	$(BIN)/python docs/generate.py
+gpu: $(READY)  ## measure times on a GPU, and the limits set by its memory and arithmetic (minutes)
+	$(BIN)/python -m benchmarks.gpu
+
+methods: $(READY)  ## search for constant weights, then run every method on every problem (hours)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.constant_weights
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.methods
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.rates
+	$(BIN)/python -m docs.generate
+
+pretrain: $(READY)  ## train the pretrained agents (an hour) and compare them with the heuristics (three hours)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.pretrain ppo
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.heldout
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ablation
+	OMP_NUM_THREADS=2 $(BIN)/python -m benchmarks.pretrain ppo_samples
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sample_weighting
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.pretrain ppo_merging
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.layer_merging
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.pretrain ppo_groups
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.task_grouping
+	$(BIN)/python -m docs.generate

@@ -1,7 +1,7 @@
-"""Learned policies: agents that Stable-Baselines3 trains, and how they are trained, saved and loaded.
+"""Learned policies: agents trained by Stable-Baselines3; training, saving and loading them.
 
-``AGENTS`` is what :func:`train` offers, ``PRETRAINED`` what can be named in a comparison; both hold ``"module:name"``, so that
-importing this package loads neither torch nor SB3.
+``AGENTS`` lists the algorithms of :func:`train`, ``PRETRAINED`` the agents that a comparison can name; both hold ``"module:name"``,
+so that importing this package loads neither torch nor SB3.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mtl_gym.agents.agent import Agent as Agent
-    from mtl_gym.agents.agent import load as load
-    from mtl_gym.agents.training import train as train
+    from mtl_gym.agents.agent import Agent as Agent, load as load
+    from mtl_gym.agents.learning import train as train
 
 AGENTS = {
     "ppo": "mtl_gym.agents.algorithms:PPO",
@@ -23,12 +22,12 @@ AGENTS = {
     "dqn": "mtl_gym.agents.algorithms:DQN",
     "maskable-ppo": "mtl_gym.agents.algorithms:MaskablePPO",
 }
-"""Name on the command line to ``"module:Class"``; a row is an algorithm that can be trained."""
+"""Name on the command line to ``"module:Class"``, one row per algorithm."""
 
 PRETRAINED = {"ppo": "mtl_gym.agents.pretrained:ppo", "igbv2": "mtl_gym.agents.igbv2:IGBv2"}
-"""Name in a comparison to ``"module:name"``, like ``BASELINES``: agents that come trained, and one that learns online."""
+"""Name in a comparison to ``"module:name"``, like ``BASELINES``: pretrained agents, and one that learns online."""
 
-_HOMES = {"Agent": "mtl_gym.agents.agent", "load": "mtl_gym.agents.agent", "train": "mtl_gym.agents.training"}
+_HOMES = {"Agent": "mtl_gym.agents.agent", "load": "mtl_gym.agents.agent", "train": "mtl_gym.agents.learning"}
 __all__ = ["AGENTS", "PRETRAINED", *_HOMES]
 
 

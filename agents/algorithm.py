@@ -1,4 +1,4 @@
-"""What an algorithm of Stable-Baselines3 is here: its class, policy and defaults. ``AGENTS`` is the table of them."""
+"""The base class of the rows of ``AGENTS``: an algorithm of Stable-Baselines3 with its policy and defaults."""
 
 from __future__ import annotations
 
@@ -15,35 +15,38 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv
 
+from mtl_gym import choose, number, positive_int, should
 from mtl_gym.agents import AGENTS
-from mtl_gym.arguments import choose, number, positive_int, should
+from mtl_gym.agents.defaults import defaults_of
 
 _ELSEWHERE = (
     *("policy", "env", "n_steps", "use_sde", "sde_sample_freq", "seed", "device", "tensorboard_log", "verbose", "action_noise"),
     *("rollout_buffer_class", "rollout_buffer_kwargs", "replay_buffer_class", "replay_buffer_kwargs"),
 )
-"""SB3's arguments that are set here, or that JSON cannot hold."""
+"""SB3's arguments that are set here or cannot be written as JSON."""
 _COUNTS = ("episodes", "n_epochs", "batch_size", "buffer_size", "gradient_steps")
 
 
 class Algorithm:
-    """One of SB3's algorithms, as the environments of this package want it.
+    """One of SB3's algorithms, set up for the environments of this package.
 
     Attributes:
         home: ``"module:Class"`` of the algorithm.
-        policy: ``"module:Class"`` of its policy.
-        actions: The kind of action space that it takes.
-        masked: Whether its policy takes masks of actions.
-        rollouts: Whether it learns from rollouts, which are a number of whole episodes then, or from a replay buffer.
-        defaults: Its hyper-parameters, where they are not SB3's own. ``learning_rate`` is the first one, which falls linearly to
-            zero; ``episodes`` is the length of a rollout; ``noise`` the deviation of Gaussian exploration.
-        policy_defaults: Its policy's.
+        actions: The type of action space that its policies over tasks take.
+        generic: SB3's name of the policy in environments without a row of defaults.
+        generic_actions: Further types of action space that this one takes.
+        masked: Whether its policy takes action masks.
+        rollouts: Whether it learns from rollouts, here whole episodes, rather than a replay buffer.
+        defaults: Hyper-parameters that differ from SB3's. ``learning_rate`` is the initial rate, which decays linearly to zero;
+            ``episodes`` the number of episodes in a rollout; ``noise`` the standard deviation of Gaussian exploration.
+        policy_defaults: Default options of the policy.
         policy_options: Names of the policy's options, which are numbers.
     """
 
     home: ClassVar[str]
-    policy: ClassVar[str] = "stable_baselines3.common.policies:MultiInputActorCriticPolicy"
     actions: ClassVar[type[spaces.Space[Any]]] = spaces.Box
+    generic: ClassVar[str] = "MultiInputPolicy"
+    generic_actions: ClassVar[tuple[type[spaces.Space[Any]], ...]] = ()
     masked: ClassVar[bool] = False
     rollouts: ClassVar[bool] = False
     defaults: ClassVar[Mapping[str, Any]] = {}
@@ -51,33 +54,34 @@ class Algorithm:
     policy_options: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
-    def check_actions(cls, space: spaces.Space[Any]) -> None:
-        """Refuses actions of a kind that the algorithm does not take.
-
-        Raises:
-            ValueError: With the space.
-        """
-        if not isinstance(space, cls.actions):
-            condition = f"fit the actions; it takes {cls.actions.__name__}"
+    def check_actions(cls, space: spaces.Space[Any], policy: str | None) -> None:
+        """Raises ValueError if the algorithm does not support the action space with a policy of the environment's, or SB3's."""
+        taken = (cls.actions, *(cls.generic_actions if policy is None else ()))
+        if not isinstance(space, taken):
+            condition = f"support the action space; it takes {' or '.join(own.__name__ for own in taken)}"
             raise ValueError(should("algorithm", condition, f"{cls.__name__} for {space}"))
 
     @classmethod
-    def make(cls, envs: VecEnv, *, episode: int, seed: int, options: Mapping[str, Any]) -> BaseAlgorithm:
+    def make(
+        cls, envs: VecEnv, policy: str | None, *, episode: int, seed: int, options: Mapping[str, Any], features: Mapping[str, Any]
+    ) -> BaseAlgorithm:
         """Makes the algorithm.
 
         Args:
             envs: The environments.
-            episode: Decisions of an episode.
+            policy: ``"module:Class"`` of the policy; ``None``: SB3's generic one.
+            episode: Number of decisions per episode.
             seed: Seeds the networks, the exploration and the environments.
-            options: Hyper-parameters that replace the defaults.
+            options: Hyper-parameters that override the defaults.
+            features: Arguments of the policy's feature extractor; see :meth:`features`.
 
         Raises:
-            ValueError, TypeError: If the environments' actions are of another kind, or an option is unknown to the algorithm.
+            ValueError, TypeError: If the algorithm does not support the action space or an option.
         """
         cls.check_options(options)
-        cls.check_actions(envs.action_space)
+        cls.check_actions(envs.action_space, policy)
         chosen = {**cls.defaults, **options}
-        policy_options = {**cls.policy_defaults, **chosen.pop("policy_kwargs", {})}
+        policy_options = {**cls.policy_defaults, **chosen.pop("policy_kwargs", {}), "features_extractor_kwargs": features}
         if cls.rollouts:
             chosen["n_steps"] = episode * chosen.pop("episodes", 1)
             chosen["batch_size"] = min(chosen["batch_size"], chosen["n_steps"] * envs.num_envs)
@@ -87,7 +91,7 @@ class Algorithm:
         rate = chosen.pop("learning_rate")
         try:
             model = cls.load(cls.home)(
-                cls.load(cls.policy_for(envs.observation_space)),
+                cls.policy_class(policy),
                 envs,
                 learning_rate=lambda remaining: rate * remaining,
                 policy_kwargs=policy_options,
@@ -95,18 +99,14 @@ class Algorithm:
                 device="cpu",
                 **chosen,
             )
-        except AssertionError as error:  # SB3's form of wrong values
+        except AssertionError as error:  # SB3 asserts valid values
             raise ValueError(should("options", f"be values that {cls.__name__} takes", options, str(error))) from error
         model.set_logger(configure(None, []))
         return model
 
     @classmethod
     def check_options(cls, options: Mapping[str, Any]) -> None:
-        """Refuses hyper-parameters that the algorithm does not have, or that are set elsewhere.
-
-        Raises:
-            ValueError, TypeError: With the name, and those that are known.
-        """
+        """Raises ValueError or TypeError if a hyper-parameter is unknown, invalid or set elsewhere; names the known ones."""
         own = inspect.signature(cls.load(cls.home)).parameters
         known = {name: name for name in [*own, *cls.defaults] if not name.startswith("_") and name not in _ELSEWHERE}
         if cls.rollouts:
@@ -122,11 +122,7 @@ class Algorithm:
 
     @classmethod
     def check_policy_options(cls, options: Mapping[str, Any]) -> None:
-        """Refuses a policy's options that it does not have.
-
-        Raises:
-            ValueError, TypeError: With the name, and those that are known.
-        """
+        """Raises ValueError or TypeError if an option of the policy is unknown or invalid; names the known ones."""
         if not isinstance(options, Mapping):
             raise TypeError(should("policy_kwargs", "be a mapping of the policy's options", options))
         for name, value in options.items():
@@ -136,34 +132,48 @@ class Algorithm:
             number(f"policy_kwargs[{name!r}]", value)
 
     @classmethod
-    def policy_for(cls, observations: spaces.Space[Any]) -> str:
-        """``"module:Class"`` of its policy over these observations.
-
-        Raises:
-            ValueError: If it has none.
-        """
-        return cls.policy
+    def policy_class(cls, policy: str | None) -> Any:
+        """The class that ``"module:Class"`` refers to; SB3's generic one for ``None``."""
+        return cls.load(cls.home).policy_aliases[cls.generic] if policy is None else cls.load(policy)
 
     @staticmethod
     def load(home: str) -> Any:
-        """What ``"module:name"`` stands for."""
+        """The object that ``"module:name"`` refers to."""
         module, name = home.split(":")
         return getattr(importlib.import_module(module), name)
 
     @classmethod
-    def empty_policy(cls, observations: spaces.Dict, actions: spaces.Space[Any], options: Mapping[str, Any]) -> BasePolicy:
-        """A policy for these spaces, whose parameters are still to be loaded."""
-        policy: BasePolicy = cls.load(cls.policy_for(observations))(
-            observations, actions, lambda remaining: 0.0, **{**cls.policy_defaults, **options}
-        )
-        return policy
+    def features(cls, policy: str | None, kinds: Mapping[str, str], per_task: bool) -> dict[str, Any]:
+        """Arguments of a policy's feature extractor: the observations' rows of ``SIZES``, and whether it acts on each task.
+
+        SB3's generic policy, ``None``, has none.
+        """
+        return {} if policy is None else {"kinds": kinds, **({"per_task": per_task} if cls.actions is spaces.Box else {})}
+
+    @classmethod
+    def empty_policy(
+        cls,
+        policy: str | None,
+        observations: spaces.Dict,
+        actions: spaces.Space[Any],
+        options: Mapping[str, Any],
+        features: Mapping[str, Any],
+    ) -> BasePolicy:
+        """A policy for these spaces, before its parameters are loaded."""
+        given = {**cls.policy_defaults, **options, "features_extractor_kwargs": features}
+        return cls.policy_class(policy)(observations, actions, lambda remaining: 0.0, **given)
 
 
 def algorithm(name: str) -> type[Algorithm]:
-    """The algorithm of that name in ``AGENTS``.
-
-    Raises:
-        ValueError: If the table has no such name.
-    """
+    """The algorithm of that name in ``AGENTS``; raises ValueError if there is none."""
     found: type[Algorithm] = Algorithm.load(choose("algorithm", name, AGENTS))
     return found
+
+
+def policy_of(env: str, name: str) -> str | None:
+    """The policy of a row of ``AGENTS``; ``None``, SB3's generic one, in an environment without a row; else raises ValueError."""
+    policies, home = defaults_of(env).policies, algorithm(name).home
+    if policies and home not in policies:
+        known = ", ".join(other for other in AGENTS if algorithm(other).home in policies)
+        raise ValueError(should("algorithm", f"be one that has a policy for {env}: {known}", name))
+    return policies.get(home)

@@ -1,4 +1,4 @@
-"""What a training goes on from after a kill: parameters, optimisers, replay buffer and scores, in one safe file."""
+"""Checkpoints, from which an interrupted training resumes: parameters, optimisers, replay buffer and scores in one safe file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer
 
+from mtl_gym import should
 from mtl_gym.agents.compatibility import check_version, versions
 from mtl_gym.agents.files import SUFFIX, read, write
-from mtl_gym.arguments import should
 
 _ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
@@ -24,7 +24,7 @@ def check_finite(model: BaseAlgorithm, folder: Path) -> None:
 
 
 def write_checkpoint(folder: Path, settings: Mapping[str, Any], model: BaseAlgorithm, scores: list[dict[str, float]]) -> None:
-    """Writes the state of a training, whole or not at all."""
+    """Writes the state of a training, atomically."""
     content = {
         "settings": settings,
         "versions": versions(),
@@ -39,10 +39,10 @@ def write_checkpoint(folder: Path, settings: Mapping[str, Any], model: BaseAlgor
 
 
 def read_checkpoint(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The state of a training that has been begun in a folder; ``None`` if there is none.
+    """The state of the training in a folder; ``None`` if there is none.
 
     Raises:
-        ValueError: If the folder holds a training with other settings, or of another version; the message names one.
+        ValueError: If the folder holds a training with other settings or of another version; the message names one.
     """
     file = folder / f"checkpoint{SUFFIX}"
     if not file.is_file():
@@ -52,16 +52,14 @@ def read_checkpoint(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]
         raise ValueError(should("out", "hold the checkpoint of a training, or none", str(file)))
     check_version(content["versions"])
     for name, value in settings.items():
-        if content["settings"].get(name) != value:
-            known = content["settings"].get(name)
-            raise ValueError(
-                should(name, f"be {known!r}, as in the training that {folder} holds", value, "Or take another folder.")
-            )
+        known = content["settings"].get(name)
+        if known != value:
+            raise ValueError(should(name, f"be {known!r}, as in the training in {folder}", value, "Or choose another folder."))
     return content
 
 
 def restore(model: BaseAlgorithm, checkpoint: Mapping[str, Any]) -> None:
-    """Puts a training's state into a model that has been made with the same settings."""
+    """Restores a training's state in a model made with the same settings."""
     model.set_parameters(checkpoint["parameters"])
     for name, value in checkpoint["variables"].items():
         getattr(model, name).data.copy_(value)
@@ -75,7 +73,7 @@ def restore(model: BaseAlgorithm, checkpoint: Mapping[str, Any]) -> None:
 
 
 def _variables(model: BaseAlgorithm) -> list[str]:
-    """Names of the tensors that an algorithm keeps beside its networks, such as SAC's log temperature."""
+    """Names of the tensors that an algorithm keeps outside its networks, such as SAC's log temperature."""
     return [name for name in model._get_torch_save_params()[1] if getattr(model, name, None) is not None]
 
 

@@ -1,7 +1,7 @@
-"""Files of agents: tensors and JSON in one safetensors file, written whole or not at all, read without running code.
+"""Agent files: tensors and JSON in one safetensors file, written atomically and read without running code.
 
-The content is a nest of mappings and lists with tensors among JSON-plain leaves. Tensors are stored as such; all else is JSON in
-the header, where each tensor's place is taken by its name. A digest of both tells an altered file.
+The content is nested mappings and lists whose leaves are tensors or JSON-plain. Tensors are stored as such, everything else as JSON
+in the header, which holds each tensor's name in its place. A checksum of both detects altered files.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from mtl_gym.arguments import should
-from mtl_gym.cache import write_whole
+from mtl_gym import should, write_whole
 
 SUFFIX = ".safetensors"
 _TENSOR, _ITEMS = "$tensor", "$items"
@@ -27,10 +26,10 @@ _LARGEST_HEADER = 10_000_000  # characters of JSON; an agent's has some thousand
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a nest of tensors (and numpy arrays) and JSON-plain values; a kill or a full disk leaves the previous file.
+    """Writes nested tensors, numpy arrays and JSON-plain values; if interrupted, the previous file is kept.
 
     Raises:
-        TypeError: If a leaf is neither; nothing is written then.
+        TypeError: If a leaf is neither; nothing is written.
     """
     tensors: dict[str, torch.Tensor] = {}
     text = json.dumps(_without_tensors(content, "", tensors), allow_nan=False)
@@ -42,7 +41,7 @@ def read(path: Path) -> dict[str, Any]:
     """Reads what :func:`write` wrote; arrays come back as tensors.
 
     Raises:
-        ValueError: If the file is missing, truncated, altered or no file of an agent; nothing of it is used then.
+        ValueError: If the file is missing, truncated, altered or not an agent file; nothing of it is used.
     """
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -52,20 +51,18 @@ def read(path: Path) -> dict[str, Any]:
             raise ValueError("its header is too long")
         known, text = (whole := json.loads(header))["digest"], whole["content"]
         if known != digest(text, tensors):
-            raise ValueError("its digest does not match its content")
+            raise ValueError("its checksum does not match its content")
         content = _with_tensors(json.loads(text), tensors)
         if not isinstance(content, dict):
-            raise TypeError("its content is no mapping")
-    except Exception as error:  # whatever a damaged or hostile file brings about
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(
-            should("path", "be a whole file of an agent, as mtl_gym.agents.train writes it", str(path), reason)
-        ) from error
+            raise TypeError("its content is not a mapping")
+    except Exception as error:  # a damaged or hostile file may raise anything
+        condition, reason = "be a complete agent file, as mtl_gym.agents.train writes it", f"{type(error).__name__}: {error}"
+        raise ValueError(should("path", condition, str(path), reason)) from error
     return content
 
 
 def digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
-    """The hash of a text and of tensors by their names, types, shapes and bytes."""
+    """The checksum of a text and of tensors: their names, types, shapes and bytes."""
     sha = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -75,7 +72,7 @@ def digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def _without_tensors(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """The JSON-plain form of a nest; its tensors are put into ``tensors`` by their place."""
+    """The JSON-plain form of nested values; moves their tensors to ``tensors``, named after their place."""
     if isinstance(value, np.ndarray):
         value = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))  # a copy: it may be read-only
     if isinstance(value, torch.Tensor):
@@ -98,7 +95,7 @@ def _without_tensors(value: Any, name: str, tensors: dict[str, torch.Tensor]) ->
 
 
 def _with_tensors(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
-    """The nest of a JSON-plain form."""
+    """Inverts :func:`_without_tensors`."""
     if isinstance(value, list):
         return [_with_tensors(item, tensors) for item in value]
     if not isinstance(value, dict):

@@ -1,52 +1,48 @@
-"""A policy that puts task by task into groups and does not know how many tasks and groups there are.
+"""A policy that places one task at a time in a group, for any number of tasks and groups.
 
-The score of a group for the next task comes of its members: their pooled features, among which is how each is related to the next
-task. So permuting the tasks changes nothing but what is next, permuting the groups permutes the scores, and the numbers of both may
-change after training.
+A group's score is computed from the pooled features of its members, including their relation to the next task. So the scores do not
+depend on the order of the tasks, permuting the groups permutes the scores, and both numbers may change after training.
 """
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, cast
+from collections.abc import Mapping
 
-import numpy as np
 import torch
 from gymnasium import spaces
-from sb3_contrib.common.maskable.policies import MaskableMultiInputActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
+from mtl_gym import should
 from mtl_gym.agents.networks import Pool, exchangeable_layers
+from mtl_gym.agents.structure_policies import ScoringPolicy
 from mtl_gym.agents.task_policies import WIDTHS, task_count
-from mtl_gym.arguments import should
-from mtl_gym.envs.observations import OBSERVATIONS
 
 GROUPS, NEXT = "groups", "next_task"
 _KINDS = ("map", "task", "one", "pair", "square", "member", "choice")
 
 
 class GroupFeatures(BaseFeaturesExtractor):
-    """A flat Dict of observations as features of each task (K, F), and which tasks are in which group (K, G).
+    """Turns a flat Dict of observations into features of each task (K, F) and the members of the groups (K, G).
 
-    Observations of pairs are relations between tasks, raw and standardised over all pairs, since affinities are small numbers. Of
-    each relation a task has the mean and the extremes over the others, that to the next task, and the mean over its group; it also
-    has its group's share of the tasks, and the share of groups in use.
+    Observations of pairs are relations between tasks, both raw and standardised over all pairs, since affinities are small. For
+    each relation a task has the mean, minimum and maximum over the other tasks, its value with the next task, and its mean over the
+    group; further features are the fraction of tasks in its group and the fraction of groups in use.
 
     Args:
         observation_space: The environment's.
+        kinds: The observations' rows of ``SIZES``, by name.
 
     Raises:
-        ValueError: If ``groups`` or ``next_task`` is not observed, or something that is neither of tasks nor of pairs.
+        ValueError: If ``groups`` or ``next_task`` is missing, or an observation is neither of tasks nor of pairs.
     """
 
-    def __init__(self, observation_space: spaces.Dict) -> None:
-        self.kinds = {name: OBSERVATIONS[name].size for name in observation_space}
+    def __init__(self, observation_space: spaces.Dict, kinds: Mapping[str, str]) -> None:
+        self.kinds = {name: kinds[name] for name in observation_space}
         if not {GROUPS, NEXT} <= set(self.kinds) or not set(self.kinds.values()) <= set(_KINDS):
-            condition = f"hold {GROUPS!r} and {NEXT!r}, and else what is of tasks and pairs"
+            condition = f"hold {GROUPS!r} and {NEXT!r}, and otherwise only observations of tasks and pairs"
             raise ValueError(should("observe", condition, list(self.kinds)))
-        self.num_tasks = task_count(observation_space)
+        self.num_tasks = task_count(observation_space, kinds)
         lengths = {name: int(box.shape[0]) for name, box in observation_space.items()}  # type: ignore[index]
         self.num_groups = lengths[GROUPS] // self.num_tasks
         relations = 2 * sum({"pair": 1, "square": 2}.get(kind, 0) for kind in self.kinds.values())
@@ -70,7 +66,7 @@ class GroupFeatures(BaseFeaturesExtractor):
         return torch.cat([tasks.flatten(1), members.flatten(1)], dim=1)
 
     def _related(self, observations: dict[str, Tensor], members: Tensor) -> list[Tensor]:
-        """Of all relations of a task: mean and extremes over the others, to the next task, mean over its group; each (N, K, P)."""
+        """For each relation of a task: mean, minimum and maximum, value with the next task, mean over its group; each (N, K, P)."""
         tables = [table for name in self.kinds for table in self._tables(name, observations[name])]
         if not tables:
             return []
@@ -87,7 +83,7 @@ class GroupFeatures(BaseFeaturesExtractor):
         ]
 
     def _tables(self, name: str, values: Tensor) -> list[Tensor]:
-        """Relations (N, K, K) with zeros on the diagonal: raw and standardised, from either task to the other."""
+        """Relations (N, K, K) with zeros on the diagonal: raw and standardised, in both directions."""
         count, kind = self.num_tasks, self.kinds[name]
         if kind not in ("pair", "square"):
             return []
@@ -106,14 +102,14 @@ class GroupFeatures(BaseFeaturesExtractor):
 
 
 def _placed(members: Tensor) -> list[Tensor]:
-    """Whether a task has a group, the group's share of the tasks, and the share of groups in use, of each task (N, K, 1)."""
+    """For each task (N, K, 1): whether it is placed, the fraction of tasks in its group, and the fraction of groups in use."""
     count, sizes = members.shape[1], members.sum(1, keepdim=True)
     used = (sizes > 0).sum(2, keepdim=True) / count
     return [members.sum(2, keepdim=True), (members * sizes).sum(2, keepdim=True) / count, used.expand(-1, count, -1)]
 
 
 class _GroupLatents(nn.Module):
-    """In the place of SB3's ``MlpExtractor``: latents of each group for the actor, and pooled ones of the tasks for the critic."""
+    """Replaces SB3's ``MlpExtractor``: latents of each group for the actor, pooled latents of the tasks for the critic."""
 
     def __init__(self, features: GroupFeatures, activation: type[nn.Module]) -> None:
         super().__init__()
@@ -153,7 +149,7 @@ class _GroupLatents(nn.Module):
 class _GroupScores(nn.Module):
     """Scores (N, G) of the groups, from their latents."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, num_tasks: int, actions: int) -> None:
         super().__init__()
         self.score, self.width = nn.Linear(width, 1), width
 
@@ -162,20 +158,7 @@ class _GroupScores(nn.Module):
         return scores
 
 
-class GroupingPolicy(MaskableMultiInputActorCriticPolicy):
+class GroupingPolicy(ScoringPolicy):
     """MaskablePPO's policy over the actions of ``place``: scores of groups, and an invariant critic."""
 
-    def __init__(
-        self, observation_space: spaces.Dict, action_space: spaces.Discrete, lr_schedule: Schedule, **arguments: Any
-    ) -> None:
-        arguments = {**arguments, "features_extractor_class": GroupFeatures}
-        super().__init__(observation_space, action_space, lr_schedule, **arguments)
-
-    def _build(self, lr_schedule: Schedule) -> None:
-        features = cast(GroupFeatures, self.features_extractor)
-        self.mlp_extractor = _GroupLatents(features, self.activation_fn)  # type: ignore[assignment]
-        self.action_net: nn.Module = _GroupScores(WIDTHS[-1])
-        self.value_net = nn.Linear(self.mlp_extractor.latent_dim_vf, 1)
-        for module, gain in ((self.mlp_extractor, np.sqrt(2)), (self.action_net, 0.01), (self.value_net, 1.0)):
-            module.apply(partial(self.init_weights, gain=gain))
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+    features, latents, scores = GroupFeatures, _GroupLatents, _GroupScores

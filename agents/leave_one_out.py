@@ -1,4 +1,4 @@
-"""A leave-one-out baseline: rewards relative to those of the other rollouts of the same instance."""
+"""A leave-one-out baseline: rewards relative to the other rollouts of the same instance."""
 
 from __future__ import annotations
 
@@ -11,25 +11,21 @@ import numpy.typing as npt
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
-from mtl_gym.arguments import positive_int, should
+from mtl_gym import positive_int, should
 
 
 class LeaveOneOut(VecEnvWrapper):
-    """Pays each row what it gains over the other rollouts of its instance: a baseline that knows the instance.
+    """Subtracts from each row's reward the mean reward of the other rollouts of its instance.
 
-    Rows come in families that draw the same instances in the same order: same data, initial weights and noise. From each reward
-    the mean of the others' rewards at the same decision is taken. It does not depend on the row's own action, so the policy's
-    gradient keeps its direction; what the instance itself contributes to the reward, most of its variance, is gone. (A
-    leave-one-out baseline, as in Kool et al., "Buy 4 REINFORCE Samples, Get a Baseline for Free!", ICLR workshop 2019.) A row whose
-    others are elsewhere is paid nothing; after a divergence it is an episode ahead for good. ``episode`` statistics keep the
-    environment's own rewards.
+    Rows form families that draw the same instances in the same order: same data, initial weights and noise. The baseline of a
+    reward is the mean of the family's other rewards at the same decision. It does not depend on the row's own action, so the policy
+    gradient stays unbiased, but it removes the instance's contribution, most of the reward's variance (Kool et al., "Buy 4
+    REINFORCE Samples, Get a Baseline for Free!", ICLR workshop 2019). A row without others at the same decision receives 0; after a
+    divergence it stays an episode ahead. ``episode`` statistics keep the environment's own rewards.
 
     Args:
         venv: The environments; their infos name the ``instance``, and equal seeds draw equal instances.
-        size: Rows of a family; divides their number.
-
-    Raises:
-        ValueError: If ``size`` does not divide the number of rows, or is 1.
+        size: Rows per family, at least 2; divides the number of rows, else ValueError.
     """
 
     def __init__(self, venv: VecEnv, size: int) -> None:
@@ -40,11 +36,11 @@ class LeaveOneOut(VecEnvWrapper):
         self._places: list[tuple[int, int]] = []
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Seeds the rows of a family alike: the f-th with ``seed + f``."""
+        """Gives all rows of family f the seed ``seed + f``."""
         if seed is None:
             seed = int(np.random.default_rng().integers(2**31))
         seeds = [seed + row // self.size for row in range(self.num_envs)]
-        self.venv._seeds = list(seeds)  # SB3's form has no public way to seed rows alike
+        self.venv._seeds = list(seeds)  # SB3 has no public way to give rows equal seeds
         return seeds
 
     def reset(self) -> Any:
@@ -54,7 +50,7 @@ class LeaveOneOut(VecEnvWrapper):
         return observations
 
     def step_wait(self) -> VecEnvStepReturn:
-        """Takes one step, and replaces the rewards by the relative ones."""
+        """Takes one step and makes the rewards relative."""
         observations, rewards, dones, infos = self.venv.step_wait()
         relative = self._relative(np.asarray(rewards, dtype=np.float64))
         fresh = self.venv.reset_infos

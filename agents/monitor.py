@@ -1,11 +1,11 @@
-"""Watches a training: evaluates the agent on held-out instances, draws the curves, and keeps the best and the last one."""
+"""Monitors a training: evaluates the agent on held-out instances, plots curves, and saves the best and the last agent."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.stats import trim_mean
@@ -13,32 +13,26 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch.utils.tensorboard import SummaryWriter
 
 import mtl_gym
-from mtl_gym.agents.agent import REQUIRED, agent_of, load
+from mtl_gym import EVALUATION_IDS, Policy
+from mtl_gym.agents.agent import agent_of, load
 from mtl_gym.agents.checkpoint import check_finite, write_checkpoint
+from mtl_gym.agents.defaults import required_of, score_of
 from mtl_gym.agents.files import SUFFIX
-from mtl_gym.policies import Policy
-from mtl_gym.problems import LAYER_MERGING, TASK_GROUPING
-from mtl_gym.problems.instances import EVALUATION_IDS
-
-if TYPE_CHECKING:
-    from mtl_gym.agents.training import Settings
+from mtl_gym.agents.settings import Settings
 
 HELD_OUT = EVALUATION_IDS[1] - 10_000
-"""First id of the instances on which agents are evaluated while they train, far from those of comparisons."""
-OF_POLICIES = (*REQUIRED, "reward")
-REWARD_BY_ENV = {LAYER_MERGING: "gain_change", TASK_GROUPING: "gain_over_joint"}
-"""The reward whose return chooses the best agent, by environment; of the others ``terminal_delta_m``."""
+"""First id of the instances that evaluate agents during training, far from those of comparisons."""
 
 
 class Monitor(BaseCallback):
     """SB3's callback of :func:`mtl_gym.agents.train`.
 
     Args:
-        settings: The training's.
-        folder: Where everything is written.
-        scores: Of the evaluations so far; each has ``steps``, ``reward`` (mean return: delta_m on *reward* in percent, or of
-            ``REWARD_BY_ENV``) and ``delta_m`` (interquartile mean on the *test* split, percent).
-        on_progress: Is told of the progress.
+        settings: The training's settings.
+        folder: Output folder.
+        scores: Scores of the evaluations so far; each has ``steps``, ``reward`` (mean return, of
+            :func:`mtl_gym.agents.defaults.score_of`) and ``delta_m`` (interquartile mean on the *test* split, percent).
+        on_progress: Called as the training progresses.
     """
 
     def __init__(
@@ -51,7 +45,7 @@ class Monitor(BaseCallback):
         super().__init__()
         self.settings, self.folder, self.scores = settings, folder, list(scores)
         self._on_progress = on_progress or (lambda steps, known: None)
-        # The file is asked, not the scores: a kill may have come between the best agent and the checkpoint that knows its score.
+        # From the file, not the scores: the run may have been killed between saving the best agent and writing the checkpoint.
         best = folder / f"best{SUFFIX}"
         self._best = load(best).about["scores"][-1]["reward"] if scores and best.is_file() else -np.inf
         self._writers: dict[str, SummaryWriter] = {}
@@ -71,13 +65,13 @@ class Monitor(BaseCallback):
         if ended:
             mean = float(np.mean([info["episode"]["r"] for info in ended]))
             losses = {name: float(value) for name, value in self.logger.name_to_value.items() if name.startswith("train/")}
-            self._draw("agent", {"rollout/return": mean, **_last_shares(ended), **losses})
+            self._draw("agent", {"rollout/return": mean, **_last_fractions(ended), **losses})
             last = self.scores[-1]
             self._on_progress(self.num_timesteps, {"return": mean, "score": last["reward"], "delta_m": last["delta_m"]})
         return True
 
     def finish(self) -> None:
-        """Evaluates and keeps the agent at the end of its training."""
+        """Evaluates and saves the agent at the end of its training."""
         if self.scores[-1]["steps"] < self.num_timesteps:
             self._evaluate()
 
@@ -87,7 +81,7 @@ class Monitor(BaseCallback):
             writer.close()
 
     def _evaluate(self) -> None:
-        """Measures the agent, keeps it, and draws it beside the references."""
+        """Evaluates the agent, saves it, and plots it with the references."""
         check_finite(self.model, self.folder)
         agent = agent_of(self.model, self.settings)
         score = {"steps": float(self.num_timesteps), **self._score(agent)}
@@ -102,17 +96,12 @@ class Monitor(BaseCallback):
             self._draw(name, {"heldout/delta_m": own["delta_m"], "heldout/return": own["reward"]})
 
     def _score(self, policy: str | Policy) -> dict[str, float]:
-        """Scores of a policy on the held-out instances: mean on *reward*, which chooses; interquartile mean on *test*."""
-        arguments = {name: value for name, value in self.settings.arguments.items() if name not in OF_POLICIES}
+        """Scores of a policy on the held-out instances: mean on *reward*, which selects; interquartile mean on *test*."""
+        env, own = self.settings.env, {*required_of(self.settings.env), "reward"}
+        arguments = {name: value for name, value in self.settings.arguments.items() if name not in own}
         ids = list(range(HELD_OUT, HELD_OUT + self.settings.instances))
-        frame = mtl_gym.evaluate(
-            policy,
-            self.settings.env,
-            instances=ids,
-            num_envs=self.settings.num_envs,
-            reward=REWARD_BY_ENV.get(self.settings.env, "terminal_delta_m"),
-            **arguments,
-        )
+        shared = {"num_envs": self.settings.num_envs, "reward": score_of(env), **arguments}
+        frame = mtl_gym.evaluate(policy, env, instances=ids, **shared)
         runs = frame.drop_duplicates("instance")
         return {"reward": float(runs["return"].mean()), "delta_m": float(trim_mean(runs["delta_m"], 0.25))}
 
@@ -123,11 +112,11 @@ class Monitor(BaseCallback):
             self._writers[run].add_scalar(name, value, self.num_timesteps)
 
 
-def _last_shares(ended: list[dict[str, Any]]) -> dict[str, float]:
-    """Mean share of each task at the last decision of the episodes, if agents observe their last weights."""
-    shares: dict[str, list[float]] = {}
+def _last_fractions(ended: list[dict[str, Any]]) -> dict[str, float]:
+    """Mean fraction of each task's weight at the last decision of the episodes, if ``last_weights`` is observed."""
+    fractions: dict[str, list[float]] = {}
     for info in ended:
         tasks = dict.fromkeys(name.rsplit("/", 1)[0] for name in info.get("test", ()))
-        for task, share in zip(tasks, info["terminal_observation"].get("last_weights", ()), strict=False):
-            shares.setdefault(f"weights/{task}", []).append(float(share))
-    return {name: float(np.mean(values)) for name, values in shares.items()}
+        for task, fraction in zip(tasks, info["terminal_observation"].get("last_weights", ()), strict=False):
+            fractions.setdefault(f"weights/{task}", []).append(float(fraction))
+    return {name: float(np.mean(values)) for name, values in fractions.items()}

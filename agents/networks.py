@@ -1,8 +1,8 @@
-"""Networks that are shared over tasks (or over samples and tasks): they do not know how many there are.
+"""Networks that share weights across any number of tasks (or of samples and tasks).
 
 A set of entities is a tensor with *entity axes*: (..., K, F) for K tasks, (..., B, K, F) for B samples of K tasks. A layer maps
-each entity's features together with what is pooled over the axes, by weights shared over all entities. So permuting the entities
-of an axis permutes the output (equivariance), and the number of entities may change after training.
+each entity's features and those pooled over the axes, with the same weights for all entities. So permuting the entities of an axis
+permutes the output (equivariance), and the number of entities may change after training.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 
 class Exchangeable(nn.Module):
-    """A linear layer over entities: each one's features, and their means and maxima over every subset of the entity axes.
+    """A linear layer over entities: of each entity's features, and their means and maxima over every subset of the entity axes.
 
-    For one axis this is a layer of Zaheer et al., "Deep Sets", NeurIPS 2017; for two, one of Hartford et al., "Deep Models of
-    Interactions Across Sets", ICML 2018, with maxima beside the means.
+    For one axis this is a layer of Zaheer et al., "Deep Sets", NeurIPS 2017; for two, of Hartford et al., "Deep Models of
+    Interactions Across Sets", ICML 2018, with maxima in addition to the means.
 
     Args:
-        inputs: F, features of an entity.
-        outputs: Features of an entity that come out.
+        inputs: F, features per entity.
+        outputs: Output features per entity.
         axes: Number of entity axes: 1 for tasks, 2 for samples and tasks.
     """
 
@@ -44,7 +44,7 @@ class Exchangeable(nn.Module):
 def exchangeable_layers(
     inputs: int, widths: Sequence[int], *, axes: int = 1, activation: type[nn.Module] = nn.Tanh
 ) -> nn.Sequential:
-    """A stack of :class:`Exchangeable` layers with an activation after each; equivariant as each of them is."""
+    """An equivariant stack of :class:`Exchangeable` layers with an activation after each."""
     layers: list[nn.Module] = []
     for width in widths:
         layers += [Exchangeable(inputs, width, axes=axes), activation()]
@@ -53,11 +53,7 @@ def exchangeable_layers(
 
 
 class Pool(nn.Module):
-    """Mean and maximum over the entity axes: (..., K, F) to (..., 2 F), invariant to permutations.
-
-    Args:
-        axes: Number of entity axes.
-    """
+    """Mean and maximum over the entity axes (one by default): (..., K, F) to (..., 2 F), invariant to permutations."""
 
     def __init__(self, *, axes: int = 1) -> None:
         super().__init__()
@@ -69,13 +65,13 @@ class Pool(nn.Module):
 
 
 class OverEntities(nn.Module):
-    """Lets Stable-Baselines3, whose features are flat, call modules over entities: (N, K F) is seen as (N, K, F).
+    """Lets Stable-Baselines3, whose features are flat, call modules over entities: (N, K F) becomes (N, K, F).
 
     Args:
         module: Takes (N, K, F).
         num_entities: K.
-        extra: Trailing columns with one number for each entity (a critic's actions), which become its last features.
-        flatten: Whether the output (N, K, H) is made flat again.
+        extra: Whether K trailing columns, one number per entity (a critic's actions), become the entities' last features.
+        flatten: Whether the output (N, K, H) is flattened again.
     """
 
     def __init__(self, module: nn.Module, num_entities: int, *, extra: bool = False, flatten: bool = True) -> None:
@@ -83,7 +79,7 @@ class OverEntities(nn.Module):
         self.module, self.num_entities, self.extra, self.flatten = module, num_entities, extra, flatten
 
     def forward(self, flat: Tensor) -> Tensor:
-        """Unflattens, maps, and flattens if asked to."""
+        """Unflattens, maps, and flattens."""
         count = self.num_entities
         if self.extra:
             entities = torch.cat([flat[..., :-count].unflatten(-1, (count, -1)), flat[..., -count:, None]], dim=-1)
@@ -94,12 +90,12 @@ class OverEntities(nn.Module):
 
 
 class EntityLSTM(nn.Module):
-    """An LSTM that is shared over entities, with a memory for each, in the form of ``nn.LSTM`` over flat features.
+    """An LSTM shared across K entities, with a memory for each; like an ``nn.LSTM`` over flat features, K F to K H.
 
     Args:
         inputs: F.
         hidden: H.
-        num_entities: K; ``input_size`` is K F, ``hidden_size`` K H.
+        num_entities: K.
     """
 
     num_layers = 1
@@ -111,7 +107,7 @@ class EntityLSTM(nn.Module):
         self.lstm = nn.LSTM(inputs, hidden)
 
     def forward(self, flat: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Maps a sequence (T, N, K F) with a memory of two (1, N, K H)."""
+        """Maps a sequence (T, N, K F) with a memory of two tensors (1, N, K H)."""
         rows = flat.shape[1]
         split = [part.unflatten(-1, (self.num_entities, -1)).flatten(1, 2) for part in (flat, *state)]  # (T, N K, F)
         outputs, memory = self.lstm(split[0], (split[1], split[2]))

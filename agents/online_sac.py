@@ -1,4 +1,4 @@
-"""The agent of one training in IGBv2: a soft actor-critic with its schedule. :class:`mtl_gym.agents.igbv2.IGBv2` is the manual."""
+"""The agent of one training in IGBv2: a soft actor-critic with its schedule, as :class:`mtl_gym.agents.igbv2.IGBv2` documents."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 BASE, STORE, TRAIN, ACT = 1, 2, 3, 5
-"""Epochs, counted from 0: whose losses are the base, and from which on transitions are stored, SAC is trained, and SAC acts."""
+"""Epochs, from 0: the one whose losses are the base; then those from which transitions are stored, SAC is trained, and SAC acts."""
 
 EVERY, BATCH = 50, 256
-"""Batches from one training of SAC to the next, which takes half as many updates to as many; largest batch of an update."""
+"""Batches between two trainings of SAC, each of 25 to 50 updates; largest batch of an update."""
 
 BUFFER_SIZE = 10_000
-LOG_LOSS_BOUND = 30.0  # of the observation, at which losses that are not finite lie
+LOG_LOSS_BOUND = 30.0  # bound of the observation, which losses that are not finite reach
 SMALLEST = 1e-12
-LARGEST_REWARD = 1e6  # only trainings that are about to diverge exceed it; its square is a float32
+LARGEST_REWARD = 1e6  # exceeded only by trainings about to diverge; its square fits a float32
 
 
 class OnlineSAC:
-    """What one training's agent remembers: its SAC with the buffer, the last batch, the base, and its random numbers.
+    """The memory of one training's agent: its SAC with the buffer, the last batch, the base, and its random numbers.
 
     Args:
-        seed: Seed of all of its random numbers.
+        seed: Seed of all its random numbers.
         num_tasks: K.
-        reach: Largest logit that SAC can give.
+        reach: Largest logit of SAC.
     """
 
     def __init__(self, seed: int, num_tasks: int, reach: float) -> None:
         self.seed, self.num_tasks, self.reach = seed, num_tasks, reach
-        self.stream = Stream(seed)  # of SAC
-        self.noise = np.random.default_rng([seed, 1])  # of the random weights
+        self.stream = Stream(seed)  # for SAC
+        self.noise = np.random.default_rng([seed, 1])  # for the random weights
         self.step, self.first_lr = 0, 0.0
         self.base_sum, self.base_count = np.zeros(num_tasks), 0
-        self.last: tuple[Array, Array, float] | None = None  # losses, action and learning rate of the batch before
+        self.last: tuple[Array, Array, float] | None = None  # losses, action and learning rate of the previous batch
 
     @functools.cached_property
     def sac(self) -> SAC:
-        """The agent proper; made when it is first needed."""
+        """The SAC, made when it is first needed."""
         with self.stream:
             return make_sac(self.num_tasks)
 
     def act(self, log_losses: Array, epoch: int, lr: float) -> npt.NDArray[np.float32]:
-        """Stores the transition to this batch, learns if it is time, and answers.
+        """Stores the transition to this batch, learns if it is due, and acts.
 
         Args:
-            log_losses: (K,) of the batch about to be trained on, raw.
-            epoch: Of that batch, from 0.
-            lr: Learning rate of the coming step.
+            log_losses: (K,) raw log losses of the next training batch.
+            epoch: Epoch of that batch, from 0.
+            lr: Learning rate of the next step.
 
         Returns:
-            The action (K,), in [-1, 1] if it is SAC's; the weights are ``K softmax(reach a) / L_k``.
+            The action (K,), in [-1, 1] if SAC chose it; the weights are ``K softmax(reach a) / L_k``.
         """
         if not (np.abs(log_losses) < LOG_LOSS_BOUND).all():
             self.last = None
@@ -85,13 +85,12 @@ class OnlineSAC:
     def _learn(self) -> None:
         sac = self.sac
         if size := sac.replay_buffer.size():  # type: ignore[union-attr]
-            share = (1 + size / BUFFER_SIZE) / 2
+            fraction = (1 + size / BUFFER_SIZE) / 2
             with self.stream:
-                sac.train(gradient_steps=int(EVERY * share), batch_size=int(BATCH * share))
+                sac.train(gradient_steps=int(EVERY * fraction), batch_size=int(BATCH * fraction))
 
     def _random(self) -> npt.NDArray[np.float32]:
-        normals = self.noise.standard_normal(self.num_tasks)
-        return (normals / self.reach).astype(np.float32)
+        return (self.noise.standard_normal(self.num_tasks) / self.reach).astype(np.float32)
 
     def _choose(self, losses: Array) -> npt.NDArray[np.float32]:
         sac = self.sac
@@ -101,24 +100,15 @@ class OnlineSAC:
 
 
 def make_sac(num_tasks: int) -> SAC:
-    """IGBv2's SAC over K raw losses, without an environment; its random numbers are the global generators'."""
+    """IGBv2's SAC over K raw losses, without an environment; draws from the global generators."""
     from gymnasium.spaces import Box
     from stable_baselines3 import SAC
     from stable_baselines3.common.logger import Logger
 
-    sac = SAC(
-        "MlpPolicy",
-        None,  # type: ignore[arg-type]  # as in Stable-Baselines3's own `load`
-        learning_rate=3e-4,
-        buffer_size=BUFFER_SIZE,
-        gamma=0.99,
-        tau=0.005,
-        ent_coef="auto_0.2",
-        target_entropy=-num_tasks,
-        policy_kwargs={"net_arch": [128, 128]},
-        device="cpu",
-        _init_setup_model=False,
-    )
+    options: dict[str, Any] = {"learning_rate": 3e-4, "buffer_size": BUFFER_SIZE, "gamma": 0.99, "tau": 0.005}
+    options |= {"ent_coef": "auto_0.2", "target_entropy": -num_tasks, "policy_kwargs": {"net_arch": [128, 128]}, "device": "cpu"}
+    # Without an environment, as in Stable-Baselines3's own `load`.
+    sac = SAC("MlpPolicy", None, _init_setup_model=False, **options)  # type: ignore[arg-type]
     sac.observation_space = Box(0, np.inf, (num_tasks,), np.float32)
     sac.action_space = Box(-1, 1, (num_tasks,), np.float32)
     sac.n_envs = 1

@@ -1,4 +1,4 @@
-"""Random numbers of one's own for code that draws from the global generators, as Stable-Baselines3 does."""
+"""Separate random streams for code that draws from the global generators, as Stable-Baselines3 does."""
 
 from __future__ import annotations
 
@@ -8,21 +8,18 @@ from typing import Any
 import numpy as np
 
 State = dict[str, Any]
-"""States of torch's (CPU), numpy's and Python's global generators, by their names."""
+"""States of torch's (CPU), numpy's and Python's global generators, by name."""
 
 
 class Stream:
-    """The global generators of torch (CPU), numpy and Python, made one's own: within ``with``, they give this stream's numbers.
+    """Within ``with``, the global generators of torch (CPU), numpy and Python draw this stream's numbers.
 
-    On leaving, also by an exception, the stream keeps where it stands for the next time, and the generators become again what they
-    were. So what is drawn depends on the stream's beginning alone, and nobody else notices. Streams may lie within each other, but
-    not within themselves. The generators are the process's: other threads that draw meanwhile draw from the stream.
+    On exit, even by an exception, the stream keeps its ``state`` for the next time and the generators are restored. So the numbers
+    depend only on the stream's seed, and no other code is affected. Different streams may be nested. The generators belong to the
+    process: other threads that draw meanwhile draw from the stream.
 
     Args:
-        beginning: A seed, not negative, of any size; or the ``state`` of a stream that is to be continued.
-
-    Attributes:
-        state: Where the stream stands.
+        beginning: A non-negative seed of any size, or the ``state`` of a stream to continue.
 
     Example:
         >>> import random
@@ -53,7 +50,7 @@ class Stream:
 
 
 def seeded(seed: int) -> State:
-    """The states that follow from a seed by numpy's ``SeedSequence``; torch's generator takes 32 bits of it, the others 128."""
+    """The states derived from a seed by numpy's ``SeedSequence``; torch's generator takes 32 bits of it, the others 128."""
     import torch  # here, so that listing the agents stays light
 
     of_torch, of_numpy, of_python = np.random.SeedSequence(seed).spawn(3)

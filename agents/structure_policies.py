@@ -1,13 +1,14 @@
-"""A policy over partitions of tasks that does not know how many tasks there are: it scores pairs.
+"""Policies over partitions of any number of tasks: they score pairs.
 
-The score of a partition is the sum of the scores of the pairs that are together in it; that of a pair, where actions are pairs, its
-own; that of waiting 0. So permuting the tasks permutes the scores, and the number of tasks may change after training.
+The score of a partition is the sum of the scores of its pairs. Where actions are pairs, an action has its pair's score. Waiting
+scores 0. So permuting the tasks permutes the scores, and the number of tasks may change after training.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,24 +19,23 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.dqn.policies import MultiInputPolicy, QNetwork
 from torch import Tensor, nn
 
+from mtl_gym import MOST_LISTED, partitions, should, together
 from mtl_gym.agents.networks import Pool, exchangeable_layers
 from mtl_gym.agents.task_policies import WIDTHS, TaskFeatures
-from mtl_gym.envs.observations import OBSERVATIONS
-from mtl_gym.training.partitions import MOST_LISTED, partitions, together
 
 
 class PairFeatures(BaseFeaturesExtractor):
-    """A flat Dict of observations as features of each task (:class:`mtl_gym.agents.task_policies.TaskFeatures`) and then of each
-    pair.
+    """A flat Dict of observations as :class:`~mtl_gym.agents.task_policies.TaskFeatures` of each task, then features of each pair.
 
     Args:
         observation_space: The environment's.
+        kinds: The observations' rows of ``SIZES``, by name.
     """
 
-    def __init__(self, observation_space: spaces.Dict) -> None:
-        tasks = TaskFeatures(observation_space)
+    def __init__(self, observation_space: spaces.Dict, kinds: Mapping[str, str]) -> None:
+        tasks = TaskFeatures(observation_space, kinds)
         self.num_tasks = tasks.num_tasks
-        self.of_pairs = [name for name in observation_space if OBSERVATIONS[name].size == "pair"]
+        self.of_pairs = [name for name in observation_space if kinds[name] == "pair"]
         self.sizes = tasks.features_dim, len(self.of_pairs) * self.num_tasks * (self.num_tasks - 1) // 2
         super().__init__(observation_space, features_dim=sum(self.sizes))
         self.tasks = tasks
@@ -47,7 +47,7 @@ class PairFeatures(BaseFeaturesExtractor):
 
 
 class _PairEncoder(nn.Module):
-    """Features (N, K F + pairs G) to latents of each pair (N, pairs * width)."""
+    """Maps features (N, K F + pairs G) to latents of each pair (N, pairs * width)."""
 
     def __init__(self, features: PairFeatures, activation: type[nn.Module]) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class _PairEncoder(nn.Module):
 
 
 class _PairLatents(nn.Module):
-    """In the place of SB3's ``MlpExtractor``: latents of each pair for the actor, and pooled ones of the tasks for the critic."""
+    """Replaces SB3's ``MlpExtractor``: latents of each pair for the actor, pooled latents of the tasks for the critic."""
 
     def __init__(self, features: PairFeatures, activation: type[nn.Module]) -> None:
         super().__init__()
@@ -89,9 +89,13 @@ class _PairLatents(nn.Module):
 
 
 class _PairScores(nn.Module):
-    """Scores (N, actions) of the actions of ``merge``, from latents of the pairs."""
+    """Scores (N, actions) of the actions of ``merge``, from latents of the pairs.
 
-    def __init__(self, width: int, num_tasks: int) -> None:
+    Raises:
+        ValueError: If the actions are neither partitions of the tasks nor pairs.
+    """
+
+    def __init__(self, width: int, num_tasks: int, actions: int) -> None:
         super().__init__()
         self.score = nn.Linear(width, 1)
         self.width = width
@@ -101,43 +105,55 @@ class _PairScores(nn.Module):
             self.members = together(partitions(num_tasks))[:, first, second].float().T  # (pairs, actions)
         else:
             self.members = torch.eye(count, count + 1).roll(1, 1)
+        if actions != self.members.shape[1]:
+            condition = f"have an action for each of the {self.members.shape[1]} ways to merge {num_tasks} tasks, for this policy"
+            raise ValueError(should("env", condition, actions))
 
     def forward(self, latents: Tensor) -> Tensor:
         scores = self.score(latents.unflatten(1, (-1, self.width)))[:, :, 0]
         return scores @ self.members.to(scores)
 
 
-class StructurePolicy(MaskableMultiInputActorCriticPolicy):
-    """MaskablePPO's policy over the actions of ``merge``: scores of pairs, and an invariant critic."""
+def _count(actions: spaces.Space[Any]) -> int:
+    return int(actions.n)  # type: ignore[attr-defined]  # they are discrete
 
-    def __init__(
-        self, observation_space: spaces.Dict, action_space: spaces.Discrete, lr_schedule: Schedule, **arguments: Any
-    ) -> None:
-        arguments = {**arguments, "features_extractor_class": PairFeatures}
-        super().__init__(observation_space, action_space, lr_schedule, **arguments)
+
+class ScoringPolicy(MaskableMultiInputActorCriticPolicy):
+    """MaskablePPO's policy with scores of pairs or groups as logits, and an invariant critic; subclasses name their modules."""
+
+    features: ClassVar[type[BaseFeaturesExtractor]]
+    latents: ClassVar[type[nn.Module]]
+    scores: ClassVar[type[nn.Module]]
+
+    def __init__(self, observations: spaces.Dict, actions: spaces.Discrete, lr_schedule: Schedule, **arguments: Any) -> None:
+        super().__init__(observations, actions, lr_schedule, **{**arguments, "features_extractor_class": self.features})
 
     def _build(self, lr_schedule: Schedule) -> None:
-        features = cast(PairFeatures, self.features_extractor)
-        self.mlp_extractor = _PairLatents(features, self.activation_fn)  # type: ignore[assignment]
-        self.action_net: nn.Module = _PairScores(WIDTHS[-1], features.num_tasks)
+        features: Any = self.features_extractor
+        self.mlp_extractor = self.latents(features, self.activation_fn)  # type: ignore[assignment]
+        self.action_net: nn.Module = self.scores(WIDTHS[-1], features.num_tasks, _count(self.action_space))
         self.value_net = nn.Linear(self.mlp_extractor.latent_dim_vf, 1)
         for module, gain in ((self.mlp_extractor, np.sqrt(2)), (self.action_net, 0.01), (self.value_net, 1.0)):
             module.apply(partial(self.init_weights, gain=gain))
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
 
-class StructureQPolicy(MultiInputPolicy):
-    """DQN's policy over the actions of ``merge``: a value is the sum of those of the pairs that are together."""
+class StructurePolicy(ScoringPolicy):
+    """MaskablePPO's policy over the actions of ``merge``: scores of pairs, and an invariant critic."""
 
-    def __init__(
-        self, observation_space: spaces.Dict, action_space: spaces.Discrete, lr_schedule: Schedule, **arguments: Any
-    ) -> None:
-        arguments = {**arguments, "features_extractor_class": PairFeatures}
-        super().__init__(observation_space, action_space, lr_schedule, **arguments)
+    features, latents, scores = PairFeatures, _PairLatents, _PairScores
+
+
+class StructureQPolicy(MultiInputPolicy):
+    """DQN's policy over the actions of ``merge``: the value of a partition is the sum of those of its pairs."""
+
+    def __init__(self, observations: spaces.Dict, actions: spaces.Discrete, lr_schedule: Schedule, **arguments: Any) -> None:
+        super().__init__(observations, actions, lr_schedule, **{**arguments, "features_extractor_class": PairFeatures})
 
     def make_q_net(self) -> QNetwork:
-        """SB3's network of values, of the scores of pairs."""
+        """SB3's Q-network, with the scores of pairs as values."""
         network = super().make_q_net()
-        features = cast(PairFeatures, network.features_extractor)
-        network.q_net = nn.Sequential(_PairEncoder(features, self.activation_fn), _PairScores(WIDTHS[-1], features.num_tasks))
+        features: Any = network.features_extractor
+        scores = _PairScores(WIDTHS[-1], features.num_tasks, _count(self.action_space))
+        network.q_net = nn.Sequential(_PairEncoder(features, self.activation_fn), scores)
         return network.to(self.device)

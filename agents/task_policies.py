@@ -1,11 +1,12 @@
-"""Stable-Baselines3's policies over tasks: an actor shared over tasks, a critic that is invariant to their order.
+"""Stable-Baselines3's policies over tasks: an actor that shares weights across tasks, a critic that is invariant to their order.
 
-Each class builds SB3's policy and puts the modules of :mod:`mtl_gym.agents.networks` in the places of its dense layers, so that
-training, ``predict`` and the state dict stay SB3's. No parameter's shape depends on the number of tasks.
+Each class builds SB3's policy and replaces its dense layers by the modules of :mod:`mtl_gym.agents.networks`, so that training,
+``predict`` and the state dict stay SB3's. No parameter's shape depends on the number of tasks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,40 +21,45 @@ from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
 
+from mtl_gym import should
 from mtl_gym.agents.networks import EntityLSTM, OverEntities, Pool, exchangeable_layers
-from mtl_gym.arguments import should
-from mtl_gym.envs.observations import OBSERVATIONS
 
-if TYPE_CHECKING:  # what they are mixed into
+if TYPE_CHECKING:  # the classes that the mixins below extend
     _ActorCritic = ActorCriticPolicy
     _OffPolicy = BasePolicy
 else:
     _ActorCritic = _OffPolicy = object
 
 WIDTHS = (32, 32)
-"""Widths of the layers over tasks, of actors and critics."""
+"""Widths of the layers over tasks in actors and critics."""
 SAMPLE_WIDTH = 16
-"""Width of the layers that all samples of all tasks share, before they are pooled to features of their task."""
-
-
+"""Width of the layers shared by all samples of all tasks, before samples are pooled to features of their task."""
+_KINDS = ("task", "one", "pair", "sample", "choice")
 SHARES = ("last_weights",)
-"""Observations that are shares of all tasks: their level is 1 / K, so they are seen relative to an equal share."""
+"""Observations that sum to 1 over tasks: they are multiplied by K, so that an equal fraction is 1."""
 
 
 class TaskFeatures(BaseFeaturesExtractor):
     """A flat Dict of observations as features of each task, (N, K F).
 
-    An observation of a task is one feature of it; one of the whole training is a feature of every task; one of pairs gives each
-    task its mean and least value over the others. Those of samples pass layers that all samples of all tasks share, and each task
-    gets the means and maxima over its samples: whatever their number and order. Which is which says the table of observations.
+    An observation of tasks gives each task one feature; one of the whole training is a feature of every task; one of pairs gives
+    each task its mean and minimum over the other tasks. Observations of samples pass through layers shared by all samples of all
+    tasks, and each task gets the means and maxima over its samples, in any number and order.
 
     Args:
         observation_space: The environment's.
+        kinds: The observations' rows of ``SIZES``, by name.
+        per_task: Whether an action is one number for each task.
+
+    Raises:
+        ValueError: If an observation is of something else, or none is per task.
     """
 
-    def __init__(self, observation_space: spaces.Dict) -> None:
-        self.kinds = {name: OBSERVATIONS[name].size for name in observation_space}
-        self.num_tasks = num_tasks = task_count(observation_space)
+    def __init__(self, observation_space: spaces.Dict, kinds: Mapping[str, str], per_task: bool = True) -> None:
+        self.kinds, self.per_task = {name: kinds[name] for name in observation_space}, per_task
+        if not set(self.kinds.values()) <= set(_KINDS):
+            raise ValueError(should("observe", f"hold observations of {', '.join(_KINDS)}", self.kinds))
+        self.num_tasks = num_tasks = task_count(observation_space, kinds)
         self.of_samples = [name for name, kind in self.kinds.items() if kind == "sample"]
         width = sum({"pair": 2, "sample": 0, "choice": 0}.get(kind, 1) for kind in self.kinds.values())
         super().__init__(observation_space, features_dim=num_tasks * (width + 2 * SAMPLE_WIDTH * bool(self.of_samples)))
@@ -67,7 +73,7 @@ class TaskFeatures(BaseFeaturesExtractor):
         self.pairs = pairs[others].view(num_tasks, num_tasks - 1)  # (K, K - 1)
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
-        """Stacks the features, in the order of the names: (N, K F)."""
+        """Stacks the features in the order of the names: (N, K F)."""
         parts = []
         for name, kind in self.kinds.items():
             values = observations[name]
@@ -89,32 +95,21 @@ class TaskFeatures(BaseFeaturesExtractor):
         return features.flatten(1)
 
 
-def task_count(observation_space: spaces.Dict) -> int:
-    """K, from the length of an observation of each task."""
-    return next(int(box.shape[0]) for name, box in observation_space.items() if OBSERVATIONS[name].size == "task")  # type: ignore[index]
+def task_count(observation_space: spaces.Dict, kinds: Mapping[str, str]) -> int:
+    """K, from the length of an observation of each task; raises ValueError if there is none."""
+    counts = [int(box.shape[0]) for name, box in observation_space.items() if kinds[name] == "task"]  # type: ignore[index]
+    if not counts:
+        raise ValueError(should("observe", "hold at least one observation of each task", list(observation_space)))
+    return counts[0]
 
 
 def features_of(model: Any) -> TaskFeatures:
-    """The features that an actor or a critic sees."""
+    """The feature extractor of an actor or critic."""
     found: TaskFeatures = model.features_extractor
     return found
 
 
 _OVER_TASKS = {"features_extractor_class": TaskFeatures}
-"""The arguments of SB3's policies that make them see features of tasks."""
-
-
-def _of_tasks(observation_space: spaces.Dict, action_space: spaces.Box) -> dict[str, Any]:
-    """The same, for policies whose actions are one number for each task.
-
-    Raises:
-        ValueError: If they are not.
-    """
-    if any(OBSERVATIONS[name].size == "sample" for name in observation_space) or action_space.shape != (
-        task_count(observation_space),
-    ):
-        raise ValueError(should("algorithm", "be ppo or recurrent-ppo, whose actions need not be one for each task", action_space))
-    return _OVER_TASKS
 
 
 def _head(inputs: int, num_tasks: int) -> OverEntities:
@@ -129,7 +124,7 @@ def _critic(inputs: int, outputs: int, num_tasks: int, activation: type[nn.Modul
 
 
 class _Latents(nn.Module):
-    """In the place of SB3's ``MlpExtractor``: layers over tasks for the actor, and pooled ones for the critic."""
+    """Replaces SB3's ``MlpExtractor``: layers over tasks for the actor, followed by pooling for the critic."""
 
     latent_dim_pi, latent_dim_vf = WIDTHS[-1], 2 * WIDTHS[-1]
 
@@ -156,22 +151,20 @@ class _TaskActorCritic(_ActorCritic):
         return self.features_dim // features_of(self).num_tasks
 
     def _build_mlp_extractor(self) -> None:
-        self.mlp_extractor = _Latents(  # type: ignore[assignment]
-            self._latent_inputs(), features_of(self).num_tasks, self.activation_fn
-        )
+        num_tasks = features_of(self).num_tasks
+        self.mlp_extractor = _Latents(self._latent_inputs(), num_tasks, self.activation_fn)  # type: ignore[assignment]
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
         features = features_of(self)
         actions: int = self.action_space.shape[0]  # type: ignore[index]
-        pooled = bool(features.of_samples) or actions != features.num_tasks
-        if pooled:  # the coefficients of a rule, which is the same for all samples, or a threshold
+        if not features.per_task:  # the coefficients of a rule for all samples, or a threshold
             rule = nn.Sequential(Pool(), nn.Linear(2 * WIDTHS[-1], actions))
             self.action_net: nn.Module = OverEntities(rule, features.num_tasks, flatten=False)
         else:
             self.action_net = _head(WIDTHS[-1], features.num_tasks)
         self.action_net.apply(partial(self.init_weights, gain=0.01))
-        deviations = actions if pooled else 1
+        deviations = 1 if features.per_task else actions
         self.log_std = nn.Parameter(torch.full((deviations,), float(self.log_std_init)))
         self._make_optimizer(lr_schedule)
 
@@ -182,8 +175,8 @@ class _TaskActorCritic(_ActorCritic):
 class TaskActorCriticPolicy(_TaskActorCritic, MultiInputActorCriticPolicy):
     """PPO's policy over tasks: a Gaussian with an invariant critic.
 
-    One action for each task: an equivariant mean, and a deviation that all tasks share. The coefficients of a rule for samples: an
-    invariant mean, so that the rule's weights are equivariant over samples and tasks, and a deviation for each coefficient.
+    With one action per task, the mean is equivariant and all tasks share a deviation. With the coefficients of a rule for samples,
+    the mean is invariant, so that the rule's weights are equivariant over samples and tasks, and each coefficient has a deviation.
     """
 
     def __init__(self, observation_space: spaces.Dict, action_space: spaces.Box, lr_schedule: Schedule, **arguments: Any) -> None:
@@ -191,22 +184,15 @@ class TaskActorCriticPolicy(_TaskActorCritic, MultiInputActorCriticPolicy):
 
 
 class TaskRecurrentPolicy(_TaskActorCritic, RecurrentMultiInputActorCriticPolicy):
-    """RecurrentPPO's policy over tasks: an LSTM that all tasks share, with a memory for each, before actor and critic."""
+    """RecurrentPPO's policy over tasks: an LSTM shared by all tasks, with a memory for each, before actor and critic."""
 
-    def __init__(
-        self,
-        observation_space: spaces.Dict,
-        action_space: spaces.Box,
-        lr_schedule: Schedule,
-        lstm_hidden_size: int = 32,
-        **arguments: Any,
-    ) -> None:
-        arguments = {**arguments, **_OVER_TASKS, "lstm_hidden_size": lstm_hidden_size}
+    def __init__(self, observation_space: spaces.Dict, action_space: spaces.Box, lr_schedule: Schedule, **arguments: Any) -> None:
+        arguments = {"lstm_hidden_size": 32, **arguments, **_OVER_TASKS}
         super().__init__(observation_space, action_space, lr_schedule, **arguments)
-        num_tasks = task_count(observation_space)
+        num_tasks = features_of(self).num_tasks
         inputs = self.features_dim // num_tasks
-        actor, critic = (EntityLSTM(inputs, lstm_hidden_size, num_tasks) for _ in range(2))
-        self.lstm_actor, self.lstm_critic = actor, critic  # type: ignore[assignment]  # has what SB3 asks of an LSTM
+        actor, critic = (EntityLSTM(inputs, arguments["lstm_hidden_size"], num_tasks) for _ in range(2))
+        self.lstm_actor, self.lstm_critic = actor, critic  # type: ignore[assignment]  # has the attributes that SB3 uses
         self.lstm_hidden_state_shape = (1, 1, actor.hidden_size)
         self._make_optimizer(lr_schedule)
 
@@ -215,11 +201,13 @@ class TaskRecurrentPolicy(_TaskActorCritic, RecurrentMultiInputActorCriticPolicy
 
 
 class _TaskOffPolicy(_OffPolicy):
-    """Features of tasks, and invariant critics; mixed into SB3's policies with an actor and critics of its actions."""
+    """Features of tasks and invariant critics, mixed into SB3's off-policy policies; actions must be one number per task."""
 
     def __init__(self, observation_space: spaces.Dict, action_space: spaces.Box, lr_schedule: Schedule, **arguments: Any) -> None:
-        arguments = {**arguments, **_of_tasks(observation_space, action_space)}
-        super().__init__(observation_space, action_space, lr_schedule, **arguments)
+        if not arguments["features_extractor_kwargs"]["per_task"]:
+            condition = "be ppo or recurrent-ppo, whose actions need not be one number per task"
+            raise ValueError(should("algorithm", condition, action_space))
+        super().__init__(observation_space, action_space, lr_schedule, **{**arguments, **_OVER_TASKS})
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
         """SB3's critics, with layers over tasks."""

@@ -1,4 +1,4 @@
-"""The heuristics of the literature as policies over observations. ``BASELINES`` is the table; a heuristic is a file and a row."""
+"""Published heuristics as policies over observations. To add one, write a file and add a row to ``BASELINES``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BASELINES = {
     "aligned-mtl": "mtl_gym.baselines.aligned_mtl:AlignedMTL",
     "fairgrad": "mtl_gym.baselines.fairgrad:FairGrad",
     "upgrad": "mtl_gym.baselines.upgrad:UPGrad",
-    "config": "mtl_gym.baselines.config:ConFIG",
+    "config": "mtl_gym.baselines.conflict_free:ConFIG",
     "gradnorm": "mtl_gym.baselines.gradnorm:GradNorm",
     "moco": "mtl_gym.baselines.moco:MoCo",
     "db-mtl": "mtl_gym.baselines.db_mtl:DBMTL",

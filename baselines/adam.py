@@ -1,4 +1,4 @@
-"""Adam for the few numbers that a method learns beside the network."""
+"""Adam for the few numbers that a method learns alongside the network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def empty_moments(rows: int, num_tasks: int) -> State:
 
 
 def adam(state: State, slope: Array, lr: Array | float) -> tuple[Array, State]:
-    """What Adam (0.9, 0.999) adds to the numbers (N, K) with this slope (N, K), and its next moments.
+    """Adam's update (0.9, 0.999) of numbers (N, K) with this gradient (N, K), and its next moments.
 
     Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
     """

@@ -1,21 +1,20 @@
-"""What a heuristic is: a pure function from observations and memory to weights, batched over rows."""
+"""The base class of heuristics: a pure function from observations and memory to weights, batched over rows."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from mtl_gym.policies import LOSSES_TO_WEIGHTS, WEIGHT_BOUND, Requirements
+from mtl_gym import LOSSES_TO_WEIGHTS, WEIGHT_BOUND, Requirements, should, source_digest
 
 Array = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 Observation = Mapping[str, npt.NDArray[Any]]
 State = dict[str, npt.NDArray[Any]]
 """A policy's memory: arrays with a leading row axis; no array is changed in place."""
@@ -24,26 +23,24 @@ State = dict[str, npt.NDArray[Any]]
 class Heuristic(ABC):
     """A policy that is not learned: subclasses write ``act``, and ``initial_state`` if they have a memory.
 
-    N is the number of rows (environments) and K that of tasks. ``log_loss`` (N, K) holds the log losses of the batch that is about
-    to be trained on; an action is its weights (N, K), which the learner applies as they are.
+    N is the number of rows (environments) and K the number of tasks. ``log_loss`` (N, K) holds the log losses of the next training
+    batch; an action is its weights (N, K), which the trainer applies unchanged. Options outside the range in their description
+    raise ValueError, those of another type TypeError.
     """
 
     requires: ClassVar[Requirements] = LOSSES_TO_WEIGHTS
     of_tasks: ClassVar[str] = "log_loss"
-    """The observation of each task that tells N and K."""
+    """The observation (N, K) that determines N and K."""
 
     @property
     def spec(self) -> dict[str, Any]:
-        """Identifies the heuristic by its class, its options and its source, so that results of an older source are not reused."""
-        options = {
-            name: value.tolist() if isinstance(value, np.ndarray) else value
-            for name, value in vars(self).items()
-            if name != "requires"
-        }
+        """Identifies the heuristic by its class, options and source, so that results of other code are not reused."""
+        own = {name: value for name, value in vars(self).items() if name != "requires"}
+        options = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in own.items()}
         name = f"{type(self).__module__}:{type(self).__qualname__}"
-        return {"heuristic": name, "options": options, "source": _source_digest(*_modules(type(self)))}
+        return {"heuristic": name, "options": options, "source": source_digest(*_modules(type(self)))}
 
-    def initial_state(self, seeds: npt.NDArray[np.int64], num_tasks: int) -> State:
+    def initial_state(self, seeds: Integers, num_tasks: int) -> State:
         """The memory (N, ...) at the start of an episode; ``seeds`` (N,) seed a random policy's rows."""
         return {}
 
@@ -58,13 +55,7 @@ class Heuristic(ABC):
         episode_start: npt.ArrayLike | None = None,
         deterministic: bool = False,
     ) -> tuple[npt.NDArray[Any], State]:
-        """Stable-Baselines3's interface over :meth:`act`.
-
-        Args:
-            observation: Arrays (N, length) by name, or (length,) of one environment.
-            state: What the last call returned; ``None`` at first.
-            episode_start: (N,) bool, the rows whose memory begins anew.
-            deterministic: Has no effect: a random heuristic is random.
+        """Actions and the next memory; see :meth:`mtl_gym.Policy.predict`. A random heuristic is so even if ``deterministic``.
 
         Raises:
             ValueError: If the observation lacks what the heuristic requires.
@@ -72,7 +63,8 @@ class Heuristic(ABC):
         missing = [name for name in self.requires.observe or () if name not in observation]
         if missing:
             needed = ", ".join(f"{name}={value!r}" for name, value in self.requires.arguments().items())
-            raise ValueError(f"{type(self).__name__} needs the observations {missing}: make the environment with {needed}.")
+            condition, remedy = f"hold {missing} for {type(self).__name__}", f"Make the environment with {needed}."
+            raise ValueError(should("observation", condition, sorted(observation), remedy))
         batch = {name: np.atleast_2d(values) for name, values in observation.items()}
         rows, num_tasks = self._size(batch)
         if state is None:
@@ -84,42 +76,43 @@ class Heuristic(ABC):
         return (actions if observation[self.of_tasks].ndim > 1 else actions[0]), state
 
     def _size(self, batch: Observation) -> tuple[int, int]:
-        """N and K."""
         rows, num_tasks = batch[self.of_tasks].shape
         return rows, num_tasks
 
     def _actions(self, answer: Array) -> npt.NDArray[Any]:
-        """Actions (N, ...) from what ``act`` returns: weights (N, ...), flat and within the bounds."""
+        """Actions (N, ...) from the weights (N, ...) that ``act`` returns: flattened and clipped to the bounds."""
         return answer.clip(-WEIGHT_BOUND, WEIGHT_BOUND).astype(np.float32).reshape(len(answer), -1)
 
     def _restarted(self, state: State, start: npt.NDArray[np.bool_], num_tasks: int) -> State:
-        # A random policy's next episode takes the seed N further on, so that its noise is new.
+        # A random policy's next episode uses the seed + N, so that its noise is new.
         fresh = self.initial_state(state.get("seed", np.arange(len(start))) + len(start), num_tasks)
         return {name: np.where(start.reshape(-1, *[1] * (old.ndim - 1)), fresh[name], old) for name, old in state.items()}
 
 
 def _modules(heuristic: type[Heuristic]) -> list[str]:
-    """The modules of a class and its bases, and those of the same package that they take names from."""
-    own = {base.__module__ for base in heuristic.__mro__ if base is not object}
-    package = _package(heuristic.__module__)
-    taken = {str(getattr(value, "__module__", "")) for name in own for value in vars(sys.modules[name]).values()}
-    return sorted(own | {name for name in taken if _package(name) == package})
+    """The modules of a class and its bases, and all modules of the same package that these import from, recursively."""
+    package, found = _package(heuristic.__module__), set[str]()
+    new = {base.__module__ for base in heuristic.__mro__ if base is not object}
+    while new:
+        found |= new
+        taken = {str(getattr(value, "__module__", "")) for name in new for value in vars(sys.modules[name]).values()}
+        new = {name for name in taken if _package(name) == package} - found
+    return sorted(found)
 
 
 def _package(module: str) -> str:
-    """What is installed together: the top-level package of a module, or its part of this library."""
+    """The unit that is installed together: a module's top-level package, or its part of this library."""
     first, *rest = module.split(".")
     return ".".join([first, *rest[:1]]) if first == "mtl_gym" else first
 
 
-@functools.cache
-def _source_digest(*modules: str) -> str:
-    files = [Path(str(getattr(sys.modules.get(name), "__file__", ""))) for name in modules]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()
+def observes(*names: str) -> Requirements:
+    """Requirements of a heuristic that reads these observations besides ``log_loss``, and weights losses at every step."""
+    return replace(LOSSES_TO_WEIGHTS, observe=("log_loss", *names))
 
 
 def losses(obs: Observation) -> Array:
-    """The losses (N, K) of the batch that is about to be trained on."""
+    """The losses (N, K) of the next training batch."""
     return np.exp(obs["log_loss"].astype(np.float64))
 
 

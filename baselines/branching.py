@@ -1,10 +1,10 @@
-"""Structures that look at nothing: one shared trunk, or one up to a fixed stage."""
+"""Structures that ignore all observations: one shared trunk, or one up to a fixed stage."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from mtl_gym.arguments import positive_int
+from mtl_gym import positive_int
 from mtl_gym.baselines.base import Array, Observation, State
 from mtl_gym.baselines.thresholds import MERGE_ALL, MERGE_NONE, ThresholdHeuristic, merges
 
@@ -12,19 +12,14 @@ from mtl_gym.baselines.thresholds import MERGE_ALL, MERGE_NONE, ThresholdHeurist
 class Shared(ThresholdHeuristic):
     """Always merges: all tasks share stage after stage, one at each decision, up to the heads (hard parameter sharing)."""
 
-    def act(self, obs: Observation, state: State) -> tuple[Array, State]:
-        """Zeros."""
-        return np.full(len(obs[self.of_tasks]), MERGE_ALL), state
+    threshold = MERGE_ALL
 
 
 class Branch(ThresholdHeuristic):
     """Merges all tasks up to a fixed branch point, one stage at each decision, and leaves the rest to each task.
 
     Args:
-        stage: Stages that are shared; at least 1.
-
-    Raises:
-        ValueError, TypeError: If it is no whole number above 0.
+        stage: Number of shared stages, at least 1.
     """
 
     requires = merges("shared_stages")

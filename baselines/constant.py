@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from mtl_gym.baselines.base import Array, Heuristic, Observation, State
+from mtl_gym import should
+from mtl_gym.baselines.base import Array, Heuristic, Integers, Observation, State
 
 
 class EW(Heuristic):
-    """Equal weights: ``w_k = 1``, the plain sum of the losses; what a training does when nobody decides."""
+    """Equal weights: ``w_k = 1``, the plain sum of the losses, the default of multi-task training."""
 
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:
         """Ones."""
@@ -19,27 +19,27 @@ class EW(Heuristic):
 
 
 class Constant(Heuristic):
-    """Constant weights, given as w: what hand-tuning ends with.
+    """Constant weights, given as w: the result of hand-tuning.
 
     Args:
-        w: K weights, in the order of the tasks; applied as they are.
+        w: K weights, in the order of the tasks; applied unchanged.
 
     Raises:
-        ValueError: If there is no weight or one is not finite; from ``initial_state`` if their number is not K.
+        ValueError: If a weight is not finite; in ``initial_state`` if there are not K weights.
     """
 
     def __init__(self, w: Sequence[float] | float) -> None:
         try:
             self.w = np.atleast_1d(np.asarray(w, dtype=np.float64))
         except (TypeError, ValueError):
-            raise ValueError(f"`w` should be a list of numbers. Received w={w!r}.") from None
+            raise ValueError(should("w", "be a list of numbers", w)) from None
         if self.w.ndim != 1 or not np.isfinite(self.w).all():
-            raise ValueError(f"`w` should be a list of finite numbers. Received w={w!r}.")
+            raise ValueError(should("w", "be a list of finite numbers", w))
 
-    def initial_state(self, seeds: npt.NDArray[np.int64], num_tasks: int) -> State:
-        """None; checks the number of weights."""
+    def initial_state(self, seeds: Integers, num_tasks: int) -> State:
+        """Empty; checks the number of weights."""
         if len(self.w) != num_tasks:
-            raise ValueError(f"`w` should hold one weight for each of the {num_tasks} tasks. Received w={self.w.tolist()}.")
+            raise ValueError(should("w", f"hold one weight for each of the {num_tasks} tasks", self.w.tolist()))
         return {}
 
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:

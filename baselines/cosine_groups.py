@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from mtl_gym.baselines.base import Observation
+from mtl_gym.baselines.base import Integers, Observation
 from mtl_gym.baselines.group_heuristic import GroupHeuristic, number_of_groups, places
 from mtl_gym.baselines.partition_search import clusters_found, square_of
 
@@ -15,14 +15,11 @@ from mtl_gym.baselines.partition_search import clusters_found, square_of
 class CosineGroups(GroupHeuristic):
     """Clusters tasks whose gradients agree: average linkage of ``1 - cosine`` of their gradients over the warm-up.
 
-    Gradient cosines tell of shared structure also where tasks are equally difficult: Du, Czarnecki, Jayakumar, Farajtabar, Pascanu
-    and Lakshminarayanan, "Adapting Auxiliary Losses Using Gradient Similarity", 2018; clustering them is this suite's own.
+    Gradient cosines reveal shared structure even where tasks are equally difficult: Du, Czarnecki, Jayakumar, Farajtabar, Pascanu
+    and Lakshminarayanan, "Adapting Auxiliary Losses Using Gradient Similarity", 2018; clustering them is our own addition.
 
     Args:
-        groups: Number of clusters; by default the one from 2 to 10 with the largest silhouette.
-
-    Raises:
-        ValueError, TypeError: If it is no number of groups, or more than there are tasks.
+        groups: Number of clusters, at most K; by default the number from 2 to 10 with the largest silhouette.
     """
 
     requires = places("gradient_cosines")
@@ -31,12 +28,11 @@ class CosineGroups(GroupHeuristic):
         self.groups = number_of_groups(groups)
 
     def partition(self, seen: Observation, num_tasks: int, most: int, seed: int) -> npt.ArrayLike:
-        """The tree of average linkage, cut."""
+        """The average-linkage tree, cut."""
         distances = 1 - square_of(seen["gradient_cosines"], num_tasks, 1.0)
         tree = linkage(squareform(distances, checks=False), "average")
 
-        def cluster(count: int) -> npt.NDArray[np.int64]:
-            labels: npt.NDArray[np.int64] = fcluster(tree, count, criterion="maxclust")
-            return labels
+        def cluster(count: int) -> Integers:
+            return np.asarray(fcluster(tree, count, criterion="maxclust"))
 
         return cluster(min(self.groups or clusters_found(cluster, distances, most), most))

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from mtl_gym.baselines.base import Array, Heuristic, Observation, State, losses
+from mtl_gym.baselines.base import Array, Heuristic, Integers, Observation, State, losses
 
 
 class CoV(Heuristic):
     """Coefficients of variation (CoV-weighting): ``w_k = K c_k / sum_j c_j``, ``c_k`` deviation over mean of task k's loss ratios.
 
     The ratio at step t is ``L_k(t)`` over the mean of ``L_k`` before t; deviation and mean are over all ratios before t (Welford's
-    algorithm). Weights are 1 in the first two steps. It does not depend on the losses' scales.
+    algorithm). Weights are 1 in the first two steps and do not depend on the losses' scales.
 
-    Groenendijk, Karaoglu, Gevers and Mensink, "Multi-Loss Weighting with Coefficient of Variations", WACV 2021, section 3. The
-    weights of the paper and of the authors' code, whose defaults these are (mean over the whole past, 1e-8 added to variances), sum
-    to 1; here to K, so that the learning rate means the same as for equal weights. Not in LibMTL or ``torchjd``.
+    Groenendijk, Karaoglu, Gevers and Mensink, "Multi-Loss Weighting with Coefficient of Variations", WACV 2021, section 3, with the
+    defaults of the authors' code (mean over the whole past, 1e-8 added to variances). Weights sum to 1 in paper and code, here to
+    K, so that the learning rate means the same as for equal weights. Not in LibMTL or ``torchjd``.
     """
 
-    def initial_state(self, seeds: npt.NDArray[np.int64], num_tasks: int) -> State:
+    def initial_state(self, seeds: Integers, num_tasks: int) -> State:
         """Number of steps (N, 1), mean loss, mean ratio and sum of squared deviations (N, K)."""
         zeros = np.zeros((len(seeds), num_tasks))
         return {"count": np.zeros((len(seeds), 1)), "loss": zeros, "ratio": zeros, "squares": zeros}
 
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:
-        """The weights of the past, which the current losses are then added to."""
+        """The weights of the past; then the current losses are added to it."""
         current, count = losses(obs), state["count"]
         ratio = current / np.where(count > 0, state["loss"], current)
         mean = state["ratio"] + (ratio - state["ratio"]) / (count + 1)

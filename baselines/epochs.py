@@ -1,4 +1,4 @@
-"""Mean losses of epochs, kept in a policy's memory."""
+"""Mean losses per epoch, kept in a policy's memory."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ from mtl_gym.baselines.base import Observation, State, losses
 
 
 def empty_epochs(rows: int, num_tasks: int) -> State:
-    """A memory of no losses: of the current epoch's number (N, 1), count (N, 1) and sum (N, K), and the last two means (N, K)."""
+    """An empty memory: the current epoch's number (N, 1), count (N, 1) and sum (N, K), and the last two means (N, K)."""
     zeros, unknown = np.zeros((rows, num_tasks)), np.full((rows, num_tasks), np.nan)
     return {"epoch": np.zeros((rows, 1)), "count": np.zeros((rows, 1)), "sum": zeros, "last": unknown, "before_last": unknown}
 
 
 def follow_epochs(obs: Observation, state: State) -> tuple[State, npt.NDArray[np.bool_]]:
-    """Rolls the memory forward where a new epoch begins, then adds the losses of the batch about to be trained on.
-
-    Returns:
-        The next memory, and its rows (N, 1) where an epoch has just been completed.
-    """
+    """Advances the memory where an epoch begins and adds the losses of the next batch; also returns where one begins (N, 1)."""
     current, epoch = losses(obs), obs["epoch"].astype(np.float64)
     begins = epoch > state["epoch"]
     mean = state["sum"] / np.maximum(state["count"], 1)

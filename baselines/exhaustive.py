@@ -8,15 +8,9 @@ from mtl_gym.baselines.partition_search import Value
 
 
 class Exhaustive(BestGroups):
-    """The best of all partitions, from the true gains of all groups on the split of the reward: an upper reference, for 6 tasks.
+    """The best of all partitions, from the true gains of all groups on the split of the reward: an upper bound, for up to 6 tasks.
 
-    No policy has a larger return; 2^K - 1 trainings tell it so.
-
-    Args:
-        group_price: Price of every group beyond the first; the environment's has to be the same.
-
-    Raises:
-        ValueError, TypeError: If it is negative.
+    It needs 2^K - 1 trainings; no policy has a larger return.
     """
 
     observed = "outcomes"
@@ -27,7 +21,6 @@ class Exhaustive(BestGroups):
 
         def value(members: Array) -> Array:
             masks = (members.astype(int) << range(num_tasks)).sum(1)
-            found: Array = totals[masks - 1]
-            return found
+            return totals[masks - 1]
 
         return value

@@ -9,18 +9,17 @@ from mtl_gym.baselines.sample_heuristic import SampleHeuristic, table, weighs_sa
 
 
 class GCS(SampleHeuristic):
-    """Gradient cosine similarity: an auxiliary task weighs ``max(0, cos(g_k, g_main))``, the main task 1, all its samples alike.
+    """Gradient cosine similarity: all samples of an auxiliary task get ``max(0, cos(g_k, g_main))``, those of the main task 1.
 
-    The gradients are of the tasks' mean losses on the batch, of the shared parameters.
-
-    Du, Czarnecki, Jayakumar, Farajtabar, Pascanu and Lakshminarayanan, "Adapting Auxiliary Losses Using Gradient Similarity", 2018,
-    arXiv 1812.02224, the weighted version (algorithm 1). The version released with SLGrad compares a tensor with itself.
+    The gradients are those of the tasks' mean batch losses with respect to the shared parameters. Du, Czarnecki, Jayakumar,
+    Farajtabar, Pascanu and Lakshminarayanan, "Adapting Auxiliary Losses Using Gradient Similarity", 2018, arXiv 1812.02224, the
+    weighted version (algorithm 1). The version released with SLGrad compares a tensor with itself.
     """
 
     requires = weighs_samples("sample_log_loss", "cosines")
 
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:
-        """The cosines of the pairs (main, k), which come first among all pairs."""
+        """The cosines of the pairs (main, k), which come first."""
         weights = np.ones_like(table(obs, "sample_log_loss"))
         auxiliary = weights.shape[2] - 1
         weights[:, :, 1:] = obs["cosines"][:, None, :auxiliary].clip(min=0)

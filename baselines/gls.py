@@ -11,7 +11,7 @@ class GLS(Heuristic):
     """Geometric loss strategy: the geometric mean ``(prod_k L_k)^(1/K)`` as loss: ``w_k = (prod_j L_j)^(1/K) / (K L_k)``.
 
     Chennupati, Sistu, Yogamani and Rawashdeh, "MultiNet++: Multi-Stream Feature Aggregation and Geometric Loss Strategy for
-    Multi-Task Learning", CVPR workshops 2019. The same as ``torchjd``'s ``GeometricMean``.
+    Multi-Task Learning", CVPR workshops 2019. Equals ``torchjd``'s ``GeometricMean``.
     """
 
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:

@@ -1,45 +1,48 @@
-"""What heuristics that balance the tasks' gradients have in common: they read the Gram matrix of the gradients."""
+"""The base class of heuristics that balance the tasks' gradients: they read the gradients' Gram matrix."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 
-from mtl_gym.baselines.base import Array, Heuristic, Observation, State
+from mtl_gym import Policy, Requirements
+from mtl_gym.baselines.base import Array, Heuristic, Observation, State, observes
 from mtl_gym.baselines.composition import Composition
-from mtl_gym.policies import LOSSES_TO_WEIGHTS, Policy, Requirements
+from mtl_gym.baselines.solvers import solve
 
 _NOT_FINITE = 30.0
 
 
 def balances_gradients(gradient_ema: float = 0.0) -> Requirements:
-    """What a policy of the Gram matrix requires, of moving averages of the gradients if the share of their past is not 0."""
+    """Requirements of a heuristic that reads the Gram matrix; of moving averages of the gradients if ``gradient_ema`` is not 0."""
     env_kwargs = {"scope": "shared", **({"gradient_ema": gradient_ema} if gradient_ema else {})}
-    return replace(LOSSES_TO_WEIGHTS, observe=("log_loss", "cosines", "log_norms"), env_kwargs=env_kwargs)
+    return replace(observes("cosines", "log_norms"), env_kwargs=env_kwargs)
 
 
 class GradientHeuristic(Heuristic):
     """A heuristic for ``scope="shared"``: K weights of the shared parameters' gradients, then K weights of the heads.
 
-    Its two halves are equal where a method weighs the whole losses, which costs no more: the K gradients of the Gram matrix make
-    the step, of heads too.
+    Unless a method's docstring says otherwise, weights act on the shared parameters while each head has its own loss, and weights
+    are equal (1) where all gradients are 0 or one is not finite. Weighting the whole losses uses the same K weights twice and costs
+    no more: the K gradients of the Gram matrix also give the step of the heads.
     """
 
-    requires: ClassVar[Requirements] = balances_gradients()
+    requires = balances_gradients()
 
     @abstractmethod
     def balance(self, gramian: Array, obs: Observation, state: State) -> tuple[Array, State]:
-        """Returns weights (N, K) of the gradients whose inner products ``gramian`` (N, K, K) holds, and the next memory."""
+        """Returns weights (N, K) of the gradients with inner products ``gramian`` (N, K, K), and the next memory."""
 
     def of_heads(self, shared: Array, obs: Observation) -> Array:
-        """Weights (N, K) of the losses in the heads, for those of the shared parameters: ones, so that each has its own loss."""
+        """Weights (N, K) of the losses in the heads, given those of the shared parameters: ones."""
         return np.ones_like(shared)
 
     def after(self, first: Policy) -> Policy:
-        """This policy after one that weighs the losses; ``igb+cagrad`` on the command line."""
+        """This policy after one that weights the losses; ``igb+cagrad`` on the command line."""
         return Composition(first, self)
 
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:
@@ -49,18 +52,26 @@ class GradientHeuristic(Heuristic):
 
 
 class WholeLossHeuristic(GradientHeuristic):
-    """A heuristic that balances gradients and weighs the whole losses, in the heads too."""
+    """A heuristic that balances gradients and weights the whole losses, in the heads too."""
 
     def of_heads(self, shared: Array, obs: Observation) -> Array:
         """The same weights."""
         return shared
 
 
-def observed_gramian(obs: Observation) -> Array:
-    """The Gram matrix (N, K, K), in float64, of observed cosines (the upper triangle by rows) and log norms.
+class SolvedHeuristic(GradientHeuristic):
+    """A heuristic whose weights solve a problem that only the Gram matrix determines."""
 
-    NaN in the rows with a norm on the upper bound, which stands for one that is not finite.
-    """
+    solver: ClassVar[Callable[..., Array]]
+    """See :func:`mtl_gym.baselines.solvers.solve`."""
+
+    def balance(self, gramian: Array, obs: Observation, state: State) -> tuple[Array, State]:
+        """The solver's weights."""
+        return solve(type(self).solver, gramian), state
+
+
+def observed_gramian(obs: Observation) -> Array:
+    """The float64 Gram matrix (N, K, K) of the gradients; NaN in rows with a norm on the upper bound, which means not finite."""
     norms = observed_norms(obs)
     count = norms.shape[1]
     cosines = np.tile(np.eye(count), (len(norms), 1, 1))
@@ -72,6 +83,6 @@ def observed_gramian(obs: Observation) -> Array:
 
 
 def observed_norms(obs: Observation) -> Array:
-    """The norms (N, K) of the gradients; one that is not finite is as on the observation's bound."""
+    """The norms (N, K) of the gradients; one that is not finite is set to the observation's bound."""
     logs = np.nan_to_num(obs["log_norms"].astype(np.float64), nan=_NOT_FINITE, posinf=_NOT_FINITE, neginf=-_NOT_FINITE)
     return np.asarray(np.exp(logs))

@@ -1,4 +1,4 @@
-"""What heuristics that divide tasks into groups have in common."""
+"""The base classes of heuristics that divide tasks into groups."""
 
 from __future__ import annotations
 
@@ -8,45 +8,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtl_gym.arguments import number, positive_int, should
-from mtl_gym.baselines.base import Array, Heuristic, Observation, State
+from mtl_gym import TASK_GROUPING, Requirements, number, positive_int, should
+from mtl_gym.baselines.base import Array, Heuristic, Integers, Observation, State
 from mtl_gym.baselines.partition_search import Value, best_partition
-from mtl_gym.policies import Requirements
-from mtl_gym.problems import TASK_GROUPING
-
-Labels = npt.NDArray[np.int64]
 
 
 def places(*observe: str, **env_kwargs: Any) -> Requirements:
-    """What a heuristic needs that puts task by task into its group; ``next_task`` tells K, and ``groups`` how many there may be."""
+    """Requirements of a heuristic that places one task at a time; ``next_task`` determines K, ``groups`` the most groups."""
     return Requirements(observe=("next_task", "groups", *observe), action="place", env=TASK_GROUPING, env_kwargs=env_kwargs)
 
 
 class GroupHeuristic(Heuristic):
-    """A heuristic for ``mtl_gym/TaskGrouping-v0`` that knows the whole grouping at the first decision: its ``partition``.
+    """A heuristic for ``mtl_gym/TaskGrouping-v0`` that fixes the whole grouping at the first decision: its ``partition``.
 
-    K is the number of tasks. The memory holds each row's seed (N,) and labels (N, K), -1 before they are known.
-
-    Attributes:
-        groups: How many groups it makes; ``None``: it finds out by itself.
+    The memory holds each row's seed (N,) and labels (N, K), -1 before they are known. ``groups`` is the number of groups, at most
+    K; ``None`` lets the heuristic choose it.
     """
 
     requires = places()
     of_tasks = "next_task"
     groups: int | None = None
 
-    def initial_state(self, seeds: npt.NDArray[np.int64], num_tasks: int) -> State:
-        """Seeds (N,) and unknown labels (N, K).
-
-        Raises:
-            ValueError: If it makes more groups than there are tasks.
-        """
+    def initial_state(self, seeds: Integers, num_tasks: int) -> State:
+        """Seeds (N,) and unknown labels (N, K). Raises ValueError if there are more groups than tasks."""
         if self.groups is not None and self.groups > num_tasks:
             raise ValueError(should("groups", f"be at most {num_tasks}, the number of tasks", self.groups))
         return {"seed": np.asarray(seeds, dtype=np.int64), "labels": np.full((len(seeds), num_tasks), -1, dtype=np.int64)}
 
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:
-        """The group (N,) of the task that is placed next."""
+        """The group (N,) of the next task."""
         labels = state["labels"].copy()
         most = obs["groups"].shape[1] // labels.shape[1]
         for row in np.flatnonzero(labels[:, 0] < 0).tolist():
@@ -57,13 +47,9 @@ class GroupHeuristic(Heuristic):
 
     @abstractmethod
     def partition(self, seen: Observation, num_tasks: int, most: int, seed: int) -> npt.ArrayLike:
-        """The group of each task (K,), any numbers.
+        """The group of each task (K,), any numbers, at most ``most`` different ones.
 
-        Args:
-            seen: Observations of one row, without a row axis.
-            num_tasks: K.
-            most: Groups that there may be.
-            seed: The row's.
+        ``seen`` are the observations of one row, without a row axis, and ``seed`` is the row's.
         """
 
     def _actions(self, answer: Array) -> npt.NDArray[Any]:
@@ -71,16 +57,10 @@ class GroupHeuristic(Heuristic):
 
 
 class BestGroups(GroupHeuristic):
-    """The best of all partitions into priced groups, if groups are worth what ``value`` says.
+    """The best of all partitions into priced groups, where ``value`` estimates groups from the observation named ``observed``.
 
     Args:
-        group_price: Price of every group beyond the first; the environment's has to be the same.
-
-    Attributes:
-        observed: Name of the observation that tells what groups are worth.
-
-    Raises:
-        ValueError, TypeError: If it is negative.
+        group_price: Price of every group beyond the first, at least 0; must match the environment's.
     """
 
     observed: str
@@ -93,15 +73,15 @@ class BestGroups(GroupHeuristic):
         self.requires = places(self.observed, group_price=self.group_price)  # type: ignore[misc]
 
     def partition(self, seen: Observation, num_tasks: int, most: int, seed: int) -> npt.ArrayLike:
-        """The largest mean value, minus the price of the groups."""
+        """The partition with the largest mean value minus the price of its groups."""
         return best_partition(self.value(seen[self.observed], num_tasks), num_tasks, most, self.group_price)
 
     @abstractmethod
     def value(self, observed: Array, num_tasks: int) -> Value:
-        """Values of groups, summed over their tasks, from one row of what is observed."""
+        """Values of groups, summed over their tasks, from one row of the observation."""
 
 
-def by_first_use(labels: npt.ArrayLike) -> Labels:
+def by_first_use(labels: npt.ArrayLike) -> Integers:
     """The same groups (K,), numbered from 0 in the order of their first tasks."""
     values = np.asarray(labels).tolist()
     numbers = {label: number for number, label in enumerate(dict.fromkeys(values))}
@@ -109,9 +89,5 @@ def by_first_use(labels: npt.ArrayLike) -> Labels:
 
 
 def number_of_groups(groups: int | None) -> int | None:
-    """Returns the option ``groups`` if it is a number of groups, or ``None``.
-
-    Raises:
-        ValueError, TypeError: If it is neither.
-    """
+    """Returns the option ``groups`` if it is a positive whole number or ``None``; else raises ValueError or TypeError."""
     return None if groups is None else positive_int("groups", groups)

@@ -1,20 +1,19 @@
-"""Initial-loss normalisation."""
+"""Initial-loss normalization."""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from mtl_gym.baselines.base import Array, Heuristic, Observation, State
+from mtl_gym.baselines.base import Array, Heuristic, Integers, Observation, State
 
 
 class Init(Heuristic):
-    """Initial-loss normalisation: ``w_k = 1 / L_k(0)``, with L_k(0) the loss of the first batch at the initial weights.
+    """Initial-loss normalization: ``w_k = 1 / L_k(0)``, with L_k(0) the loss of the first batch at the initial weights.
 
-    What practitioners do first; every task starts with a weighted loss of 1. No paper claims it.
+    Common practice without a paper; every task starts with a weighted loss of 1.
     """
 
-    def initial_state(self, seeds: npt.NDArray[np.int64], num_tasks: int) -> State:
+    def initial_state(self, seeds: Integers, num_tasks: int) -> State:
         """The first log loss (N, K), unknown (NaN) before the first step."""
         return {"first": np.full((len(seeds), num_tasks), np.nan)}
 

@@ -1,4 +1,4 @@
-"""The grouping that needs no look at the tasks: all in one group."""
+"""The grouping with all tasks in one group."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mtl_gym.baselines.group_heuristic import GroupHeuristic
 
 
 class Joint(GroupHeuristic):
-    """Puts all tasks in one group: what the reward is measured against, so that its return is 0."""
+    """Puts all tasks in one group: the reference of the reward, so its return is 0."""
 
     def partition(self, seen: Observation, num_tasks: int, most: int, seed: int) -> npt.ArrayLike:
         """One group."""

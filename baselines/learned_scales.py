@@ -1,31 +1,27 @@
-"""Methods that learn one scale for each task beside the network, by gradient descent on a loss of losses and scales."""
+"""The base class of methods that learn one scale per task along with the network, by gradient descent on a joint loss."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import replace
-from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
-from mtl_gym.arguments import number
+from mtl_gym import number
 from mtl_gym.baselines.adam import adam, empty_moments
-from mtl_gym.baselines.base import Array, Heuristic, Observation, State, losses
-from mtl_gym.policies import LOSSES_TO_WEIGHTS, Requirements
+from mtl_gym.baselines.base import Array, Heuristic, Integers, Observation, State, losses, observes
 
 
 class LearnedScales(Heuristic):
-    """Scales s_k that follow Adam (0.9, 0.999) at the training's own learning rate, as if they were parameters of an Adam training.
+    """Scales s_k trained by Adam (0.9, 0.999), as if they were parameters of the network.
 
-    Subclasses give the weights and the derivative of their loss with respect to s. The scales are updated with the losses
-    of the same batch, after its weights have been taken, as in a joint step.
+    Subclasses give the weights and the derivative of their loss with respect to s. As in a joint step, the scales are updated with
+    the losses of the same batch after its weights have been computed.
 
     Args:
-        lr: Learning rate of the scales; the training's own if ``None``.
+        lr: Learning rate of the scales, above 0; ``None`` takes that of the training.
     """
 
-    requires: ClassVar[Requirements] = replace(LOSSES_TO_WEIGHTS, observe=("log_loss", "lr"))
+    requires = observes("lr")
 
     def __init__(self, lr: float | None = None) -> None:
         self.lr = None if lr is None else number("lr", lr, low=0.0, ends="(]")
@@ -38,7 +34,7 @@ class LearnedScales(Heuristic):
     def slope(self, scales: Array, current: Array) -> Array:
         """Derivative (N, K) of the method's loss with respect to the scales, at losses ``current`` (N, K)."""
 
-    def initial_state(self, seeds: npt.NDArray[np.int64], num_tasks: int) -> State:
+    def initial_state(self, seeds: Integers, num_tasks: int) -> State:
         """Scales of 0 (N, K), and Adam's moments."""
         return {"scales": np.zeros((len(seeds), num_tasks)), **empty_moments(len(seeds), num_tasks)}
 

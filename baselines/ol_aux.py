@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from mtl_gym.arguments import number, positive_int
-from mtl_gym.baselines.base import Array, Observation, State
+from mtl_gym import number, positive_int
+from mtl_gym.baselines.base import Array, Integers, Observation, State
 from mtl_gym.baselines.sample_heuristic import SampleHeuristic, table, weighs_samples
 
 
 class OLAux(SampleHeuristic):
     """Online learning of auxiliary weights: ``w_k += lr beta sum_j <g_main(t + j), g_k(t + j)>`` after every ``window`` batches.
 
-    One step of descent, in the weights, on the main task's loss after the step of the parameters. The main task weighs 1, all
-    samples of a task alike. Weights begin at 1 and stay above 0.
+    This is one gradient step, in the weights, on the main task's loss after the parameter step. The main task has weight 1, and all
+    samples of a task have the same weight. Weights start at 1 and are clipped at 0.
 
     Lin, Baweja, Kantor and Held, "Adaptive Auxiliary Task Weighting for Reinforcement Learning", NeurIPS 2019, algorithm 1, with
-    N = 5. The paper's beta is chosen for each of its domains; 1 is ours. It does not say that weights stay above 0; here they have
-    to. The version released with SLGrad never moves its weights.
+    N = 5. The paper tunes beta for each of its domains (1 is our choice) and does not mention clipping at 0. The version released
+    with SLGrad never changes its weights.
 
     Args:
-        beta: Step size of the weights.
-        window: Batches between updates, N.
-
-    Raises:
-        ValueError, TypeError: If one of them is not positive.
+        beta: Step size of the weights, above 0.
+        window: Batches between updates, N, at least 1.
     """
 
     requires = weighs_samples("sample_log_loss", "cosines", "log_norms", "lr")
@@ -34,7 +30,7 @@ class OLAux(SampleHeuristic):
         self.beta = number("beta", beta, low=0.0, ends="(]")
         self.window = positive_int("window", window)
 
-    def initial_state(self, seeds: npt.NDArray[np.int64], num_tasks: int) -> State:
+    def initial_state(self, seeds: Integers, num_tasks: int) -> State:
         """Weights of 1 and empty sums (N, K - 1), and the number of batches (N,)."""
         rows, auxiliary = len(seeds), num_tasks - 1
         return {"weights": np.ones((rows, auxiliary)), "sums": np.zeros((rows, auxiliary)), "count": np.zeros(rows, dtype=np.int64)}

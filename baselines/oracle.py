@@ -1,4 +1,4 @@
-"""The true labels' mask: an upper reference."""
+"""The mask of correct labels, as an upper reference."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mtl_gym.baselines.sample_heuristic import SampleHeuristic, averaging_one, t
 
 
 class Oracle(SampleHeuristic):
-    """The true mask, an upper reference: samples with right labels weigh alike, wrong ones 0. Nobody knows it in earnest.
+    """The true mask, an upper reference: samples with correct labels have equal weights, others 0. Unavailable in practice.
 
     Weights average 1 over all samples and tasks.
     """

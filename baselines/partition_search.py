@@ -1,61 +1,51 @@
-"""How groups of tasks are found: a search over partitions, clusters of points, and how many clusters there are."""
+"""Finds groups of tasks: a search over partitions, clustering, and the number of clusters."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-from mtl_gym.baselines.base import Array
+import mtl_gym
+from mtl_gym.baselines.base import Array, Integers
 
-MOST_LISTED = 8
-"""Tasks up to which all partitions are tried: there are 4,140 of 8."""
 MOST_CLUSTERS = 10
-"""Largest number of clusters that is tried where it is not given."""
+"""Largest number of clusters that is tried where none is given."""
 
 Value = Callable[[Array], Array]
-"""Values (M,) of groups, from which tasks are in them (M, K)."""
+"""Maps groups, given as members (M, K), to their values (M,), summed over their tasks."""
 
 
-def best_partition(value: Value, num_tasks: int, most: int, group_price: float = 0.0) -> npt.NDArray[np.int64]:
-    """The labels (K,) of the partition with the largest sum of its groups' values over K, minus a price for each group.
+def best_partition(value: Value, num_tasks: int, most: int, group_price: float = 0.0) -> Integers:
+    """The labels (K,) of the partition into at most ``most`` groups with the largest mean value minus a price for each group.
 
-    Up to 8 tasks all partitions are tried; beyond, groups are joined two by two, from all apart, each time those that gain the
-    most, until there are at most ``most`` groups and nothing is gained any more.
-
-    Args:
-        value: Of groups: the sum over their tasks.
-        num_tasks: K.
-        most: Groups that there may be.
-        group_price: Price of each group.
+    Up to 8 tasks, all partitions are tried. Beyond that, a greedy search starts with single tasks and merges the two groups that
+    gain the most, until there are at most ``most`` groups and no merge gains anything.
     """
-    if num_tasks > MOST_LISTED:
+    if num_tasks > mtl_gym.MOST_SEARCHED:
         return _joined(value, num_tasks, most, group_price)
     labels, blocks = _listed(num_tasks)
     masks = np.arange(1 << num_tasks)
     values = np.concatenate([[0.0], value((masks[1:, None] >> np.arange(num_tasks) & 1).astype(np.float64))])
     counts = (blocks > 0).sum(1)
     scores = values[blocks].sum(1) / num_tasks - group_price * counts
-    best: npt.NDArray[np.int64] = labels[np.where(counts <= most, scores, -np.inf).argmax()]
-    return best
+    return np.asarray(labels[np.where(counts <= most, scores, -np.inf).argmax()])
 
 
 @functools.cache
-def _listed(num_tasks: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """All partitions: labels (P, K), and the bit masks (P, K) of their groups, 0 where there are fewer."""
-    from mtl_gym.training.partitions import partitions  # here, so that listing the policies stays light
-
-    labels = partitions(num_tasks).numpy()
+def _listed(num_tasks: int) -> tuple[Integers, Integers]:
+    """All partitions: labels (P, K), and the bit masks (P, K) of their groups, padded with 0."""
+    labels = mtl_gym.partitions(num_tasks).numpy()
     own = labels[:, None, :] == np.arange(num_tasks)[:, None]  # (P, groups, K)
     return labels, (own << np.arange(num_tasks)).sum(2)
 
 
-def _joined(value: Value, num_tasks: int, most: int, group_price: float) -> npt.NDArray[np.int64]:
+def _joined(value: Value, num_tasks: int, most: int, group_price: float) -> Integers:
     members = np.eye(num_tasks)
     values = value(members)
-    gains = np.full((num_tasks, num_tasks), -np.inf)  # of joining two groups, by their first tasks
+    gains = np.full((num_tasks, num_tasks), -np.inf)  # of merging two groups, indexed by their first tasks
     first, second = np.triu_indices(num_tasks, 1)
     gains[first, second] = value(members[first] + members[second]) - values[first] - values[second]
     alive = list(range(num_tasks))
@@ -75,11 +65,7 @@ def _joined(value: Value, num_tasks: int, most: int, group_price: float) -> npt.
 
 
 def pairwise(table: Array) -> Value:
-    """The value of a group whose tasks are worth the mean of their values with the others; alone, what the diagonal says.
-
-    Args:
-        table: (K, K) what task i (row) is worth with task j.
-    """
+    """Values each task of a group by the mean of its values with the others: ``table`` (K, K) of task i (row) with j; i alone."""
     others, alone = table - np.diag(table.diagonal()), table.diagonal()
 
     def value(members: Array) -> Array:
@@ -98,33 +84,24 @@ def points_of(distances: Array) -> Array:
     count = len(distances)
     centre = np.eye(count) - 1 / count
     values, vectors = np.linalg.eigh(-centre @ distances**2 @ centre / 2)
-    points: Array = (vectors * np.sqrt(values.clip(min=0)))[:, 1:]  # one of the values is zero
-    return points
+    return np.asarray((vectors * np.sqrt(values.clip(min=0)))[:, 1:])  # one of the values is zero
 
 
 def clusters_found(cluster: Callable[[int], npt.ArrayLike], distances: Array, most: int) -> int:
-    """The number of clusters, from 2 to 10, with the largest silhouette; 1, where there are two tasks or all are the same.
+    """The number of clusters, from 2 to 10, with the largest silhouette; 1 if there are two tasks or all are identical.
 
-    Rousseeuw, "Silhouettes: A Graphical Aid to the Interpretation and Validation of Cluster Analysis", 1987.
-
-    Args:
-        cluster: Labels (K,) for a number of clusters.
-        distances: (K, K).
-        most: Clusters that there may be.
+    ``cluster`` maps a number of clusters, at most ``most``, to labels (K,) of points with these distances (K, K). Rousseeuw,
+    "Silhouettes: A Graphical Aid to the Interpretation and Validation of Cluster Analysis", 1987.
     """
     from sklearn.metrics import silhouette_score  # here, so that listing the policies stays light
 
     counts = range(2, min(most, len(distances) - 1, different(distances), MOST_CLUSTERS) + 1)
     scores = {count: silhouette_score(distances, np.asarray(cluster(count)), metric="precomputed") for count in counts}
-    return _largest(scores.items())
-
-
-def _largest(scores: Iterable[tuple[int, float]]) -> int:
-    return max(scores, key=lambda pair: pair[1], default=(1, 0.0))[0]
+    return max(scores, key=lambda count: scores[count], default=1)
 
 
 def different(distances: Array) -> int:
-    """How many of the points are different ones."""
+    """The number of distinct points."""
     same = distances <= 1e-6 * max(float(distances.max()), 1e-12)
     return len(set(same.argmax(1).tolist()))
 

@@ -6,22 +6,25 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from mtl_gym.baselines.base import Array, Heuristic, Observation, State, softmax
+from mtl_gym.baselines.base import Array, Heuristic, Integers, Observation, State, softmax
 
 _INCREMENT, _FIRST, _SECOND = (np.uint64(word) for word in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
-class RLW(Heuristic):
-    """Random loss weighting: ``w = K softmax(z)``, z standard normal, drawn anew at every step.
+class Seeded(Heuristic):
+    """A heuristic whose random numbers in a row depend only on its seed and step, not on batching or resuming: :func:`normals`."""
 
-    Lin, Ye, Zhang and Tsang, "Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task Learning", TMLR 2022.
-    The paper's weights sum to 1 (as ``torchjd``'s do); here to K, so that the learning rate means the same as for equal weights.
-    The numbers of a row depend on its seed and step alone, not on batching or resuming.
-    """
-
-    def initial_state(self, seeds: npt.NDArray[np.int64], num_tasks: int) -> State:
+    def initial_state(self, seeds: Integers, num_tasks: int) -> State:
         """Seeds and counters (N,)."""
         return {"seed": np.asarray(seeds, dtype=np.int64), "step": np.zeros(len(seeds), dtype=np.int64)}
+
+
+class RLW(Seeded):
+    """Random loss weighting: ``w = K softmax(z)``, z standard normal, redrawn at every step.
+
+    Lin, Ye, Zhang and Tsang, "Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task Learning", TMLR 2022.
+    Weights sum to 1 in the paper and ``torchjd``, here to K, so that the learning rate means the same as for equal weights.
+    """
 
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:
         """K times the softmax of normals."""
@@ -30,7 +33,7 @@ class RLW(Heuristic):
         return weights, {"seed": state["seed"], "step": state["step"] + 1}
 
 
-def normals(seeds: npt.NDArray[np.int64], steps: npt.NDArray[np.int64], count: int) -> Array:
+def normals(seeds: Integers, steps: Integers, count: int) -> Array:
     """Standard normal numbers (N, count): a pure function of seed (N,) and step (N,).
 
     Counters go through SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014) and the

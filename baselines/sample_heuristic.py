@@ -1,14 +1,13 @@
-"""What heuristics that weigh samples have in common. N rows, B samples of a batch, K tasks, the main one first."""
+"""The base class of heuristics that weight samples. N rows, B samples of a batch, K tasks, the main one first."""
 
 from __future__ import annotations
 
+from mtl_gym import SAMPLE_WEIGHTING, Requirements
 from mtl_gym.baselines.base import Array, Heuristic, Observation
-from mtl_gym.policies import Requirements
-from mtl_gym.problems import SAMPLE_WEIGHTING
 
 
 def weighs_samples(*observe: str) -> Requirements:
-    """What a heuristic needs that weighs every sample of every batch; ``log_loss`` says how many tasks there are."""
+    """Requirements of a heuristic that weights every sample of every batch; ``log_loss`` determines K."""
     return Requirements(observe=("log_loss", *observe), action="weights", steps_per_action=1, env=SAMPLE_WEIGHTING)
 
 
@@ -25,6 +24,6 @@ def table(obs: Observation, name: str) -> Array:
 
 
 def averaging_one(weights: Array) -> Array:
-    """Weights (N, B, K) over their mean, of all samples and tasks; zeros stay zeros."""
+    """Weights (N, B, K) over their mean over all samples and tasks; zeros stay zeros."""
     mean = weights.mean((1, 2), keepdims=True)
     return weights / (mean + (mean == 0))

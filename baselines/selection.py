@@ -1,30 +1,25 @@
-"""Samples that are chosen by their loss: the small ones, more and more of them, or the large ones; task by task."""
+"""Selects samples by their loss, task by task: small losses, more and more of them, or large losses."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from mtl_gym.arguments import number, positive_int
-from mtl_gym.baselines.base import Array, Observation, State
+from mtl_gym import number, positive_int
+from mtl_gym.baselines.base import Array, Integers, Observation, State
 from mtl_gym.baselines.sample_heuristic import SampleHeuristic, table, weighs_samples
 
 
 class SmallLoss(SampleHeuristic):
-    """Small-loss selection: a task's samples with small losses weigh alike, others 0; in the end ``rate`` are dropped.
+    """Small-loss selection: a task's samples with small losses have equal weights, others 0; networks learn correct labels first.
 
-    ``1 - rate min(epoch / ramp, 1)`` of each batch is kept: networks learn right labels first.
-
-    Han et al., "Co-teaching: Robust Training of Deep Neural Networks with Extremely Noisy Labels", NeurIPS 2018, section 3, with
-    one network that teaches itself. The paper's rate is the true share of wrong labels, which is not known here: .4 is ours. Its
-    ramp of 10 epochs is kept.
+    A fraction ``1 - rate min(epoch / ramp, 1)`` of each batch is kept. Han et al., "Co-teaching: Robust Training of Deep Neural
+    Networks with Extremely Noisy Labels", NeurIPS 2018, section 3, with one network that teaches itself. The paper's rate is the
+    true fraction of wrong labels, which is unknown here: .4 is our choice. The ramp of 10 epochs is the paper's.
 
     Args:
-        rate: Share of the samples that are dropped in the end.
-        ramp: Epochs until then.
-
-    Raises:
-        ValueError, TypeError: If the rate is not in [0, 1), or the ramp not a positive whole number.
+        rate: Fraction of the samples that are dropped in the end, in [0, 1).
+        ramp: Epochs until then, at least 1.
     """
 
     requires = weighs_samples("sample_log_loss", "epoch")
@@ -37,23 +32,18 @@ class SmallLoss(SampleHeuristic):
         """Keeps the smallest losses."""
         kept = 1 - self.rate * np.minimum(obs["epoch"].astype(float) / self.ramp, 1)  # (N, 1)
         losses = table(obs, "sample_log_loss")
-        return _alike(places(losses) < np.ceil(kept * losses.shape[1])[:, :, None]), state
+        return _alike(ranks(losses) < np.ceil(kept * losses.shape[1])[:, :, None]), state
 
 
 class SelfPaced(SampleHeuristic):
-    """Self-paced learning: samples with losses below a threshold weigh alike, others 0; it grows with every epoch.
+    """Self-paced learning: samples with losses below a threshold have equal weights, others 0; the threshold grows every epoch.
 
-    ``v_i = 1`` if ``l_i < lambda``, else 0. Lambda begins, for each task, at the median of the first batch's losses, so that half
-    of the samples are easy enough, and grows by ``growth`` in every epoch.
-
-    Kumar, Packer and Koller, "Self-Paced Learning for Latent Variable Models", NeurIPS 2010, equation 3 and section 4, which begins
-    with half of the data and has a factor of 1.3. Where no sample of a task is easy enough, the easiest one is taken.
+    ``v_i = 1`` if ``l_i < lambda``, else 0. For each task, lambda starts at the median loss of the first batch, so that half of the
+    samples are easy enough. Where no sample of a task is easy enough, the easiest one is taken. Kumar, Packer and Koller,
+    "Self-Paced Learning for Latent Variable Models", NeurIPS 2010, equation 3 and section 4, with its factor of 1.3.
 
     Args:
-        growth: Factor of the threshold in every epoch.
-
-    Raises:
-        ValueError, TypeError: If it is below 1.
+        growth: Factor of the threshold in every epoch, at least 1.
     """
 
     requires = weighs_samples("sample_log_loss", "epoch")
@@ -61,7 +51,7 @@ class SelfPaced(SampleHeuristic):
     def __init__(self, growth: float = 1.3) -> None:
         self.growth = number("growth", growth, low=1.0)
 
-    def initial_state(self, seeds: npt.NDArray[np.int64], num_tasks: int) -> State:
+    def initial_state(self, seeds: Integers, num_tasks: int) -> State:
         """The log of the first threshold (N, K), unknown (NaN) before the first batch."""
         return {"threshold": np.full((len(seeds), num_tasks), np.nan)}
 
@@ -70,21 +60,18 @@ class SelfPaced(SampleHeuristic):
         losses = table(obs, "sample_log_loss")
         first = np.where(np.isnan(state["threshold"]), np.median(losses, axis=1), state["threshold"])
         threshold = first + obs["epoch"].astype(float) * np.log(self.growth)
-        easy = (losses < threshold[:, None]) | (places(losses) == 0)
+        easy = (losses < threshold[:, None]) | (ranks(losses) == 0)
         return _alike(easy), {"threshold": first}
 
 
 class OHEM(SampleHeuristic):
-    """Online hard example mining: a task's samples with the largest losses weigh alike, the others 0.
+    """Online hard example mining: a task's samples with the largest losses have equal weights, the others 0.
 
     Shrivastava, Gupta and Girshick, "Training Region-Based Object Detectors with Online Hard Example Mining", CVPR 2016. The paper
-    keeps 128 of about 2,000 regions of two images; for mini-batches a quarter is ours.
+    keeps 128 of about 2,000 regions of two images; a quarter of a mini-batch is our choice.
 
     Args:
-        keep: Share of the samples that are kept.
-
-    Raises:
-        ValueError, TypeError: If it is not in (0, 1].
+        keep: Fraction of the samples that are kept, in (0, 1].
     """
 
     def __init__(self, keep: float = 0.25) -> None:
@@ -93,14 +80,14 @@ class OHEM(SampleHeuristic):
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:
         """Keeps the largest losses."""
         losses = table(obs, "sample_log_loss")
-        return _alike(places(-losses) < np.ceil(self.keep * losses.shape[1])), state
+        return _alike(ranks(-losses) < np.ceil(self.keep * losses.shape[1])), state
 
 
-def places(values: Array) -> npt.NDArray[np.int64]:
-    """Place of each sample in its task's order, 0 for the least: (N, B, K)."""
+def ranks(values: Array) -> Integers:
+    """Rank of each sample within its task, 0 for the smallest value: (N, B, K)."""
     return values.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
 
 
 def _alike(chosen: npt.NDArray[np.bool_]) -> Array:
-    """Weights (N, B, K) that average 1 over the samples of a task: alike for those chosen, 0 for the others."""
+    """Weights (N, B, K) that average 1 over the samples of a task: equal for the chosen samples, 0 for the others."""
     return chosen * chosen.shape[1] / chosen.sum(1, keepdims=True).clip(min=1)

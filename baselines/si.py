@@ -8,10 +8,10 @@ from mtl_gym.baselines.base import Array, Heuristic, Observation, State
 
 
 class SI(Heuristic):
-    """Scale-invariant loss: ``sum_k log L_k``, whose gradient weighs each loss by ``w_k = 1 / L_k`` of the current batch.
+    """Scale-invariant loss: ``sum_k log L_k``, whose gradient weights each loss by ``w_k = 1 / L_k`` of the current batch.
 
     Dai, Fei and Lu, "Improvable Gap Balancing for Multi-Task Learning", UAI 2023, section 3.1; independent studies find it hard to
-    beat. It is the gradient of the sum of logs only because it acts at every step on the batch that is trained on.
+    beat. It is the gradient of the sum of logs only because it sets the weights at every step, from the batch of that step.
     """
 
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:

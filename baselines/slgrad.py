@@ -1,8 +1,8 @@
-"""Weights of samples from their alignment with the main task's held-out gradient: SLGrad, and L2RW, which it extends."""
+"""Weights of samples from their alignment with the main task's held-out gradient: SLGrad, and L2RW, which SLGrad extends."""
 
 from __future__ import annotations
 
-from mtl_gym.arguments import choose
+from mtl_gym import choose
 from mtl_gym.baselines.base import Array, Observation, State
 from mtl_gym.baselines.sample_heuristic import SampleHeuristic, averaging_one, table, weighs_samples
 
@@ -10,19 +10,16 @@ from mtl_gym.baselines.sample_heuristic import SampleHeuristic, averaging_one, t
 class SLGrad(SampleHeuristic):
     """Sample-level weighting by gradients: ``w_ik`` proportional to ``max(0, <grad l_ik, v>)``.
 
-    v is the gradient of the main task's mean loss on held-out data (*meta*), of the shared parameters; l_ik the loss of task k on
-    sample i. Where no sample is aligned, all weights are 0 and the batch is skipped.
+    v is the gradient of the main task's mean loss on held-out data (*meta*) with respect to the shared parameters, l_ik the loss of
+    task k on sample i. Where no sample is aligned, all weights are 0 and the batch is skipped.
 
     Grégoire, Chaudhary and Verboven, "Sample-Level Weighting for Multi-Task Learning with Auxiliary Tasks", 2023, arXiv 2306.04519.
-    Paper and code take the raw inner product. Not followed: the code's look-ahead step, which is never undone, so that a batch is
-    trained on twice; its held-out batches are drawn, ours is the same throughout.
+    Paper and code use the raw inner product. Not followed: the code's look-ahead step, which is never undone, so that it trains on
+    each batch twice, and its random held-out batches; ours is always the same.
 
     Args:
-        norm: ``"mean"``: weights average 1 over all samples and tasks. ``"sum"``: they sum to 1, as in the code, and the mean over
-            the batch divides them again, so that SGD takes steps that are smaller by a factor of B K (Adam hardly notices).
-
-    Raises:
-        ValueError: If ``norm`` is neither.
+        norm: ``"mean"``: weights average 1 over all samples and tasks. ``"sum"``: they sum to 1, as in the code; since the batch
+            loss is a mean too, SGD's steps are B K times smaller (Adam hardly notices).
     """
 
     requires = weighs_samples("alignment")
@@ -39,12 +36,12 @@ class SLGrad(SampleHeuristic):
 class L2RW(SampleHeuristic):
     """Learning to reweight: ``w_i`` proportional to ``max(0, <grad l_i, v>)`` for the samples of the main task alone.
 
-    The derivative of the held-out loss after one step of SGD, with respect to a sample's weight, is minus the inner product of its
-    gradient with the held-out one, times the learning rate. A method for one task: the auxiliary ones have the weight 0, so it is
+    The derivative of the held-out loss after one step of SGD with respect to a sample's weight is minus the learning rate times the
+    inner product of its gradient with the held-out one. L2RW is a method for one task: auxiliary tasks have weight 0, so it is
     SLGrad without them. Weights average 1 over the main task's samples.
 
     Ren, Zeng, Yang and Urtasun, "Learning to Reweight Examples for Robust Deep Learning", ICML 2018, algorithm 1. Not followed: the
-    paper's inner product is of all parameters, ours of the shared ones, without the head's.
+    paper's inner product covers all parameters, ours the shared ones, without the head's.
     """
 
     requires = weighs_samples("alignment")

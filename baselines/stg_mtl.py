@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtl_gym.arguments import number, should
+from mtl_gym import TASK_GROUPING, Requirements, number, should
 from mtl_gym.baselines.base import Array, Observation, State, softmax
 from mtl_gym.baselines.group_heuristic import GroupHeuristic, number_of_groups, places
 from mtl_gym.baselines.partition_search import clusters_found, different, points_of, square_of
-from mtl_gym.policies import Requirements
-from mtl_gym.problems import TASK_GROUPING
 
 _SHARPNESS = 10.0
 
@@ -20,19 +18,16 @@ _SHARPNESS = 10.0
 class STGMTL(GroupHeuristic):
     """STG-MTL, k-means centroids of the tasks' data maps, and fuzzy memberships of the tasks by their distances to them.
 
-    ``u_tc = d_tc^(-2 / (m - 1)) / sum_c' d_tc'^(-2 / (m - 1))``; the groups are the largest memberships, or, if ``soft``, the
-    memberships themselves, of the losses and of the ensemble of logits. Sherif, Abid, Elattar and ElHelw, "STG-MTL: Scalable Task
-    Grouping for Multi-Task Learning Using Data Maps", MLST 2024, arXiv 2307.03374; m is the authors' code's. The points are
-    recovered from their distances (classical scaling), on which alone all of this depends. The paper sets the number of clusters
-    by hand.
+    ``u_tc = d_tc^(-2 / (m - 1)) / sum_c' d_tc'^(-2 / (m - 1))``; each task joins the group of its largest membership. If ``soft``,
+    the memberships themselves weight the losses and the ensemble of logits. Sherif, Abid, Elattar and ElHelw, "STG-MTL: Scalable
+    Task Grouping for Multi-Task Learning Using Data Maps", MLST 2024, arXiv 2307.03374; m is that of the authors' code. The points
+    are recovered from their distances (classical scaling), which determine the result. The paper sets the number of clusters by
+    hand.
 
     Args:
-        groups: Number of clusters; by default the one from 2 to 10 with the largest silhouette.
+        groups: Number of clusters, at most K; by default the number from 2 to 10 with the largest silhouette.
         m: Fuzzifier, above 1.
-        soft: Whether to answer with the memberships.
-
-    Raises:
-        ValueError, TypeError: If one of them is out of range, or there are more groups than tasks.
+        soft: Whether to return the memberships.
     """
 
     requires = places("map_distances")
@@ -44,14 +39,12 @@ class STGMTL(GroupHeuristic):
         self.m = number("m", m, low=1.0, ends="(]")
         self.soft = soft
         if soft:
-            env_kwargs: dict[str, Any] = {"max_groups": self.groups, "sharpness": _SHARPNESS}
-            self.requires = Requirements(  # type: ignore[misc]
-                observe=("map_distances",), action="memberships", env=TASK_GROUPING, env_kwargs=env_kwargs
-            )
+            soften: dict[str, Any] = {"action": "memberships", "env_kwargs": {"max_groups": self.groups, "sharpness": _SHARPNESS}}
+            self.requires = Requirements(observe=("map_distances",), env=TASK_GROUPING, **soften)  # type: ignore[misc]
             self.of_tasks = "map_distances"  # type: ignore[misc]
 
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:
-        """The group (N,) of the next task; if soft, actions (N, K G) whose softmax are the memberships."""
+        """The group (N,) of the next task; if soft, actions (N, K G) whose softmax gives the memberships."""
         if not self.soft:
             return super().act(obs, state)
         num_tasks = state["labels"].shape[1]
@@ -68,13 +61,9 @@ class STGMTL(GroupHeuristic):
         return self.memberships(seen["map_distances"], num_tasks, most, seed).argmax(1)
 
     def memberships(self, pairs: Array, num_tasks: int, most: int, seed: int) -> Array:
-        """Fuzzy memberships (K, clusters), rows of which sum to 1.
+        """Fuzzy memberships (K, clusters) in at most ``most`` clusters, whose rows sum to 1.
 
-        Args:
-            pairs: Distances of the data maps, the upper triangle by rows.
-            num_tasks: K.
-            most: Clusters that there may be.
-            seed: Of k-means.
+        ``pairs`` are the distances of the K data maps, the upper triangle by rows; ``seed`` seeds k-means.
         """
         from sklearn.cluster import KMeans  # here, so that listing the policies stays light
 

@@ -1,4 +1,4 @@
-"""All samples alike, of all tasks or of the main task."""
+"""Equal weights for all samples, of all tasks or of the main task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mtl_gym.baselines.sample_heuristic import SampleHeuristic, table
 
 
 class Uniform(SampleHeuristic):
-    """Every sample of every task alike: ``w_ik = 1``, which is equal weighting."""
+    """Every sample of every task alike: ``w_ik = 1``, equal weighting."""
 
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:
         """Ones."""

@@ -12,7 +12,7 @@ class UW(LearnedScales):
     """Uncertainty weighting: ``sum_k L_k / (2 e^{s_k}) + s_k / 2`` with learned log-variances s: ``w_k = e^{-s_k} / 2``.
 
     Kendall, Gal and Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and Semantics", CVPR 2018.
-    s starts at 0, as in ``torchjd``; LibMTL starts it at -0.5.
+    s starts at 0, as in ``torchjd``; at -0.5 in LibMTL.
     """
 
     def weights(self, scales: Array) -> Array:

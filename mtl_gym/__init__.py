@@ -1,7 +1,7 @@
-"""The training of multi-task networks as Gymnasium environments.
+"""Multi-task training as Gymnasium environments.
 
-``import mtl_gym`` registers the environments and loads neither torch, SB3, matplotlib, scikit-learn nor data; public names
-are loaded when they are first used.
+``import mtl_gym`` registers the environments without loading torch, SB3, matplotlib, scikit-learn or data; public names are loaded
+on first use.
 """
 
 from __future__ import annotations
@@ -11,54 +11,83 @@ from typing import TYPE_CHECKING, Any
 
 from gymnasium.envs.registration import register
 
+from mtl_gym.environments import ENVIRONMENTS, find_environments as find_environments, vector_home
+
 if TYPE_CHECKING:
-    from mtl_gym.evaluation.comparison import compare as compare
-    from mtl_gym.evaluation.rollout import evaluate as evaluate
+    from mtl_gym.cache import write_whole as write_whole
+    from mtl_gym.checks import choose as choose, number as number, positive_int as positive_int, should as should
+    from mtl_gym.decisions.base import Decision as Decision, TrainingDecision as TrainingDecision
+    from mtl_gym.decisions.partitions import (
+        MOST_LISTED as MOST_LISTED,
+        MOST_SEARCHED as MOST_SEARCHED,
+        partitions as partitions,
+        together as together,
+    )
+    from mtl_gym.environments import (
+        LAYER_MERGING as LAYER_MERGING,
+        LOSS_WEIGHTING as LOSS_WEIGHTING,
+        SAMPLE_WEIGHTING as SAMPLE_WEIGHTING,
+        TASK_GROUPING as TASK_GROUPING,
+        specification as specification,
+    )
+    from mtl_gym.envs.infos import row_infos as row_infos
+    from mtl_gym.envs.observations import OBSERVATIONS as OBSERVATIONS, SIZES as SIZES, Observation as Observation
+    from mtl_gym.envs.rewards import REWARDS as REWARDS, Reward as Reward
+    from mtl_gym.envs.scalar import MTLEnv as MTLEnv
+    from mtl_gym.envs.spec import Column as Column, EnvironmentSpec as EnvironmentSpec, PageFigure as PageFigure
+    from mtl_gym.envs.vector import MTLVectorEnv as MTLVectorEnv
+    from mtl_gym.evaluation.comparison import compare as compare, evaluate as evaluate
+    from mtl_gym.evaluation.results import plain as plain
     from mtl_gym.evaluation.statistics import summarize as summarize
-    from mtl_gym.policies import Policy as Policy
-    from mtl_gym.policies import Requirements as Requirements
-    from mtl_gym.policies import policy as policy
+    from mtl_gym.identity import source_digest as source_digest
+    from mtl_gym.models.base import Model as Model
+    from mtl_gym.policies.functions import policy as policy
+    from mtl_gym.policies.grammar import names_and_policies as names_and_policies, split_policies as split_policies
+    from mtl_gym.policies.protocol import (
+        LOSSES_TO_WEIGHTS as LOSSES_TO_WEIGHTS,
+        WEIGHT_BOUND as WEIGHT_BOUND,
+        Policy as Policy,
+        Requirements as Requirements,
+    )
     from mtl_gym.problems import PROBLEMS as PROBLEMS
-    from mtl_gym.problems.base import Problem as Problem
-    from mtl_gym.problems.base import Split as Split
-    from mtl_gym.problems.base import Task as Task
+    from mtl_gym.problems.base import Problem as Problem, Split as Split, Task as Task
+    from mtl_gym.problems.instances import EVALUATION_IDS as EVALUATION_IDS
+    from mtl_gym.training.probes import Probe as Probe, Reading as Reading, View as View
+    from mtl_gym.training.trainer import Trainer as Trainer
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "compare": "mtl_gym.evaluation.comparison",
-    "evaluate": "mtl_gym.evaluation.rollout",
-    "summarize": "mtl_gym.evaluation.statistics",
-    "Policy": "mtl_gym.policies",
-    "Requirements": "mtl_gym.policies",
-    "policy": "mtl_gym.policies",
-    "PROBLEMS": "mtl_gym.problems",
-    "Problem": "mtl_gym.problems.base",
-    "Split": "mtl_gym.problems.base",
-    "Task": "mtl_gym.problems.base",
+_NAMES = {
+    "cache": "write_whole",
+    "checks": "choose number positive_int should",
+    "decisions.base": "Decision TrainingDecision",
+    "decisions.partitions": "MOST_LISTED MOST_SEARCHED partitions together",
+    "environments": "LAYER_MERGING LOSS_WEIGHTING SAMPLE_WEIGHTING TASK_GROUPING find_environments specification",
+    "envs.infos": "row_infos",
+    "envs.observations": "OBSERVATIONS SIZES Observation",
+    "envs.rewards": "REWARDS Reward",
+    "envs.scalar": "MTLEnv",
+    "envs.spec": "Column EnvironmentSpec PageFigure",
+    "envs.vector": "MTLVectorEnv",
+    "evaluation.comparison": "compare evaluate",
+    "evaluation.results": "plain",
+    "evaluation.statistics": "summarize",
+    "identity": "source_digest",
+    "models.base": "Model",
+    "policies.functions": "policy",
+    "policies.grammar": "names_and_policies split_policies",
+    "policies.protocol": "LOSSES_TO_WEIGHTS WEIGHT_BOUND Policy Requirements",
+    "problems": "PROBLEMS",
+    "problems.base": "Problem Split Task",
+    "problems.instances": "EVALUATION_IDS",
+    "training.probes": "Probe Reading View",
+    "training.trainer": "Trainer",
 }
+_HOMES = {name: f"mtl_gym.{module}" for module, names in _NAMES.items() for name in names.split()}
 __all__ = [*_HOMES]
 
-register(
-    "mtl_gym/LossWeighting-v0",
-    entry_point="mtl_gym.envs.loss_weighting:LossWeightingEnv",
-    vector_entry_point="mtl_gym.envs.loss_weighting:LossWeightingVectorEnv",
-)
-register(
-    "mtl_gym/SampleWeighting-v0",
-    entry_point="mtl_gym.envs.sample_weighting:SampleWeightingEnv",
-    vector_entry_point="mtl_gym.envs.sample_weighting:SampleWeightingVectorEnv",
-)
-register(
-    "mtl_gym/LayerMerging-v0",
-    entry_point="mtl_gym.envs.layer_merging:LayerMergingEnv",
-    vector_entry_point="mtl_gym.envs.layer_merging:LayerMergingVectorEnv",
-)
-register(
-    "mtl_gym/TaskGrouping-v0",
-    entry_point="mtl_gym.envs.task_grouping:TaskGroupingEnv",
-    vector_entry_point="mtl_gym.envs.task_grouping:TaskGroupingVectorEnv",
-)
+for _id, _home in ENVIRONMENTS.items():  # those of other packages register themselves when they are loaded
+    register(_id, entry_point=_home, vector_entry_point=vector_home(_home))
 
 
 def __getattr__(name: str) -> Any:

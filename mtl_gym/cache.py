@@ -1,27 +1,29 @@
-"""Files that can be made again: where they lie, and writing that leaves whole files only."""
+"""The cache folder, and atomic writes."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-import platformdirs
-
 
 def cache_folder() -> Path:
-    """The user's cache folder of this package; the variable ``MTL_GYM_CACHE`` names another."""
-    return Path(os.environ.get("MTL_GYM_CACHE") or platformdirs.user_cache_dir("mtl_gym"))
+    """This package's folder in the user's cache, or the one that the variable ``MTL_GYM_CACHE`` names."""
+    if named := os.environ.get("MTL_GYM_CACHE"):
+        return Path(named)
+    import platformdirs  # imported here to keep the core dependencies to torch, numpy, scipy, scikit-learn and Gymnasium
+
+    return Path(platformdirs.user_cache_dir("mtl_gym"))
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file that is there whole or not at all: a kill or a full disk leaves the previous one."""
+    """Writes a file atomically: a crash or a full disk leaves the previous version."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
-            os.fsync(file.fileno())  # before the name is given away: else a crash may leave an empty file under it
+            os.fsync(file.fileno())  # before the rename, else a crash may leave an empty file under the final name
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

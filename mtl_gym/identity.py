@@ -1,21 +1,59 @@
-"""What makes a function what it is, so that its results are found again, and those of another function are not."""
+"""Identifies code by what it does, regardless of comments, docstrings and formatting."""
 
 from __future__ import annotations
 
+import ast
+import dis
+import functools
+import hashlib
+import importlib.util
 import inspect
 import json
+import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+_SILENT = ("NOP", "CACHE", "EXTENDED_ARG")
+"""Instructions without effect; among other things, they depend on line breaks in the source."""
+_ASIDE = ("__doc__", "__firstlineno__")
+"""Names that hold a class body's docstring and line number."""
+
+
+@functools.cache
+def source_digest(*modules: str) -> str:
+    """Hashes the source of modules without comments, docstrings and formatting.
+
+    Args:
+        modules: Their names. None is imported, and those without source are skipped.
+    """
+    hashed = hashlib.sha256()
+    for name in modules:
+        if file := _source_of(name):
+            hashed.update(ast.unparse(_Bare().visit(ast.parse(file.read_bytes()))).encode())  # the same on all Python versions
+    return hashed.hexdigest()
+
+
+def _source_of(module: str) -> Path | None:
+    if module in sys.modules:
+        place = getattr(sys.modules[module], "__file__", None)
+    else:
+        place = getattr(importlib.util.find_spec(module) if module else None, "origin", None)
+    return Path(place) if place and place.endswith(".py") and Path(place).is_file() else None
+
+
+class _Bare(ast.NodeTransformer):
+    """Removes docstrings, including those that follow a variable."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:  # the name that ast expects
+        alone = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if alone else node
+
 
 def function_content(thing: Any, seen: tuple[Any, ...] = ()) -> Any:
-    """What makes a function what it is, JSON-plain.
-
-    Raises:
-        TypeError: If it uses something that cannot be told from another of its kind.
-    """
+    """A JSON-serialisable description of a function by its code and all that it refers to; raises a TypeError if there is none."""
     if thing is None or isinstance(thing, (bool, int, float, str)):
         return [type(thing).__name__, repr(thing)]
     if isinstance(thing, (list, tuple)):
@@ -31,7 +69,7 @@ def function_content(thing: Any, seen: tuple[Any, ...] = ()) -> Any:
     if isinstance(thing, types.ModuleType):
         return ["module", thing.__name__]
     if isinstance(thing, types.CodeType):
-        return ["code", thing.co_code.hex(), thing.co_names, [function_content(item, seen) for item in thing.co_consts]]
+        return ["code", str(inspect.getargs(thing)), _instructions(thing, seen)]
     if isinstance(thing, types.FunctionType):
         return _of_function(thing, seen)
     raise TypeError(f"{thing!r} cannot be identified")
@@ -43,3 +81,16 @@ def _of_function(function: types.FunctionType, seen: tuple[Any, ...]) -> Any:
     used = inspect.getclosurevars(function)
     values = [function.__defaults__, function.__kwdefaults__, dict(used.nonlocals), dict(sorted(used.globals.items()))]
     return [function_content(function.__code__), [function_content(value, (*seen, function)) for value in values]]
+
+
+def _instructions(code: types.CodeType, seen: tuple[Any, ...]) -> list[Any]:
+    """The instructions of ``code`` with the constants they use, without docstrings."""
+    steps = [step for step in dis.get_instructions(code) if step.opname not in _SILENT]
+    aside = [step.opname == "STORE_NAME" and step.argval in _ASIDE for step in steps]
+    loads = [*aside[1:], False]  # the instruction that loads the value to be stored there
+    kept = [step for step, *unused in zip(steps, aside, loads, strict=True) if not any(unused)]
+    return [[step.opname, _operand(step, seen)] for step in kept]
+
+
+def _operand(step: dis.Instruction, seen: tuple[Any, ...]) -> Any:
+    return function_content(step.argval, seen) if step.opcode in dis.hasconst else step.argrepr or step.arg

@@ -2,35 +2,40 @@
 
 import gymnasium
 import numpy as np
+import pytest
 import torch
 from gymnasium.spaces import Box, MultiDiscrete
 
-import mtl_gym  # noqa: F401  (registers the environments)
-from mtl_gym.envs.arguments import LEFT_OUT, check_arguments
+from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING, specification
+from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.base import Problem, Split
-from mtl_gym.training.learner import Learner
-from mtl_gym.training.sample_learner import SampleLearner
+from mtl_gym.training.measurements import training_probes
+from mtl_gym.training.trainer import Trainer
 
-LOSS_WEIGHTING, SAMPLE_WEIGHTING = "mtl_gym/LossWeighting-v0", "mtl_gym/SampleWeighting-v0"
-LAYER_MERGING, TASK_GROUPING = "mtl_gym/LayerMerging-v0", "mtl_gym/TaskGrouping-v0"
 HIDDEN_SIZES = {"mlp": [8], "conv": [2, 8], "dense": [2, 2], "point": []}
+MADE_FOR_GROUPING = {"digit_tasks", "clusters", "clusters_equal"}  # 16 to 100 tasks, whose groups are compared
+IDS = (LOSS_WEIGHTING, SAMPLE_WEIGHTING, LAYER_MERGING, TASK_GROUPING)
 
 
 def small(problem="digits", env_id=LOSS_WEIGHTING, **others):
     """Arguments under which an episode of any problem takes a fraction of a second: two decisions."""
-    if env_id == TASK_GROUPING:  # a decision for each task
-        problem = "digit_tasks" if problem == "digits" else problem
+    excluded = specification(env_id).excluded
+    if "steps_per_action" in excluded:  # a decision for each task
+        problem = "digit_tasks" if problem == "digits" and "tasks" not in others else problem
         others = {"num_tasks": 2} | {name: value for name, value in others.items() if name != "steps_per_action"}
     row = problem if isinstance(problem, Problem) else PROBLEMS.get(str(problem))
-    settings = {
-        "problem": problem,
-        "hidden_sizes": HIDDEN_SIZES.get(getattr(row, "network", "mlp"), [8]),
-        "train_steps": 8,
-        "steps_per_action": 4,
-    }
-    settings |= {"batch_size": 16, "holdout_size": 16} | others
-    return {name: value for name, value in settings.items() if name not in LEFT_OUT.get(env_id, ())}
+    network = getattr(row, "network", "mlp")
+    settings = {"problem": problem, "hidden_sizes": HIDDEN_SIZES.get(network if isinstance(network, str) else "mlp", [8])}
+    settings |= {"train_steps": 8, "steps_per_action": 4, "batch_size": 16, "holdout_size": 16} | others
+    return {name: value for name, value in settings.items() if name not in excluded or name in others}
+
+
+def slow_unless(cheap, rows):
+    """Parameter sets; those that are not ``cheap`` are marked as slow: they repeat a cheap one at greater length."""
+    return [
+        pytest.param(*(row if isinstance(row, tuple) else (row,)), marks=() if cheap(row) else pytest.mark.slow) for row in rows
+    ]
 
 
 def make(problem="digits", env_id=LOSS_WEIGHTING, **others):
@@ -43,38 +48,48 @@ def make_vec(problem="digits", num_envs=3, env_id=LOSS_WEIGHTING, **others):
     )
 
 
-def make_learner(problem="digits", ids=(0, 1, 2), env_id=LOSS_WEIGHTING, gradient_ema=None, **others):
-    """A learner whose rows have begun the instances ``ids``."""
-    arguments = check_arguments(env_id, **small(problem, **{"steps_per_action": 1} | others))
-    made = Learner if env_id == LOSS_WEIGHTING else SampleLearner
-    average = {} if gradient_ema is None else {"gradient_ema": gradient_ema}
-    learner = made(arguments.problem, arguments.recipe, len(ids), **average)
-    learner.begin(range(len(ids)), ids)
-    return learner
+def make_trainer(problem="digits", ids=(0, 1, 2), env_id=LOSS_WEIGHTING, begin=True, options=None, **others):
+    """A trainer whose rows have begun the instances ``ids``; ``options`` are the trainer's own."""
+    common = check_arguments(specification(env_id), **small(problem, env_id, **{"steps_per_action": 1} | others))
+    options = ({"by_samples": True} if env_id == SAMPLE_WEIGHTING else {}) | (options or {})
+    trainer = Trainer(common.problem, common.recipe, len(ids), **options)
+    if begin:
+        trainer.begin(range(len(ids)), ids)
+    return trainer
 
 
-def train(learner, steps, weights=None, active=None):
+def train(trainer, steps, weights=None, active=None):
     """Trains with weights (N, K) (ones) in the active rows (all)."""
-    count = learner.num_replicas
-    weights = torch.ones(count, learner.recipe.num_tasks) if weights is None else torch.as_tensor(weights, dtype=torch.float32)
+    count = trainer.num_replicas
+    weights = torch.ones(count, trainer.recipe.num_tasks) if weights is None else torch.as_tensor(weights, dtype=torch.float32)
     active = torch.ones(count, dtype=torch.bool) if active is None else torch.tensor(active)
     for _ in range(steps):
-        learner.update(weights.expand(count, -1), active)
-    return learner
+        trainer.update(weights.expand(count, -1), active)
+    return trainer
 
 
-def own_parameters(learner, row=0):
-    """A row's parameters as leaves of their own."""
-    sizes = [int(np.prod(shape)) for shape in learner.network.shapes]
-    parts = learner.replicas.parameters[row].clone().split(sizes)
-    return [part.reshape(shape).requires_grad_() for part, shape in zip(parts, learner.network.shapes, strict=True)]
+def own_parameters(trainer, row=0):
+    """A row's parameters as leaves of their own, by name."""
+    return {name: part[row].detach().clone().requires_grad_() for name, part in trainer.replicas.parameters.items()}
 
 
-def poison(learner, row, value, entry=slice(None)):
+def poison(trainer, row, value, entry=slice(None)):
     """Puts a value in place of a row's parameters (or of some of them)."""
-    state = learner.state()
+    state = trainer.clone()
     state["parameters"][row, entry] = value
-    learner.restore(state)
+    trainer.load(state)
+
+
+def read(trainer, *names, charged=None):
+    """What the trainer's probes measure by these names; its cost is charged to the rows ``charged`` (nobody)."""
+    found = {}
+    for probe in training_probes(trainer):
+        if wanted := [name for name in probe.names if name in names]:
+            reading = probe.measure(wanted)
+            found |= reading.values
+            if charged is not None:
+                trainer.ledger.charge(torch.tensor(charged), reading.forward, reading.backward)
+    return found
 
 
 def random_actions(space, decisions, seed=0):
@@ -137,7 +152,7 @@ def differing(first, second):
 
 
 def rows_of(state, rows):
-    """Those rows of every tensor of a learner's state."""
+    """Those rows of every tensor of a trainer's state."""
     return {name: value[list(rows)] for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 

@@ -21,11 +21,13 @@ from safetensors.torch import save, save_file
 import mtl_gym
 from mtl_gym import agents
 from mtl_gym.agents.agent import Agent, load
+from mtl_gym.agents.defaults import DEFAULTS
 from mtl_gym.agents.files import digest, read, write
-from mtl_gym.agents.pretrained import FILES, FOLDER
+from mtl_gym.agents.pretrained import FOLDER
+from mtl_gym.environments import ENVIRONMENTS, specification
 from mtl_gym.envs.observations import OBSERVATIONS, Observation
 from mtl_gym.evaluation.rollout import make_env
-from mtl_gym.policies import make_policy
+from mtl_gym.policies.grammar import make_policy
 
 ROOT = Path(mtl_gym.__file__).parents[1]
 ENV = "mtl_gym/LossWeighting-v0"
@@ -274,7 +276,7 @@ HOSTILE = {
 def test_foreign_files_are_refused_and_run_nothing(make, agent, tmp_path):
     path, trap = tmp_path / "file.safetensors", tmp_path / "trap"
     make(path, trap, agent)
-    message = refused(path, match="`path` should be a whole file of an agent")
+    message = refused(path, match="`path` should be a complete agent file")
     assert str(path) in message or path.is_dir()
     assert len(message) < 2000
     assert not trap.exists()
@@ -283,7 +285,7 @@ def test_foreign_files_are_refused_and_run_nothing(make, agent, tmp_path):
 @pytest.mark.parametrize("make", [hostile_pickle, hostile_torch_file, empty], ids=["pickle", "torch", "empty"])
 def test_a_comparison_refuses_them_alike(make, agent, tmp_path):
     make(tmp_path / "file.safetensors", tmp_path / "trap", agent)
-    with pytest.raises(ValueError, match="whole file of an agent"):
+    with pytest.raises(ValueError, match="complete agent file"):
         mtl_gym.compare([str(tmp_path / "file.safetensors")], problem="quadratic", train_steps=40, instances=1)
     assert not (tmp_path / "trap").exists()
 
@@ -555,19 +557,20 @@ def test_another_format_is_refused_and_named(format, content, tmp_path):
 def test_other_observations_here_are_named(name, value, saved, monkeypatch):
     row = OBSERVATIONS["slope"]
     changed = {"size": row.size, "low": row.low, "high": row.high, "function": row.function, "meaning": row.meaning, name: value}
-    monkeypatch.setitem(OBSERVATIONS, "slope", Observation(**changed))
+    monkeypatch.setitem(specification(ENV).observations, "slope", Observation(**changed))
     message = refused(saved, match="`observations` should have 'slope' as")
     assert repr(value) in message
     assert repr(getattr(row, name)) in message
 
 
 def test_an_observation_that_is_gone_is_named(saved, monkeypatch):
-    monkeypatch.delitem(OBSERVATIONS, "meta_slope")
+    monkeypatch.delitem(specification(ENV).observations, "meta_slope")
     refused(saved, match="Received observations='meta_slope'")
 
 
-def test_a_comparison_in_another_environment_is_refused(agent):
+def test_a_comparison_in_another_environment_is_refused(agent, monkeypatch):
     id = "mtl_gym/Another-v0"
+    monkeypatch.setitem(ENVIRONMENTS, id, "mtl_gym.envs.loss_weighting:LossWeightingEnv")
     gymnasium.register(id, vector_entry_point="mtl_gym.envs.loss_weighting:LossWeightingVectorEnv")
     try:
         for run in (lambda: make_env(agent, id, 2, {"problem": "quadratic"}), lambda: mtl_gym.compare([agent], id, instances=1)):
@@ -787,12 +790,12 @@ def test_an_array_of_another_byte_order_comes_back_in_the_native_one(tmp_path):
     assert read(tmp_path / "file.safetensors")["a"].tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize(("env", "action"), [(env, action) for env, files in FILES.items() for action in files])
+@pytest.mark.parametrize(("env", "action"), [(env, action) for env, row in DEFAULTS.items() for action in row.pretrained])
 def test_a_shipped_agent_plays_its_environment(env, action):
     name = f"ppo:action={action}"
     shipped = make_policy(name, env)
     assert (shipped.about["environment"]["id"], shipped.requires.action) == (env, action)
-    assert (FOLDER / f"{FILES[env][action]}.md").read_text().startswith("# `ppo")
+    assert (FOLDER / f"{DEFAULTS[env].pretrained[action]}.md").read_text().startswith("# `ppo")
     problem = {"mtl_gym/TaskGrouping-v0": "census"}.get(env, "digits")
     frame = mtl_gym.compare({"agent": name}, env=env, problem=problem, num_tasks=3, train_steps=300, instances=2)
     assert len(frame["instance"].unique()) == 2

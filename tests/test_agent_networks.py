@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from torch import nn
 
-from mtl_gym.agents.algorithm import algorithm
+from mtl_gym.agents.algorithm import algorithm, policy_of
 from mtl_gym.agents.networks import EntityLSTM, Exchangeable, Pool, exchangeable_layers
-from mtl_gym.envs.observations import OBSERVATIONS, space
-from mtl_gym.envs.sample_weights import FEATURES
+from mtl_gym.decisions.sample_rules import FEATURES
+from mtl_gym.environments import LOSS_WEIGHTING, SAMPLE_WEIGHTING, specification
+from mtl_gym.envs.observations import space
 
+OBSERVATIONS = specification(SAMPLE_WEIGHTING).observations
 NAMES = ("log_loss_mean", "slope", "last_weights", "cosines", "progress")
 OF_SAMPLES = ("sample_loss", "sample_mean", "alignment_feature", "main_feature", *NAMES)
 OVER_TASKS = ("ppo", "recurrent-ppo", "sac", "td3", "tqc")
@@ -21,15 +22,18 @@ OVER_SAMPLES = ("ppo", "recurrent-ppo")
 COEFFICIENTS = 1 + len(FEATURES)
 
 
-def sizes(num_tasks, batch_size=1):
-    """What a space needs to know of a recipe."""
-    return SimpleNamespace(num_tasks=num_tasks, batch_size=batch_size)
+def space_of(names, num_tasks, batch_size):
+    """The space of these observations."""
+    return space({name: OBSERVATIONS[name] for name in names}, SimpleNamespace(num_tasks=num_tasks, batch_size=batch_size), {})
 
 
 def policy(name, num_tasks, seed=0, names=NAMES, batch_size=1):
     torch.manual_seed(seed)
-    actions = spaces.Box(-1, 1, (COEFFICIENTS if set(names) & set(OF_SAMPLES[:4]) else num_tasks,), np.float32)
-    made = algorithm(name).empty_policy(space(names, sizes(num_tasks, batch_size)), actions, {})
+    per_task = not set(names) & set(OF_SAMPLES[:4])
+    actions = spaces.Box(-1, 1, (num_tasks if per_task else COEFFICIENTS,), np.float32)
+    chosen = policy_of(LOSS_WEIGHTING, name)
+    features = algorithm(name).features(chosen, {own: OBSERVATIONS[own].size for own in names}, per_task)
+    made = algorithm(name).empty_policy(chosen, space_of(names, num_tasks, batch_size), actions, {}, features)
     for parameter in made.parameters():  # SB3 begins with a head that is nearly zero
         nn.init.normal_(parameter, std=0.15)
     made.set_training_mode(False)
@@ -40,7 +44,7 @@ def observations(num_tasks, rows=3, seed=0, names=NAMES, batch_size=1):
     rng = np.random.default_rng(seed)
     return {
         name: rng.uniform(max(OBSERVATIONS[name].low, -2), min(OBSERVATIONS[name].high, 2), (rows, *box.shape)).astype(np.float32)
-        for name, box in space(names, sizes(num_tasks, batch_size)).items()
+        for name, box in space_of(names, num_tasks, batch_size).items()
     }
 
 

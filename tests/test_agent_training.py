@@ -24,10 +24,11 @@ import mtl_gym
 from mtl_gym import agents
 from mtl_gym.agents import AGENTS
 from mtl_gym.agents.agent import Agent, load
+from mtl_gym.agents.defaults import DEFAULTS
 from mtl_gym.agents.files import read
-from mtl_gym.agents.training import TRAINED_ON
 from mtl_gym.cli import full_app
-from mtl_gym.policies import make_policy
+from mtl_gym.environments import ENVIRONMENTS
+from mtl_gym.policies.grammar import make_policy
 
 ROOT = Path(mtl_gym.__file__).parents[1]
 ENV = "mtl_gym/LossWeighting-v0"
@@ -52,7 +53,7 @@ OPTIONS = {
 LONG = {**SMALL, "time_steps": 32, "evaluations": 4}
 KILLED = """
 import json, os, signal, sys
-import mtl_gym.agents.task_policies, mtl_gym.agents.training
+import mtl_gym.agents.task_policies, mtl_gym.agents.learning
 from mtl_gym import agents  # once, for both children
 settings, options, folder = json.loads(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
 
@@ -205,7 +206,7 @@ def test_another_setting_in_the_same_folder_is_refused_and_named(name, finished)
     out, _, _ = finished
     before = {name: (out / name).read_bytes() for name in names(out)}
     known = "arguments" if name in ("train_steps", "lr") else name
-    with pytest.raises(ValueError, match=rf"`{known}` should be .*, as in the training that .* Or take another folder"):
+    with pytest.raises(ValueError, match=rf"`{known}` should be .*, as in the training in .* Or choose another folder"):
         train(out, **{"options": ON_POLICY, name: OTHERS[name]})
     assert {name: (out / name).read_bytes() for name in names(out)} == before
 
@@ -213,7 +214,7 @@ def test_another_setting_in_the_same_folder_is_refused_and_named(name, finished)
 def test_a_truncated_checkpoint_is_refused(finished, tmp_path):
     whole = (finished[0] / "checkpoint.safetensors").read_bytes()
     (tmp_path / "checkpoint.safetensors").write_bytes(whole[:-100])
-    with pytest.raises(ValueError, match="`path` should be a whole file"):
+    with pytest.raises(ValueError, match="`path` should be a complete agent file"):
         train(tmp_path)
     assert names(tmp_path) == {"checkpoint.safetensors"}
 
@@ -241,7 +242,7 @@ def test_every_algorithm_for_these_actions_trains_and_loads(algorithm, tmp_path)
 
 @pytest.mark.parametrize("algorithm", ["dqn", "maskable-ppo"])
 def test_algorithms_of_discrete_decisions_refuse_continuous_ones(algorithm, tmp_path):
-    with pytest.raises(ValueError, match=r"`algorithm` should fit the actions; it takes Discrete\. Received .* for Box"):
+    with pytest.raises(ValueError, match=r"`algorithm` should be one that has a policy for .*: ppo, recurrent-ppo, sac, td3, tqc"):
         train(tmp_path / "new", algorithm=algorithm)
     assert not (tmp_path / "new").exists()
 
@@ -394,7 +395,7 @@ def test_the_same_command_again_does_nothing(commanded):
     [
         (["--seed", "1"], "`seed` should be 0, as in the training"),
         (["--rollouts-per-instance", "4"], "`rollouts_per_instance` should be 2, as in the training"),
-        (["--set", "problem=yeast"], "there is an option --problem"),
+        (["--set", "problem=yeast"], "use the option --problem"),
         (["--option", "gamma"], "of the form key=value"),
         (["--rollouts-per-instance", "3"], "`rollouts_per_instance` should divide num_envs=4"),
         (["--references", "nothing"], "`policies` should be one of"),
@@ -427,10 +428,10 @@ def test_a_comparison_takes_the_path_of_an_agent(finished):
 
 def test_a_missing_path_and_a_path_of_no_agent_are_refused(tmp_path):
     (tmp_path / "table.csv").write_text("a,b")
-    for path, message in {"missing/agent": "paths of agents that are there", "": "whole file of an agent"}.items():
+    for path, message in {"missing/agent": "paths of existing agents", "": "complete agent file"}.items():
         with pytest.raises(ValueError, match=message):
             mtl_gym.compare(["ew", str(tmp_path / path)], out=tmp_path / "out", **COMPARED)
-    with pytest.raises(ValueError, match="whole file of an agent"):
+    with pytest.raises(ValueError, match="complete agent file"):
         mtl_gym.compare(["ew", str(tmp_path / "table.csv")], out=tmp_path / "out", **COMPARED)
     assert names(tmp_path) == {"table.csv"}
 
@@ -484,7 +485,7 @@ def test_an_agent_over_samples_says_what_it_needs(of_samples):
     out, agent = of_samples
     requires = load(out).requires
     assert requires.env == OF_SAMPLES
-    assert requires.observe == tuple(TRAINED_ON[OF_SAMPLES]["observe"])
+    assert requires.observe == tuple(DEFAULTS[OF_SAMPLES].arguments["observe"])
     assert (requires.action, requires.steps_per_action) == ("rule", 10)
     assert requires.env_kwargs == {"features": None, "sharpness": 10.0}
     assert requires == agent.requires
@@ -531,6 +532,7 @@ def test_the_same_seed_gives_the_same_agent_over_samples(of_samples, tmp_path):
     assert same(read(out / "checkpoint.safetensors"), read(tmp_path / "checkpoint.safetensors"))
 
 
+@pytest.mark.slow
 def test_the_command_trains_over_samples_and_its_next_command_runs(tmp_path):
     words = [
         "train",
@@ -555,10 +557,52 @@ def test_the_command_trains_over_samples_and_its_next_command_runs(tmp_path):
     assert follows.exit_code == 0, follows.output
 
 
+# --- environments of others -----------------------------------------------------------------------------------------------
+
+OF_OTHERS = "acme/LearningRate-v0"
+
+
+@pytest.fixture(scope="module")
+def others():
+    """An environment of another package, whose specification does not say which actions agents take."""
+    home = "tests.learning_rate:LearningRate"
+    before = gymnasium.registry.pop(OF_OTHERS, None)  # the module registers itself where another test imports it
+    gymnasium.register(OF_OTHERS, entry_point=f"{home}Env", vector_entry_point=f"{home}VectorEnv")
+    ENVIRONMENTS[OF_OTHERS] = f"{home}Env"
+    yield OF_OTHERS
+    del ENVIRONMENTS[OF_OTHERS], gymnasium.registry[OF_OTHERS]
+    if before is not None:
+        gymnasium.registry[OF_OTHERS] = before
+
+
+@pytest.mark.parametrize("algorithm", [None, "recurrent-ppo"])
+def test_an_environment_of_others_is_trained_on(algorithm, others, tmp_path):
+    arguments = {"problem": "digits", "hidden_sizes": [8], "batch_size": 16, "holdout_size": 16}
+    agent = train(tmp_path / "agent", env=others, algorithm=algorithm, options=ON_POLICY, **arguments)
+    assert agent.about["algorithm"] == (algorithm or "ppo")
+    assert agent.about["environment"]["space"] == {"low": [-1.0], "high": [1.0]}
+    assert agent.requires.env_kwargs == {"largest_factor": 2.0}
+    compared = {"train_steps": 40, "hidden_sizes": [8], "batch_size": 16, "holdout_size": 16}
+    frame = mtl_gym.compare({"kept": load(tmp_path / "agent"), "same": agent}, others, instances=2, **compared)
+    values = {name: own["value"].tolist() for name, own in frame.groupby("policy")}
+    assert values["kept"] == values["same"]
+    with pytest.raises(ValueError, match="The parameters should fit the policy"):  # SB3's generic policy is for this many tasks
+        mtl_gym.evaluate(agent, others, instances=1, num_tasks=2, **compared)
+
+
+@pytest.mark.parametrize("algorithm", ["dqn", "maskable-ppo"])
+def test_algorithms_that_do_not_fit_an_environment_of_others_are_refused(algorithm, others, tmp_path):
+    with pytest.raises(ValueError, match="`algorithm` should"):
+        train(tmp_path / "new", env=others, algorithm=algorithm, options={}, rollouts_per_instance=1, problem="digits")
+    assert not (tmp_path / "new").exists()
+
+
 # --- Stable-Baselines3's evaluation ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["ew", "si", "uw", "dwa", "recurrent-ppo", "ppo", "td3"])
+@pytest.mark.parametrize(
+    "name", ["ew", *(pytest.param(own, marks=pytest.mark.slow) for own in ("si", "uw", "dwa", "recurrent-ppo", "td3")), "ppo"]
+)
 def test_sb3_evaluates_heuristics_and_agents_alike(name, tmp_path):
     policy = train(tmp_path, algorithm=name) if name in OPTIONS else make_policy(name)
     required = {"observe": ["log_loss"], "action": "weights", "steps_per_action": 1}

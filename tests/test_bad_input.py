@@ -1,11 +1,11 @@
 import gymnasium
 import numpy as np
 import pytest
-from rollouts import LOSS_WEIGHTING, differing, make, make_vec, random_actions
+from rollouts import IDS, LOSS_WEIGHTING, TASK_GROUPING, differing, make, make_vec, random_actions
 
-from mtl_gym.envs.observations import of_environment
-from mtl_gym.envs.rewards import rewards_of
-from mtl_gym.envs.weights import ACTIONS, RULES
+from mtl_gym.decisions.task_weights import ACTIONS, RULES, SCOPES
+from mtl_gym.environments import specification
+from mtl_gym.envs.arguments import argument_names
 from mtl_gym.problems import PROBLEMS
 from mtl_gym.problems.instances import AXES, DISTRIBUTIONS
 from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
@@ -15,9 +15,10 @@ REFUSED = (ValueError, TypeError, gymnasium.error.Error)
 NAMES = {
     "problem": ("digit", "digits", PROBLEMS),
     "distribution": ("cleen", "clean", DISTRIBUTIONS),
-    "reward": ("val_men", "val_mean", rewards_of(LOSS_WEIGHTING)),
+    "reward": ("val_men", "val_mean", specification(LOSS_WEIGHTING).rewards),
     "action": ("softmx", "softmax", ACTIONS),
     "rule": ("inet", "init", RULES),
+    "scope": ("shard", "shared", SCOPES),
     "optimizer": ("adm", "adam", OPTIMIZERS),
     "lr_schedule": ("cosin", "cosine", LR_SCHEDULES),
 }
@@ -40,7 +41,7 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest(name, maker):
 def test_an_unknown_observation_lists_the_known_ones_and_the_nearest(maker):
     with pytest.raises(REFUSED, match=r"`observe`.*Received observe='gapp'.*Did you mean 'gap'") as caught:
         maker(observe=["gapp"])
-    assert all(known in str(caught.value) for known in of_environment(LOSS_WEIGHTING))
+    assert all(known in str(caught.value) for known in specification(LOSS_WEIGHTING).observations)
 
 
 @pytest.mark.parametrize("maker", [make, make_vec])
@@ -73,9 +74,36 @@ def test_an_unknown_autoreset_mode_lists_the_known_ones(mode):
         make_vec(autoreset_mode=mode)
 
 
-def test_an_unknown_argument_is_refused():
-    with pytest.raises(TypeError, match="lerning_rate"):
-        make_vec(lerning_rate=0.1)
+@pytest.mark.parametrize("maker", [make, make_vec])
+@pytest.mark.parametrize("env_id", IDS)
+def test_an_unknown_argument_is_refused_in_our_words_and_in_pythons(env_id, maker):
+    """Clients such as TorchRL try arguments, and look for Python's words."""
+    with pytest.raises(TypeError) as caught:
+        maker(env_id=env_id, frameskip=1)
+    message = str(caught.value)
+    assert "got an unexpected keyword argument 'frameskip'" in message
+    assert message.startswith("`argument` should be one of ")
+    assert "Received argument='frameskip'." in message
+    assert all(name in message for name in argument_names(specification(env_id)))
+
+
+@pytest.mark.parametrize("maker", [make, make_vec])
+def test_an_unknown_argument_names_the_nearest(maker):
+    with pytest.raises(TypeError, match=r"Received argument='lr_shedule'\. Did you mean 'lr_schedule'\?"):
+        maker(lr_shedule="constant")
+
+
+@pytest.mark.parametrize("name", specification(TASK_GROUPING).excluded)
+def test_a_common_argument_that_an_environment_does_not_have_is_refused(name):
+    assert name not in argument_names(specification(TASK_GROUPING))
+    with pytest.raises(ValueError, match=f"`{name}` should be left out: {TASK_GROUPING} has no .*Received {name}="):
+        gymnasium.make(TASK_GROUPING, **{name: "is_0" if name == "main_task" else 2})
+
+
+@pytest.mark.parametrize(("name", "value"), [("num_envs", 1), ("autoreset_mode", "SameStep")])
+def test_arguments_of_the_vector_form_are_refused_by_the_scalar_one(name, value):
+    with pytest.raises(TypeError, match=rf"`{name}` should be given to gymnasium\.make_vec"):
+        make(**{name: value})
 
 
 ARGUMENTS = [

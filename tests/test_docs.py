@@ -6,7 +6,9 @@ import ast
 import doctest
 import importlib
 import inspect
+import json
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -17,29 +19,26 @@ import numpy as np
 import pytest
 
 import mtl_gym
-from mtl_gym.envs.arguments import LEFT_OUT, check_arguments
-from mtl_gym.envs.grouping import GROUPINGS
-from mtl_gym.envs.layer_merging import LayerMergingEnv, LayerMergingVectorEnv
-from mtl_gym.envs.loss_weighting import LossWeightingEnv, LossWeightingVectorEnv
-from mtl_gym.envs.merging import MERGE_ACTIONS
-from mtl_gym.envs.observations import DEFAULTS, of_environment
+from mtl_gym.decisions.grouping.modes import GROUPINGS
+from mtl_gym.decisions.merging.structures import MERGE_ACTIONS
+from mtl_gym.decisions.sample_rules import FEATURES, SAMPLE_ACTIONS
+from mtl_gym.decisions.task_weights import ACTIONS, RULES, SCOPES
+from mtl_gym.environments import (
+    LAYER_MERGING,
+    LOSS_WEIGHTING,
+    SAMPLE_WEIGHTING,
+    TASK_GROUPING,
+    environment_class,
+    find_environments,
+    specification,
+)
+from mtl_gym.envs.arguments import argument_names, check_arguments
+from mtl_gym.envs.manual import manual as filled
 from mtl_gym.envs.rewards import REWARDS
-from mtl_gym.envs.sample_weighting import SampleWeightingEnv, SampleWeightingVectorEnv
-from mtl_gym.envs.sample_weights import FEATURES, SAMPLE_ACTIONS
-from mtl_gym.envs.task_grouping import TaskGroupingEnv, TaskGroupingVectorEnv
-from mtl_gym.envs.weights import ACTIONS
-from mtl_gym.problems import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING
 
 ROOT = Path(mtl_gym.__file__).parents[1]
-FORMS = {
-    LOSS_WEIGHTING: (LossWeightingEnv, LossWeightingVectorEnv),
-    SAMPLE_WEIGHTING: (SampleWeightingEnv, SampleWeightingVectorEnv),
-    LAYER_MERGING: (LayerMergingEnv, LayerMergingVectorEnv),
-    TASK_GROUPING: (TaskGroupingEnv, TaskGroupingVectorEnv),
-}
+IDS = sorted(find_environments())
 MODES = {LOSS_WEIGHTING: ACTIONS, SAMPLE_WEIGHTING: SAMPLE_ACTIONS, LAYER_MERGING: MERGE_ACTIONS, TASK_GROUPING: GROUPINGS}
-FOREIGN = {env_id: {"main_task"} | {*LEFT_OUT.get(env_id, ())} for env_id in FORMS} | {SAMPLE_WEIGHTING: set()}
-"""Common arguments that an environment refuses."""
 HEADINGS = (
     "Description",
     "Action Space",
@@ -60,8 +59,9 @@ def python(*words, **options):
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, env=environment, **options)
 
 
+@pytest.mark.slow
 def test_tables_and_pages_are_current():
-    answer = python("docs/generate.py", "--check", cwd=ROOT)
+    answer = python("-m", "docs.generate", "--check", cwd=ROOT)
     assert answer.returncode == 0, answer.stderr
 
 
@@ -80,11 +80,11 @@ def test_the_commands_in_the_readme_are_targets_of_make():
 
 
 def test_every_environment_has_a_manual():
-    assert set(FORMS) == {name for name in gymnasium.registry if name.startswith("mtl_gym/")}
+    assert set(IDS) == set(MODES) == {name for name in gymnasium.registry if name.startswith("mtl_gym/")}
 
 
 def manual(env_id):
-    return inspect.getdoc(FORMS[env_id][0]) or ""
+    return inspect.getdoc(environment_class(env_id)) or ""
 
 
 def part(env_id, heading):
@@ -96,37 +96,56 @@ def keys(env_id, heading):
     return re.findall(r"^\| `(\w+)` \|", part(env_id, heading), flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("env_id", FORMS)
+@pytest.mark.parametrize("env_id", IDS)
 def test_the_manual_has_its_parts_in_order(env_id):
     assert tuple(re.findall(r"^## (.+)$", manual(env_id), flags=re.MULTILINE)) == HEADINGS
 
 
-@pytest.mark.parametrize("env_id", FORMS)
+@pytest.mark.parametrize("env_id", IDS)
 def test_the_manual_has_no_gap_left_to_fill(env_id):
-    assert not re.search(r"\{(observations|rewards|features|default)\}", manual(env_id))
+    assert not re.findall(r"\{[a-z_.]+\}", manual(env_id))
+    assert not re.findall(r"^ *\{\w+\} *$", manual(env_id), flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("env_id", FORMS)
+@pytest.mark.parametrize("env_id", IDS)
+def test_the_names_that_a_manual_points_to_are_there(env_id):
+    for name in re.findall(r"`+(mtl_gym\.[\w.]+)", manual(env_id)):
+        try:
+            pkgutil.resolve_name(name)
+        except (ImportError, AttributeError):
+            pytest.fail(f"{name} is not there")
+
+
+def test_a_manual_is_filled_from_its_specification():
+    spec = specification(TASK_GROUPING)
+    text = filled("The default is {default}.\n\n    {rewards}\n\n    {common_arguments}", spec)
+    assert all(f"`{name}`" in text for name in (*spec.observe, *spec.rewards))
+    assert all(f"| `{name}` |" not in text for name in spec.excluded)
+    assert spec.problem in text
+
+
+@pytest.mark.parametrize("env_id", IDS)
 def test_the_manual_names_the_observations_of_its_environment(env_id):
-    assert sorted(keys(env_id, "Observation Space")) == sorted(of_environment(env_id))  # other tests move rows
+    assert sorted(keys(env_id, "Observation Space")) == sorted(specification(env_id).observations)
 
 
-@pytest.mark.parametrize("env_id", FORMS)
+@pytest.mark.parametrize("env_id", IDS)
 def test_the_manual_names_the_default_observations(env_id):
     text = part(env_id, "Observation Space")
-    assert re.findall(r"`(\w+)`", text[text.index("The default is") :]) == list(DEFAULTS[env_id])
-    assert gymnasium.make(env_id).unwrapped.observation_space.keys() == set(DEFAULTS[env_id])
+    assert re.findall(r"`(\w+)`", text[text.index("The default is") :]) == list(specification(env_id).observe)
+    assert gymnasium.make(env_id).unwrapped.observation_space.keys() == set(specification(env_id).observe)
 
 
-@pytest.mark.parametrize("env_id", FORMS)
+@pytest.mark.parametrize("env_id", IDS)
 def test_the_manual_names_the_rewards_that_its_environment_offers(env_id):
-    refused = []
-    for name in REWARDS:
+    refused, own = [], specification(env_id).rewards
+    names = list(dict.fromkeys([*own, *REWARDS]))
+    for name in names:
         try:
-            check_arguments(env_id, reward=name)
+            check_arguments(specification(env_id), reward=name)
         except ValueError:
             refused.append(name)
-    assert keys(env_id, "Rewards") == [name for name in REWARDS if name not in refused]
+    assert keys(env_id, "Rewards") == [name for name in names if name not in refused] == list(own)
 
 
 @pytest.mark.parametrize(("env_id", "name"), [(env_id, name) for env_id, names in MODES.items() for name in names])
@@ -140,18 +159,31 @@ def test_the_manual_names_every_feature_of_a_rule():
     assert keys(SAMPLE_WEIGHTING, "Action Space")[-len(FEATURES) :] == list(FEATURES)
 
 
-@pytest.mark.parametrize("env_id", FORMS)
+@pytest.mark.parametrize("env_id", IDS)
 def test_the_manual_names_the_arguments_of_its_environment(env_id):
-    own = set(inspect.signature(FORMS[env_id][1]).parameters) - {"num_envs", "arguments", "autoreset_mode", "max_episode_steps"}
-    common = set(inspect.signature(check_arguments).parameters) - {"environment", "others"} - FOREIGN[env_id]
-    assert sorted(keys(env_id, "Arguments")) == sorted(own | common)
+    own = specification(env_id).own_arguments
+    assert sorted(keys(env_id, "Arguments")) == sorted([*argument_names(specification(env_id)), "render_mode"])
+    assert keys(env_id, "Arguments")[: len(own)] == list(own)
     for name in ("num_envs", "autoreset_mode", "max_episode_steps"):
         assert f"`{name}`" in part(env_id, "Arguments")
 
 
-@pytest.mark.parametrize("env_id", FORMS)
+@pytest.mark.parametrize("env_id", IDS)
+def test_the_manual_tells_the_defaults_of_an_environments_own_arguments(env_id):
+    told = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", part(env_id, "Arguments"), flags=re.MULTILINE))
+    for name, value in specification(env_id).own_arguments.items():
+        written = json.dumps(value) if isinstance(value, str) else repr(value)
+        assert value is None or told[name] in (f"`{written}`", f"`{value:g}`" if isinstance(value, float) else "", "`1e6`"), name
+
+
+@pytest.mark.parametrize(("heading", "names"), [("Action Space", RULES), ("Arguments", SCOPES)])
+def test_the_manual_names_every_rule_and_scope(heading, names):
+    assert all(f'"{name}"' in part(LOSS_WEIGHTING, heading) for name in names)
+
+
+@pytest.mark.parametrize("env_id", IDS)
 def test_the_manual_names_what_infos_hold(env_id):
-    two = {"num_tasks": 2} if env_id == TASK_GROUPING else {"steps_per_action": 1}  # decisions
+    two = {"num_tasks": 2} if "steps_per_action" in specification(env_id).excluded else {"steps_per_action": 1}  # decisions
     env = gymnasium.make(env_id, train_steps=2, distribution={"noise": [0.5, 0.5]}, **two)
     env.reset(seed=0)
     equal = np.zeros(env.action_space.shape, env.action_space.dtype)
@@ -161,7 +193,18 @@ def test_the_manual_names_what_infos_hold(env_id):
     assert sorted(named) == sorted(info)
 
 
-@pytest.mark.parametrize("module", ["mtl_gym.policies", *sorted(form.__module__ for form, _ in FORMS.values())])
+EXAMPLES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "mtl_gym").rglob("*.py")
+    if ">>> " in path.read_text()
+)
+
+
+def test_every_environment_has_an_example():
+    assert {environment_class(env_id).__module__ for env_id in IDS} | {"mtl_gym.policies.protocol"} <= set(EXAMPLES)
+
+
+@pytest.mark.parametrize("module", EXAMPLES)
 def test_examples_run(module):
     result = doctest.testmod(importlib.import_module(module))
     assert result.attempted > 0

@@ -15,7 +15,9 @@ import mtl_gym
 from mtl_gym.baselines import solvers
 from mtl_gym.baselines.gradient_heuristic import GradientHeuristic, observed_gramian
 from mtl_gym.baselines.pcgrad import random_orders
-from mtl_gym.policies import environment_of, make_policy, policy_class
+from mtl_gym.baselines.quadratic_programs import simplex
+from mtl_gym.policies.finding import environment_of, policy_class
+from mtl_gym.policies.grammar import make_policy
 
 GRADIENT_METHODS = (
     "mgda",
@@ -300,7 +302,7 @@ def test_a_hundred_tasks_are_solved(size):
 def test_the_nearest_point_of_the_simplex():
     points = np.array([[0.2, 0.3, 0.5], [2.0, 0.0, 0.0], [-1.0, -1.0, -1.0], [0.6, 0.6, -5.0]])
     expected = [[0.2, 0.3, 0.5], [1, 0, 0], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0]]
-    np.testing.assert_allclose(solvers.simplex(points), expected, atol=1e-12)
+    np.testing.assert_allclose(simplex(points), expected, atol=1e-12)
 
 
 # --- properties that the methods claim ------------------------------------------------------------------------------------
@@ -527,9 +529,9 @@ def test_gradient_balancing_leaves_the_heads_their_own_losses():
     twin.reset(options={"instance": [3, 4]})
     env.step(made.predict(observations)[0])
     twin.step(np.ones(twin.action_space.shape, dtype=np.float32))
-    one, other = (own.unwrapped.learner for own in (env, twin))
-    torch.testing.assert_close(one._parameters[-2:], other._parameters[-2:], rtol=1e-4, atol=1e-6)
-    assert not torch.allclose(one._parameters[0], other._parameters[0])
+    one, other = (list(own.unwrapped.decision.trainer.replicas.parameters.values()) for own in (env, twin))
+    torch.testing.assert_close(one[-2:], other[-2:], rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(one[0], other[0])
 
 
 def test_the_scopes_are_an_argument_of_the_environment():

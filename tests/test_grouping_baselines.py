@@ -7,8 +7,7 @@ from itertools import product
 import gymnasium
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.metrics import adjusted_rand_score, pairwise_distances
 
@@ -17,9 +16,9 @@ from mtl_gym.baselines import BASELINES
 from mtl_gym.baselines.group_heuristic import by_first_use
 from mtl_gym.baselines.partition_search import best_partition, clusters_found, different, pairwise, points_of, square_of
 from mtl_gym.baselines.stg_mtl import STGMTL
+from mtl_gym.environments import TASK_GROUPING
 from mtl_gym.evaluation.comparison import plan, run
-from mtl_gym.policies import make_policy
-from mtl_gym.problems import TASK_GROUPING
+from mtl_gym.policies.grammar import make_policy
 
 GROUPERS = [
     name
@@ -142,7 +141,7 @@ def test_nothing_beats_exhaustive_search_and_all_together_is_what_others_are_hel
     returns = {name: np.array([own.episode_return for own in results if own.policy == name]) for name in GROUPERS}
     assert not returns["joint"].any()
     assert all((returns["exhaustive"] >= own - 1e-6).all() for own in returns.values())
-    assert [own.grouping["num_groups"] for own in results if own.policy == "single-task"] == [3, 3, 3]
+    assert [own.outcome["num_groups"] for own in results if own.policy == "single-task"] == [3, 3, 3]
 
 
 # --- the search -----------------------------------------------------------------------------------------------------------

@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import nn
 
 import mtl_gym
 from mtl_gym import agents
-from mtl_gym.agents.algorithm import algorithm
+from mtl_gym.agents.algorithm import algorithm, policy_of
 from mtl_gym.agents.compatibility import lengths
-from mtl_gym.envs.observations import DEFAULTS, OBSERVATIONS, space
-from mtl_gym.problems import TASK_GROUPING
+from mtl_gym.environments import TASK_GROUPING, specification
+from mtl_gym.envs.observations import space
 
-NAMES = (*DEFAULTS[TASK_GROUPING], "lookahead", "layer_cka", "pair_gains")
+OBSERVATIONS = specification(TASK_GROUPING).observations
+NAMES = (*specification(TASK_GROUPING).observe, "lookahead", "layer_cka", "pair_gains")
+CHOSEN = policy_of(TASK_GROUPING, "maskable-ppo")
 HERE = {"id": TASK_GROUPING, "arguments": {}}
 SMALL = {"problem": "digit_tasks", "num_tasks": 3, "train_steps": 12, "hidden_sizes": [8]}
 TRAINING = {"time_steps": 24, "num_envs": 8, "rollouts_per_instance": 2, "evaluations": 1, "instances": 2, "references": []}
@@ -26,13 +27,17 @@ TRAINING = {"time_steps": 24, "num_envs": 8, "rollouts_per_instance": 2, "evalua
 
 def space_of(num_tasks, num_groups, names=NAMES):
     sizes = lengths(HERE, num_tasks) | {"member": num_tasks * num_groups, "choice": num_groups}
-    return space(names, SimpleNamespace(num_tasks=num_tasks, batch_size=1), sizes)
+    return space({name: OBSERVATIONS[name] for name in names}, SimpleNamespace(num_tasks=num_tasks, batch_size=1), sizes)
+
+
+def features(names=NAMES):
+    return algorithm("maskable-ppo").features(CHOSEN, {name: OBSERVATIONS[name].size for name in names}, per_task=False)
 
 
 def policy(num_tasks, num_groups=None, seed=0):
     torch.manual_seed(seed)
     groups = num_groups or num_tasks
-    made = algorithm("maskable-ppo").empty_policy(space_of(num_tasks, groups), spaces.Discrete(groups), {})
+    made = algorithm("maskable-ppo").empty_policy(CHOSEN, space_of(num_tasks, groups), spaces.Discrete(groups), {}, features())
     for parameter in made.parameters():  # SB3 begins with a head that is nearly zero
         nn.init.normal_(parameter, std=0.3)
     made.set_training_mode(False)
@@ -130,11 +135,13 @@ def test_features_stay_finite_where_all_pairs_are_alike():
     assert torch.isfinite(scores(made, seen)).all()
 
 
-@pytest.mark.parametrize("names", [("map_features", "action_mask", "next_task"), (*DEFAULTS[TASK_GROUPING], "outcomes")])
+@pytest.mark.parametrize(
+    "names", [("map_features", "action_mask", "next_task"), (*specification(TASK_GROUPING).observe, "outcomes")]
+)
 def test_what_the_policy_cannot_read_is_refused(names):
     sizes = space_of(3, 3, names)
     with pytest.raises(ValueError, match="`observe` should hold 'groups' and 'next_task'"):
-        algorithm("maskable-ppo").empty_policy(sizes, spaces.Discrete(3), {})
+        algorithm("maskable-ppo").empty_policy(CHOSEN, sizes, spaces.Discrete(3), {}, features(names))
 
 
 @pytest.fixture(scope="module")
@@ -183,8 +190,11 @@ def test_an_agent_is_compared_beside_heuristics(trained, tmp_path):
     [
         ({"action": "merge"}, "`action` should be 'place' for agents"),
         ({"action": "memberships"}, "`action` should be 'place' for agents"),
-        ({"algorithm": "dqn", "rollouts_per_instance": 1}, "`algorithm` should be 'maskable-ppo'"),
-        ({"algorithm": "ppo"}, "`algorithm` should fit the actions"),
+        (
+            {"algorithm": "dqn", "rollouts_per_instance": 1},
+            f"`algorithm` should be one that has a policy for {TASK_GROUPING}: maskable-ppo",
+        ),
+        ({"algorithm": "ppo"}, f"`algorithm` should be one that has a policy for {TASK_GROUPING}: maskable-ppo"),
         ({"problem": "digits"}, "`problem`"),
     ],
 )

@@ -21,7 +21,7 @@ from mtl_gym.agents.randomness import Stream, global_state
 from mtl_gym.baselines.base import softmax
 from mtl_gym.envs.observations import OBSERVATIONS
 from mtl_gym.evaluation.rollout import make_env
-from mtl_gym.policies import make_policy
+from mtl_gym.policies.grammar import make_policy
 from tests.rollouts import LOSS_WEIGHTING, same
 
 SHORT = {"problem": "digits", "hidden_sizes": [8], "batch_size": 100, "holdout_size": 16}  # 8 batches in an epoch
@@ -148,13 +148,13 @@ def real_run(policy, ids=(0, 1), train_steps=60, **others):
         action, memory = policy.predict(obs, memory)
         actions.append(action)
         obs, *_ = envs.step(action)
-    return envs.unwrapped.learner, memory, np.stack(actions)
+    return envs.unwrapped.decision.trainer, memory, np.stack(actions)
 
 
 def test_a_real_training_under_a_step_schedule():
-    learner, memory, _ = real_run(IGBv2(), lr_schedule="step")
+    trainer, memory, _ = real_run(IGBv2(), lr_schedule="step")
     for row, agent in enumerate(memory):
-        losses = learner.replicas.losses[row].double().numpy()
+        losses = trainer.losses.history[row].double().numpy()
         factor = np.where(np.arange(60) < 30, 1, np.where(np.arange(60) < 45, 10, 100))
         rewards = factor[:59] * ((losses[:-1] - losses[1:]) / losses[8:16].mean(0)).min(1)
         size = buffer(agent).size()
@@ -165,9 +165,9 @@ def test_a_real_training_under_a_step_schedule():
 
 @pytest.mark.parametrize("reach", [1.6, SHARPNESS])
 def test_the_applied_weights_are_softmaxes_over_the_losses(reach):
-    learner, memory, actions = real_run(IGBv2(reach=reach), train_steps=48)
+    trainer, memory, actions = real_run(IGBv2(reach=reach), train_steps=48)
     for row, agent in enumerate(memory):
-        shares = (learner.replicas.weights[row] * learner.replicas.losses[row]).numpy()
+        shares = (trainer.weights[row] * trainer.losses.history[row]).numpy()
         normals = np.random.default_rng([row, 1]).standard_normal((40, 6))
         np.testing.assert_allclose(shares[:40], 6 * softmax(normals), rtol=1e-3)
         size = buffer(agent).size()
@@ -270,8 +270,8 @@ def test_trainings_that_are_about_to_diverge_do_not_break_the_agent():
 
 
 def test_a_training_that_diverges_gets_equal_weights():
-    learner, memory, actions = real_run(IGBv2(), ids=[0], train_steps=44, lr=1e20)
-    steps = int(learner.replicas.step[0])
+    trainer, memory, actions = real_run(IGBv2(), ids=[0], train_steps=44, lr=1e20)
+    steps = int(trainer.ledger.step[0])
     assert 0 < steps < 44
     assert np.all(actions[steps:] == 0)
     assert memory[0].last is None

@@ -1,4 +1,5 @@
 import ast
+import functools
 import importlib
 import json
 import os
@@ -6,12 +7,14 @@ import re
 import subprocess
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import mtl_gym
-from mtl_gym import agents
+from mtl_gym import agents, cli
+from mtl_gym.agents.defaults import DEFAULTS
 
 ROOT = Path(mtl_gym.__file__).parents[1]
 HEAVY = (
@@ -27,12 +30,13 @@ HEAVY = (
     "skimage",
     "river",
 )
-LAYERS = ("problems", "policies", "training", "envs", "evaluation", "balancer", "cli")
-EVERYWHERE = ("arguments", "cache", "identity")
+LAYERS = ("problems", "policies", "models", "training", "decisions", "envs", "evaluation", "cli", "__main__")
+EVERYWHERE = ("checks", "cache", "identity", "environments", "plugins")
 PARTS = ("mtl_gym.agents", "mtl_gym.baselines")
 """Links to folders at the top: parts of what is installed that the library itself does not know."""
 
 
+@functools.cache
 def loaded(statement):
     """The top-level packages that a fresh process has loaded after a statement."""
     code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}})))"
@@ -82,9 +86,19 @@ def test_an_unknown_public_name_is_an_attribute_error():
         mtl_gym.nothing  # noqa: B018
 
 
-def imported(path):
+def nodes_of(path, types=True):
+    """The syntax of a file; without ``types`` what is imported for the type checker alone is left out."""
+    left = [ast.parse(path.read_text())]
+    while left:
+        node = left.pop()
+        yield node
+        typed = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        left += node.orelse if typed and not types else ast.iter_child_nodes(node)
+
+
+def imported(path, types=True):
     """The modules that a file imports, wherever in it; ``from a import b`` counts as a.b where that is a module."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes_of(path, types):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         if isinstance(node, ast.ImportFrom):
@@ -176,12 +190,19 @@ def test_the_agents_know_neither_tests_nor_benchmarks(path):
     assert not {name.split(".")[0] for name in imported(path)} & {"tests", "benchmarks", "docs"}
 
 
-@pytest.mark.parametrize("path", files("agents"))
-def test_the_agents_use_no_private_names_of_the_library(path):
-    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
-    library = [node for node in nodes if node.module.split(".")[0] == "mtl_gym" and not node.module.startswith("mtl_gym.agents")]
-    names = [alias.name for node in library for alias in node.names]
-    assert not [name for name in names if name.startswith("_")]
+@pytest.mark.parametrize("path", files("agents") + files("baselines"))
+def test_agents_and_baselines_use_what_anybody_may(path):
+    public = {"mtl_gym": {*mtl_gym.__all__, "__version__", "agents"}, "mtl_gym.cli": set(cli.__all__)}
+    own = f"mtl_gym.{path.relative_to(ROOT).parts[0]}."
+    for node in nodes_of(path):
+        if isinstance(node, ast.Import):
+            assert "mtl_gym" not in {alias.name.split(".")[0] for alias in node.names if alias.name != "mtl_gym"}
+        elif (
+            isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("mtl_gym.") and not f"{node.module}.".startswith(own)
+        ):
+            assert {alias.name for alias in node.names} <= public.get(node.module, set()), ast.unparse(node)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "mtl_gym":
+            assert node.attr in public["mtl_gym"], ast.unparse(node)
 
 
 @pytest.mark.parametrize("path", files("mtl_gym"))
@@ -189,12 +210,25 @@ def test_each_layer_knows_only_those_above_it(path):
     own = path.relative_to(ROOT / "mtl_gym").parts[0].removesuffix(".py")
     if own == "__init__":
         return
-    known = {name.split(".")[1] for name in imported(path) if name.startswith("mtl_gym.")}
+    known = {name.split(".")[1] for name in imported(path, types=False) if name.startswith("mtl_gym.")}
     if own in EVERYWHERE:
         assert known <= set(EVERYWHERE)
         return
     assert own in LAYERS, f"{own} has no place in the order"
     assert known <= {*EVERYWHERE, *LAYERS[: LAYERS.index(own) + 1]}
+
+
+def name_of(path):
+    """The name under which a file is imported."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts if parts[0] == "mtl_gym" else ("mtl_gym", *parts)).removesuffix(".__init__")
+
+
+def test_no_module_imports_itself_on_the_way():
+    folders = ("mtl_gym", "agents", "baselines")
+    graph = {name_of(path): set(imported(path, types=False)) for folder in folders for path in (ROOT / folder).rglob("*.py")}
+    assert len(graph) > 150
+    TopologicalSorter(graph).prepare()  # raises a CycleError that names the modules
 
 
 @pytest.mark.parametrize("path", files("mtl_gym") + files("baselines") + files("agents"))
@@ -206,17 +240,15 @@ def test_no_module_prints_or_sets_global_seeds(path):
     assert "print" not in calls
 
 
-@pytest.mark.parametrize("name", ["problems", "training", "envs", "evaluation"])
+@pytest.mark.parametrize("name", LAYERS[:-2])
 def test_every_module_can_be_imported(name):
-    for path in sorted((ROOT / "mtl_gym" / name).glob("*.py")):
-        importlib.import_module(f"mtl_gym.{name}.{path.stem}" if path.stem != "__init__" else f"mtl_gym.{name}")
+    for path in sorted((ROOT / "mtl_gym" / name).rglob("*.py")):
+        importlib.import_module(name_of(path))
 
 
 @pytest.mark.parametrize("path", files("agents"))
 def test_every_file_of_the_agents_can_be_imported(path):
-    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    module = importlib.import_module(f"mtl_gym.{name}")
-    assert module.__doc__
+    assert importlib.import_module(name_of(path)).__doc__
 
 
 @pytest.mark.parametrize("name", agents.AGENTS)
@@ -225,6 +257,6 @@ def test_every_row_of_the_agents_resolves_and_says_what_it_is(name):
     row = getattr(importlib.import_module(module), attribute)
     assert row.__doc__
     assert row.__doc__ != row.__mro__[1].__doc__
-    for home in (row.home, row.policy):
+    for home in (row.home, *(own.policies[row.home] for own in DEFAULTS.values() if row.home in own.policies)):
         module, attribute = home.split(":")
         assert isinstance(getattr(importlib.import_module(module), attribute), type)

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.base import Split
@@ -310,16 +309,18 @@ def test_adversarial_labels_are_the_opposites_whatever_else_is_planted():
 
 @pytest.mark.parametrize("axis", WRONG_LABELS)
 def test_wrong_labels_are_in_train_alone(axis):
-    from rollouts import SAMPLE_WEIGHTING, differing, make_learner, same
+    from rollouts import SAMPLE_WEIGHTING, differing, make_trainer, same
+
+    from mtl_gym.training.alignments import align
+    from mtl_gym.training.measurements import holdout_losses
 
     clean, noisy = (
-        make_learner(env_id=SAMPLE_WEIGHTING, ids=(3, 4), main_task="loop", distribution=own) for own in ({}, {axis: (0.9, 0.9)})
+        make_trainer(env_id=SAMPLE_WEIGHTING, ids=(3, 4), main_task="loop", distribution=own) for own in ({}, {axis: (0.9, 0.9)})
     )
-    nobody = torch.zeros(2, dtype=torch.bool)
-    assert same(clean.holdout(["meta", "reward"], nobody), noisy.holdout(["meta", "reward"], nobody))
+    assert same(*(holdout_losses(own, ["meta", "reward"]) for own in (clean, noisy)))
     assert same([clean.metrics(split) for split in ("reward", "test")], [noisy.metrics(split) for split in ("reward", "test")])
-    assert same(*(own.probe({"main"}, nobody) for own in (clean, noisy)))
-    assert differing(*(own.probe({"loss"}, nobody) for own in (clean, noisy)))
+    assert same(*(align(own).main for own in (clean, noisy)))
+    assert differing(*(own.losses.sample_graph() for own in (clean, noisy)))
 
 
 # --- opposites --------------------------------------------------------------------------------------------------------

@@ -8,58 +8,68 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from rollouts import make, make_vec, same, small
+from hypothesis import given, settings, strategies as st
+from rollouts import LAYER_MERGING, make, make_trainer, make_vec, same, small, train
 from torch.nn import functional
 
 import mtl_gym
 from mtl_gym.baselines import BASELINES
-from mtl_gym.envs.arguments import check_arguments
-from mtl_gym.envs.merging import Merging, choices, legal
+from mtl_gym.decisions.merging.decision import Merging, branched_model
+from mtl_gym.decisions.merging.structures import STRUCTURE, StructureActions, choices, valid_merges
+from mtl_gym.decisions.merging.transfer import Transfer
+from mtl_gym.decisions.partitions import coarsest, labels, partitions, refines, together
 from mtl_gym.evaluation.comparison import plan, run
-from mtl_gym.policies import make_policy
-from mtl_gym.problems import LAYER_MERGING, load_problem
+from mtl_gym.models import NETWORKS
+from mtl_gym.policies.finding import environment_of
+from mtl_gym.policies.grammar import make_policy
+from mtl_gym.problems import load_problem
 from mtl_gym.problems.corruptions import CORRUPTIONS, SEVERITIES, corrupted, kinds
-from mtl_gym.training.branch_learner import STRUCTURE, BranchLearner
-from mtl_gym.training.learner import Learner
-from mtl_gym.training.networks import NETWORKS
-from mtl_gym.training.partitions import coarsest, labels, partitions, refines, together
-from mtl_gym.training.signals import linear_cka, pooled
+from mtl_gym.training.formulas import linear_cka, pooled
+from mtl_gym.training.measurements import gains
 
 TASKS = ["digit", "parity", "ink", "centre"]
-MERGERS = [name for name in BASELINES if make_policy(f"{name}:w=1,2" if name == "constant" else name).requires.env == LAYER_MERGING]
+MERGERS = [name for name in BASELINES if environment_of(name) == LAYER_MERGING]
 
 
-def branch_learner(problem="digits", ids=(0, 1, 2), steps=0, alignment=0.0, **others):
-    arguments = check_arguments(LAYER_MERGING, **small(problem, **{"steps_per_action": 1, "train_steps": 40} | others))
-    learner = BranchLearner(arguments.problem, arguments.recipe, len(ids), alignment=alignment)
-    learner.begin(range(len(ids)), ids)
-    return trained(learner, steps)
+def merging_of(problem="digits", ids=(0, 1, 2), steps=0, alignment=0.0, **others):
+    """A decision on trainings that have begun, and have gone on for some steps."""
+    trainer = make_trainer(
+        problem, ids, LAYER_MERGING, options={"model": branched_model}, begin=False, **{"train_steps": 40} | others
+    )
+    actions = StructureActions(action="merge", similarity="cka", num_tasks=trainer.recipe.num_tasks)
+    transfer = Transfer(trainer, kind="average", steps=4, average_moments=False)
+    decision = Merging(trainer, 1, actions, transfer, alignment=alignment)
+    trainer.begin(range(len(ids)), ids)
+    decision.begin(range(len(ids)))
+    return trained(decision, steps)
 
 
-def trained(learner, steps):
-    ones, active = torch.ones(learner.num_replicas, learner.recipe.num_tasks), torch.ones(learner.num_replicas, dtype=torch.bool)
+def trained(decision, steps):
+    """The same after some steps with the alignment term."""
+    trainer = decision.trainer
+    ones, active = torch.ones(trainer.num_replicas, trainer.recipe.num_tasks), torch.ones(trainer.num_replicas, dtype=torch.bool)
     for _ in range(steps):
-        learner.update(ones, active)
-    return learner
+        trainer.update(ones, active, penalty=(decision.dissimilarity(), decision.alignment) if decision.alignment else None)
+    return decision
 
 
-def nobody(learner):
-    return torch.zeros(learner.num_replicas, dtype=torch.bool)
+def merge(decision, table, transfer="average", steps=4, average_moments=False):
+    """Gives the stages the labels ``table`` (N, S, K), or some stages (S, K) of every replica."""
+    moved = Transfer(decision.trainer, kind=transfer, steps=steps, average_moments=average_moments)
+    moved.merge(torch.as_tensor(table).expand_as(decision.assign))
+    return decision
 
 
-def merged(learner, rows, transfer="average", **others):
-    """The learner after stage after stage has been given the labels ``rows`` (S, K) in every replica."""
-    table = torch.tensor(rows).expand_as(learner.replicas.assign)
-    learner.merge(table, transfer=transfer, **{"steps": 4, "average_moments": False} | others)
-    return learner
-
-
-def outputs(learner, row=0):
-    inputs = learner._samples.splits["test"].inputs[:50]
+def outputs(decision, row=0):
+    trainer = decision.trainer
+    inputs = trainer.losses.data.splits["test"].inputs[:50]
     with torch.no_grad():
-        return learner._outputs(inputs.expand(learner.num_replicas, *inputs.shape))[row]
+        return trainer.replicas.outputs(inputs.expand(trainer.num_replicas, *inputs.shape))[row]
+
+
+def copies(decision, stage=0):
+    """The copies (N, K, size) of a stage."""
+    return decision.trainer.replicas.parameters[f"stage{stage}"].detach()
 
 
 # --- partitions ----------------------------------------------------------------------------------------------
@@ -164,10 +174,10 @@ def test_pixels_are_averaged_before_they_are_compared():
 
 @pytest.mark.parametrize("problem", ["digits", "multimnist"])
 def test_similarities_are_those_of_each_tasks_own_network(problem):
-    learner = branch_learner(problem, steps=5)
-    assert (learner.similarities(nobody(learner)) <= 1 + 1e-5).all()
-    before = branch_learner(problem)
-    torch.testing.assert_close(before.similarities(nobody(before)), torch.ones_like(before.similarities(nobody(before))))
+    merging = merging_of(problem, steps=5)
+    assert (merging.similarities() <= 1 + 1e-5).all()
+    before = merging_of(problem)
+    torch.testing.assert_close(before.similarities(), torch.ones_like(before.similarities()))
 
 
 # --- networks and training ----------------------------------------------------------------------------------------------
@@ -175,109 +185,114 @@ def test_similarities_are_those_of_each_tasks_own_network(problem):
 
 @pytest.mark.parametrize("problem", ["digits", "multimnist", "yeast"])
 def test_when_all_share_all_stages_it_is_the_plain_network(problem):
-    learner = branch_learner(problem, ids=(3, 4))
-    merged(learner, [[0] * learner.recipe.num_tasks] * learner.stages)
-    arguments = check_arguments(LAYER_MERGING, **small(problem, steps_per_action=1, train_steps=40))
-    plain = Learner(arguments.problem, arguments.recipe, 2)
-    plain.begin([0, 1], [3, 4])
+    merging = merging_of(problem, ids=(3, 4))
+    merge(merging, [[0] * merging.trainer.recipe.num_tasks] * merging.model.num_stages)
+    plain = make_trainer(problem, ids=(3, 4), env_id=LAYER_MERGING, train_steps=40)
     for _ in range(6):
-        torch.testing.assert_close(learner.forward(), plain.forward(), atol=1e-4, rtol=1e-3)
-        trained(learner, 1)
-        plain.update(torch.ones(2, plain.recipe.num_tasks), torch.ones(2, dtype=torch.bool))
+        torch.testing.assert_close(merging.trainer.losses.forward(), plain.losses.forward(), atol=1e-4, rtol=1e-3)
+        trained(merging, 1)
+        train(plain, 1)
 
 
 def test_when_nothing_is_shared_each_task_is_trained_alone():
-    learner = branch_learner(ids=(3,), tasks=TASKS, steps=8)
-    arguments = check_arguments(LAYER_MERGING, **small("digits", tasks=TASKS, steps_per_action=1, train_steps=40))
+    merging = merging_of(ids=(3,), tasks=TASKS, steps=8)
     for task in range(4):
-        plain = Learner(arguments.problem, arguments.recipe, 1)
-        plain.begin([0], [3])
-        for _ in range(8):
-            plain.update(torch.eye(4)[task : task + 1], torch.ones(1, dtype=torch.bool))
-        torch.testing.assert_close(learner.forward()[0, task], plain.forward()[0, task], atol=1e-4, rtol=1e-3)
+        plain = train(make_trainer(ids=(3,), env_id=LAYER_MERGING, tasks=TASKS, train_steps=40), 8, torch.eye(4)[task : task + 1])
+        own = merging.trainer.losses.forward()[0, task]
+        torch.testing.assert_close(own, plain.losses.forward()[0, task], atol=1e-4, rtol=1e-3)
 
 
 def test_replicas_with_different_structures_train_side_by_side_as_alone():
     rows = [[[0, 0, 2, 2], [0, 1, 2, 2]], [[0, 0, 0, 0], [0, 1, 1, 0]], [[0, 1, 2, 3], [0, 1, 2, 3]]]
-    together_, alone = branch_learner(tasks=TASKS, hidden_sizes=[8, 8], steps=3), []
-    together_.merge(torch.tensor(rows), transfer="imitate", steps=3, average_moments=True)
-    trained(together_, 5)
+    side_by_side, alone = merging_of(tasks=TASKS, hidden_sizes=[8, 8], steps=3), []
+    merge(side_by_side, rows, transfer="imitate", steps=3, average_moments=True)
+    trained(side_by_side, 5)
     for id, table in enumerate(rows):
-        own = branch_learner(ids=(id,), tasks=TASKS, hidden_sizes=[8, 8], steps=3)
-        own.merge(torch.tensor([table]), transfer="imitate", steps=3, average_moments=True)
-        alone.append(trained(own, 5).forward()[0])
-    torch.testing.assert_close(together_.forward(), torch.stack(alone), atol=0, rtol=0)  # imitation would amplify what is rounded
+        own = merging_of(ids=(id,), tasks=TASKS, hidden_sizes=[8, 8], steps=3)
+        merge(own, [table], transfer="imitate", steps=3, average_moments=True)
+        alone.append(trained(own, 5).trainer.losses.forward()[0])
+    torch.testing.assert_close(
+        side_by_side.trainer.losses.forward(), torch.stack(alone), atol=0, rtol=0
+    )  # imitation would amplify what is rounded
 
 
 @pytest.mark.parametrize("transfer", ["average", "imitate"])
 @pytest.mark.parametrize("problem", ["digits", "multimnist"])
 def test_merging_equal_stages_leaves_the_outputs_as_they_are(problem, transfer):
-    learner = branch_learner(problem)
-    before = outputs(learner)
-    merged(learner, [[0] * learner.recipe.num_tasks] * learner.stages, transfer=transfer)
-    torch.testing.assert_close(outputs(learner), before, atol=1e-6, rtol=0)
+    merging = merging_of(problem)
+    before = outputs(merging)
+    merge(merging, [[0] * merging.trainer.recipe.num_tasks] * merging.model.num_stages, transfer=transfer)
+    torch.testing.assert_close(outputs(merging), before, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_parameters_that_nobody_uses_are_zero_and_stay_so(optimizer):
-    learner = merged(branch_learner(tasks=TASKS, steps=3, optimizer=optimizer, weight_decay=0.1), [[0, 0, 2, 2]])
-    trained(learner, 4)
-    copies, moments = learner._parameters[0].detach(), learner.replicas.moments
-    assert not copies[:, [1, 3]].any()
-    assert copies[:, [0, 2]].any()
-    size = learner.network.sizes[0]
+    merging = merge(merging_of(tasks=TASKS, steps=3, optimizer=optimizer, weight_decay=0.1), [[0, 0, 2, 2]])
+    trained(merging, 4)
+    moments = merging.trainer.replicas.moments
+    assert not copies(merging)[:, [1, 3]].any()
+    assert copies(merging)[:, [0, 2]].any()
+    size = merging.model.copy_sizes[0]
     assert not moments[:, :, size : 2 * size].any()
-    assert learner.replicas.updates[0].tolist() == [4, 0, 4, 0, 7]
+    assert merging.trainer.replicas.updates[0].tolist() == [4, 0, 4, 0, 7]
 
 
 def test_parameters_are_counted_exactly():
-    learner = branch_learner(tasks=TASKS, hidden_sizes=[8, 6])
+    merging = merging_of(tasks=TASKS, hidden_sizes=[8, 6])
     stages, heads = [64 * 8 + 8, 8 * 6 + 6], (6 + 1) * (10 + 1 + 1 + 2)
-    count = learner.network.parameter_count
-    assert count(learner.replicas.assign, learner.replicas.tasks).tolist() == [4 * sum(stages) + heads] * 3
-    merged(learner, [[0, 0, 0, 3], [0, 0, 2, 3]])
+    count = merging.model.parameter_count
+    assert count(merging.assign, merging.trainer.ledger.tasks).tolist() == [4 * sum(stages) + heads] * 3
+    merge(merging, [[0, 0, 0, 3], [0, 0, 2, 3]])
     fewer = 2 * stages[0] + 3 * stages[1] + heads
-    assert count(learner.replicas.assign, learner.replicas.tasks).tolist() == [fewer] * 3
-    torch.testing.assert_close(learner.share(), torch.full((3,), fewer / (4 * sum(stages) + heads)))
+    assert count(merging.assign, merging.trainer.ledger.tasks).tolist() == [fewer] * 3
+    torch.testing.assert_close(merging.used(), torch.full((3,), fewer / (4 * sum(stages) + heads)))
 
 
 def test_a_new_copy_is_the_mean_and_takes_the_mean_moments_if_asked():
     for average in (False, True):
-        learner = branch_learner(tasks=TASKS, steps=3)
-        size = learner.network.sizes[0]
-        own = learner.replicas.parameters[:, : 4 * size].unflatten(1, (4, size)).clone()
-        moments = learner.replicas.moments[:, :, : 4 * size].unflatten(2, (4, size)).clone()
-        merged(learner, [[0, 1, 1, 0]], average_moments=average)
-        torch.testing.assert_close(learner._parameters[0].detach()[:, 1], own[:, 1:3].mean(1))
+        merging = merging_of(tasks=TASKS, steps=3)
+        size = merging.model.copy_sizes[0]
+        own = merging.trainer.replicas.flat[:, : 4 * size].unflatten(1, (4, size)).clone()
+        moments = merging.trainer.replicas.moments[:, :, : 4 * size].unflatten(2, (4, size)).clone()
+        merge(merging, [[0, 1, 1, 0]], average_moments=average)
+        torch.testing.assert_close(copies(merging)[:, 1], own[:, 1:3].mean(1))
         expected = moments[:, :, 1:3].mean(2) if average else torch.zeros_like(moments[:, :, 0])
-        torch.testing.assert_close(learner.replicas.moments[:, :, size : 2 * size], expected)
-        assert learner.replicas.updates[0].tolist() == [3 * average, 3 * average, 0, 0, 3]
+        torch.testing.assert_close(merging.trainer.replicas.moments[:, :, size : 2 * size], expected)
+        assert merging.trainer.replicas.updates[0].tolist() == [3 * average, 3 * average, 0, 0, 3]
 
 
 def test_without_a_transfer_a_new_copy_has_the_initial_values():
-    first = branch_learner(tasks=TASKS)._parameters[0].detach().clone()
-    learner = merged(branch_learner(tasks=TASKS, steps=3), [[0, 0, 2, 3]], transfer="none")
-    assert torch.equal(learner._parameters[0].detach()[:, 0], first[:, 0])
-    assert not torch.equal(learner._parameters[0].detach()[:, 2], first[:, 2])
+    first = copies(merging_of(tasks=TASKS)).clone()
+    merging = merge(merging_of(tasks=TASKS, steps=3), [[0, 0, 2, 3]], transfer="none")
+    assert torch.equal(copies(merging)[:, 0], first[:, 0])
+    assert not torch.equal(copies(merging)[:, 2], first[:, 2])
 
 
 @pytest.mark.parametrize("problem", ["digits", "multimnist"])
 def test_imitation_comes_closer_to_what_the_tasks_had_than_the_mean(problem):
     distances = {}
     for transfer in ("average", "imitate"):
-        learner = branch_learner(problem, steps=20, hidden_sizes=[16, 16] if problem == "digits" else [4, 8], lr=1e-2)
-        inputs = learner._samples.splits["train"].inputs[:100].expand(3, -1, *[-1] * len(learner.problem.input_shape))
-        wanted = learner._run(inputs).features[0].detach()
-        rows = [[0] * learner.recipe.num_tasks, *[list(range(learner.recipe.num_tasks))] * (learner.stages - 1)]
-        merged(learner, rows, transfer=transfer, steps=20)
-        distances[transfer] = functional.mse_loss(learner._run(inputs).features[0], wanted)
+        merging = merging_of(problem, steps=20, hidden_sizes=[16, 16] if problem == "digits" else [4, 8], lr=1e-2)
+        inputs = (
+            merging.trainer.losses.data.splits["train"].inputs[:100].expand(3, -1, *[-1] * len(merging.trainer.problem.input_shape))
+        )
+        wanted = merging._trace(inputs).features[0].detach()
+        rows = [
+            [0] * merging.trainer.recipe.num_tasks,
+            *[list(range(merging.trainer.recipe.num_tasks))] * (merging.model.num_stages - 1),
+        ]
+        merge(merging, rows, transfer=transfer, steps=20)
+        distances[transfer] = functional.mse_loss(merging._trace(inputs).features[0], wanted)
     assert distances["imitate"] < distances["average"]
 
 
 def test_gradients_of_every_task_come_of_one_backward_pass():
-    learner = branch_learner(tasks=TASKS, steps=2)
-    found, losses = learner.gradient_cosines(nobody(learner)), learner._graph()
-    parts = [torch.autograd.grad(own.sum(), learner._parameters[0], retain_graph=True)[0] for own in losses.unbind(1)]
+    merging = merging_of(tasks=TASKS, steps=2)
+    found, losses = merging.gradient_cosines(), merging.trainer.losses.graph()
+    parts = [
+        torch.autograd.grad(own.sum(), merging.trainer.replicas.parameters["stage0"], retain_graph=True)[0]
+        for own in losses.unbind(1)
+    ]
     own = torch.stack([part[:, task] for task, part in enumerate(parts)], dim=1)
     for first, second in itertools.combinations(range(4), 2):
         torch.testing.assert_close(found[:, 0, first, second], functional.cosine_similarity(own[:, first], own[:, second], dim=1))
@@ -286,23 +301,22 @@ def test_gradients_of_every_task_come_of_one_backward_pass():
 def test_the_alignment_term_draws_the_layers_of_a_group_together():
     similar = []
     for alignment in (0.0, 1.0):
-        learner = branch_learner(tasks=TASKS, batch_size=64, alignment=alignment)
-        similar.append(trained(learner, 30).similarities(nobody(learner))[:, 0].mean())
+        merging = merging_of(tasks=TASKS, batch_size=64, alignment=alignment)
+        similar.append(trained(merging, 30).similarities()[:, 0].mean())
     assert similar[1] > similar[0] + 0.05
 
 
 def test_a_task_whose_features_are_constant_does_not_spoil_the_alignment_term():
-    learner = branch_learner(tasks=TASKS, hidden_sizes=[8, 8], alignment=1.0)
-    copies = learner.replicas.parameters[:, : learner.network.sizes[0] * 4].unflatten(1, (4, -1))
-    copies[0, 1] = -1.0  # all its units are dead
-    trained(learner, 3)
-    assert learner.finite().all()
-    assert (learner.similarities(nobody(learner))[0, 0, 1, [0, 2, 3]] == 0).all()
+    merging = merging_of(tasks=TASKS, hidden_sizes=[8, 8], alignment=1.0)
+    copies(merging)[0, 1] = -1.0  # all its units are dead
+    trained(merging, 3)
+    assert merging.trainer.finite().all()
+    assert (merging.similarities()[0, 0, 1, [0, 2, 3]] == 0).all()
 
 
 def test_batches_that_are_too_small_for_the_alignment_term_are_refused():
     with pytest.raises(ValueError, match="`batch_size` should be at least 4 with `alignment`"):
-        branch_learner(tasks=TASKS, batch_size=3, alignment=0.5)
+        merging_of(tasks=TASKS, batch_size=3, alignment=0.5)
 
 
 @pytest.mark.parametrize("count", [4, 9])
@@ -314,31 +328,35 @@ def test_similarities_that_are_not_finite_merge_nothing(count):
 
 
 def test_what_is_seen_of_gradients_and_learned_of_features_is_paid():
-    learner = branch_learner(tasks=TASKS, steps=3)
-    charged = torch.tensor([True, False, True])
-    before = learner.replicas.passes.clone()
-    learner.gradient_cosines(charged)
-    assert (learner.replicas.passes - before).tolist() == [[0, 1], [0, 0], [0, 1]]
-    table = learner.replicas.assign.clone()
+    merging = merging_of(tasks=TASKS, steps=3)
+    passes = merging.trainer.ledger.passes
+    before = passes.clone()
+    _, forward, backward = merging.observe({"gradient"})
+    assert (forward, backward) == (0, 1)
+    _, forward, backward = merging.observe({"cka", "used"})
+    assert (forward, backward) == (128 / 16, 0)
+    merging.trainer.ledger.charge(torch.tensor([True, False, True]), 0.0, 1.0)
+    assert (passes - before).tolist() == [[0, 1], [0, 0], [0, 1]]
+    table = merging.assign.clone()
     table[1, 0] = 0
-    learner.merge(table, transfer="imitate", steps=5, average_moments=False)
-    assert (learner.replicas.passes - before).tolist() == [[0, 1], [20, 5], [0, 1]]
+    merge(merging, table, transfer="imitate", steps=5)
+    assert (passes - before).tolist() == [[0, 1], [20, 5], [0, 1]]
 
 
 def test_planted_pairs_are_more_alike_than_others_at_every_stage():
-    learner = branch_learner(ids=range(4), tasks=TASKS, hidden_sizes=[32, 32], batch_size=64, lr=5e-3, train_steps=80, steps=60)
-    similar = learner.similarities(nobody(learner)).mean(0)
+    merging = merging_of(ids=range(4), tasks=TASKS, hidden_sizes=[32, 32], batch_size=64, lr=5e-3, train_steps=80, steps=60)
+    similar = merging.similarities().mean(0)
     within, across = similar[:, 0, 1], similar[:, [0, 1], [2, 3]].mean(1)  # digit and parity; digit with ink, parity with centre
     assert (within > across).all()
 
 
-def test_a_learner_is_kept_whole():
-    learner = merged(branch_learner(tasks=TASKS, steps=3, alignment=0.5), [[0, 0, 2, 3]])
-    state, copy = learner.state(), pickle.loads(pickle.dumps(learner))
-    after = trained(learner, 3).state()
-    assert same(trained(copy, 3).state(), after)
-    learner.restore(state)
-    assert same(trained(learner, 3).state(), after)
+def test_a_decision_is_kept_whole_with_its_trainings():
+    merging = merge(merging_of(tasks=TASKS, steps=3, alignment=0.5), [[0, 0, 2, 3]])
+    state, copy = merging.trainer.clone(), pickle.loads(pickle.dumps(merging))
+    after = trained(merging, 3).trainer.clone()
+    assert same(trained(copy, 3).trainer.clone(), after)
+    merging.trainer.load(state)
+    assert same(trained(merging, 3).trainer.clone(), after)
 
 
 @pytest.mark.parametrize("network", [name for name in NETWORKS if name in ("dense", "point")])
@@ -354,7 +372,7 @@ def test_a_network_that_is_no_chain_of_layers_is_refused(network):
 
 
 def known(env):
-    return env.unwrapped.learner.probe(STRUCTURE, torch.zeros(env.num_envs, dtype=torch.bool))
+    return env.decision.observe(STRUCTURE).values
 
 
 @given(seed=st.integers(0, 2**16))
@@ -363,14 +381,14 @@ def test_random_play_makes_trees_and_never_parts_what_was_merged(seed):
     env = make_vec(env_id=LAYER_MERGING, tasks=TASKS, hidden_sizes=[4, 4, 4], train_steps=20, steps_per_action=2, reward="none")
     rng = np.random.default_rng(seed)
     env.reset(seed=seed)
-    before = env.unwrapped.learner.replicas.assign.clone()
-    groups = env.unwrapped.learner.replicas.groups.clone()
+    before = env.decision.assign.clone()
+    groups = env.decision.groups.clone()
     for _ in range(9):
         masks = env.unwrapped.action_masks()
         assert masks.any(1).all()
         infos = env.step(np.array([rng.choice(np.flatnonzero(row)) for row in masks]))[-1]
         assert not infos["invalid_action"].any()
-        after, now = env.unwrapped.learner.replicas.assign.clone(), env.unwrapped.learner.replicas.groups.clone()
+        after, now = env.decision.assign.clone(), env.decision.groups.clone()
         assert refines(before, after).all()  # what was together stays together
         assert refines(now, groups).all()  # what was put apart never rejoins
         assert refines(after[:, 1:], after[:, :-1]).all()  # a tree
@@ -380,12 +398,12 @@ def test_random_play_makes_trees_and_never_parts_what_was_merged(seed):
 def test_every_legal_partition_changes_something_else():
     env = make_vec(env_id=LAYER_MERGING, num_envs=1, tasks=TASKS, hidden_sizes=[4, 4], train_steps=20, steps_per_action=2)
     env.reset(seed=0)
-    merging = Merging(action="merge", similarity="cka", num_tasks=4)
+    actions = StructureActions(action="merge", similarity="cka", num_tasks=4)
     for action in (0, 9, 0):
         env.step(np.array([action]))
         now = known(env)
-        allowed = np.flatnonzero(legal(now)[0].numpy())
-        made = [merging.structure(torch.tensor([own]), now) for own in allowed]
+        allowed = np.flatnonzero(valid_merges(now)[0].numpy())
+        made = [actions.structure(torch.tensor([own]), now) for own in allowed]
         tables = {str((own.assign.tolist(), own.groups.tolist())) for own in made}
         assert len(tables) == len(allowed)
 
@@ -413,13 +431,13 @@ def test_more_than_six_tasks_are_merged_in_pairs_by_the_least_of_their_blocks():
     first, second = np.triu_indices(14, 1)
     pair = {(one, other): place + 1 for place, (one, other) in enumerate(zip(first.tolist(), second.tolist(), strict=True))}
     env.step(pair[2, 5])
-    assign, masks = env.unwrapped.vector.learner.replicas.assign[0], env.unwrapped.action_masks()
+    assign, masks = env.unwrapped.vector.decision.assign[0], env.unwrapped.action_masks()
     assert assign[0].tolist() == [2 if task == 5 else task for task in range(14)]
     assert assign[1].tolist() == list(range(14))
     assert masks[pair[2, 5]]  # now at the second stage
     assert not masks[pair[5, 7]]  # 5's block is named by 2
     env.step(pair[2, 7])
-    assert env.unwrapped.vector.learner.replicas.assign[0, 0].tolist() == [2 if task in (5, 7) else task for task in range(14)]
+    assert env.unwrapped.vector.decision.assign[0, 0].tolist() == [2 if task in (5, 7) else task for task in range(14)]
 
 
 # --- the environment ----------------------------------------------------------------------------------------------
@@ -431,7 +449,7 @@ def test_the_reward_is_the_change_of_the_mean_gain_less_the_price_of_the_paramet
         env = make(env_id=LAYER_MERGING, tasks=TASKS, train_steps=8, steps_per_action=2, parameter_price=price)
         env.reset(options={"instance": 5})
         returns[price] = sum(env.step(action)[1] for action in (0, 14, 14, 14))
-    share = float(env.unwrapped.vector.learner.share()[0])
+    share = float(env.unwrapped.vector.decision.used()[0])
     assert share < 1
     assert returns[0.5] - returns[0.0] == pytest.approx(0.5 * (1 - share), abs=1e-5)
 
@@ -439,10 +457,10 @@ def test_the_reward_is_the_change_of_the_mean_gain_less_the_price_of_the_paramet
 def test_the_score_is_the_mean_relative_gain_on_reward():
     env = make(env_id=LAYER_MERGING, tasks=TASKS, train_steps=8, steps_per_action=4, parameter_price=0)
     env.reset(options={"instance": 5})
-    meter = env.unwrapped.vector._meter
-    first = meter._gains().clamp(min=-100).mean()
+    trainer = env.unwrapped.vector.decision.trainer
+    first = gains(trainer).clamp(min=-100).mean()
     total = sum(env.step(0)[1] for _ in range(2))
-    assert total == pytest.approx(float(meter._gains().clamp(min=-100).mean() - first) / 100, abs=1e-5)
+    assert total == pytest.approx(float(gains(trainer).clamp(min=-100).mean() - first) / 100, abs=1e-5)
 
 
 def test_thresholds_merge_by_the_rule_at_each_groups_frontier():
@@ -457,10 +475,10 @@ def test_thresholds_merge_by_the_rule_at_each_groups_frontier():
     )
     env.reset(seed=0)
     env.step(np.ones((3, 1)))
-    similar = env.unwrapped.signals.probes["cka"][:, 0]
+    similar = env.view["cka"][:, 0]
     env.step(np.full((3, 1), 0.4))
     expected = torch.stack([coarsest(own, 0.7) for own in similar])
-    assert torch.equal(env.unwrapped.learner.replicas.assign[:, 0], expected)
+    assert torch.equal(env.decision.assign[:, 0], expected)
 
 
 @pytest.mark.parametrize(
@@ -513,17 +531,17 @@ def test_a_wrong_option_of_a_heuristic_is_named(option):
 @pytest.mark.parametrize("name", MERGERS)
 def test_every_heuristic_plays_every_kind_of_problem(name):
     for problem in ("digits", "yeast"):
-        results = run(plan([name], LAYER_MERGING, instances=2, num_envs=2, **small(problem)))
+        results = run(plan([name], LAYER_MERGING, instances=2, num_envs=2, **small(problem, LAYER_MERGING)))
         for result in results:
             assert np.isfinite(result.delta_m)
-            assert 0 < result.structure["parameter_fraction"] <= 1
-            assert len(result.structure["tasks"]) == len(result.structure["assign"][0])
+            assert 0 < result.outcome["parameter_fraction"] <= 1
+            assert len(result.outcome["tasks"]) == len(result.outcome["assign"][0])
 
 
 def test_the_simple_heuristics_do_what_their_names_say():
     arguments = small(tasks=TASKS, hidden_sizes=[6, 6], train_steps=16, steps_per_action=2)
     results = run(plan(["single-task", "shared", "branch"], LAYER_MERGING, instances=2, num_envs=2, **arguments))
-    tables = {result.policy: result.structure["assign"] for result in results}
+    tables = {result.policy: result.outcome["assign"] for result in results}
     apart, joined = [0, 1, 2, 3], [0, 0, 0, 0]
     assert tables == {"single-task": [apart, apart], "shared": [joined, joined], "branch": [joined, apart]}
 

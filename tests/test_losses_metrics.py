@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import sklearn.metrics
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from rollouts import make_learner, train
+from hypothesis import given, settings, strategies as st
+from rollouts import make_trainer, own_parameters, train
 from torch.nn import functional
 
 from mtl_gym.problems.base import SPLITS, Problem, Split, Task
 from mtl_gym.problems.losses import LOSSES
-from mtl_gym.problems.metrics import METRICS, delta_m
+from mtl_gym.problems.metrics import METRICS
+from mtl_gym.problems.scores import delta_m
 from mtl_gym.training.objectives import Objectives
 
 OUTPUTS = {"cross_entropy": 4, "bce": 2, "mse": 3, "l1": 3, "cosine": 3}
@@ -135,20 +135,20 @@ def test_the_mask_changes_nothing_where_no_label_is_missing(loss):
     torch.testing.assert_close(plain, masked)
 
 
-def test_a_learner_trains_on_missing_labels_as_on_the_rest():
+def test_a_trainer_trains_on_missing_labels_as_on_the_rest():
     rng = np.random.default_rng(0)
     inputs, targets = torch.tensor(rng.normal(size=(16, 3)), dtype=torch.float32), torch.ones(16, 2)
     targets[4:, 1] = torch.nan
     problem = Problem(
         "own", [Task("a", "mse", ("rmse",)), Task("b", "mse", ("rmse",))], {name: Split(inputs, targets) for name in SPLITS}
     )
-    learner = make_learner(problem, ids=[0], hidden_sizes=[4])
-    weight, bias, head, head_bias = (part.detach()[0] for part in learner._parameters)
+    trainer = make_trainer(problem, ids=[0], hidden_sizes=[4])
+    weight, bias, head, head_bias = own_parameters(trainer).values()
     outputs = torch.relu(inputs @ weight + bias) @ head + head_bias
     expected = torch.stack([(outputs[:, 0] - 1).square().mean(), (outputs[:4, 1] - 1).square().mean()])
-    torch.testing.assert_close(learner.forward()[0], expected)
-    train(learner, 8)
-    assert torch.isfinite(learner.replicas.parameters).all()
+    torch.testing.assert_close(trainer.losses.forward()[0], expected)
+    train(trainer, 8)
+    assert torch.isfinite(trainer.replicas.flat).all()
 
 
 # --- metrics ----------------------------------------------------------------------------------------------------------

@@ -8,25 +8,16 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import mtl_gym
-from mtl_gym import policies
 from mtl_gym.baselines import BASELINES
 from mtl_gym.baselines.constant import Constant
-from mtl_gym.policies import (
-    LOSSES_TO_WEIGHTS,
-    WEIGHT_BOUND,
-    Policy,
-    Requirements,
-    find_policies,
-    make_policy,
-    names_and_policies,
-    option_value,
-    policy_class,
-    split_policies,
-)
+from mtl_gym.identity import function_content
+from mtl_gym.policies import functions, protocol
+from mtl_gym.policies.finding import find_policies, policy_class
+from mtl_gym.policies.grammar import make_policy, names_and_policies, option_value, split_policies
+from mtl_gym.policies.protocol import LOSSES_TO_WEIGHTS, WEIGHT_BOUND, Policy, Requirements
 
 LOG_LOSS = {"log_loss": np.log([[4.0, 1.0], [9.0, 16.0]]).astype(np.float32)}
 
@@ -84,6 +75,42 @@ def nested(losses):
     return np.array([(lambda loss: 1 / loss)(loss) for loss in losses])
 
 
+def rising(losses):
+    """Its docstring is of no account."""
+
+    def weight(loss):
+        """Nor is this one."""
+        return loss * 2  # nor a remark
+
+    return np.array([weight(loss) for loss in losses])
+
+
+REWRITTEN = """
+import numpy as np
+
+
+def rising(losses):
+    def weight(loss): return (loss
+        * 2)
+
+    return np.array([weight(loss) for loss in losses])
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("", ""), ("* 2", "* 3"), ("* 2", "+ 2"), ("for loss in", "for loss in -"), ("np.array", "np.asarray")]
+)
+def test_the_spec_of_a_function_tells_what_it_does_and_not_how_it_is_written(old, new):
+    space = {}
+    exec(REWRITTEN.replace(old, new), space)
+    assert (mtl_gym.policy(space["rising"]).spec == mtl_gym.policy(rising).spec) == (old == new)
+
+
+def test_the_spec_of_a_function_tells_the_order_of_its_arguments():
+    specs = [function_content(function) for function in (lambda one, other: one, lambda other, one: one)]
+    assert specs[0] != specs[1]
+
+
 def test_the_spec_of_a_function_does_not_depend_on_the_process():
     spec = {"function": "nested", "code": mtl_gym.policy(nested).spec["code"]}
     again = importlib.util.spec_from_file_location("copy_of_these_tests", __file__)
@@ -93,8 +120,9 @@ def test_the_spec_of_a_function_does_not_depend_on_the_process():
     assert mtl_gym.policy(module.nested).spec == spec
 
 
-def test_the_examples_in_the_manual_run():
-    result = doctest.testmod(policies)
+@pytest.mark.parametrize("module", [functions, protocol], ids=lambda module: module.__name__)
+def test_the_examples_in_the_manual_run(module):
+    result = doctest.testmod(module)
     assert result.attempted > 0
     assert result.failed == 0
 

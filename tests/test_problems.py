@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from rollouts import make
 
 import mtl_gym.problems
+from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING, specification
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.base import SPLITS, Problem, Split, Task, divide, shipped
 from mtl_gym.problems.clusters import planted_clusters
@@ -41,7 +41,22 @@ def test_a_problem_is_what_its_row_says(name):
     assert (problem.name, problem.network, problem.version) == (name, row.network, row.version)
     assert problem.defaults == row.defaults
     assert row.summary
-    assert row.environments
+
+
+@pytest.mark.parametrize(
+    ("env_id", "without"),
+    [
+        (LOSS_WEIGHTING, []),
+        (SAMPLE_WEIGHTING, []),
+        (LAYER_MERGING, ["stereo", "quadratic"]),  # an hourglass is no chain of layers, and a point has none
+        (TASK_GROUPING, ["river_flow", "stereo", "quadratic"]),  # fewer than two of their tasks have classes
+    ],
+)
+def test_an_environment_supports_all_problems_but_those_that_it_has_a_reason_against(env_id, without):
+    supports = specification(env_id).supports
+    reasons = {name: supports(load_problem(name)) for name in PROBLEMS}
+    assert [name for name, reason in reasons.items() if reason is not None] == without
+    assert all(reasons[name] for name in without)
 
 
 @EACH
@@ -198,11 +213,11 @@ def test_a_problem_that_bears_a_tables_name_is_not_mistaken_for_it():
 @pytest.mark.parametrize(
     ("tasks", "splits", "message"),
     [
-        ((), {name: split() for name in SPLITS}, "`tasks` should hold at least one task"),
-        ((TASKS[0], TASKS[0]), {name: split() for name in SPLITS}, "`tasks` should have names of their own"),
+        ((), {name: split() for name in SPLITS}, "`tasks` should contain at least one task"),
+        ((TASKS[0], TASKS[0]), {name: split() for name in SPLITS}, "`tasks` should have different names"),
         (TASKS, {name: split() for name in SPLITS[:3]}, "`splits` should be train, meta, reward, test"),
         (TASKS, {name: split() for name in (*SPLITS, "more")}, "`splits` should be train, meta, reward, test"),
-        (TASKS, {name: split(0 if name == "meta" else 8) for name in SPLITS}, r"`splits\['meta'\]` should hold at least one"),
+        (TASKS, {name: split(0 if name == "meta" else 8) for name in SPLITS}, r"`splits\['meta'\]` should contain at least one"),
         (TASKS, {name: split(channels=3) for name in SPLITS}, r"`splits\['train'\].targets` should.*\(8, 2\).*\(8, 3\)"),
         (TASKS, {name: Split(torch.zeros(8, 3), torch.zeros(7, 2)) for name in SPLITS}, r"targets` should.*\(8, 2\).*\(7, 2\)"),
     ],

@@ -4,10 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from rollouts import make_learner, small, train, with_splits
+from rollouts import MADE_FOR_GROUPING, make_trainer, same, small, train, with_splits
 
+from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import check_arguments
-from mtl_gym.problems import PROBLEMS, TASK_GROUPING, load_problem
+from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.base import Split
 from mtl_gym.problems.instances import DISTRIBUTIONS
 from mtl_gym.training import references
@@ -15,7 +16,7 @@ from mtl_gym.training.references import average_references, fingerprint, single_
 
 
 def checked(problem="quadratic", **others):
-    arguments = check_arguments("mtl_gym/LossWeighting-v0", **small(problem, **others))
+    arguments = check_arguments(specification(LOSS_WEIGHTING), **small(problem, **others))
     return arguments.problem, arguments.recipe
 
 
@@ -23,11 +24,11 @@ def checked(problem="quadratic", **others):
 def test_a_reference_is_the_metric_of_a_training_of_that_task_alone(problem):
     metrics = single_task_metrics(*checked(problem), [3, 4], "test")
     for task, own in enumerate(load_problem(problem).tasks):
-        learner = make_learner(problem, ids=[3, 4])
-        train(learner, 8, torch.eye(load_problem(problem).num_tasks)[task])
+        trainer = make_trainer(problem, ids=[3, 4])
+        train(trainer, 8, torch.eye(load_problem(problem).num_tasks)[task])
         for metric in own.metrics:
             name = f"{own.name}/{metric}"
-            torch.testing.assert_close(metrics[name], learner.metrics("test")[name].double(), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(metrics[name], trainer.metrics("test")[name].double(), rtol=1e-4, atol=1e-5)
 
 
 def test_references_do_not_depend_on_how_many_are_trained_at_once():
@@ -109,9 +110,9 @@ def test_naming_all_tasks_has_the_fingerprint_of_naming_none():
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
-@pytest.mark.parametrize("problem", [name for name, row in PROBLEMS.items() if row.environments != (TASK_GROUPING,)])
+@pytest.mark.parametrize("problem", [name for name in PROBLEMS if name not in MADE_FOR_GROUPING])
 def test_references_of_default_arguments_are_shipped(problem, distribution):
-    arguments = check_arguments(PROBLEMS[problem].environments[0], problem=problem, distribution=distribution)
+    arguments = check_arguments(specification(LOSS_WEIGHTING), problem=problem, distribution=distribution)
     loaded, recipe = arguments.problem, arguments.recipe
     shipped = references._shipped()[json.dumps(fingerprint(loaded, recipe), sort_keys=True)]
     assert set(shipped) == {f"{task.name}/{metric}" for task in loaded.tasks for metric in task.metrics}
@@ -124,3 +125,10 @@ def test_other_data_under_the_same_name_have_a_fingerprint_of_their_own():
     split = problem.splits["reward"]
     other = with_splits("quadratic", reward=Split(split.inputs, split.targets + 1))
     assert fingerprint(problem, recipe) != fingerprint(other, recipe)
+
+
+def test_references_are_the_same_under_no_grad():
+    trainer = make_trainer(ids=[3])
+    with torch.no_grad():
+        found = single_task_metrics(trainer.problem, trainer.recipe, [3], "reward")
+    assert same(found, single_task_metrics(trainer.problem, trainer.recipe, [3], "reward"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
-from rollouts import make, make_vec, poison
+from rollouts import LAYER_MERGING, TASK_GROUPING, make, make_vec, poison, same
 
 from mtl_gym.envs.panels import TASK_COLOURS, line_style
 from mtl_gym.problems.base import Problem, Split, Task
@@ -81,11 +81,28 @@ def test_another_render_mode_is_refused():
         make_vec("quadratic", render_mode="ansi")
 
 
+@pytest.mark.parametrize(("env_id", "hidden_sizes"), [(LAYER_MERGING, [8, 8]), (TASK_GROUPING, [8])])
+def test_a_picture_of_each_kind_of_decision_changes_nothing(env_id, hidden_sizes):
+    """Data maps that nobody observes are measured for the picture, at no cost, whatever the caller's mode is."""
+    arguments = {"observe": ["progress"], "hidden_sizes": hidden_sizes, "num_envs": 2, "autoreset_mode": "Disabled"}
+    arguments |= {"train_steps": 40} if env_id == TASK_GROUPING else {}
+    drawn, plain = (make_vec(env_id=env_id, render_mode=mode, **arguments) for mode in ("rgb_array", None))
+    for env in (drawn, plain):
+        env.reset(seed=0, options={"instance": np.arange(2)})
+    with torch.no_grad():
+        first = drawn.render()
+    for action in (0, 0):
+        answers = [env.step(np.full(2, action)) for env in (drawn, plain)]
+        assert same(*answers)
+    assert all(is_picture(frame) for frame in (*first, *drawn.render()))
+    assert not np.array_equal(first[0], drawn.render()[0])
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e30])
 def test_a_training_that_diverges_is_drawn(value):
     env = make("digits", render_mode="rgb_array")
     env.reset(seed=0)
-    poison(env.unwrapped.vector.learner, 0, value)
+    poison(env.unwrapped.vector.decision.trainer, 0, value)
     env.step(np.zeros(6, dtype=np.float32))
     assert is_picture(env.render())
 

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from rollouts import (
     LOSS_WEIGHTING,
     SAMPLE_WEIGHTING,
     differing,
     make,
-    make_learner,
+    make_trainer,
     make_vec,
     own_parameters,
     play,
@@ -36,18 +35,20 @@ from typer.testing import CliRunner
 import mtl_gym
 from mtl_gym.baselines import BASELINES
 from mtl_gym.cli import app
+from mtl_gym.decisions.sample_rules import ALIGNMENT, COSINE, FEATURES, LOSS, MAIN, MEAN, RIGHT, SampleWeighing, separation
+from mtl_gym.decisions.sample_weights import SampleWeights
+from mtl_gym.environments import specification
 from mtl_gym.envs.arguments import LEAST_META
-from mtl_gym.envs.observations import DEFAULTS
 from mtl_gym.envs.rewards import REWARDS
-from mtl_gym.envs.sample_weights import FEATURES, SampleWeighing, separation
 from mtl_gym.evaluation.comparison import plan, run
 from mtl_gym.evaluation.sample_plots import separations
-from mtl_gym.policies import make_policy
+from mtl_gym.policies.finding import environment_of
+from mtl_gym.policies.grammar import make_policy
 from mtl_gym.problems import load_problem
 from mtl_gym.problems.base import Split
-from mtl_gym.problems.metrics import relative_gain
+from mtl_gym.problems.scores import relative_gain
+from mtl_gym.training.measurements import holdout_losses
 from mtl_gym.training.references import average_references
-from mtl_gym.training.sample_learner import ALIGNMENT, COSINE, LOSS, MAIN, MEAN, RIGHT, SampleLearner
 
 NOISE = {"noise": (0.4, 0.4)}
 SETTINGS = {
@@ -58,26 +59,44 @@ SETTINGS = {
 """Small settings of a problem of each network family, whose main task is not the problem's first; all of *meta* is held out."""
 
 
-def learner_of(problem="digits", ids=(0, 1, 2), **others):
-    return make_learner(problem, ids, SAMPLE_WEIGHTING, **others)
+def trainer_of(problem="digits", ids=(0, 1, 2), **others):
+    return make_trainer(problem, ids, SAMPLE_WEIGHTING, **others)
+
+
+def decision_of(problem="digits", ids=(0, 1, 2), **others):
+    """A decision on trainings that have begun."""
+    trainer = trainer_of(problem, ids, begin=False, **others)
+    modes = {"action": "weights", "features": None, "sharpness": 10.0, "num_quantiles": 4}
+    recipe = trainer.recipe
+    decision = SampleWeights(trainer, 1, SampleWeighing(batch_size=recipe.batch_size, num_tasks=recipe.num_tasks, **modes))
+    trainer.begin(range(len(ids)), ids)
+    decision.begin(range(len(ids)))
+    return decision
+
+
+def look(decision, names):
+    """What the next batch shows; nobody pays for it."""
+    return decision.observe(names).values
+
+
+def decide(decision, weights, active=None):
+    """One step with weights (N, B, K) of the samples, in the active rows (all)."""
+    active = everyone(decision.trainer) if active is None else torch.tensor(active)
+    decision.apply(weights.flatten(1), active, None)
 
 
 def env_of(problem="digits", **others):
     return make_vec(problem, env_id=SAMPLE_WEIGHTING, **{"autoreset_mode": "Disabled"} | others)
 
 
-def everyone(learner):
-    return torch.ones(learner.num_replicas, dtype=torch.bool)
+def everyone(trainer):
+    return torch.ones(trainer.num_replicas, dtype=torch.bool)
 
 
-def nobody(learner):
-    return torch.zeros(learner.num_replicas, dtype=torch.bool)
-
-
-def batch_of(learner, row=0):
+def batch_of(trainer, row=0):
     """The samples of the batch that a row is about to be trained on."""
-    instance, step = learner.instances[row], int(learner.replicas.step[row])
-    return instance.order(learner.recipe.batch_size, step + 1)[step].astype(np.int64)
+    instance, step = trainer.ledger.instances[row], int(trainer.ledger.step[row])
+    return instance.order(trainer.recipe.batch_size, step + 1)[step].astype(np.int64)
 
 
 def holed(problem="digits", share=0.6, seed=0):
@@ -109,16 +128,17 @@ def loss_of(task, outputs, targets):
 
 
 class ByHand:
-    """A row of a learner in float64: losses and gradients of the shared parameters, sample by sample and task by task."""
+    """A row of a trainer in float64: losses and gradients of the shared parameters, sample by sample and task by task."""
 
-    def __init__(self, learner, row):
-        self.learner, self.problem, self.instance = learner, learner.problem, learner.instances[row]
-        self.parameters = [part.detach().double().requires_grad_() for part in own_parameters(learner, row)]
-        self.shared = self.parameters[: learner.network.shared]
-        self.samples = batch_of(learner, row)
+    def __init__(self, trainer, row):
+        self.model, self.problem, self.instance = trainer.model, trainer.problem, trainer.ledger.instances[row]
+        self.named = {name: part.detach().double().requires_grad_() for name, part in own_parameters(trainer, row).items()}
+        self.parameters = [*self.named.values()]
+        self.shared = self.parameters[: trainer.model.shared]
+        self.samples = batch_of(trainer, row)
 
     def outputs(self, inputs):
-        return self.learner.network.forward([part[None] for part in self.parameters], inputs.double()[None])[0]
+        return self.model.forward({name: part[None] for name, part in self.named.items()}, {}, inputs.double()[None])[0][0]
 
     def losses(self):
         """(B, K), with the instance's scales, of the labels that the samples bear; 0 where there is none."""
@@ -153,11 +173,11 @@ class ByHand:
 
 @pytest.fixture(scope="module", params=SETTINGS)
 def looked(request):
-    """A learner in the middle of a training with wrong labels and scales, what it says of the next batch, and the same by hand."""
+    """Trainings with wrong labels and scales, what is said of their next batch in the middle, and the same by hand."""
     distribution = NOISE | {"scale": (0.2, 5.0)}
-    learner = learner_of(request.param, ids=(3, 4), distribution=distribution, **SETTINGS[request.param])
-    train(learner, 2)
-    return learner, learner.probe({LOSS, ALIGNMENT, COSINE, MAIN}, nobody(learner)), ByHand(learner, 1)
+    decision = decision_of(request.param, ids=(3, 4), distribution=distribution, **SETTINGS[request.param])
+    train(decision.trainer, 2)
+    return decision.trainer, look(decision, {LOSS, ALIGNMENT, COSINE, MAIN}), ByHand(decision.trainer, 1)
 
 
 def assert_near(value, expected):
@@ -184,48 +204,62 @@ def test_cosines_are_those_of_a_loop_over_samples_and_tasks(looked):
 
 
 def test_the_main_loss_is_that_on_meta(looked):
-    learner, seen, _ = looked
-    assert (
-        learner.replicas.tasks[:, 0].tolist() == [[task.name for task in learner.problem.tasks].index(learner.recipe.main_task)] * 2
-    )
-    torch.testing.assert_close(seen[MAIN], learner.holdout(["meta"], nobody(learner))["meta"][:, 0], rtol=1e-4, atol=1e-6)
+    trainer, seen, _ = looked
+    names = [task.name for task in trainer.problem.tasks]
+    assert trainer.ledger.tasks[:, 0].tolist() == [names.index(trainer.recipe.main_task)] * 2
+    torch.testing.assert_close(seen[MAIN], holdout_losses(trainer, ["meta"])["meta"][:, 0], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("needs", [{LOSS}, {ALIGNMENT}, {COSINE, MEAN, RIGHT, MAIN}])
 def test_looking_does_not_change_the_training(needs):
-    looking, plain = learner_of(distribution=NOISE), learner_of(distribution=NOISE)
+    looking, plain = decision_of(distribution=NOISE), trainer_of(distribution=NOISE)
     for _ in range(3):
-        looking.probe(needs, everyone(looking))
-        train(looking, 1)
+        look(looking, needs)
+        train(looking.trainer, 1)
     train(plain, 3)
-    assert same(looking.replicas.parameters, plain.replicas.parameters)
+    assert same(looking.trainer.replicas.flat, plain.replicas.flat)
 
 
 @pytest.mark.parametrize(
     ("needs", "cost"),
     [([LOSS, MEAN, RIGHT], [0, 0]), ([ALIGNMENT], [2, 1]), ([MAIN], [2, 1]), ([ALIGNMENT, COSINE], [2, 1 + 16 * 6])],
 )
-def test_looking_is_paid_once_by_the_payers_alone_and_changes_nothing_else(needs, cost):
-    learner = train(learner_of(), 2)
-    before = learner.state()
+def test_looking_costs_once_and_changes_nothing_else(needs, cost):
+    decision = decision_of()
+    trainer = train(decision.trainer, 2)
+    before = trainer.clone()
+    readings = [decision.observe(needs) for _ in range(2)]
+    for reading, expected in zip(readings, (cost, [0, 0]), strict=True):
+        assert list(reading.values) == list(needs)
+        passes = torch.stack([torch.as_tensor(own).float().expand(3) for own in reading[1:]], dim=1)
+        assert passes.tolist() == [expected] * 3
+    after = trainer.clone()
+    marks = {name for name in before if name.startswith("charged ")}
+    changed = {name for name in marks if not same(before[name], after[name])}
+    wanted = {"charged alignments"} if {ALIGNMENT, MAIN} & {*needs} else set()
+    assert changed == wanted | ({"charged cosines"} if COSINE in needs else set())
+    assert same(*({name: own for name, own in state.items() if name not in marks} for state in (before, after)))
+
+
+def test_looking_is_paid_once_by_the_charged_alone():
+    decision = decision_of()
+    trainer = train(decision.trainer, 2)
+    before = trainer.ledger.passes.clone()
     for _ in range(2):
-        learner.probe(needs, torch.tensor([True, False, True]))
-    after = learner.state()
-    assert (after.pop("passes") - before.pop("passes")).tolist() == [cost, [0, 0], cost]
-    assert sorted(after.pop("paid")) == sorted({LOSS, *needs} | ({ALIGNMENT, MAIN} if cost[0] else set()))
-    assert not before.pop("paid")
-    assert same(before, after)
+        _, forward, backward = decision.observe([ALIGNMENT, COSINE])
+        trainer.ledger.charge(torch.tensor([True, False, True]), forward, backward)
+    assert (trainer.ledger.passes - before).tolist() == [[2, 97], [0, 0], [2, 97]]
 
 
 def test_without_hidden_layers_nothing_is_aligned():
-    seen = learner_of(hidden_sizes=[]).probe({ALIGNMENT, COSINE}, torch.ones(3, dtype=torch.bool))
+    seen = look(decision_of(hidden_sizes=[]), {ALIGNMENT, COSINE})
     assert not any(values.any() for values in seen.values())
 
 
 def test_a_sample_without_a_label_has_no_loss_and_no_alignment():
-    learner = learner_of(holed(), ids=(1,), tasks=["digit", "ink"])
-    seen = learner.probe({LOSS, ALIGNMENT}, everyone(learner))
-    labels = learner.problem.splits["train"].targets[batch_of(learner)][:, [0, 3]]
+    decision = decision_of(holed(), ids=(1,), tasks=["digit", "ink"])
+    seen = look(decision, {LOSS, ALIGNMENT})
+    labels = decision.trainer.problem.splits["train"].targets[batch_of(decision.trainer)][:, [0, 3]]
     for values in seen.values():
         assert ((values[0] == 0) == labels.isnan()).all()
 
@@ -236,53 +270,52 @@ def test_a_sample_without_a_label_has_no_loss_and_no_alignment():
 @pytest.mark.parametrize("problem", ["digits", "holed", "multimnist", "stereo"])
 def test_weights_of_ones_are_the_plain_training(problem):
     loaded, steps = (holed(), 6) if problem == "holed" else (load_problem(problem), 6 if problem == "digits" else 2)
-    plain, sampled = train(make_learner(loaded), steps), train(learner_of(loaded), steps)
+    plain, sampled = train(make_trainer(loaded), steps), train(trainer_of(loaded), steps)
     for name in ("parameters", "losses", "weights"):
-        first, second = getattr(plain.replicas, name), getattr(sampled.replicas, name)
-        torch.testing.assert_close(second, first, rtol=1e-3, atol=1e-5)
-    assert plain.replicas.passes.tolist() == sampled.replicas.passes.tolist()
+        torch.testing.assert_close(sampled.state[name], plain.state[name], rtol=1e-3, atol=1e-5)
+    assert plain.ledger.passes.tolist() == sampled.ledger.passes.tolist()
 
 
 def test_a_batch_without_a_label_of_a_task_has_its_last_known_loss():
-    split, order = load_problem("digits").splits["train"], learner_of(ids=(3,)).instances[0].order(16, 8)
+    split, order = load_problem("digits").splits["train"], trainer_of(ids=(3,)).ledger.instances[0].order(16, 8)
     targets = split.targets.clone()
     targets[order[[0, 4]].flatten().astype(np.int64), 1] = torch.nan  # of parity, in the first and the fifth batch
     problem = with_splits("digits", train=Split(split.inputs, targets))
-    plain, sampled = train(make_learner(problem, ids=(3,)), 6), train(learner_of(problem, ids=(3,)), 6)
-    torch.testing.assert_close(sampled.replicas.losses, plain.replicas.losses, rtol=1e-3, atol=1e-5)
-    assert sampled.replicas.losses[0, 4, 1] == sampled.replicas.losses[0, 3, 1] > 0
-    assert sampled.forward()[0].tolist() == pytest.approx(plain.forward()[0].tolist(), rel=1e-3)
+    plain, sampled = train(make_trainer(problem, ids=(3,)), 6), train(trainer_of(problem, ids=(3,)), 6)
+    torch.testing.assert_close(sampled.losses.history, plain.losses.history, rtol=1e-3, atol=1e-5)
+    assert sampled.losses.history[0, 4, 1] == sampled.losses.history[0, 3, 1] > 0
+    assert sampled.losses.forward()[0].tolist() == pytest.approx(plain.losses.forward()[0].tolist(), rel=1e-3)
 
 
 @pytest.mark.parametrize("problem", ["digits", "holed", "stereo"])
 def test_a_step_descends_the_weighted_mean_of_the_samples_losses(problem):
     arguments = SETTINGS.get(problem, SETTINGS["digits"]) | {"optimizer": "sgd", "momentum": 0.0, "lr": 0.1, "distribution": NOISE}
-    learner = learner_of(holed() if problem == "holed" else problem, ids=(3, 4), **arguments)
-    by_hand, rng = ByHand(learner, 1), np.random.default_rng(0)
-    shape = (2, learner.recipe.batch_size, learner.recipe.num_tasks)
+    trainer = trainer_of(holed() if problem == "holed" else problem, ids=(3, 4), **arguments)
+    by_hand, rng = ByHand(trainer, 1), np.random.default_rng(0)
+    shape = (2, trainer.recipe.batch_size, trainer.recipe.num_tasks)
     weights = torch.from_numpy(rng.exponential(size=shape)) * torch.from_numpy(rng.random(shape) < 0.7)
     losses = by_hand.losses()
     labelled = losses != 0
     total = (weights[1] * losses).sum(0) / labelled.sum(0)
     gradients = torch.autograd.grad(total.sum(), by_hand.parameters)
-    learner.update_samples(weights.float(), everyone(learner))
+    trainer.update_samples(weights.float(), everyone(trainer))
     expected = torch.cat([(own - 0.1 * part).flatten() for own, part in zip(by_hand.parameters, gradients, strict=True)])
-    assert_near(learner.replicas.parameters[1], expected.detach())
+    assert_near(trainer.replicas.flat[1], expected.detach())
     means = (weights[1] * labelled).sum(0) / labelled.sum(0)
-    torch.testing.assert_close(learner.replicas.weights[1, 0].double(), means)
+    torch.testing.assert_close(trainer.weights[1, 0].double(), means)
     torch.testing.assert_close(
-        learner.replicas.losses[1, 0].double(), (losses.sum(0) / labelled.sum(0)).detach(), rtol=1e-4, atol=1e-6
+        trainer.losses.history[1, 0].double(), (losses.sum(0) / labelled.sum(0)).detach(), rtol=1e-4, atol=1e-6
     )
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_weights_of_zeros_skip_the_update_and_count_the_step(optimizer):
-    learner = train(learner_of(optimizer=optimizer, weight_decay=0.1), 2)
-    before = learner.state()
+    trainer = train(trainer_of(optimizer=optimizer, weight_decay=0.1), 2)
+    before = trainer.clone()
     weights = torch.ones(3, 16, 6)
     weights[1] = 0
-    learner.update_samples(weights, everyone(learner))
-    after = learner.state()
+    trainer.update_samples(weights, everyone(trainer))
+    after = trainer.clone()
     moved = ("parameters", "moments", "updates")
     assert same([before[name][1] for name in moved], [after[name][1] for name in moved])
     assert not any(torch.equal(before[name][row], after[name][row]) for name in moved for row in (0, 2))
@@ -297,22 +330,22 @@ def test_steps_without_a_weight_are_said():
     actions[1] = 0
     actions[2, 1:] = 0
     env.reset(seed=0)
-    before = env.learner.state()
+    before = env.decision.trainer.clone()
     *_, infos = env.step(actions)
     assert infos["skipped"].tolist() == [0, 1, 0]
-    assert same(rows_of(before, [1])["parameters"], rows_of(env.learner.state(), [1])["parameters"])
+    assert same(rows_of(before, [1])["parameters"], rows_of(env.decision.trainer.clone(), [1])["parameters"])
     assert infos["forward"][1] == infos["forward"][0]
-    assert env.learner.replicas.step.tolist() == [1, 1, 1]
+    assert env.decision.trainer.ledger.step.tolist() == [1, 1, 1]
 
 
 def test_weights_of_samples_are_applied_as_they_are():
     env = env_of(action="weights", steps_per_action=1, optimizer="sgd", momentum=0.0, tasks=["digit", "ink"])
     env.reset(options={"instance": [4, 5, 6]})
-    learner = learner_of(ids=(4, 5, 6), optimizer="sgd", momentum=0.0, tasks=["digit", "ink"])
+    trainer = trainer_of(ids=(4, 5, 6), optimizer="sgd", momentum=0.0, tasks=["digit", "ink"])
     actions = random_actions(env.action_space, 1)[0].clip(0)
     env.step(actions)
-    learner.update_samples(torch.from_numpy(actions).view(3, 16, 2), everyone(learner))
-    assert same(env.learner.replicas.parameters, learner.replicas.parameters)
+    trainer.update_samples(torch.from_numpy(actions).view(3, 16, 2), everyone(trainer))
+    assert same(env.decision.trainer.replicas.flat, trainer.replicas.flat)
 
 
 # --- rules and quantiles ------------------------------------------------------------------------------------------------
@@ -326,7 +359,7 @@ def weighing(action="rule", batch_size=BATCH, num_tasks=TASKS, **others):
 
 
 def samples_of(seed, batch_size=BATCH, num_tasks=TASKS, rows=2):
-    """What a learner may say of a batch."""
+    """What a trainer may say of a batch."""
     rng, shape = np.random.default_rng(seed), (rows, batch_size, num_tasks)
     tables = {LOSS: rng.exponential(size=shape), MEAN: rng.exponential(size=shape), ALIGNMENT: rng.normal(size=shape)}
     return {name: torch.from_numpy(values) for name, values in tables.items()}
@@ -434,7 +467,7 @@ def test_the_features_that_are_observed_are_those_of_the_batch_that_the_rule_wei
     weights = 1 / (1 + np.exp(-logits.astype(float)))
     weights = (weights / weights.mean(1, keepdims=True)).reshape(3, 16, 3)
     env.step(action)
-    np.testing.assert_allclose(env.learner.replicas.weights[:, 0], weights.mean(1), rtol=1e-4)
+    np.testing.assert_allclose(env.decision.trainer.weights[:, 0], weights.mean(1), rtol=1e-4)
 
 
 @pytest.mark.parametrize(("features", "backward"), [(["rank", "mean", "main"], 8), (["rank", "alignment"], 8 + 9)])
@@ -479,9 +512,10 @@ SAID = ("right_weight", "wrong_weight", "auc")
 def test_infos_say_nothing_of_labels_that_are_all_right():
     env = env_of()
     infos = play(env, random_actions(env.action_space, 1))[-1][-1]
-    assert not any(infos[f"_{name}"].any() for name in SAID)
+    assert all((infos[name] == -1).all() for name in SAID)
     scalar = make(env_id=SAMPLE_WEIGHTING)
-    assert not set(SAID) & set(play(scalar, random_actions(scalar.action_space, 1))[-1][-1])
+    info = play(scalar, random_actions(scalar.action_space, 1))[-1][-1]
+    assert all(info[name] == -1 for name in SAID)
 
 
 def test_infos_say_how_far_right_labels_outweigh_wrong_ones():
@@ -500,17 +534,17 @@ def test_infos_say_how_far_right_labels_outweigh_wrong_ones():
 def test_infos_are_of_the_main_task_alone():
     env = env_of(distribution={"unrelated": (1.0, 1.0)}, tasks=["digit", "parity"])
     infos = play(env, random_actions(env.action_space, 1))[-1][-1]
-    assert not infos["_auc"].any()
-    assert torch.isfinite(env.separation["auc"][:, 1]).all()
+    assert (infos["auc"] == -1).all()
+    assert torch.isfinite(env.decision.traces["auc"][:, 1]).all()
 
 
 def test_a_label_is_right_if_it_is_the_true_one_whoever_it_came_from():
-    learner = learner_of(distribution={"noise": (0.5, 0.5)}, ids=(7,), tasks=["digit", "centre"])
-    right = learner.probe({RIGHT}, everyone(learner))[RIGHT][0]
-    source, samples = learner.instances[0].label_source(learner.problem), batch_of(learner)
-    targets = learner.problem.splits["train"].targets
+    decision = decision_of(distribution={"noise": (0.5, 0.5)}, ids=(7,), tasks=["digit", "centre"])
+    right, trainer = look(decision, {RIGHT})[RIGHT][0], decision.trainer
+    source, samples = trainer.ledger.instances[0].label_source(trainer.problem), batch_of(trainer)
+    targets = trainer.problem.splits["train"].targets
     for column, task in enumerate([0, 4]):
-        own = learner.problem.target_slices[task]
+        own = trainer.problem.target_slices[task]
         expected = (targets[samples][:, own] == targets[source[samples, task].astype(np.int64)][:, own]).all(1)
         assert right[:, column].tolist() == expected.float().tolist()
 
@@ -519,11 +553,11 @@ def test_which_labels_are_right_is_never_seen_unless_it_is_asked_for(monkeypatch
     env, blind = (env_of(distribution="noisy", tasks=["digit", "parity", "loop"]) for _ in range(2))
     actions = random_actions(env.action_space, 2)
     sighted = play(env, actions, seed=2)
-    monkeypatch.setattr(SampleLearner, "_right", lambda learner: torch.ones_like(learner._probes[LOSS]))
+    monkeypatch.setattr(SampleWeights, "_right", lambda decision: torch.ones(3, 16, 3))
     blinded = play(blind, actions, seed=2)
     assert same([answer[:-1] for answer in sighted], [answer[:-1] for answer in blinded])
     assert differing(sighted[1][-1], blinded[1][-1])
-    assert same(env.learner.replicas.parameters, blind.learner.replicas.parameters)
+    assert same(env.decision.trainer.replicas.flat, blind.decision.trainer.replicas.flat)
 
 
 def test_the_default_observations_do_not_reveal_a_planted_scale():
@@ -536,7 +570,7 @@ def test_the_default_observations_do_not_reveal_a_planted_scale():
 
 
 def test_only_the_oracle_is_shown_which_labels_are_right():
-    assert "label_right" not in DEFAULTS[SAMPLE_WEIGHTING]
+    assert "label_right" not in specification(SAMPLE_WEIGHTING).observe
     asking = {name for name in BASELINES if name != "constant" and "label_right" in (make_policy(name).requires.observe or ())}
     assert asking == {"oracle"}
 
@@ -545,18 +579,19 @@ def test_only_the_oracle_is_shown_which_labels_are_right():
 
 
 def test_running_means_are_those_of_a_dictionary():
-    learner = learner_of(batch_size=100, train_steps=12, distribution={"size": (0.5, 0.5), "noise": (0.3, 0.3)}, steps_per_action=2)
+    settings = {"batch_size": 100, "train_steps": 12, "steps_per_action": 2}
+    decision = decision_of(distribution={"size": (0.5, 0.5), "noise": (0.3, 0.3)}, **settings)
     known = [{} for _ in range(3)]
     for step in range(9):  # of four an epoch
         active = [True, step != 2, True]
-        seen = learner.probe({LOSS, MEAN}, nobody(learner))
+        seen = look(decision, {LOSS, MEAN})
         for row in range(3):
-            for place, sample in enumerate(batch_of(learner, row).tolist()):
+            for place, sample in enumerate(batch_of(decision.trainer, row).tolist()):
                 losses = [*known[row].get(sample, []), seen[LOSS][row, place]]
                 torch.testing.assert_close(seen[MEAN][row, place], torch.stack(losses).mean(0), rtol=1e-4, atol=1e-6)
                 if active[row]:
                     known[row][sample] = losses
-        train(learner, 1, active=active)
+        decide(decision, torch.ones(3, 100, 6), active)
     assert {len(losses) for losses in known[0].values()} == {2, 3}
 
 
@@ -564,7 +599,7 @@ def test_running_means_are_those_of_a_dictionary():
 
 
 def held_out(env):
-    return env.learner.holdout(["reward"], nobody(env.learner))["reward"].double().log().numpy()
+    return holdout_losses(env.decision.trainer, ["reward"])["reward"].double().log().numpy()
 
 
 @pytest.mark.parametrize("main_task", ["digit", "ink"])
@@ -574,15 +609,15 @@ def test_val_mean_pays_the_decline_of_the_main_tasks_log_loss(main_task):
     before = held_out(env)
     rewards = env.step(random_actions(env.action_space, 1)[0])[1]
     np.testing.assert_allclose(rewards, (before - held_out(env))[:, 0], rtol=1e-4, atol=1e-5)
-    assert {env.learner.problem.tasks[task].name for task in env.learner.replicas.tasks[:, 0].tolist()} == {main_task}
+    assert {env.arguments.problem.tasks[task].name for task in env.decision.trainer.ledger.tasks[:, 0].tolist()} == {main_task}
 
 
 def gains(env):
     """The main task's relative gains (N,) on *reward*, in percent."""
     names = [f"{env.arguments.recipe.main_task}/{metric}" for task in env.arguments.problem.tasks for metric in task.metrics]
-    names = [name for name in env.learner.metrics("reward") if name in names]
+    names = [name for name in env.decision.trainer.metrics("reward") if name in names]
     references = average_references(env.arguments.problem, env.arguments.recipe)
-    values = env.learner.metrics("reward")
+    values = env.decision.trainer.metrics("reward")
     rows = [
         [relative_gain(float(values[name][row]), references[name], name.rsplit("/", 1)[1]) for name in names] for row in range(3)
     ]
@@ -637,58 +672,66 @@ def test_rows_out_of_step_are_paid_when_they_are_due():
 # --- keeping ------------------------------------------------------------------------------------------------------------
 
 
-def stepped(learner, steps=3):
-    """All that follows: what is seen of each batch, and the state at the end."""
+def stepped(decision, steps=3):
+    """All that follows: what is seen of each batch with its cost, and the state at the end."""
     seen = []
     for _ in range(steps):
-        seen.append(learner.probe({ALIGNMENT, COSINE, MEAN}, everyone(learner)))
-        learner.update_samples(seen[-1][ALIGNMENT].clamp(min=0), everyone(learner))
-    return seen, learner.state()
+        values, *passes = decision.observe([ALIGNMENT, COSINE, MEAN])
+        decision.trainer.ledger.charge(everyone(decision.trainer), *passes)
+        seen.append((values, [float(torch.as_tensor(own).sum()) for own in passes]))
+        decide(decision, values[ALIGNMENT].clamp(min=0))
+    return seen, decision.trainer.clone()
 
 
 @pytest.fixture
 def kept():
-    """A learner that has looked at its next batch."""
-    learner = learner_of(distribution="noisy", batch_size=8, tasks=["digit", "parity", "loop"])
-    stepped(learner)
-    learner.probe({ALIGNMENT, COSINE}, everyone(learner))
-    return learner
+    """A decision that has looked at the next batch."""
+    decision = decision_of(distribution="noisy", batch_size=8, tasks=["digit", "parity", "loop"])
+    stepped(decision)
+    decision.observe([ALIGNMENT, COSINE])
+    return decision
 
 
-def restored(learner):
-    other = learner_of(ids=(7, 8, 9), distribution="noisy", batch_size=8, tasks=["digit", "parity", "loop"])
-    other.restore(learner.state())
+def restored(decision):
+    other = decision_of(ids=(7, 8, 9), distribution="noisy", batch_size=8, tasks=["digit", "parity", "loop"])
+    other.trainer.load(decision.trainer.clone())
     return other
 
 
-@pytest.mark.parametrize("clone", [copy.deepcopy, lambda learner: pickle.loads(pickle.dumps(learner)), restored])
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda decision: pickle.loads(pickle.dumps(decision)), restored])
 def test_a_copy_goes_on_bit_for_bit_and_pays_nothing_twice(kept, clone):
     other = clone(kept)
-    assert same(kept.state(), other.state())
-    assert not differing(stepped(kept), stepped(other))
+    assert same(kept.trainer.clone(), other.trainer.clone())
+    first, second = stepped(kept), stepped(other)
+    assert not differing(first, second)
+    assert first[0][0][1] == [0, 0]  # it was looked at before
+    assert min(first[0][1][1]) > 0
 
 
-def test_a_fork_is_a_copy_that_goes_its_own_way(kept):
-    kept.fork([0], [2])
-    state = kept.state()
+def test_a_copied_row_goes_its_own_way(kept):
+    trainer = kept.trainer
+    trainer.copy_rows([0], [2])
+    state = trainer.clone()
     assert same(rows_of(state, [0]), rows_of(state, [2]))
     seen, state = stepped(kept)
     assert same(rows_of(state, [0]), rows_of(state, [2]))
-    assert all(same(values[0], values[2]) for probe in seen for values in probe.values())
+    assert all(same(values[0], values[2]) for own in seen for values in own[0].values())
     weights = torch.ones(3, 8, 3)
     weights[2, :4] = 0
-    kept.update_samples(weights, everyone(kept))
-    assert not torch.equal(kept.replicas.parameters[0], kept.replicas.parameters[2])
+    decide(kept, weights)
+    assert not torch.equal(trainer.replicas.flat[0], trainer.replicas.flat[2])
 
 
 def test_a_partial_begin_forgets_what_was_seen_of_the_row_alone():
-    learner, fresh = learner_of(distribution=NOISE), learner_of(distribution=NOISE)
-    train(learner, 3)
-    learner.probe({ALIGNMENT, MEAN}, everyone(learner))
-    before = learner.state()
-    learner.begin([1], [1])
-    assert same(rows_of(before, [0, 2]), rows_of(learner.state(), [0, 2]))
-    seen, expected = (own.probe({ALIGNMENT, MEAN}, nobody(own)) for own in (learner, fresh))
+    decision, fresh = decision_of(distribution=NOISE), decision_of(distribution=NOISE)
+    for _ in range(3):
+        decide(decision, torch.ones(3, 16, 6))
+    look(decision, {ALIGNMENT, MEAN})
+    before = decision.trainer.clone()
+    decision.trainer.begin([1], [1])
+    decision.begin([1])
+    assert same(rows_of(before, [0, 2]), rows_of(decision.trainer.clone(), [0, 2]))
+    seen, expected = (look(own, {ALIGNMENT, MEAN}) for own in (decision, fresh))
     for name in seen:
         torch.testing.assert_close(seen[name][1], expected[name][1], rtol=1e-4, atol=1e-5)
 
@@ -759,7 +802,7 @@ def test_golden_values(text):
 
 
 def test_every_heuristic_of_samples_has_a_golden_value():
-    names = {name for name in BASELINES if name != "constant" and make_policy(name).requires.env == SAMPLE_WEIGHTING}
+    names = {name for name in BASELINES if environment_of(name) == SAMPLE_WEIGHTING}
     assert names == {text.partition(":")[0] for text in GOLDEN}
 
 
@@ -844,7 +887,10 @@ WRONG = [
         {"problem": few(LEAST_META - 1), "holdout_size": None},
         r"`problem` should have at least 10 samples in \*meta\*.*Received problem=9",
     ),
-    ({"holdout_size": 251}, r"`holdout_size` should be at most 250, the samples of the \*meta\* split\. Received holdout_size=251"),
+    (
+        {"holdout_size": 251},
+        r"`holdout_size` should be at most 250, the number of samples in the \*meta\* split\. Received holdout_size=251",
+    ),
     ({"features": ["rank", "loss"]}, r"`features` should be one of rank, mean, alignment, main\. Received features='loss'"),
     ({"features": ["alignmen"]}, r"Received features='alignmen'\. Did you mean 'alignment'"),
     ({"features": [3]}, r"`features` should be one of rank.*Received features=3"),

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from sb3_contrib import MaskablePPO
 from torch import nn
 
 import mtl_gym
 from mtl_gym import agents
-from mtl_gym.agents.algorithm import algorithm
-from mtl_gym.envs.merging import choices
-from mtl_gym.envs.observations import DEFAULTS, OBSERVATIONS, space
-from mtl_gym.problems import LAYER_MERGING, TASK_GROUPING
-from mtl_gym.training.partitions import labels, partitions, together
+from mtl_gym.agents.algorithm import algorithm, policy_of
+from mtl_gym.decisions.merging.structures import choices
+from mtl_gym.decisions.partitions import labels, partitions, together
+from mtl_gym.environments import LAYER_MERGING, TASK_GROUPING, specification
+from mtl_gym.envs.observations import space
 
-NAMES = DEFAULTS[LAYER_MERGING]
+OBSERVATIONS = specification(LAYER_MERGING).observations
+NAMES = specification(LAYER_MERGING).observe
 SMALL = {
     "tasks": ["digit", "parity", "loop", "ink"],
     "num_tasks": 3,
@@ -31,10 +31,16 @@ SMALL = {
 TRAINING = {"time_steps": 24, "num_envs": 8, "rollouts_per_instance": 2, "evaluations": 1, "instances": 2, "references": []}
 
 
+def space_of(num_tasks):
+    rows, recipe = {name: OBSERVATIONS[name] for name in NAMES}, SimpleNamespace(num_tasks=num_tasks, batch_size=1)
+    return space(rows, recipe, {"choice": choices(num_tasks)})
+
+
 def policy(num_tasks, seed=0, name="maskable-ppo"):
     torch.manual_seed(seed)
-    seen = space(NAMES, SimpleNamespace(num_tasks=num_tasks, batch_size=1))
-    made = algorithm(name).empty_policy(seen, spaces.Discrete(choices(num_tasks)), {})
+    chosen = policy_of(LAYER_MERGING, name)
+    features = algorithm(name).features(chosen, {own: OBSERVATIONS[own].size for own in NAMES}, per_task=False)
+    made = algorithm(name).empty_policy(chosen, space_of(num_tasks), spaces.Discrete(choices(num_tasks)), {}, features)
     for parameter in made.parameters():  # SB3 begins with a head that is nearly zero
         nn.init.normal_(parameter, std=0.3)
     made.set_training_mode(False)
@@ -45,7 +51,7 @@ def observations(num_tasks, rows=3, seed=0):
     rng = np.random.default_rng(seed)
     seen = {
         name: rng.uniform(max(OBSERVATIONS[name].low, -2), min(OBSERVATIONS[name].high, 2), (rows, *box.shape))
-        for name, box in space(NAMES, SimpleNamespace(num_tasks=num_tasks, batch_size=1)).items()
+        for name, box in space_of(num_tasks).items()
     }
     return {name: torch.tensor(values, dtype=torch.float32) for name, values in seen.items()}
 

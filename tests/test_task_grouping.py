@@ -12,34 +12,42 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from rollouts import play, random_actions, same
+from hypothesis import given, settings, strategies as st
+from rollouts import play, random_actions, same, train
 from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 from torch.nn import functional
 from typer.testing import CliRunner
 
 import mtl_gym
 from mtl_gym.cli import full_app
+from mtl_gym.decisions.grouping import known_groups as store
+from mtl_gym.decisions.grouping.data_maps import DataMaps, squared_distances, summaries
+from mtl_gym.decisions.grouping.group_tables import read_group_table, write_group_table
+from mtl_gym.decisions.grouping.group_training import (
+    ensemble_metrics,
+    group_metrics,
+    last_features,
+    mask_of,
+    masks_of,
+    members,
+    train_groups,
+)
+from mtl_gym.decisions.grouping.modes import GROUPINGS, NEGLIGIBLE, Merge, Place, next_task
+from mtl_gym.decisions.grouping.trainings import GroupTrainings
+from mtl_gym.decisions.grouping.warm_up import COSINES, LOOKAHEAD, MAP_DISTANCES, MAP_FEATURES, MAPS, WarmUp, Watching
+from mtl_gym.decisions.partitions import partitions
+from mtl_gym.environments import TASK_GROUPING, specification
 from mtl_gym.envs.arguments import check_arguments
-from mtl_gym.envs.grouping import GROUPINGS, NEGLIGIBLE, Merge, Place, next_task
-from mtl_gym.envs.observations import of_environment
-from mtl_gym.evaluation.groupings import make_table
-from mtl_gym.problems import TASK_GROUPING, load_problem
+from mtl_gym.evaluation.group_table_maker import make_table
+from mtl_gym.problems import load_problem
 from mtl_gym.problems.base import Problem, Split, Task
 from mtl_gym.problems.instances import TRAINING_IDS
-from mtl_gym.training import groupings as store
-from mtl_gym.training.data_maps import DataMaps, squared_distances, summaries
-from mtl_gym.training.group_learner import GroupLearner
-from mtl_gym.training.group_tables import read_group_table, write_group_table
-from mtl_gym.training.groups import ensemble_metrics, group_metrics, last_features, mask_of, masks_of, members, train_groups
-from mtl_gym.training.learner import Learner
-from mtl_gym.training.partitions import partitions
-from mtl_gym.training.signals import linear_cka
-from mtl_gym.training.warm_up import COSINES, LOOKAHEAD, MAP_DISTANCES, MAP_FEATURES, MAPS, WarmUpLearner, Watching
+from mtl_gym.training.formulas import linear_cka
+from mtl_gym.training.measurements import steps_per_epoch
+from mtl_gym.training.trainer import Trainer
 
 SMALL = {"problem": "yeast", "num_tasks": 4, "hidden_sizes": [8], "train_steps": 12, "batch_size": 64, "lr": 5e-3}
-ALL = list(of_environment(TASK_GROUPING))
+ALL = list(specification(TASK_GROUPING).observations)
 
 
 def classes(missing=0.0, seed=0, count=60):
@@ -78,14 +86,19 @@ def make_vec(num_envs=3, **others):
 
 
 def arguments(**others):
-    return check_arguments(TASK_GROUPING, **small(**others))
+    return check_arguments(specification(TASK_GROUPING), **small(**others))
 
 
 def warm_up(ids=(0, 1), **others):
     checked = arguments(**others)
-    learner = WarmUpLearner(checked.problem, checked.recipe, len(ids))
-    learner.begin(range(len(ids)), ids)
-    return learner
+    return WarmUp(checked.problem, checked.recipe, ids)
+
+
+def begun(checked, ids):
+    """A trainer of these instances."""
+    trainer = Trainer(checked.problem, checked.recipe, len(ids))
+    trainer.begin(range(len(ids)), ids)
+    return trainer
 
 
 def placed(env, labels):
@@ -127,18 +140,18 @@ def test_a_training_that_diverges_leaves_the_maps_of_the_others_alone():
     assert torch.isfinite(maps.confidence[1:]).all()
 
 
-def hand_maps(learner, snapshots):
-    """Data maps of row 0, by hand: an epoch's losses of a plain training, one sample after another."""
-    problem, recipe = learner.problem, learner.recipe
-    plain = Learner(problem, recipe, 1)
-    plain.begin([0], [learner.instances[0].id])
-    length, tasks = int(plain.steps_per_epoch()[0]), plain.replicas.tasks[0].tolist()
+def hand_maps(checked, id, snapshots):
+    """Data maps of an instance, by hand: an epoch's losses of a plain training, one sample after another."""
+    problem, recipe = checked.problem, checked.recipe
+    plain = Trainer(problem, recipe, 1, by_samples=True)
+    plain.begin([0], [id])
+    length, tasks = int(steps_per_epoch(plain)[0]), plain.ledger.tasks[0].tolist()
     epochs = math.ceil(recipe.train_steps / length)
     times = [round(time) for time in np.linspace(min(2, epochs), epochs, snapshots)]
     seen = [[] for _ in range(len(problem.splits["train"]))]
     taken = []
     for step in range(recipe.train_steps):
-        samples, losses = plain.replicas.order[0, step].tolist(), plain.sample_losses()[0][:, tasks]
+        samples, losses = plain.losses.batches.order[0, step].tolist(), plain.losses.sample_graph()[0].detach()
         labels = problem.splits["train"].targets[samples]
         for place, sample in enumerate(samples):
             known = [not bool(labels[place, problem.target_slices[task]].isnan().any()) for task in tasks]
@@ -165,12 +178,12 @@ def hand_maps(learner, snapshots):
     ids=["yeast", "classes", "missing", "short", "sizes", "subset"],
 )
 def test_the_data_maps_of_a_warm_up_are_those_of_a_loop_by_hand(others):
-    learner = warm_up(ids=(3, 1, 2), **others)
-    found = learner.run(Watching(3, 10), [MAP_FEATURES, MAP_DISTANCES, MAPS])
-    maps, visits = hand_maps(learner, 3)
+    warmed = warm_up(ids=(3, 1, 2), **others)
+    found = warmed.run(Watching(3, 10), [MAP_FEATURES, MAP_DISTANCES, MAPS])
+    maps, visits = hand_maps(arguments(**others), 3, 3)
     np.testing.assert_allclose(found[MAPS][0].movedim(2, 0).mT, maps[-1], atol=2e-5)
     flat = maps.transpose(3, 0, 1, 2).reshape(maps.shape[3], -1)
-    count = len(learner.instances[0].rows)
+    count = len(warmed.trainer.ledger.instances[0].rows)
     expected = [
         np.linalg.norm(flat[one] - flat[two]) / math.sqrt(3 * count * 2) for one, two in itertools.combinations(range(len(flat)), 2)
     ]
@@ -203,33 +216,33 @@ def test_watching_a_warm_up_does_not_change_it():
     plain, watched = warm_up(), warm_up()
     plain.run(Watching(1, 5), [])
     watched.run(Watching(3, 1), [MAP_FEATURES, MAP_DISTANCES, COSINES, LOOKAHEAD])
-    assert torch.equal(plain.replicas.parameters, watched.replicas.parameters)
+    assert torch.equal(plain.trainer.replicas.flat, watched.trainer.replicas.flat)
 
 
 # --- affinities ------------------------------------------------------------------------------------------------------
 
 
 def test_cosines_and_looks_ahead_are_autograds():
-    learner = warm_up(ids=(5,), problem=classes(), train_steps=6)
-    found = learner.run(Watching(1, 2), [COSINES, LOOKAHEAD])
-    plain = warm_up(ids=(5,), problem=classes(), train_steps=6)
+    problem = classes()
+    found = warm_up(ids=(5,), problem=problem, train_steps=6).run(Watching(1, 2), [COSINES, LOOKAHEAD])
+    plain = begun(arguments(problem=problem, train_steps=6), (5,))
     cosines, ahead = [], []
     for step in range(6):
         if step % 2 == 0:
-            losses, parameters = plain._graph(), plain._parameters
-            parts = [torch.autograd.grad(own, parameters, retain_graph=True)[:-2] for own in losses[0]]
+            losses, named = plain.losses.graph(), plain.replicas.parameters
+            shared = list(named)[: plain.model.shared]
+            assert len(shared) == len(named) - 2  # the heads' are the last two
+            parts = [torch.autograd.grad(own, [named[name] for name in shared], retain_graph=True) for own in losses[0]]
             flat = [torch.cat([part.flatten() for part in own]) for own in parts]
             pairs = itertools.combinations(range(3), 2)
             cosines.append([functional.cosine_similarity(flat[one], flat[two], dim=0) for one, two in pairs])
             table = []
             for own in parts:
-                moved = [p - plain.recipe.lr * part for p, part in zip(parameters[:-2], own, strict=True)] + parameters[-2:]
-                inputs = plain._samples.splits["train"].inputs[plain.replicas.order[0, step].long()][None]
-                labels = plain._samples.splits["train"].targets[plain.replicas.order[0, step].long()][None]
-                after = plain._objectives.parts(plain.network.forward(moved, inputs), labels, [16])[0]
+                moved = {name: named[name] - plain.recipe.lr * part for name, part in zip(shared, own, strict=True)}
+                after = plain.losses.at({**named, **moved}, plain.ledger.step)
                 table.append((1 - after / losses)[0].tolist())
             ahead.append(table)
-        plain.update(torch.ones(1, 3), torch.ones(1, dtype=torch.bool))
+        train(plain, 1)
     np.testing.assert_allclose(found[COSINES][0], np.mean(cosines, axis=0), atol=1e-5)
     np.testing.assert_allclose(found[LOOKAHEAD][0], np.mean(ahead, axis=0), atol=1e-6)
 
@@ -241,11 +254,11 @@ def test_a_step_along_its_own_gradient_helps_a_task():
 
 def test_layers_are_compared_of_networks_that_were_trained_alone():
     checked = arguments()
-    groupings = store.Groupings(checked.problem, checked.recipe, Watching(2, 5))
+    groupings = store.KnownGroups(checked.problem, checked.recipe, Watching(2, 5))
     known = groupings.known([11, 12], [store.LAYER_CKA])
     for id, own in zip((11, 12), known, strict=True):
         alone = [next(train_groups(checked.problem, checked.recipe, [id], torch.eye(4)[task : task + 1])) for task in range(4)]
-        similar = linear_cka(torch.stack([last_features(learner)[0] for learner in alone])[None])[0]
+        similar = linear_cka(torch.stack([last_features(trainer)[0] for trainer in alone])[None])[0]
         first, second = np.triu_indices(4, 1)
         np.testing.assert_allclose(own.signals[store.LAYER_CKA], similar[first, second], atol=1e-4)
 
@@ -265,10 +278,7 @@ def test_a_batch_of_groups_equals_each_trained_by_itself():
     ids = [3, 9] * 15
     found = group_metrics(checked.problem, checked.recipe, ids, masks)
     for place in range(0, 30, 7):
-        own = Learner(checked.problem, checked.recipe, 1)
-        own.begin([0], [ids[place]])
-        for _ in range(checked.recipe.train_steps):
-            own.update(members([masks[place]], 4), torch.ones(1, dtype=torch.bool))
+        own = train(begun(checked, [ids[place]]), checked.recipe.train_steps, members([masks[place]], 4))
         for split, name in enumerate(("meta", "reward", "test")):
             values = list(own.metrics(name).values())
             np.testing.assert_allclose(found[place, split], torch.stack(values)[:, 0], atol=1e-6)
@@ -282,10 +292,7 @@ def test_an_ensemble_is_the_weighted_mean_of_the_groups_logits():
     for row, id in enumerate((4, 5)):
         outputs = 0
         for group in range(2):
-            own = Learner(problem, checked.recipe, 1)
-            own.begin([0], [id])
-            for _ in range(checked.recipe.train_steps):
-                own.update(memberships[row, :, group][None], torch.ones(1, dtype=torch.bool))
+            own = train(begun(checked, [id]), checked.recipe.train_steps, memberships[row, :, group][None])
             shares = memberships[row, :, group][torch.tensor([0, 1, 2, 2, 2])]
             outputs = outputs + shares * own.outputs(problem.splits["reward"])[0]
         targets = problem.splits["reward"].targets
@@ -296,9 +303,9 @@ def test_an_ensemble_is_the_weighted_mean_of_the_groups_logits():
 def test_hard_memberships_make_an_ensemble_of_the_groups_own_predictions():
     env = make_vec(num_envs=1, problem=classes(), autoreset_mode="Disabled")
     placed(env, [0, 1, 0])
-    learner = env.learner
-    soft = ensemble_metrics(learner.problem, learner.recipe, [7], learner.memberships)
-    np.testing.assert_allclose(learner._results, soft, atol=1e-9)
+    trainings = env.decision.trainings
+    soft = ensemble_metrics(trainings.problem, trainings.recipe, [7], trainings.memberships)
+    np.testing.assert_allclose(trainings.state["results"], soft, atol=1e-9)
 
 
 # --- what is legal ---------------------------------------------------------------------------------------------------
@@ -313,15 +320,15 @@ def test_random_play_ends_in_groups_numbered_by_first_use(num_tasks, share, seed
     for decision in range(num_tasks):
         if done >= 1:
             break
-        legal = grouping.legal(memberships)[0].numpy()
+        legal = grouping.valid(memberships)[0].numpy()
         assert legal.any()
         own = torch.tensor([rng.choice(np.flatnonzero(legal))])
-        taken, masked = grouping.allowed(own, memberships)
+        taken, masked = grouping.checked(own, memberships)
         assert not masked
         assert taken == own
         wrong = np.flatnonzero(~legal)
         if len(wrong):
-            taken, masked = grouping.allowed(torch.tensor([rng.choice(wrong)]), memberships)
+            taken, masked = grouping.checked(torch.tensor([rng.choice(wrong)]), memberships)
             assert masked
             assert taken == np.flatnonzero(legal)[0]
         before = done
@@ -345,7 +352,7 @@ def test_every_partition_can_be_placed_and_merged():
             joins = [1 + pairs.index((label, task)) for task, label in enumerate(wanted) if label != task]
             for number in labels if action == "place" else [*joins, 0]:
                 if action == "place" or number or len(set(labels)) > 1:
-                    assert grouping.legal(memberships)[0, number]
+                    assert grouping.valid(memberships)[0, number]
                     memberships, done = grouping.act(torch.tensor([number]), memberships)
             assert memberships[0].argmax(1).tolist() == labels
             assert done == 1
@@ -441,11 +448,11 @@ def test_what_is_asked_for_is_paid_for():
 def test_pair_gains_and_outcomes_are_those_of_the_groups():
     env = make_vec(num_envs=2, observe=["pair_gains", "outcomes"], autoreset_mode="Disabled")
     observation, _ = env.reset(options={"instance": [5, 6]})
-    learner = env.learner
-    names = [task.name for task in learner.problem.tasks]
+    trainings = env.decision.trainings
+    names = [task.name for task in trainings.problem.tasks]
     for row in range(2):
-        tasks = learner.replicas.tasks[row].tolist()
-        known = group_metrics(learner.problem, learner.recipe, [5 + row] * 15, list(range(1, 16)))
+        tasks = trainings.ledger.tasks[row].tolist()
+        known = group_metrics(trainings.problem, trainings.recipe, [5 + row] * 15, list(range(1, 16)))
         assert len(names) == known.shape[2]
         for split, split_name in ((0, "pair_gains"), (1, "outcomes")):
             gains = (known[:, split] / known[14, split] - 1)[:, tasks]
@@ -474,7 +481,7 @@ def test_masked_actions_are_replaced_and_flagged():
     env.reset(seed=0)
     _, _, _, _, infos = env.step([3, 0])
     assert infos["invalid_action"].tolist() == [True, False]
-    assert env.learner.memberships[:, 0].argmax(1).tolist() == [0, 0]
+    assert env.decision.trainings.memberships[:, 0].argmax(1).tolist() == [0, 0]
 
 
 def test_other_tasks_orders_are_other_groupings_of_the_same_tasks():
@@ -483,7 +490,11 @@ def test_other_tasks_orders_are_other_groupings_of_the_same_tasks():
     assert not same(first[4]["test"], second[4]["test"])
 
 
-@pytest.mark.parametrize("problem", ["yeast", classes(), classes(missing=0.2)], ids=["yeast", "classes", "missing"])
+@pytest.mark.parametrize(
+    "problem",
+    [pytest.param("yeast", marks=pytest.mark.slow), pytest.param(classes(), marks=pytest.mark.slow), classes(missing=0.2)],
+    ids=["yeast", "classes", "missing"],
+)
 @pytest.mark.parametrize("action", GROUPINGS)
 @pytest.mark.parametrize("checker", [check_env, check_env_of_sb3], ids=["gymnasium", "sb3"])
 def test_the_checkers_pass_without_warnings(checker, action, problem):
@@ -513,16 +524,16 @@ def test_rows_do_not_depend_on_how_many_there_are():
 
 def test_a_warm_up_that_diverges_ends_its_own_episode_with_the_penalty(monkeypatch):
     store._remembered.clear()
-    original = WarmUpLearner.run
+    original = WarmUp.run
 
-    def poisoned(learner, *given):
-        learner.replicas.parameters[1] = torch.nan
-        return original(learner, *given)
+    def poisoned(warmed, *given):
+        warmed.trainer.replicas.flat[1] = torch.nan
+        return original(warmed, *given)
 
     healthy = make_vec(observe=ALL, autoreset_mode="Disabled")
     expected = play(healthy, random_actions(healthy.action_space, 4), options={"instance": np.arange(3)})
     store._remembered.clear()
-    monkeypatch.setattr(WarmUpLearner, "run", poisoned)
+    monkeypatch.setattr(WarmUp, "run", poisoned)
     env = make_vec(observe=ALL, autoreset_mode="Disabled")
     answers = play(env, random_actions(env.action_space, 4), options={"instance": np.arange(3)})
     store._remembered.clear()
@@ -561,20 +572,12 @@ def test_copies_and_restored_environments_go_on_in_the_same_way(clone, action):
 def test_a_partial_reset_leaves_the_others():
     env = make_vec(autoreset_mode="Disabled")
     play(env, random_actions(env.action_space, 2), seed=1)
-    before = env.learner.memberships.clone()
+    before = env.decision.trainings.memberships.clone()
     observation, infos = env.reset(options={"reset_mask": np.array([False, True, False])})
     assert infos["_instance"].tolist() == [False, True, False]
-    assert torch.equal(before[[0, 2]], env.learner.memberships[[0, 2]])
+    assert torch.equal(before[[0, 2]], env.decision.trainings.memberships[[0, 2]])
     assert observation["progress"][:, 0].tolist() == [0.5, 0.0, 0.5]
     assert observation["next_task"].argmax(1).tolist() == [2, 0, 2]
-
-
-def test_a_learner_is_copied_by_rows():
-    env = make_vec(autoreset_mode="Disabled")
-    play(env, random_actions(env.action_space, 4), seed=1)
-    env.learner.fork([0], [2])
-    assert torch.equal(env.learner.memberships[0], env.learner.memberships[2])
-    assert env.learner.known[0] is env.learner.known[2]
 
 
 def test_rendering_draws_maps_and_groups():
@@ -595,8 +598,13 @@ def test_rendering_draws_maps_and_groups():
 @pytest.mark.parametrize(
     ("others", "error", "words"),
     [
-        ({"problem": "digits"}, ValueError, "be one that mtl_gym/TaskGrouping-v0 supports"),
-        ({"problem": load_problem("digits"), "num_tasks": None}, ValueError, "Not so are: ink"),
+        (
+            {"problem": "river_flow"},
+            ValueError,
+            "be one that mtl_gym/TaskGrouping-v0 supports: it has fewer than two classification tasks",
+        ),
+        ({"problem": "digits"}, ValueError, "List all other tasks in `tasks`"),
+        ({"problem": load_problem("digits"), "num_tasks": None}, ValueError, "not suitable: ink"),
         ({"num_tasks": 1}, ValueError, "`num_tasks` should be at least 2"),
         ({"max_groups": 5}, ValueError, "`max_groups` should be at most 4, the number of tasks"),
         ({"max_groups": 0}, ValueError, "`max_groups` should be at least 1"),
@@ -606,21 +614,21 @@ def test_rendering_draws_maps_and_groups():
         ({"snapshots": 0}, ValueError, "`snapshots`"),
         ({"affinity_every": 0}, ValueError, "`affinity_every`"),
         ({"group_table": 3}, TypeError, "`group_table`"),
-        (
-            {"group_table": "nowhere.npz"},
-            ValueError,
-            "`group_table` should be 'auto', 'train' or the path of a table that is there",
-        ),
+        ({"group_table": "nowhere.npz"}, ValueError, "`group_table` should be 'auto', 'train' or the path of an existing table"),
         ({"steps_per_action": 2}, ValueError, "`steps_per_action` should be left out"),
         ({"reward_every": 2}, ValueError, "`reward_every` should be left out"),
         ({"holdout_size": 2}, ValueError, "`holdout_size` should be left out"),
         ({"main_task": "class_1"}, ValueError, "`main_task` should be left out"),
         ({"reward": "val_mean"}, ValueError, "`reward` should be one of"),
         ({"observe": ["slope"]}, ValueError, "`observe` should be one of"),
-        ({"action": "memberships", "observe": ["action_mask"]}, ValueError, "action='memberships' has nothing of: action_mask"),
-        ({"action": "merge", "observe": ["next_task"]}, ValueError, "action='merge' has nothing of: next_task"),
+        (
+            {"action": "memberships", "observe": ["action_mask"]},
+            ValueError,
+            "`observe` should not contain action_mask with action='memberships'",
+        ),
+        ({"action": "merge", "observe": ["next_task"]}, ValueError, "`observe` should not contain next_task with action='merge'"),
         ({"num_tasks": 7, "observe": ["outcomes"]}, ValueError, "`num_tasks` should be at most 6 for 'outcomes'"),
-        ({"hidden_sizes": [], "observe": ["layer_cka"]}, ValueError, "`hidden_sizes` should give 'mlp' hidden layers"),
+        ({"hidden_sizes": [], "observe": ["layer_cka"]}, ValueError, "`hidden_sizes` should give mlp[] hidden layers"),
         ({"features": ["rank"]}, TypeError, "`argument` should be one of"),
     ],
 )
@@ -659,7 +667,7 @@ def test_a_look_up_is_the_same_as_training(table):
 
 def test_looking_up_trains_nothing(table, monkeypatch):
     store._remembered.clear()
-    monkeypatch.setattr(Learner, "update", lambda *given: pytest.fail("something was trained"))
+    monkeypatch.setattr(Trainer, "update", lambda *given: pytest.fail("something was trained"))
     env = make_vec(num_envs=2, group_table=str(table), observe=ALL)
     ids = np.concatenate([play(env, random_actions(env.action_space, 8), seed=seed)[0][1]["instance"] for seed in range(4)])
     assert set(ids.tolist()) == {TRAINING_IDS[0], TRAINING_IDS[0] + 1}
@@ -702,10 +710,10 @@ def test_a_table_of_another_version_is_refused(table, tmp_path):
 @pytest.mark.parametrize(
     ("name", "spoil", "words"),
     [
-        ("outcomes", lambda values: values[:, :-1], "outcomes have the shape (4, 14, 3, 14) instead of (4, 15, 3, 14)"),
+        ("outcomes", lambda values: values[:, :-1], "outcomes have shape (4, 14, 3, 14) instead of (4, 15, 3, 14)"),
         ("outcomes", lambda values: values.astype(str), "outcomes does not have 4 rows of numbers"),
         ("map_distances", lambda values: values[:-1], "map_distances does not have 4 rows of numbers"),
-        ("ids", lambda values: values[:-1], "outcomes have the shape (4, 15, 3, 14) instead of (3, 15, 3, 14)"),
+        ("ids", lambda values: values[:-1], "outcomes have shape (4, 15, 3, 14) instead of (3, 15, 3, 14)"),
     ],
 )
 def test_a_damaged_table_is_refused(table, tmp_path, name, spoil, words):
@@ -734,9 +742,9 @@ def test_a_shipped_table_is_used_where_its_arguments_are_the_environments(table,
     folder.mkdir(parents=True)
     (folder / "yeast.npz").write_bytes(table.read_bytes())
     monkeypatch.setattr("mtl_gym.envs.task_grouping.resources.files", lambda package: tmp_path)
-    assert make_vec().learner.groupings.path == str(folder / "yeast.npz")
-    assert make_vec(lr=0.1).learner.groupings.path is None
-    assert make_vec(group_table="train").learner.groupings.path is None
+    assert make_vec().decision.trainings.groups.path == str(folder / "yeast.npz")
+    assert make_vec(lr=0.1).decision.trainings.groups.path is None
+    assert make_vec(group_table="train").decision.trainings.groups.path is None
 
 
 def test_a_table_says_how_it_was_made_and_goes_on_where_it_was(table, tmp_path):
@@ -793,23 +801,22 @@ def test_evaluation_tells_groups_and_regret(table):
 
 def test_the_regret_of_the_best_grouping_is_zero(table):
     env = make_vec(num_envs=1, observe=["outcomes"], group_table=str(table), autoreset_mode="Disabled")
-    from mtl_gym.evaluation.groupings import groupings
-
     regrets, returns = [], []
     for labels in partitions(4).tolist():
         env.reset(options={"instance": 0})
         for label in labels:
             answer = env.step([list(dict.fromkeys(labels)).index(label)])
-        regrets.append(groupings(env)[0]["regret"])
+        regrets.append(env.decision.outcome(0)["regret"])
         returns.append(answer[1][0])
     np.testing.assert_allclose(regrets, max(returns) - np.array(returns), atol=1e-6)
     assert min(regrets) == 0
 
 
-def test_the_look_of_a_learner_is_what_it_was_made_for():
+def test_trainings_show_what_they_were_made_for():
     env = make_vec(observe=["progress"])
-    assert isinstance(env.learner, GroupLearner)
-    assert env.learner.needs == ()
+    assert isinstance(env.decision.trainings, GroupTrainings)
+    assert env.decision.trainings.needs == ()
+    assert make_vec(observe=["map_distances"]).decision.trainings.needs == ("map_features", "map_distances")
 
 
 def test_the_command_line_makes_tables_and_compares_with_them(tmp_path):

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import mtl_gym
 from mtl_gym.agents.vec_env import VectorEnvAdapter
-from mtl_gym.policies import make_policy
+from mtl_gym.policies.grammar import make_policy
 
 STEPS = 120
 
@@ -139,7 +139,7 @@ def test_attributes_are_of_all_rows_together():
     adapter = VectorEnvAdapter(ours(render_mode="rgb_array"))
     assert adapter.render_mode == "rgb_array"
     assert adapter.get_attr("num_envs", indices=[0, 2]) == [3, 3]
-    assert adapter.has_attr("learner")
+    assert adapter.has_attr("decision")
     assert not adapter.has_attr("action_masks")
     with pytest.raises(ValueError, match="`indices`"):
         adapter.set_attr("colour", 1, indices=0)

@@ -9,8 +9,9 @@ from rollouts import LOSS_WEIGHTING, make_vec, small
 
 import mtl_gym
 from mtl_gym.evaluation.comparison import about, plan, run, setting, to_frame
+from mtl_gym.evaluation.curves import CHECKPOINTS
 from mtl_gym.evaluation.results import Result
-from mtl_gym.evaluation.rollout import CHECKPOINTS, rollout
+from mtl_gym.evaluation.rollout import rollout
 from mtl_gym.evaluation.statistics import summarize
 from mtl_gym.evaluation.weight_rules import binned, constant_quantities, relative, weight_rules
 from mtl_gym.problems import load_problem
@@ -152,7 +153,7 @@ def test_a_training_that_ended_has_no_gaps_afterwards():
 def test_a_result_holds_what_its_instance_planted():
     env = make_vec("digits", distribution=SHORT)
     env.reset(options={"instance": np.arange(3)})
-    for result, instance in zip(watched(Watching()), env.unwrapped.learner.instances, strict=True):
+    for result, instance in zip(watched(Watching()), env.unwrapped.decision.trainings.ledger.instances, strict=True):
         assert list(result.planted["scale"].values()) == instance.scales.tolist()
         assert list(result.planted["noise"].values()) == instance.noise.tolist()
         assert list(result.planted["scale"]) == list(result.curves["weight"])

@@ -1,1 +1,1 @@
-"""The environments. They are made by their ids, with ``gymnasium.make`` and ``gymnasium.make_vec``."""
+"""The environments, created by id with ``gymnasium.make`` and ``gymnasium.make_vec``."""

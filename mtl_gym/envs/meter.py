@@ -1,161 +1,94 @@
-"""Measures the signals: what the tables of observations and rewards need, once for each decision."""
+"""Measures what observations and rewards need, once per decision, and charges the cost."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import functools
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mtl_gym.envs.arguments import Arguments
-from mtl_gym.envs.observations import OBSERVATIONS
-from mtl_gym.envs.rewards import REWARDS
-from mtl_gym.envs.signals import AFTER, BASE, GAINS, GRAMIAN, META, REWARD, SCORE, UPCOMING, Signals, measured
-from mtl_gym.problems.metrics import WORST_DELTA_M, relative_gains
-from mtl_gym.training.learner import Learner
-from mtl_gym.training.references import average_references
+from mtl_gym.decisions.base import Decision
+from mtl_gym.training.probes import AFTER, BASE, META, REWARD, UPCOMING, Probe, Reading, View, pick
 
-
-class Measures(Protocol):
-    """What measures N trainings for an environment, once for each decision."""
-
-    def first(self, rows: Tensor) -> Any:
-        """The signals of trainings that have just begun; the passes are counted for ``rows`` (N,) bool."""
-
-    def next(self, previous: Any, factors: Tensor, active: Tensor) -> Any:
-        """The signals after a decision in the ``active`` rows (N,), of which ``factors`` says what was done; others keep theirs."""
-
-    def scored(self, signals: Any, ended: Tensor) -> Any:
-        """Adds what is measured at the end alone, in the rows (N,) whose episode has ended."""
-
-    def is_finite(self, signals: Any) -> Tensor:
-        """Whether a training's losses and parameters are all finite (N,)."""
+_OF_LOSSES = (UPCOMING, AFTER, META, REWARD)
+"""Measurements that become non-finite when a training diverges."""
 
 
 class Meter:
-    """Measures N trainings.
+    """Measures the N rows of a decision.
 
     Args:
-        arguments: Name the observations and the reward, and so what is measured.
-        learner: The trainings.
-        probes: What the learner is to probe, beyond what is observed.
+        decision: Provides the probes.
+        needs: Names of the measurements to take.
+        reward_every: Training steps between periodic measurements.
+        initial_lr: Learning rate of the first step.
     """
 
-    def __init__(self, arguments: Arguments, learner: Learner, probes: Collection[str] = ()) -> None:
-        self._arguments, self._learner = arguments, learner
-        rows = [OBSERVATIONS[name] for name in arguments.observe] + [REWARDS[arguments.reward]]
-        self._needs = {need for row in rows for need in row.needs}
-        self._probes = {probe for row in rows for probe in row.probes} | set(probes)
+    def __init__(self, decision: Decision, needs: Iterable[str], *, reward_every: int, initial_lr: float) -> None:
+        self._decision, self._needs, self._initial_lr = decision, {*needs, *decision.needs}, initial_lr
+        self._every = reward_every
 
-    def first(self, rows: Tensor) -> Signals:
-        """The signals of trainings that have just begun; the passes are counted for ``rows`` (N,) bool."""
-        measures = self._measure(rows, torch.ones_like(rows))
-        losses = self._learner.forward()
-        return Signals(
-            initial=losses,
-            mean=losses,
-            previous_mean=losses,
-            first=losses,
-            last=losses,
-            base=losses,
-            factors=torch.ones_like(losses),
-            previous_holdout=measures["holdout"],
-            previous_gains=measures["gains"],
-            initial_lr=self._arguments.recipe.lr,
-            previous_lr=measures["lr"],
-            progress=torch.zeros_like(measures["lr"]),
-            **measures,
-        )
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_probes"}
 
-    def next(self, previous: Signals, factors: Tensor, active: Tensor) -> Signals:
-        """The signals after a decision's training steps in the ``active`` rows (N,); the other rows keep theirs."""
-        replicas, length = self._learner.replicas, self._arguments.steps_per_action
-        step = replicas.step
-        due = step % self._arguments.reward_every == 0
-        window = (step[:, None] - length + torch.arange(length, device=step.device)).clamp(min=0)  # (N, steps)
-        batches = replicas.losses[torch.arange(len(step), device=step.device)[:, None], window]  # (N, steps, K)
-        measures = self._measure(active, due, previous)
-        signals = replace(
-            previous,
-            mean=batches.mean(1),
-            previous_mean=previous.mean,
-            first=batches[:, 0],
-            last=batches[:, -1],
-            base=self._base(previous.base) if BASE in self._needs else previous.base,
-            factors=factors,
-            previous_holdout=previous.holdout,
-            previous_gains=previous.gains,
-            previous_lr=previous.lr,
-            progress=step / self._arguments.recipe.train_steps,
-            **measures,
-        )
-        return signals if bool(active.all()) else signals.where(active, previous)
+    @functools.cached_property
+    def _probes(self) -> list[tuple[Probe, list[str]]]:
+        """The needed probes and the names to measure with each."""
+        wanted = [(probe, [name for name in probe.names if name in self._needs]) for probe in self._decision.probes()]
+        return [(probe, names) for probe, names in wanted if names]
 
-    def is_finite(self, signals: Signals) -> Tensor:
-        """Whether a training's losses and parameters are all finite (N,)."""
-        seen = [signals.upcoming, signals.after, signals.mean, *signals.holdout.values()]
-        losses = torch.cat([losses for losses in seen if losses is not None], dim=1)
-        return self._learner.finite() & torch.isfinite(losses).all(1)
+    def first(self, rows: Tensor) -> View:
+        """The view of episodes that have just begun in ``rows`` (N,) bool, which are charged."""
+        now = self._measure(rows, torch.ones_like(rows), None)
+        history = self._decision.history(None, base=BASE in self._needs)
+        return View(now, now, history, self._decision.progress(), self._initial_lr)
 
-    def scored(self, signals: Signals, ended: Tensor) -> Signals:
-        """Adds delta_m on *reward*, if it is needed, in the rows (N,) whose episode has ended."""
-        if SCORE not in self._needs or not ended.any():
-            return signals
-        score = self._gains().mean(1).nan_to_num(nan=WORST_DELTA_M).clamp(min=WORST_DELTA_M)
-        return replace(signals, score=torch.where(ended, score.to(signals.progress.dtype), 0))
+    def next(self, previous: View, active: Tensor) -> View:
+        """The view after a decision in the ``active`` rows (N,), which are charged; the others keep the previous one."""
+        due = self._decision.trainings.ledger.step % self._every == 0
+        now = self._measure(active, due, previous)
+        history = self._decision.history(previous.history, base=BASE in self._needs)
+        view = View(now, previous.now, history, self._decision.progress(), self._initial_lr)
+        return view if bool(active.all()) else view.where(active, previous)
 
-    def _gains(self) -> Tensor:
-        """Relative gains (N, K) in percent of the tasks that count, on *reward*, over averaged single-task references."""
-        problem, learner = self._arguments.problem, self._learner
-        gains = relative_gains(problem, learner.metrics(REWARD), average_references(problem, self._arguments.recipe))
-        return self._counting(gains.gather(1, learner.replicas.tasks))
+    def ended(self, view: View, rows: Tensor) -> View:
+        """Adds the final measurements in the rows (N,) bool whose episode has ended, which are charged."""
+        final = [(probe, names) for probe, names in self._probes if probe.final]
+        if not final or not rows.any():
+            return view
+        values: dict[str, Tensor] = {}
+        for probe, names in final:
+            found, forward, backward = probe.measure(names)
+            self._decision.trainings.ledger.charge(rows, forward, backward)
+            values |= found
+        known = {name: torch.where(rows, value.to(view.now[name].dtype), 0) for name, value in values.items()}
+        return replace(view, now={**view.now, **known})
 
-    def _counting(self, values: Tensor) -> Tensor:
-        """Of values (N, K) of tasks those that rewards are made of: all, or the main one's (N, 1)."""
-        return values if self._arguments.recipe.main_task is None else values[:, :1]
+    def finite(self, view: View) -> Tensor:
+        """Whether all losses and parameters of a row are finite (N,)."""
+        losses = [view.now[name] for name in _OF_LOSSES if name in view.now] + ([view.history.mean] if view.history else [])
+        reached = self._decision.trainings.finite()
+        return reached & torch.isfinite(torch.cat(losses, dim=1)).all(1) if losses else reached
 
-    def _holdout(self, charged: Tensor, due: Tensor, previous: Signals | None) -> dict[str, Tensor]:
-        """Losses on *meta* and, in the rows (N,) that are due, on *reward*; the other rows keep the last that was measured."""
-        splits = [name for name in (META, REWARD) if name in self._needs and (name == META or bool(due.any()))]
-        losses = self._learner.holdout(splits, charged) if splits else {}
-        if REWARD in losses:
-            losses[REWARD] = self._counting(losses[REWARD])
-        if previous is not None and REWARD in self._needs and not due.all():
-            known = previous.holdout[REWARD]
-            losses[REWARD] = torch.where(due[:, None], losses.get(REWARD, known), known)
-        return losses
+    def _measure(self, charged: Tensor, due: Tensor, previous: View | None) -> dict[str, Tensor]:
+        """The needed measurements; periodic ones only in the rows (N,) that are due, while the others keep the previous values."""
+        values: dict[str, Tensor] = {}
+        for probe, names in self._probes:
+            if probe.final:
+                values |= {name: torch.zeros(len(due), device=due.device) for name in names}
+                continue
+            measured = [name for name in names if previous is None or name not in probe.periodic or bool(due.any())]
+            found, forward, backward = probe.measure(measured) if measured else Reading({})
+            self._decision.trainings.ledger.charge(charged, forward, backward)
+            values |= {name: self._latest(name, found, due, previous if name in probe.periodic else None) for name in names}
+        return values
 
-    def _gains_if_due(self, due: Tensor, previous: Signals | None) -> Tensor | None:
-        if GAINS not in self._needs:
-            return None
-        if previous is None or due.all():
-            return self._gains()
-        known = measured(previous.gains)
-        return torch.where(due[:, None], self._gains(), known) if due.any() else known
-
-    def _measure(self, charged: Tensor, due: Tensor, previous: Signals | None = None) -> dict[str, Any]:
-        learner, needs = self._learner, self._needs
-        probes = learner.probe(self._probes, charged)  # first: others use its pass
-        lr = learner.lr()
-        return {
-            "probes": probes,
-            "holdout": self._holdout(charged, due, previous),
-            "upcoming": learner.forward() if UPCOMING in needs else None,
-            "after": learner.last_batch(charged) if AFTER in needs else None,
-            "gramian": learner.gramian(charged) if GRAMIAN in needs else None,
-            "score": torch.zeros_like(lr) if SCORE in needs else None,
-            "gains": self._gains_if_due(due, previous),
-            "lr": lr,
-            "epoch": learner.epoch(),
-        }
-
-    def _base(self, base: Tensor) -> Tensor:
-        """Mean losses (N, K) of the second epoch, in the rows where the last decision completed it."""
-        replicas, length = self._learner.replicas, self._learner.steps_per_epoch()
-        base = base.clone()
-        complete = (replicas.step >= 2 * length) & (replicas.step - self._arguments.steps_per_action < 2 * length)
-        for row in complete.nonzero()[:, 0].tolist():
-            base[row] = replicas.losses[row, length[row] : 2 * length[row]].mean(0)
-        return base
+    @staticmethod
+    def _latest(name: str, found: dict[str, Tensor], due: Tensor, previous: View | None) -> Tensor:
+        if previous is None or bool(due.all()):
+            return found[name]
+        known = previous.now[name]
+        return pick(due, found.get(name, known), known)

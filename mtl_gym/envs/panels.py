@@ -1,4 +1,4 @@
-"""What pictures of trainings and plots of pages are drawn of: colours, axes, legends, trees, heat maps and data maps."""
+"""Building blocks of rendered images and of plots on pages: colours, axes, legends, trees, heat maps and data maps."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 TASK_COLOURS = ("#332288", "#CC6677", "#44AA99", "#DDAA33", "#AA4499", "#6FB7E0", "#117733", "#882255", "#777777")
-"""Tol's muted scheme, which colour-blind readers can tell apart; the pale yellow is darkened so that it shows on white."""
+"""Tol's muted colour-blind-safe scheme, with the pale yellow darkened to be visible on white."""
 LINE_STYLES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
-"""Where there are more lines than colours, the colours come again in the next style."""
+"""When the colours are used up, they repeat in the next style."""
 
 _LONGEST_NAME = 16  # characters of a task's name
-_MOST_NUMBERS = 8  # rows of a heat map up to which its numbers are written
+_MOST_NUMBERS = 8  # largest heat map, in rows, with written numbers
 
 
 def line_style(colours: tuple[str, ...], index: int) -> dict[str, object]:
-    """Colour and dashes of a line: no two are the same before all colours have come in all styles."""
+    """Colour and dashes of a line; they repeat only after all combinations have been used."""
     return {"color": colours[index % len(colours)], "linestyle": LINE_STYLES[index // len(colours) % len(LINE_STYLES)]}
 
 
 def log_axis(axes: Axes, low: float, high: float, *, name: str = "y") -> None:
-    """Makes the named axis logarithmic from ``low`` to ``high``, both positive, with a few plain numbers at its ticks."""
+    """Makes the named axis logarithmic from ``low`` to ``high``, both positive, with a few plain tick labels."""
     ratio = high / low
     ticks = MaxNLocator(4) if ratio < 5 else LogLocator(subs=(1, 2, 5)) if ratio < 200 else LogLocator()
-    axes.set(**{f"{name}lim": (low, high)})  # first: without it, a scale warns of lines that are nowhere positive
+    axes.set(**{f"{name}lim": (low, high)})  # first, since a scale warns of lines without positive values
     axes.set(**{f"{name}scale": "log"})
     axis: Axis = getattr(axes, f"{name}axis")
     axis.set_major_locator(ticks)
@@ -40,8 +40,8 @@ def log_axis(axes: Axes, low: float, high: float, *, name: str = "y") -> None:
 
 
 def label_lines(figure: Figure, lines: list[Line2D], labels: list[str], *, columns: int, place: str) -> None:
-    """Puts a legend on the figure. Labels are set afterwards: matplotlib leaves out those that begin with an underscore."""
-    where: Any = place  # matplotlib types the places one by one
+    """Adds a legend to the figure. Labels are set afterwards, since matplotlib omits those that start with an underscore."""
+    where: Any = place  # matplotlib's type lists all places
     legend = figure.legend(lines, ["-"] * len(lines), ncols=columns, loc=where, frameon=False)
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_parse_math(False)
@@ -49,17 +49,14 @@ def label_lines(figure: Figure, lines: list[Line2D], labels: list[str], *, colum
 
 
 def short(name: str) -> str:
-    """A task's name, cut where it is too long for a picture."""
+    """A task's name, truncated if it is too long for an image."""
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def draw_tree(axes: Axes, assign: npt.NDArray[Any], names: Sequence[str]) -> None:
-    """Draws who shares which stage as a tree, from the inputs on the left to the tasks' heads on the right.
+    """Draws which tasks share which stages as a tree, from the inputs on the left to the tasks' heads on the right.
 
-    Args:
-        axes: Where.
-        assign: (S, K) the least task that shares a task's copy of the stage.
-        names: The tasks'.
+    ``assign`` (S, K) is the lowest task that shares a task's copy of the stage.
     """
     stages, count = assign.shape
     order = sorted(range(count), key=lambda task: (*assign[:, task].tolist(), task))
@@ -85,7 +82,8 @@ def draw_tree(axes: Axes, assign: npt.NDArray[Any], names: Sequence[str]) -> Non
 
 
 def _name_rows(axes: Axes, names: Sequence[str] | None) -> None:
-    """Puts tasks' names at the left of a heat map, if they are given."""
+    """Writes tasks' names, if given, to the left of a heat map without a grid."""
+    axes.grid(visible=False)
     if names is not None:
         axes.set_yticks(range(len(names)), [short(name) for name in names], fontsize=6.5)
         axes.tick_params(length=0)
@@ -94,26 +92,24 @@ def _name_rows(axes: Axes, names: Sequence[str] | None) -> None:
 
 
 def draw_similarity(axes: Axes, values: npt.NDArray[Any], names: Sequence[str] | None) -> None:
-    """Draws a table (K, K) of numbers in [0, 1] as a heat map, with the tasks' names at its left if they are given."""
+    """Draws a matrix (K, K) of numbers in [0, 1] as a heat map, with the tasks' names, if given, to the left."""
     axes.imshow(np.clip(values, 0, 1), vmin=0, vmax=1, cmap="cividis")
     for (row, column), value in np.ndenumerate(values):
         if len(values) <= _MOST_NUMBERS:
             colour = "#000000" if value > 0.6 else "#ffffff"
             axes.text(column, row, f"{value:.2f}".replace("0.", "."), ha="center", va="center", fontsize=5.5, color=colour)
     axes.set(xticks=[], yticks=[])
-    axes.grid(visible=False)
     _name_rows(axes, names)
 
 
 def draw_memberships(axes: Axes, memberships: npt.NDArray[Any], names: Sequence[str] | None) -> None:
-    """Draws the share (K, C) of each task in each group as a heat map, with the tasks' names at its left if they are given."""
+    """Draws the membership (K, C) of each task in each group as a heat map, with the tasks' names, if given, to the left."""
     axes.imshow(memberships, vmin=0, vmax=1, cmap="cividis", aspect="auto", interpolation="nearest")
     axes.set(xticks=[], yticks=[], xlabel="group")
-    axes.grid(visible=False)
     _name_rows(axes, names)
 
 
 def draw_data_map(axes: Axes, map_: npt.NDArray[Any], colour: str) -> None:
-    """Draws a task's data map (n, 2): a dot for each training sample, its variability to the right and its confidence upwards."""
+    """Draws a task's data map (n, 2): one dot per training sample, variability on the x axis, confidence on the y axis."""
     axes.scatter(map_[:, 1], map_[:, 0], s=3, alpha=0.25, linewidths=0, color=colour)
     axes.set(xlim=(-0.02, 0.62), ylim=(-0.03, 1.03), xticks=[], yticks=[])

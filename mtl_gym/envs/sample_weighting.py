@@ -2,117 +2,132 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from gymnasium.vector import AutoresetMode
+import numpy as np
+from gymnasium.spaces import Box
 from torch import Tensor
 
-from mtl_gym.arguments import positive_int, should
-from mtl_gym.envs.arguments import check_arguments
-from mtl_gym.envs.base import MTLVectorEnv, as_array
-from mtl_gym.envs.infos import Infos
-from mtl_gym.envs.manual import manual
-from mtl_gym.envs.sample_weights import SampleWeighing, separation
+from mtl_gym.checks import should
+from mtl_gym.decisions.sample_rules import ALIGNMENT, COSINE, FEATURES, LOSS, MEAN, RIGHT, Feature, SampleWeighing
+from mtl_gym.decisions.sample_weights import SampleWeights
+from mtl_gym.environments import SAMPLE_WEIGHTING
+from mtl_gym.envs.arguments import Arguments
+from mtl_gym.envs.observations import OBSERVATIONS, Observation, measured, relative
+from mtl_gym.envs.rewards import REWARDS
 from mtl_gym.envs.scalar import MTLEnv
-from mtl_gym.problems import SAMPLE_WEIGHTING
-from mtl_gym.training.sample_learner import RIGHT, SampleLearner
+from mtl_gym.envs.spec import EnvironmentSpec, PageFigure
+from mtl_gym.envs.vector import MTLVectorEnv
+from mtl_gym.training.formulas import log_loss
+from mtl_gym.training.probes import META, View
+from mtl_gym.training.trainer import Trainer
+
+
+def _decide(
+    common: Arguments,
+    num_envs: int,
+    *,
+    action: str = "rule",
+    features: Sequence[str] | None = None,
+    sharpness: float = 10.0,
+    num_quantiles: int = 4,
+) -> SampleWeights:
+    if action == "weights" and common.steps_per_action != 1:
+        remedy = "Weights of samples apply to one batch."
+        raise ValueError(should("steps_per_action", 'be 1 with action="weights"', common.steps_per_action, remedy))
+    weighing = SampleWeighing(
+        action=action,
+        features=features,
+        sharpness=sharpness,
+        num_quantiles=num_quantiles,
+        batch_size=common.recipe.batch_size,
+        num_tasks=common.recipe.num_tasks,
+    )
+    trainer = Trainer(common.problem, common.recipe, num_envs, by_samples=True)
+    return SampleWeights(trainer, common.steps_per_action, weighing)
+
+
+def _actions(arguments: Mapping[str, Any], num_tasks: int, choices: int | None) -> Box:
+    if arguments.get("action", "rule") != "rule":
+        remedy = "Other actions weight single samples or quantiles, whose number depends on the batch size and tasks."
+        raise ValueError(should("action", "be 'rule' for agents", arguments["action"], remedy))
+    count = len(FEATURES if arguments.get("features") is None else arguments["features"])
+    return Box(-1, 1, (1 + count,), np.float32)
+
+
+def _ratio(view: View, name: str) -> Tensor:
+    return relative(view[name], view.losses.initial[:, None])
+
+
+def _of_feature(feature: Feature) -> Observation:
+    meaning = f"feature of rules: {feature.meaning}"
+    return Observation("sample", -1, 1, lambda v: feature.function(v.now), meaning, feature.needs)
+
+
+_OBSERVATIONS = {
+    "sample_log_loss": Observation(
+        "sample", -30, 30, lambda v: log_loss(v[LOSS]), "log loss of each sample and task, raw", (LOSS,)
+    ),
+    "sample_loss": Observation("sample", -20, 20, lambda v: _ratio(v, LOSS), "log loss of each sample and task, relative", (LOSS,)),
+    "sample_mean": Observation(
+        "sample",
+        -20,
+        20,
+        lambda v: _ratio(v, MEAN),
+        "log of the sample's mean loss over all its batches to date, relative",
+        (MEAN,),
+    ),
+    "alignment": measured(
+        "sample", -1e6, 1e6, ALIGNMENT, "dot product of the sample's gradient with the unit gradient of the main *meta* loss, raw"
+    ),
+    "alignment_cosine": measured("sample", -1, 1, COSINE, "cosine of these two gradients; costs B K more backward passes"),
+    **{f"{name}_feature": _of_feature(row) for name, row in FEATURES.items()},
+    "label_right": measured("sample", 0, 1, RIGHT, "1 if the label is correct, else 0: only for the policy `oracle`"),
+    "main_meta_log_loss": Observation(
+        "one", -20, 20, lambda v: relative(v[META], v.losses.initial)[:, 0], "`meta_log_loss` of the main task", (META,)
+    ),
+}
+
+_FEATURES = "\n".join(["| feature | what |", "|---|---|", *(f"| `{name}` | {row.meaning} |" for name, row in FEATURES.items())])
+_OF_TASKS = ("log_loss_mean", "slope", "gap", "meta_log_loss", "meta_slope", "last_weights", "progress")
 
 
 class SampleWeightingVectorEnv(MTLVectorEnv):
-    """N trainings whose samples are weighted; the manual is :class:`SampleWeightingEnv`'s.
+    """N trainings whose samples are weighted; the manual is :class:`SampleWeightingEnv`'s."""
 
-    Args:
-        num_envs: N.
-        action: See the manual.
-        features: See the manual.
-        sharpness: See the manual.
-        num_quantiles: See the manual.
-        render_mode: ``None`` or ``"rgb_array"``.
-        autoreset_mode: ``"SameStep"``, ``"NextStep"`` or ``"Disabled"``, or the enum.
-        max_episode_steps: Decisions after which an episode is truncated.
-        arguments: The common arguments; see the manual.
-    """
-
-    learner: SampleLearner
-
-    def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        action: str = "rule",
-        features: Sequence[str] | None = None,
-        sharpness: float = 10.0,
-        num_quantiles: int = 4,
-        render_mode: str | None = None,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-        max_episode_steps: int | None = None,
-        **arguments: Any,
-    ) -> None:
-        checked = check_arguments(SAMPLE_WEIGHTING, **arguments)
-        if action == "weights" and checked.steps_per_action != 1:
-            remedy = "Weights of samples hold for one batch."
-            raise ValueError(should("steps_per_action", 'be 1 with action="weights"', checked.steps_per_action, remedy))
-        self._weighing = SampleWeighing(
-            action=action,
-            features=features,
-            sharpness=sharpness,
-            num_quantiles=num_quantiles,
-            batch_size=checked.recipe.batch_size,
-            num_tasks=checked.recipe.num_tasks,
-        )
-        count = positive_int("num_envs", num_envs)
-        super().__init__(
-            count,
-            self._weighing.space,
-            checked,
-            SampleLearner(checked.problem, checked.recipe, count),
-            probes=self._weighing.needs,
-            render_mode=render_mode,
-            autoreset_mode=autoreset_mode,
-            max_episode_steps=max_episode_steps,
-        )
-        self._skipped = torch.zeros(num_envs)
-        self.separation: dict[str, Tensor] = {}
-        """How far the weights of the last batch tell right labels from wrong ones: tables (N, K)."""
-
-    def _train(self, actions: Tensor, active: Tensor) -> Tensor:
-        steps, total = self.arguments.steps_per_action, torch.zeros_like(self.signals.initial)
-        self._skipped = torch.zeros_like(total[:, 0])
-        for step in range(steps):
-            last = step == steps - 1
-            seen = self.learner.probe({*self._weighing.needs, *((RIGHT,) if last else ())}, active)
-            weights = self._weighing.weights(actions, seen)
-            if last:
-                self.separation = separation(weights, seen[RIGHT])
-            self.learner.update_samples(weights, active)
-            self._skipped += (weights == 0).flatten(1).all(1)
-            total += weights.mean(1)
-        return total / steps
-
-    def _action_infos(self, actions: Tensor) -> Infos:
-        main = {name: as_array(table[:, 0]).astype(float) for name, table in self.separation.items()}
-        return {
-            "clipped": as_array(self._weighing.clipped(actions)),
-            "skipped": as_array(self._skipped).astype(int),
-            "right_weight": main["right"],
-            "wrong_weight": main["wrong"],
-            "auc": main["auc"],
-        }
+    specification = EnvironmentSpec(
+        SAMPLE_WEIGHTING,
+        _decide,
+        observations=OBSERVATIONS | _OBSERVATIONS,
+        observe=("sample_loss", "sample_mean", *(f"{name}_feature" for name in FEATURES), *_OF_TASKS),
+        rewards={name: row for name, row in REWARDS.items() if row.of_main},
+        excluded=(),
+        actions=_actions,
+        free=("num_quantiles",),
+        sections={"features": _FEATURES},
+        figures=(
+            PageFigure(
+                "mtl_gym.evaluation.sample_plots:separations",
+                "Right and wrong labels",
+                "Weights of the main task's samples, median over instances: how often a correct label outweighs a wrong one (0.5 "
+                "is chance), and the mean weight of each kind, over the mean weight of all samples of all tasks (1 is neutral).",
+            ),
+        ),
+    )
 
 
 class SampleWeightingEnv(MTLEnv):
     r"""Which samples help the main task?
 
     ## Description
-    A network with a shared trunk and a head for each of K tasks is trained on real data, for ``train_steps`` optimiser steps; one
-    task is the *main* one, the others are auxiliary. A task is not good or bad as a whole: some of its samples help the main task,
-    and others, such as those with wrong labels, harm it. At every decision, the agent sees the samples of the batch about to be
-    trained on and says how much each counts: a step descends ``sum_k mean_i w_ik l_ik``, with l_ik the loss of task k on sample i.
-    An episode is one training. After Grégoire, Chaudhary and Verboven, "Sample-Level Weighting for Multi-Task Learning with
-    Auxiliary Tasks" (SLGrad), whose signal is the *alignment*: the inner product of a sample's gradient with that of the main
-    task's loss on held-out data (*meta*), of the shared parameters. All alignments of a batch come of one forward-mode pass.
+    A network with a shared trunk and a head for each of K tasks is trained on real data for ``train_steps`` optimiser steps; one
+    task is the *main* one, the others are auxiliary. No task is good or bad as a whole: some of its samples help the main task,
+    while others, such as those with wrong labels, harm it. At every decision, the agent observes the samples of the next batch and
+    weights each: a step descends ``sum_k mean_i w_ik l_ik``, with l_ik the loss of task k on sample i. An episode is one training.
+    Based on Grégoire, Chaudhary and Verboven, "Sample-Level Weighting for Multi-Task Learning with Auxiliary Tasks" (SLGrad), whose
+    signal is the *alignment*: the dot product of a sample's gradient with that of the main task's held-out (*meta*) loss, both with
+    respect to the shared parameters. One forward-mode pass computes all alignments of a batch.
 
     ## Action Space
     ``action="rule"`` (default): ``Box(-1, 1, (1 + F,), float32)``, F the number of ``features``. ``"quantiles"``:
@@ -120,90 +135,58 @@ class SampleWeightingEnv(MTLEnv):
 
     | action | weights of each optimiser step | for |
     |---|---|---|
-    | `rule` | `sigmoid(c (a_0 + sum_f a_f phi_f))`, c = `sharpness`, phi_f the sample's features, over their mean | agents |
-    | `quantiles` | `exp(c a_kq)` for samples in the q-th quantile of task k's losses (least first), over their mean | agents |
-    | `weights` | `a` itself, (B, K) by rows, unchanged, not normalised | heuristics |
+    | `rule` | `sigmoid(c (a_0 + sum_f a_f phi_f))` over their mean; c = `sharpness`, phi_f the sample's features | agents |
+    | `quantiles` | `exp(c a_kq)` over their mean, for samples in the q-th quantile of task k's losses (least first) | agents |
+    | `weights` | `a` itself, (B, K) by rows, not normalised | heuristics |
 
-    Weights of the first two average 1 over samples and tasks; 0 is equal weighting. Where all weights of a step are 0, no parameter
-    is moved, and the step counts. Negative weights, actions outside the space or not finite raise ``ValueError`` before anything
-    changes. Features:
+    The weights of the first two average 1 over samples and tasks; an action of 0 weights all equally. If all weights of a step are
+    0, the parameters stay unchanged, but the step counts. Negative weights, and actions outside the space or not finite, raise
+    ``ValueError`` before anything changes. Features:
 
     {features}
 
     ## Observation Space
-    A flat ``Dict`` of float32 ``Box``es of one dimension; ``observe`` names its keys. Those of samples are (B, K) by rows, of the
-    batch about to be trained on; the main task comes first. Logarithms are natural; *relative* ones are relative to L_k(0), the
-    loss of the first training batch. Values are clipped to the bounds. A label that is missing has the loss 0.
-
     {observations}
 
-    The default is {default}.
+    Sample observations are (B, K) by rows, for the next training batch; the main task comes first. A missing label has loss 0.
+    {logarithms} The default is {default}.
 
     ## Rewards
-    ``reward`` names one of the following, of the main task alone; a decision in which the training diverges is paid the penalty
-    instead. With ``reward_every`` the decisions in between are paid 0, and what is measured is paid at its end.
-
     {rewards}
 
+    Rewards are of the main task alone. With ``reward_every``, decisions in between receive 0 and the last one the whole change.
+
     ## Starting State
-    An *instance* of the problem: initial weights, data order, and what else ``distribution`` lets vary. ``reset()`` draws ids of
-    training instances, in [2^31, 2^62), from the seeded stream; ``reset(options={"instance": id})`` asks for one; ids in [0, 2^31)
-    are for evaluation. ``distribution="noisy"`` plants wrong labels (``noise``: another sample's, uniform flips;
-    ``constant_label``) and harmful auxiliary tasks (``unrelated``: all labels are other samples'; ``nearest_flip``: those of the
-    most similar sample with another label). They are wrong in *train* only. Which ones are wrong is never observed, but by the
-    policy ``oracle``.
+    {starting_state}
+
+    ``distribution="noisy"`` plants wrong labels (``noise``: another sample's label, or uniform flips; ``constant_label``) and
+    harmful auxiliary tasks (``unrelated``: every label is another sample's; ``nearest_flip``: that of the most similar sample with
+    a different label), in *train* only. Which ones are wrong is never observed, except by the policy ``oracle``.
 
     ## Episode End
-    1. Terminated: ``train_steps`` optimiser steps have been taken (`progress` is observed).
-    2. Terminated: the training diverged: a loss or a parameter is not finite. Only this row's episode ends.
-    3. Truncated: ``max_episode_steps`` decisions have been taken, if that is given to ``make_vec``. (``make`` wraps the environment
-       in a ``TimeLimit``, of which it does not know: then there is no `test`, and no `terminal_delta_m` before the end.)
+    {episode_end}
 
     ## Information
     | key | what |
     |---|---|
-    | `instance` | id of the instance |
-    | `forward`, `backward` | passes so far, in training batches; *meta* counts by its samples, forward mode as one more |
-    | `diverged` | whether the training has become non-finite |
-    | `clipped` | entries of the action that lie on a bound |
-    | `skipped` | steps of the decision whose weights were all 0 |
-    | `right_weight`, `wrong_weight` | the main task's mean weight of right and wrong labels in the last batch, over that of all |
-    | `auc` | probability that one of the former is larger than one of the latter; these three only where there are both |
-    | `test` | in the last step only: each task's metrics on the *test* split, by `task/metric` |
+    {common_information}
+    | `clipped` | number of action entries on a bound |
+    | `skipped` | number of the decision's steps with all weights 0 |
+    | `right_weight`, `wrong_weight` | main task's mean weight of correct and wrong labels in the last batch, over that of all |
+    | `auc` | probability that a correct label outweighs a wrong one; these three are -1 unless the batch has both |
 
-    The vector form adds Gymnasium's masks (``_key``) and, under ``SameStep``, ``final_obs`` and ``final_info``. ``info``
-    never holds times.
+    In ``forward`` and ``backward``, *meta* counts by its samples, and forward mode as one more forward pass. {information_note}
 
     ## Arguments
     | argument | default | what |
     |---|---|---|
-    | `problem` | `"digits"` | a name (`mtl-gym list problems`) or a `mtl_gym.Problem` |
-    | `distribution` | `"clean"` | `"clean"`, `"varied"`, `"noisy"`, or ranges of the axes, e.g. `{"noise": [0.6, 0.6]}` |
-    | `main_task` | the first of `tasks` | name of the main task, which always takes part |
-    | `num_tasks` | all of `tasks` | size of the task subset that each instance draws, the main one included |
-    | `tasks` | all of the problem's | names of the tasks that the subset is drawn from, in any order |
-    | `observe` | see above | names of observations |
-    | `reward` | `"val_mean"` | name of a reward |
-    | `reward_every` | `steps_per_action` | optimiser steps between measurements of the reward |
     | `action` | `"rule"` | how actions become weights |
-    | `features` | all | features of `"rule"`; without `"alignment"` it needs no gradient of held-out data |
-    | `sharpness` | `10.0` | the logit c of an action of 1 |
+    | `features` | all | features of `"rule"`; without `"alignment"`, it needs no gradient of held-out data |
+    | `sharpness` | `10.0` | c, the logit of an action of 1 |
     | `num_quantiles` | `4` | Q of `"quantiles"` |
-    | `steps_per_action` | `10` | optimiser steps of a decision |
-    | `train_steps` | the problem's | optimiser steps of an episode; a multiple of `steps_per_action` |
-    | `optimizer` | `"adam"` | `"adam"`, `"adamw"` or `"sgd"` |
-    | `lr` | the problem's | initial learning rate |
-    | `lr_schedule` | `"constant"` | `"constant"`, `"step"` (a tenth at 1/2 and at 3/4) or `"cosine"` |
-    | `momentum` | `0.9` | of SGD; first decay rate of Adam |
-    | `weight_decay` | `0.0` | L2 penalty (decoupled for `"adamw"`) |
-    | `batch_size` | the problem's | samples of a training step |
-    | `hidden_sizes` | the problem's | widths of the trunk |
-    | `holdout_size` | `128` | fixed samples of *meta* and of *reward*, or all; alignments are with the former |
-    | `device` | `"cpu"` | of the tensors |
-    | `render_mode` | `None` | `"rgb_array"` draws losses, mean weights and gaps so far |
+    {common_arguments}
 
-    The vector form also takes ``num_envs``, ``autoreset_mode`` (``"SameStep"``, ``"NextStep"``, ``"Disabled"``, or the enum) and
-    ``max_episode_steps``.
+    {vector_form}
 
     ## Example
     >>> import gymnasium, mtl_gym
@@ -225,6 +208,3 @@ class SampleWeightingEnv(MTLEnv):
     """
 
     vector_form = SampleWeightingVectorEnv
-
-
-SampleWeightingEnv.__doc__ = manual(SampleWeightingEnv.__doc__ or "", SAMPLE_WEIGHTING)

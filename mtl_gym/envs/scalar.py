@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from mtl_gym.arguments import should
-from mtl_gym.envs.arguments import check_reset_options
-from mtl_gym.envs.base import MTLVectorEnv
-from mtl_gym.envs.infos import Array, Infos
+from mtl_gym.checks import should
+from mtl_gym.envs.infos import Array, Infos, row_infos
+from mtl_gym.envs.inputs import check_reset_options
+from mtl_gym.envs.manual import manual
+from mtl_gym.envs.spec import EnvironmentSpec
+from mtl_gym.envs.vector import MTLVectorEnv
 
 
 class MTLEnv(gymnasium.Env[dict[str, Array], Any]):
-    """One training as a Gymnasium ``Env``.
-
-    Args:
-        render_mode: ``None`` or ``"rgb_array"``.
-        arguments: Those of the vector form.
+    """One training as a Gymnasium ``Env``. A subclass names its ``vector_form``; its docstring is the environment's manual, which
+    explains the ``arguments``. ``render_mode`` is ``None`` or ``"rgb_array"``.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 4}
     vector_form: ClassVar[type[MTLVectorEnv]]
+    specification: ClassVar[EnvironmentSpec]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.specification = cls.vector_form.specification
+        cls.__doc__ = manual(cls.__doc__ or "", cls.specification)
+        if cls.specification.id not in gymnasium.registry:  # of another package: ours are registered by their names
+            scalar, vector = (f"{form.__module__}:{form.__qualname__}" for form in (cls, cls.vector_form))
+            gymnasium.register(cls.specification.id, entry_point=scalar, vector_entry_point=vector)
 
     def __init__(self, *, render_mode: str | None = None, **arguments: Any) -> None:
         for name in ("num_envs", "autoreset_mode", "max_episode_steps"):
@@ -34,30 +43,36 @@ class MTLEnv(gymnasium.Env[dict[str, Array], Any]):
         self.action_space = self.vector.single_action_space
         self.render_mode = render_mode
 
+    @property
+    def action_masks(self) -> Callable[[], npt.NDArray[np.bool_]]:
+        """Returns the currently valid actions (A,); see :attr:`MTLVectorEnv.action_masks`."""
+        masks = self.vector.action_masks
+        return lambda: masks()[0]
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Array], Infos]:
         """Starts an episode.
 
         Args:
-            seed: Seeds the stream of instance ids; the same as row 0 of the vector form.
-            options: ``{"instance": id}`` asks for an instance instead of drawing one.
+            seed: Seeds the generator of instance ids, like row 0 of the vector form.
+            options: ``{"instance": id}`` requests an instance instead of drawing one.
 
         Raises:
-            TypeError, ValueError: If an option is wrong; nothing is changed then.
+            TypeError, ValueError: If an option is wrong, before anything changes.
         """
         chosen = dict(options or {})
         check_reset_options(chosen, 1)
         super().reset(seed=seed)
         if "instance" not in chosen:
-            chosen["instance"] = self.vector.draw_id(self.np_random)
+            chosen["instance"] = self.vector.decision.draw_id(self.np_random)
         observations, infos = self.vector.reset(options=chosen)
-        return _first(observations), _first_infos(infos)
+        return _first(observations), _plain(row_infos(infos, 0))
 
     def step(self, action: npt.ArrayLike) -> tuple[dict[str, Array], float, bool, bool, Infos]:
         """Takes one decision.
 
         Raises:
-            ValueError: If the action has another shape, or is not finite or outside the space; nothing is changed then.
-            gymnasium.error.ResetNeeded: Before the first reset, and after the end of an episode.
+            ValueError: If the action has the wrong shape, is not finite or outside the space, before anything changes.
+            gymnasium.error.ResetNeeded: Before the first reset and after the end of an episode.
         """
         if self.vector.finished.all():
             raise gymnasium.error.ResetNeeded("The episode has not begun, or it has ended: call reset.")
@@ -66,19 +81,19 @@ class MTLEnv(gymnasium.Env[dict[str, Array], Any]):
         except (TypeError, ValueError):
             raise TypeError(should("action", "be an array of numbers", action)) from None
         observations, rewards, terminated, truncated, infos = self.vector.step(actions)
-        return _first(observations), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _first_infos(infos)
+        return _first(observations), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _plain(row_infos(infos, 0))
 
     def state(self) -> dict[str, Any]:
-        """A copy of all that the environment is; see :meth:`MTLVectorEnv.state`."""
+        """A copy of the environment's state; see :meth:`MTLVectorEnv.state`."""
         return {"vector": self.vector.state(), "stream": self.np_random.bit_generator.state}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes back to a :meth:`state`."""
+        """Restores a :meth:`state`."""
         self.vector.restore(state["vector"])
         self.np_random.bit_generator.state = state["stream"]
 
     def render(self) -> Array | None:
-        """Draws losses, weights and gaps so far: (height, width, 3) uint8; ``None`` without a render mode."""
+        """Draws the episode so far: (height, width, 3) uint8; ``None`` without a render mode."""
         frames = self.vector.render()
         return None if frames is None else frames[0]
 
@@ -87,10 +102,6 @@ def _first(observations: dict[str, Array]) -> dict[str, Array]:
     return {name: values[0].copy() for name, values in observations.items()}
 
 
-def _first_infos(infos: Infos) -> Infos:
-    """Row 0 of the infos that hold for it, as Python numbers."""
-    first: Infos = {}
-    for name, values in infos.items():
-        if not name.startswith("_") and infos[f"_{name}"][0]:
-            first[name] = _first_infos(values) if isinstance(values, dict) else values[0].item()
-    return first
+def _plain(infos: Infos) -> Infos:
+    """Infos as Python numbers."""
+    return {name: _plain(value) if isinstance(value, dict) else value.item() for name, value in infos.items()}

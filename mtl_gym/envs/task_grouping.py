@@ -2,302 +2,256 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from gymnasium.vector import AutoresetMode
-from torch import Tensor
+from gymnasium.spaces import Discrete
 
-from mtl_gym.arguments import choose, number, positive_int, should
-from mtl_gym.envs.arguments import Arguments, check_arguments
-from mtl_gym.envs.base import MTLVectorEnv, as_array
-from mtl_gym.envs.grouping import GROUPINGS, Grouping
-from mtl_gym.envs.grouping_meter import GroupingMeter
-from mtl_gym.envs.infos import Array, Infos
-from mtl_gym.envs.manual import manual
-from mtl_gym.envs.meter import Measures
-from mtl_gym.envs.observations import ACTION_MASK, DEFAULTS, OBSERVATIONS
+from mtl_gym.checks import choose, number, positive_int, should
+from mtl_gym.decisions.grouping.decision import TaskGroups, group_sizes
+from mtl_gym.decisions.grouping.known_groups import MOST_TASKS, OUTCOMES, KnownGroups
+from mtl_gym.decisions.grouping.modes import GROUPINGS
+from mtl_gym.decisions.grouping.trainings import GroupTrainings
+from mtl_gym.decisions.grouping.warm_up import MAP_DISTANCES, MAP_FEATURES, Watching
+from mtl_gym.environments import TASK_GROUPING
+from mtl_gym.envs.arguments import Arguments
+from mtl_gym.envs.grouping_tables import GROUPING_OBSERVATIONS, GROUPING_REWARDS
 from mtl_gym.envs.scalar import MTLEnv
-from mtl_gym.problems import TASK_GROUPING
-from mtl_gym.problems.instances import TRAINING_IDS
-from mtl_gym.training.data_maps import FEATURES
-from mtl_gym.training.group_learner import GroupLearner
-from mtl_gym.training.groupings import MOST_TASKS, OUTCOMES, Groupings
-from mtl_gym.training.warm_up import MAP_DISTANCES, MAP_FEATURES, MAPS, Watching
+from mtl_gym.envs.spec import Column, EnvironmentSpec, PageFigure
+from mtl_gym.envs.vector import MTLVectorEnv
+from mtl_gym.problems.base import Problem
+
+_CLASSES = ("bce", "cross_entropy")
+"""Losses of classification tasks, whose labels have the probabilities that data maps show."""
 
 
-class TaskGroupingVectorEnv(MTLVectorEnv):
-    """N groupings of tasks; the manual is :class:`TaskGroupingEnv`'s.
+def _decide(
+    common: Arguments,
+    num_envs: int,
+    *,
+    action: str = "place",
+    max_groups: int | None = None,
+    sharpness: float = 10.0,
+    group_price: float = 0.01,
+    snapshots: int = 4,
+    affinity_every: int = 10,
+    group_table: str = "auto",
+) -> TaskGroups:
+    mode, num_tasks = choose("action", action, GROUPINGS), common.recipe.num_tasks
+    _check(common)
+    groups = num_tasks if max_groups is None else positive_int("max_groups", max_groups)
+    if groups > num_tasks:
+        raise ValueError(should("max_groups", f"be at most {num_tasks}, the number of tasks", groups))
+    grouping = mode(num_tasks, groups, number("sharpness", sharpness, low=0.0, ends="(]"))
+    price = number("group_price", group_price, low=0.0)
+    watching = Watching(positive_int("snapshots", snapshots), positive_int("affinity_every", affinity_every))
+    seen = {need for name in common.observe for need in GROUPING_OBSERVATIONS[name].needs}
+    trainings = GroupTrainings(
+        common.problem,
+        common.recipe,
+        num_envs,
+        watching=watching,
+        start=grouping.start(),
+        needs=seen | ({MAP_FEATURES} if MAP_DISTANCES in seen else set()),
+        group_table=_table(group_table, common, watching),
+    )
+    return TaskGroups(trainings, grouping, price)
 
-    Args:
-        num_envs: N.
-        action: See the manual.
-        max_groups: See the manual.
-        sharpness: See the manual.
-        group_price: See the manual.
-        snapshots: See the manual.
-        affinity_every: See the manual.
-        group_table: See the manual.
-        render_mode: ``None`` or ``"rgb_array"``.
-        autoreset_mode: ``"SameStep"``, ``"NextStep"`` or ``"Disabled"``, or the enum.
-        max_episode_steps: Decisions after which an episode is truncated.
-        arguments: The common arguments; see the manual.
-    """
 
-    learner: GroupLearner
-
-    def __init__(
-        self,
-        num_envs: int = 1,
-        *,
-        action: str = "place",
-        max_groups: int | None = None,
-        sharpness: float = 10.0,
-        group_price: float = 0.01,
-        snapshots: int = 4,
-        affinity_every: int = 10,
-        group_table: str = "auto",
-        render_mode: str | None = None,
-        autoreset_mode: str | AutoresetMode = AutoresetMode.SAME_STEP,
-        max_episode_steps: int | None = None,
-        **arguments: Any,
-    ) -> None:
-        made = choose("action", action, GROUPINGS)
-        if arguments.get("observe") is None:
-            arguments["observe"] = [name for name in DEFAULTS[TASK_GROUPING] if name not in made.unsuited]
-        checked = check_arguments(TASK_GROUPING, **arguments)
-        num_tasks = checked.recipe.num_tasks
-        _check(checked, action, made)
-        groups = num_tasks if max_groups is None else positive_int("max_groups", max_groups)
-        if groups > num_tasks:
-            raise ValueError(should("max_groups", f"be at most {num_tasks}, the number of tasks", groups))
-        self._grouping = made(num_tasks, groups, number("sharpness", sharpness, low=0.0, ends="(]"))
-        self._price = number("group_price", group_price, low=0.0)
-        watching = Watching(positive_int("snapshots", snapshots), positive_int("affinity_every", affinity_every))
-        self._snapshots = watching.snapshots
-        count = positive_int("num_envs", num_envs)
-        probes = {probe for name in checked.observe if name != ACTION_MASK for probe in OBSERVATIONS[name].probes}
-        super().__init__(
-            count,
-            self._grouping.space,
-            checked,
-            GroupLearner(
-                checked.problem,
-                checked.recipe,
-                count,
-                watching=watching,
-                start=self._grouping.start(),
-                needs={*probes} | ({MAPS} if render_mode else set()) | ({MAP_FEATURES} if MAP_DISTANCES in probes else set()),
-                group_table=_group_table(group_table, checked, watching),
-            ),
-            render_mode=render_mode,
-            autoreset_mode=autoreset_mode,
-            max_episode_steps=max_episode_steps,
+def _check(common: Arguments) -> None:
+    """Checks that the common arguments suit task grouping."""
+    num_tasks, names = common.recipe.num_tasks, common.recipe.tasks
+    others = [task.name for task in common.problem.tasks if task.name in names and task.loss not in _CLASSES]
+    if others:
+        remedy = f"List all other tasks in `tasks`; not suitable: {', '.join(others)}."
+        raise ValueError(
+            should("problem", "have only classification tasks (loss bce or cross_entropy)", common.problem.name, remedy)
         )
-        self._invalid = torch.zeros(count, dtype=torch.bool)
-
-    @property
-    def group_price(self) -> float:
-        """What a group more costs."""
-        return self._price
-
-    def action_masks(self) -> npt.NDArray[np.bool_]:
-        """The actions that are allowed now (N, A); none is masked of memberships, of which A is the number of entries.
-
-        Raises:
-            gymnasium.error.ResetNeeded: Before the first reset.
-        """
-        return as_array(self.signals.probes[ACTION_MASK])
-
-    def draw_id(self, stream: np.random.Generator) -> int:
-        """Draws the id of a training instance; of those in the group table, if it holds any."""
-        group_table = self.learner.groupings.group_table
-        stored = [] if group_table is None else [id for id in group_table.places if id >= TRAINING_IDS[0]]
-        return stored[stream.integers(len(stored))] if stored else super().draw_id(stream)
-
-    def _sizes(self) -> dict[str, int]:
-        num_tasks, grouping = self.arguments.recipe.num_tasks, self._grouping
-        sizes = {"map": num_tasks * self._snapshots * FEATURES, "member": num_tasks * grouping.columns}
-        return sizes | {"choice": grouping.choices}
-
-    def _make_meter(self, probes: Collection[str]) -> Measures:
-        return GroupingMeter(self.arguments, self.learner, self._grouping)
-
-    def _train(self, actions: Tensor, active: Tensor) -> Tensor:
-        learner, plays = self.learner, active.cpu()
-        taken, masked = self._grouping.allowed(actions.cpu(), learner.memberships)
-        self._invalid = masked
-        after, progress = self._grouping.act(taken, learner.memberships)
-        learner.memberships.copy_(torch.where(plays[:, None, None], after, learner.memberships))
-        learner.decide(plays & (progress >= 1) & learner.finite().cpu())
-        return progress
-
-    def _rewards(self, playing: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-        rewards, diverged = super()._rewards(playing)
-        if self.arguments.reward == "none":
-            return rewards, diverged
-        decided = playing & ~diverged & as_array(self.signals.progress >= 1)
-        more = as_array(self.learner.num_groups() - 1).astype(np.float64)
-        return rewards - np.where(decided, self._price * more, 0), diverged
-
-    def _action_infos(self, actions: Tensor) -> Infos:
-        return {"invalid_action": as_array(self._invalid), "num_groups": as_array(self.learner.num_groups())}
-
-    def _draw(self, row: int) -> Array:
-        from mtl_gym.envs.rendering import draw_grouping
-
-        return draw_grouping(self.learner, row)
-
-
-def _check(checked: Arguments, action: str, made: type[Grouping]) -> None:
-    """Checks what the common arguments have to be for groups to be chosen."""
-    num_tasks = checked.recipe.num_tasks
     if num_tasks < 2:
         raise ValueError(should("num_tasks", "be at least 2: one task has nothing to be grouped with", num_tasks))
-    unsuited = [name for name in checked.observe if name in made.unsuited]
-    if unsuited:
-        raise ValueError(
-            should("observe", f"not hold what action={action!r} has nothing of: {', '.join(unsuited)}", checked.observe)
-        )
-    if OUTCOMES in checked.observe and num_tasks > MOST_TASKS:
-        raise ValueError(should("num_tasks", f"be at most {MOST_TASKS} for 'outcomes', which are of all 2^K - 1 groups", num_tasks))
+    if OUTCOMES in common.observe and num_tasks > MOST_TASKS:
+        raise ValueError(should("num_tasks", f"be at most {MOST_TASKS} for 'outcomes', which needs all 2^K - 1 groups", num_tasks))
 
 
-def _group_table(group_table: str, checked: Arguments, watching: Watching) -> str | None:
-    """The path of the table to look up, if there is one."""
+def _table(group_table: str, common: Arguments, watching: Watching) -> str | None:
+    """The path of the table to look up, if any."""
     if not isinstance(group_table, str):
         raise TypeError(should("group_table", "be 'auto', 'train' or the path of a table", group_table))
     if group_table != "auto":
         return None if group_table == "train" else group_table
-    shipped = resources.files("mtl_gym").joinpath("data", "grouping", f"{checked.problem.name}.npz")
+    shipped = resources.files("mtl_gym").joinpath("data", "grouping", f"{common.problem.name}.npz")
     if not shipped.is_file():
         return None
     try:
-        Groupings(checked.problem, checked.recipe, watching, str(shipped))
+        KnownGroups(common.problem, common.recipe, watching, str(shipped))
     except ValueError:
-        return None  # of other arguments
+        return None  # made with other arguments
     return str(shipped)
+
+
+def _actions(arguments: Mapping[str, Any], num_tasks: int, choices: int | None) -> Discrete:
+    if arguments.get("action", "place") != "place":
+        remedy = "The number of memberships and merges depends on the number of tasks."
+        raise ValueError(should("action", "be 'place' for agents", arguments["action"], remedy))
+    return Discrete(choices or num_tasks)
+
+
+def _lengths(arguments: Mapping[str, Any], num_tasks: int) -> dict[str, int]:
+    grouping = choose("action", arguments.get("action", "place"), GROUPINGS)(num_tasks, num_tasks, 1.0)
+    return group_sizes(grouping, num_tasks, arguments.get("snapshots", 4))
+
+
+def _supports(problem: Problem) -> str | None:
+    classes = [task.name for task in problem.tasks if task.loss in _CLASSES]
+    return None if len(classes) >= 2 else "it has fewer than two classification tasks (loss bce or cross_entropy)"
+
+
+def _unsuited(own: Mapping[str, Any]) -> tuple[str, ...]:
+    mode = GROUPINGS.get(own["action"])
+    return mode.unsuited if mode else ()
+
+
+class TaskGroupingVectorEnv(MTLVectorEnv):
+    """N groupings of tasks; the manual is :class:`TaskGroupingEnv`'s."""
+
+    specification = EnvironmentSpec(
+        TASK_GROUPING,
+        _decide,
+        observations=GROUPING_OBSERVATIONS,
+        observe=("map_features", "map_distances", "gradient_cosines", "groups", "next_task", "action_mask", "progress"),
+        rewards=GROUPING_REWARDS,
+        reward="gain_over_joint",
+        problem="digit_tasks",
+        excluded=("main_task", "steps_per_action", "reward_every", "holdout_size"),
+        supports=_supports,
+        unsuited=_unsuited,
+        actions=_actions,
+        lengths=_lengths,
+        free=("max_groups", "group_price", "group_table"),
+        draws="mtl_gym.envs.rendering:draw_grouping",
+        columns=(Column("num_groups", "groups", form=".1f"), Column("regret", "regret, %", factor=100.0)),
+        figures=(
+            PageFigure(
+                "mtl_gym.evaluation.grouping_plots:regret",
+                "Regret",
+                "How far the return of each policy's grouping falls short of the best one, on the reward split, where a group "
+                "table or exhaustive search gives the best: means with 95 % bootstrap intervals; small dots are single instances.",
+            ),
+            PageFigure(
+                "mtl_gym.evaluation.grouping_plots:groups",
+                "Co-grouping frequency",
+                "Fraction of the instances with both tasks in which they are trained together (grey: no such instance); of soft "
+                "memberships the largest counts.",
+            ),
+            PageFigure(
+                "mtl_gym.evaluation.grouping_plots:memberships",
+                "Groups of the first instance",
+                "Membership of each task (rows) in each group (columns): yellow is 1, dark blue 0.",
+            ),
+            PageFigure(
+                "mtl_gym.evaluation.grouping_plots:data_maps",
+                "Data maps",
+                "How confident the network becomes of the labels when all tasks are trained together: each task's confidence and "
+                "variability, means over training samples, from the first snapshot to the last (dot). Top left is easy, right "
+                "ambiguous, bottom hard.",
+            ),
+        ),
+        without=("curves", "weights", "rules"),  # groups are trained at once
+    )
 
 
 class TaskGroupingEnv(MTLEnv):
     r"""Which tasks should be trained together?
 
     ## Description
-    K tasks with classes, and a network for each group of them. At first all tasks are trained together for all of ``train_steps``:
-    the *warm-up*. It shows how sure the network becomes of every label (data maps) and how the tasks' gradients agree; from that
-    the agent divides the tasks into groups. Then a network is trained anew for every group, from the same initial weights and in
-    the same data order, and each task is predicted by that of its group. The reward is what is gained over training all together,
-    minus a price for every group more than one. After Sherif, Abid, Elattar and ElHelw, "STG-MTL: Scalable Task Grouping for
-    Multi-Task Learning Using Data Maps", MLST 2024.
+    K classification tasks are divided into groups, and each group gets its own network. First, all tasks are trained together for
+    all of ``train_steps``: the *warm-up*. It shows how confident the network becomes of every label (data maps) and how the tasks'
+    gradients agree; from this the agent divides the tasks into groups. Then a new network is trained for every group, from the same
+    initial weights and in the same data order, and its group's network predicts each task. The reward is the gain over training all
+    together, minus a price for every group beyond the first. Based on Sherif, Abid, Elattar and ElHelw, "STG-MTL: Scalable Task
+    Grouping for Multi-Task Learning Using Data Maps", MLST 2024.
 
-    The warm-up is the training of all tasks in one group, so that one group has a reward of exactly 0, and costs nothing more. The
-    groups of all rows are trained as one batch. What has been trained of an instance is remembered in the process: other policies
-    that meet it again do not wait, but pay (``forward``, ``backward``) as if nothing had been known.
+    The warm-up doubles as the training of all tasks in one group, so that one group has a reward of exactly 0 at no further cost.
+    The groups of all rows are trained as one batch. Trained groups are cached in the process: other policies on the same instance
+    do not wait, but are charged (``forward``, ``backward``) as if nothing were cached.
 
     ## Action Space
-    ``action="place"`` (default): ``Discrete(G)``, with ``action_masks()``, K decisions: task t = 0, ..., K - 1 goes to a group in
-    use, or to the next new one. Groups are numbered by first use, so that the first decision is always 0. G is ``max_groups``.
+    ``action="place"`` (default): ``Discrete(G)``, with ``action_masks()``, K decisions: task t = 0, ..., K - 1 joins an existing
+    group or the next new one. Groups are numbered by first use, so the first decision is always 0. G is ``max_groups``.
 
-    ``action="merge"``: ``Discrete(1 + K (K - 1) / 2)``, with ``action_masks()``, up to K - 1 decisions. At first all tasks are
-    apart. The pairs of tasks, by rows of the upper triangle, join the groups of the two; each group is named by its first task.
-    Action 0 ends it; it is allowed once there are at most G groups.
+    ``action="merge"``: ``Discrete(1 + K (K - 1) / 2)``, with ``action_masks()``, up to K - 1 decisions, starting with every task
+    alone. The pairs of tasks, by rows of the upper triangle, merge their two groups; each group is named by its first task. Action
+    0 ends the episode; it is valid once there are at most G groups.
 
     ``action="memberships"``: ``Box(-1, 1, (K G,), float32)``, one decision: the memberships u of task t in the groups are
-    ``softmax(sharpness * a_t)``; those below 0.001 are 0. A group with members is trained on ``sum_t u_tc L_t``, and a task's
+    ``softmax(sharpness * a_t)``; those below 0.001 become 0. A group with members is trained on ``sum_t u_tc L_t``, and a task's
     prediction is ``z_t = sum_c u_tc z_t^(c)``, on the logits (STG-MTL's weighted ensemble).
 
-    In the place of an action that is masked stands the first that is not; ``info["invalid_action"]`` says so. Actions outside the
-    space raise ``ValueError`` before anything changes.
+    A masked action is replaced by the first valid one; ``info["invalid_action"]`` reports it. Actions outside the space raise
+    ``ValueError`` before anything changes.
 
     ## Observation Space
-    A flat ``Dict`` of float32 ``Box``es of one dimension; ``observe`` names its keys. Pairs of tasks are the upper triangle by
-    rows. C is G, and K under ``"merge"``; E is ``snapshots``; n are the training samples. Values are clipped to the bounds.
-
-    A *data map* holds, for every training sample, the mean and the deviation (with n - 1) over the epochs so far of the
-    probability that the network gave to the sample's label when it trained on it: *confidence* and *variability*. A sample is
-    *ambiguous* with a variability above 0.2; of the others those with a confidence of at least 0.5 are *easy*, and the rest are
-    *hard*. A sample without a label of a task has 0 in both. Maps are taken at E times, evenly spread over the epochs from the
-    second on.
-
     {observations}
 
-    ``"merge"`` has no `next_task`, ``"memberships"`` neither `next_task` nor `groups` nor `action_mask`. What is more than a
-    warm-up costs passes: `gradient_cosines` and `lookahead` K backward passes every ``affinity_every`` steps (`lookahead` K forward
-    passes too), `layer_cka` K trainings, `pair_gains` K (K + 1) / 2, `outcomes` 2^K - 2.
+    Pairs of tasks are the upper triangle by rows. C is G, or K under ``"merge"``; E is ``snapshots``; n the number of training
+    samples.
+
+    A *data map* gives, for every training sample, the mean (*confidence*) and standard deviation (with n - 1; *variability*) over
+    the epochs so far of the probability that the network assigned to the sample's label when training on it. A sample is
+    *ambiguous* if its variability exceeds 0.2; of the others, those with a confidence of at least 0.5 are *easy*, the rest *hard*.
+    A sample without a label has 0 in both. Maps are taken at E times, evenly spread over the epochs from the second on.
+
+    ``"merge"`` has no `next_task`; ``"memberships"`` has no `next_task`, `groups` or `action_mask`. Some cost passes beyond the
+    warm-up: `gradient_cosines` and `lookahead` K backward passes every ``affinity_every`` steps (`lookahead` K forward passes too),
+    `layer_cka` K trainings, `pair_gains` K (K + 1) / 2, `outcomes` 2^K - 2.
 
     The default is {default}.
 
     ## Rewards
-    ``reward`` names one of the following; from each (but ``none``) ``group_price`` times the number of groups beyond the first is
-    subtracted at the end. An episode in which a training diverges is paid the penalty instead.
-
     {rewards}
 
+    From each reward but ``none``, ``group_price`` times the number of groups beyond the first is subtracted at the end.
+
     ## Starting State
-    An *instance* of the problem: initial weights, data order, and what else ``distribution`` lets vary; its warm-up is over.
-    ``reset()`` draws ids of training instances, in [2^31, 2^62), from the seeded stream (of a group table with training
-    instances: of those); ``reset(options={"instance": id})`` asks for one; ids in [0, 2^31) are for evaluation.
+    {starting_state}
+
+    The instance's warm-up is over. If a group table with training instances is used, ids are drawn from it.
 
     ## Episode End
     1. Terminated: all tasks are in their groups, and these have been trained (`progress` is observed).
     2. Terminated: the warm-up or a group's training diverged: an output is not finite. Only this row's episode ends.
-    3. Truncated: ``max_episode_steps`` decisions have been taken, if that is given to ``make_vec``; `test` is then of all together.
-       (``make`` wraps the environment in a ``TimeLimit``, of which it does not know.)
+    3. Truncated: ``max_episode_steps`` decisions have been taken, if ``make_vec`` received it; `test` then describes the warm-up.
+       (``make`` uses a ``TimeLimit`` wrapper that the environment cannot see.)
 
     ## Information
     | key | what |
     |---|---|
-    | `instance` | id of the instance |
-    | `forward`, `backward` | passes so far, in training batches: of the warm-up, of what is observed, of the groups' trainings |
-    | `diverged` | whether a training has become non-finite |
+    {common_information}
     | `invalid_action` | whether the action was masked |
     | `num_groups` | groups with a member so far |
-    | `test` | in the last step only: each task's metrics on the *test* split, by `task/metric` |
 
-    The vector form adds Gymnasium's masks (``_key``) and, under ``SameStep``, ``final_obs`` and ``final_info``. ``info``
-    never holds times.
+    ``forward`` and ``backward`` count the warm-up, the observations, and the groups' trainings. {information_note}
 
     ## Arguments
     | argument | default | what |
     |---|---|---|
-    | `problem` | `"digit_tasks"` | a name (`mtl-gym list problems`) or a `mtl_gym.Problem`, with tasks with classes |
-    | `distribution` | `"clean"` | `"clean"`, `"varied"`, `"noisy"`, or ranges of the axes, e.g. `{"noise": [0.0, 0.2]}` |
-    | `num_tasks` | all of `tasks` | size of the task subset that each instance draws, at least 2 |
-    | `tasks` | all of the problem's | names of the tasks that the subset is drawn from, in any order |
-    | `observe` | see above | names of observations |
-    | `reward` | `"gain_over_joint"` | name of a reward |
     | `action` | `"place"` | how actions become groups |
-    | `max_groups` | `num_tasks` | groups that there may be in the end, G |
+    | `max_groups` | `num_tasks` | largest final number of groups, G |
     | `sharpness` | `10.0` | factor of the logits of `"memberships"` |
     | `group_price` | `0.01` | price of every group beyond the first |
-    | `snapshots` | `4` | times at which data maps are taken |
+    | `snapshots` | `4` | number of times that data maps are taken, E |
     | `affinity_every` | `10` | optimiser steps between measurements of `gradient_cosines` and `lookahead` |
     | `group_table` | `"auto"` | `"auto"`, `"train"` or the path of a group table; see below |
-    | `train_steps` | the problem's | optimiser steps of every training |
-    | `optimizer` | `"adam"` | `"adam"`, `"adamw"` or `"sgd"` |
-    | `lr` | the problem's | initial learning rate |
-    | `lr_schedule` | `"constant"` | `"constant"`, `"step"` (a tenth at 1/2 and at 3/4) or `"cosine"` |
-    | `momentum` | `0.9` | of SGD; first decay rate of Adam |
-    | `weight_decay` | `0.0` | L2 penalty (decoupled for `"adamw"`) |
-    | `batch_size` | the problem's | samples of a training step |
-    | `hidden_sizes` | the problem's | widths of the trunk |
-    | `device` | `"cpu"` | of the tensors |
-    | `render_mode` | `None` | `"rgb_array"` draws the tasks' data maps and the groups |
+    {common_arguments}
 
-    A group table (`mtl-gym groupings` makes one) holds what every group of its instances' tasks reaches, so that an episode is
-    a look-up; instances that it does not hold are trained. ``group_table="auto"`` takes the shipped table of the problem, if it is
-    of the same version and arguments; a path to a table that is not is an error. Soft memberships are always trained.
+    A group table (made by `mtl-gym groupings`) contains the results of every group of its instances' tasks, so that an episode is a
+    look-up; other instances are trained. ``group_table="auto"`` uses the problem's precomputed table if its version and arguments
+    match; a path to a table that does not match raises an error. Soft memberships are always trained.
 
-    The vector form also takes ``num_envs``, ``autoreset_mode`` (``"SameStep"``, ``"NextStep"``, ``"Disabled"``, or the enum) and
-    ``max_episode_steps``.
+    {vector_form}
 
-    A policy of one's own for ``mtl_gym.compare`` is a class with ``predict``, as Stable-Baselines3's, and ``requires``:
-    ``help(mtl_gym.Policy)`` shows one for ``mtl_gym/LayerMerging-v0``. The options of those that come along are in the manual of
-    their classes in ``mtl_gym.baselines``; an unknown option is answered with the known ones.
+    {policies_of_your_own}
 
     ## Example
     >>> import gymnasium, mtl_gym
@@ -321,11 +275,3 @@ class TaskGroupingEnv(MTLEnv):
     """
 
     vector_form = TaskGroupingVectorEnv
-    vector: TaskGroupingVectorEnv
-
-    def action_masks(self) -> npt.NDArray[np.bool_]:
-        """The actions that are allowed now (A,); see :meth:`TaskGroupingVectorEnv.action_masks`."""
-        return self.vector.action_masks()[0]
-
-
-TaskGroupingEnv.__doc__ = manual(TaskGroupingEnv.__doc__ or "", TASK_GROUPING)

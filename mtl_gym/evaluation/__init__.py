@@ -1,1 +1,1 @@
-"""Every policy on the same instances: rollouts, results on disk, statistics, tables and pages."""
+"""Comparisons of policies on the same instances: rollouts, results on disk, statistics, tables and pages."""

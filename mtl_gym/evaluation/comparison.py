@@ -1,4 +1,4 @@
-"""Every policy on the same instances, paired; what is finished is kept, and is not done again."""
+"""Runs policies on the same instances, paired; finished results are kept and reused."""
 
 from __future__ import annotations
 
@@ -11,36 +11,30 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import pandas as pd
 
 import mtl_gym
-from mtl_gym.arguments import choose, positive_int, should
+from mtl_gym.checks import positive_int, should
+from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import Arguments
+from mtl_gym.evaluation.columns import columns_of
 from mtl_gym.evaluation.results import Result, Results, plain, spec_key
 from mtl_gym.evaluation.rollout import initial_memory, make_env, rollout
 from mtl_gym.evaluation.single_task import reference_metrics
-from mtl_gym.policies import Policy, names_and_policies
+from mtl_gym.policies.grammar import names_and_policies
+from mtl_gym.policies.protocol import Policy
 from mtl_gym.problems.instances import EVALUATION_IDS
-from mtl_gym.problems.metrics import METRICS, relative_gain
+from mtl_gym.problems.metrics import METRICS
+from mtl_gym.problems.scores import relative_gain
 
 IDS_PER_SEED = 10_000
-_OF_STRUCTURES = {"parameter_fraction": "parameter_fraction", "corrupted": "corrupted", "invalid_actions": "invalid_actions"}
-_OF_GROUPINGS = {"num_groups": "num_groups", "regret": "regret", "invalid_actions": "invalid_actions"}
 REFERENCES = "single-task references"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison that has been checked and can be run.
-
-    Attributes:
-        policies: The policies by their labels.
-        env: The environment's id.
-        ids: The instances.
-        num_envs: Trainings that run side by side.
-        arguments: The environment's arguments, as given.
-        checked: The same, with defaults.
+    """A valid comparison: policies by label, the environment's id, ids of instances, the number of parallel trainings, and the
+    environment's arguments, as given and ``checked``, with defaults.
     """
 
     policies: dict[str, Policy]
@@ -52,25 +46,21 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """Training steps that :func:`run` tells of: of all policies, and of the references, on all instances."""
+        """Training steps of :func:`run`, over all policies, the references, and all instances."""
         return (len(self.policies) + 1) * len(self.ids) * self.checked.recipe.train_steps
 
 
 def plan(
     policies: str | Sequence[str | Policy] | Mapping[str, str | Policy],
-    env: str = "mtl_gym/LossWeighting-v0",
+    env: str = LOSS_WEIGHTING,
     *,
     instances: int | Sequence[int] = 20,
     seed: int = 0,
     num_envs: int = 16,
     **arguments: Any,
 ) -> Plan:
-    """Checks all arguments of a comparison, and that every policy's environment can be made, before anything is run.
-
-    Raises:
-        ValueError, TypeError, gymnasium.error.Error: If one of them is wrong.
-    """
-    choose("env", env, {id: id for id in gymnasium.registry if id.startswith("mtl_gym/")})
+    """Checks the arguments of :func:`compare` and makes every policy's environment, before anything is run; raises its errors."""
+    specification(env)  # which also registers another package's
     chosen = names_and_policies(policies, env)
     ids = instance_ids(instances, seed)
     count = positive_int("num_envs", num_envs)
@@ -82,10 +72,10 @@ def plan(
 
 
 def instance_ids(instances: int | Sequence[int], seed: int) -> list[int]:
-    """The ids of n instances of a seed, ``seed * 10^4`` to ``seed * 10^4 + n - 1``; or those given.
+    """The ids of n instances of a seed, ``seed * 10^4`` to ``seed * 10^4 + n - 1``; or the given ids.
 
     Raises:
-        ValueError: If there are none, too many, or an id is not one for evaluation.
+        ValueError: If there are none or too many, or an id is not one for evaluation.
     """
     if isinstance(instances, Sequence) and not isinstance(instances, str):
         ids = [positive_int("instances", id, least=0) for id in instances]
@@ -101,16 +91,11 @@ def instance_ids(instances: int | Sequence[int], seed: int) -> list[int]:
 
 
 OnProgress = Callable[[str, int], None]
-"""Is told what is being done, and how many training steps of it have just been done."""
+"""Called with a label and the number of training steps just done."""
 
 
 def run(plan: Plan, *, out: Path | None = None, on_progress: OnProgress | None = None) -> list[Result]:
-    """Runs a plan: every policy on every instance that ``out/results.sqlite`` does not hold yet.
-
-    Args:
-        plan: The plan.
-        out: Folder of the results; ``None`` keeps nothing.
-        on_progress: Is told of the progress.
+    """Runs every policy on every instance that ``out/results.sqlite`` does not hold yet; ``None`` stores nothing.
 
     Returns:
         The results, policy by policy, in the order of the instances.
@@ -130,9 +115,8 @@ def run(plan: Plan, *, out: Path | None = None, on_progress: OnProgress | None =
         on_progress(label, (len(plan.ids) - len(missing)) * train_steps)
         for start in range(0, len(missing), plan.num_envs):
             batch = missing[start : start + plan.num_envs]
-            own = {id: references[id] for id in batch}
             done = rollout(
-                label, policy, plan.env, batch, arguments=plan.arguments, references=own, advance=partial(on_progress, label)
+                label, policy, plan.env, batch, arguments=plan.arguments, references=references, advance=partial(on_progress, label)
             )
             if store:
                 store.write([specs[label][id] for id in batch], done)
@@ -143,7 +127,7 @@ def run(plan: Plan, *, out: Path | None = None, on_progress: OnProgress | None =
 
 def compare(
     policies: str | Sequence[str | Policy] | Mapping[str, str | Policy],
-    env: str = "mtl_gym/LossWeighting-v0",
+    env: str = LOSS_WEIGHTING,
     *,
     instances: int | Sequence[int] = 20,
     seed: int = 0,
@@ -151,36 +135,51 @@ def compare(
     out: str | Path | None = None,
     **arguments: Any,
 ) -> pd.DataFrame:
-    """Plays every policy on the same instances and holds each against single-task learning.
+    """Runs every policy on the same instances and compares each with single-task learning.
 
     Args:
         policies: Names with options (``"ew,si,constant:w=1,2,3"`` or a list), policies, or a mapping of labels to either.
         env: The environment's id.
-        instances: Their number, or their ids.
-        seed: With a number n: ids ``seed * 10^4`` to ``seed * 10^4 + n - 1``.
-        num_envs: Trainings that run side by side.
-        out: Folder with ``results.sqlite``, where finished results are kept and found again; ``None`` keeps nothing.
+        instances: Number of instances, or their ids.
+        seed: Selects the ids of a number n of instances: ``seed * 10^4`` to ``seed * 10^4 + n - 1``.
+        num_envs: Number of parallel trainings.
+        out: Folder with ``results.sqlite``, where finished results are kept and reused; ``None`` stores nothing.
         arguments: The environment's arguments (``problem``, ``distribution``, ``lr`` ...), the same for all policies.
 
     Returns:
         A tidy frame with a row for each policy, instance, task and metric: ``value`` on the test split, single-task ``reference``,
         ``gain`` in percent (positive is better), the instance's ``delta_m`` in percent, ``forward`` and ``backward`` passes,
-        ``return`` (of ``reward``, which is ``"none"`` here unless given) and ``diverged``; where layers are merged also
-        ``parameter_fraction`` and ``corrupted``, where tasks are grouped ``num_groups`` and, where the best grouping is known,
-        ``regret``. There ``invalid_actions`` is the share of the policy's decisions that were masked, so that others were taken in
-        their place; none of an agent's whose ``predict`` takes ``action_masks``, as sb3_contrib's do. ``frame.attrs["about"]`` says
-        how it was made; :func:`mtl_gym.summarize` has the statistics.
+        ``return`` (of ``reward``, which is ``"none"`` here unless given) and ``diverged``. Then come the environment's columns:
+        ``parameter_fraction`` and ``corrupted`` of LayerMerging; ``num_groups`` and, where the best grouping is known, ``regret``
+        of TaskGrouping; and with action masks ``invalid_actions``, the fraction of the policy's decisions that were masked and
+        replaced: 0 if its ``predict`` takes ``action_masks``, as sb3_contrib's do. ``frame.attrs["about"]`` records how the frame
+        was made; :func:`mtl_gym.summarize` computes the statistics.
 
     Raises:
-        ValueError, TypeError, gymnasium.error.Error: If an argument is wrong; before anything is run.
+        ValueError, TypeError, gymnasium.error.Error: If an argument is wrong, before anything is run.
     """
     checked = plan(policies, env, instances=instances, seed=seed, num_envs=num_envs, **arguments)
     results = run(checked, out=None if out is None else Path(out))
     return to_frame(results, about(setting(checked), results, seed=seed))
 
 
+def evaluate(
+    policy: str | Policy,
+    env: str = LOSS_WEIGHTING,
+    *,
+    instances: int | Sequence[int] = 20,
+    seed: int = 0,
+    num_envs: int = 16,
+    **arguments: Any,
+) -> pd.DataFrame:
+    """Evaluates one policy: :func:`compare`, with the same arguments and frame, for one policy, given by name or as an object."""
+    return compare([policy], env, instances=instances, seed=seed, num_envs=num_envs, **arguments)
+
+
 def to_frame(results: Sequence[Result], about: Mapping[str, Any]) -> pd.DataFrame:
-    """The tidy frame of results; see :func:`compare`."""
+    """The tidy frame of results; see :func:`compare`. Adds ``columns``, the names of the environment's columns, to ``about``."""
+    own = {column.name: column.key or column.name for column in columns_of(about["env"])}
+    known = {name: key for name, key in own.items() if any(key in result.outcome for result in results)}
     rows = []
     for result in results:
         common: dict[str, Any] = {
@@ -188,23 +187,21 @@ def to_frame(results: Sequence[Result], about: Mapping[str, Any]) -> pd.DataFram
             **result.cost,
             "return": result.episode_return,
             "diverged": result.diverged,
-            **{name: result.structure[own] for name, own in _OF_STRUCTURES.items() if own in result.structure},
-            **{name: result.grouping[own] for name, own in _OF_GROUPINGS.items() if own in result.grouping},
+            **{name: result.outcome[key] for name, key in known.items() if key in result.outcome},
         }
         for name, value in result.metrics.items():
             task, metric = name.rsplit("/", 1)
             reference = result.references[name]
-            gain = relative_gain(value, reference, metric)
             head = {"policy": result.policy, "instance": result.instance, "task": task, "metric": metric}
-            rows.append({**head, "value": value, "reference": reference, "gain": gain, **common})
+            rows.append({**head, "value": value, "reference": reference, "gain": relative_gain(value, reference, metric), **common})
     frame = pd.DataFrame(rows)
-    frame.attrs["about"] = dict(about)
+    frame.attrs["about"] = {**about, "columns": [*known]}
     return frame
 
 
 def setting(plan: Plan) -> dict[str, Any]:
-    """What all results of a comparison share, JSON-plain."""
-    # What is given comes last, but for `tasks`, which the recipe has in one order.
+    """The settings that all results of a comparison share, JSON-plain."""
+    # Given arguments come last, except `tasks`, which the recipe has sorted.
     arguments = {name: value for name, value in plan.arguments.items() if name not in ("problem", "tasks")}
     problem = plan.checked.problem
     return {
@@ -238,7 +235,7 @@ def about(
 
 
 def _specs(plan: Plan, setting: Mapping[str, Any], label: str, policy: Policy) -> dict[int, dict[str, Any]]:
-    """All that each result depends on, by its instance. A policy that cannot be identified is never found again."""
+    """All that each result depends on, by instance. Results of a policy that cannot be identified are never reused."""
     identity = plain(getattr(policy, "spec", None) or {"unknown": uuid.uuid4().hex})
     shared = {"setting": setting, "label": label, "policy": identity}
     return {id: {**shared, "instance": id} for id in plan.ids}

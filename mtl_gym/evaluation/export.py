@@ -1,4 +1,4 @@
-"""From results to what a person looks at: a table, files, a page and TensorBoard curves."""
+"""Exports results: a table, files, a page and TensorBoard curves."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mtl_gym.evaluation.comparison import to_frame
 from mtl_gym.evaluation.report import write_report
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.statistics import summarize
+from mtl_gym.evaluation.styles import interval, text
 from mtl_gym.evaluation.tensorboard import write_events
 
 _LONGEST_HEAD = 10
@@ -33,7 +34,7 @@ def export(results: Sequence[Result], about: Mapping[str, Any], folder: Path) ->
 
 
 def finite(value: Any) -> Any:
-    """JSON has no NaN: replaces numbers that are not finite by ``None``."""
+    """Replaces numbers that are not finite by ``None``, since JSON has no NaN."""
     if isinstance(value, Mapping):
         return {name: finite(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -42,12 +43,13 @@ def finite(value: Any) -> Any:
 
 
 def table(summary: Mapping[str, Any]) -> Table:
-    """The table of a terminal: best first, with intervals, and each policy's paired difference to the first one given."""
+    """The table for the terminal: best first, with intervals, and each policy's paired difference from the first one given."""
     policies = summary["policies"]
     first = next(iter(policies))
-    count = policies[first]["instances"]
     result = Table(box=None, pad_edge=False, header_style="bold", title_justify="left", title_style="bold")
-    result.title = f"{summary['about']['problem']}: gain over single-task learning, {count} instances, 95 % intervals"
+    result.title = (
+        f"{summary['about']['problem']}: gain over single-task learning, {policies[first]['instances']} instances, 95 % intervals"
+    )
     result.add_column("policy", overflow="fold")
     short = first if len(first) <= _LONGEST_HEAD else f"{first[: _LONGEST_HEAD - 1]}…"
     for column in ("delta_m %", f"over {short}", f"P(> {short})", "F + B"):
@@ -56,9 +58,9 @@ def table(summary: Mapping[str, Any]) -> Table:
         pair, cost = row["paired"].get(first, {}), row["cost"]
         result.add_row(
             escape(name),
-            f"{_text(row['delta_m']['iqm'], '.1f')} {_interval(row['delta_m'])}",
-            "" if name == first else f"{_text(pair.get('difference'), '+.1f')} {_interval(pair)}",
-            "" if name == first else _text(row["probability_of_improvement"].get(first)),
+            escape(f"{text(row['delta_m']['iqm'], '.1f')} {interval(row['delta_m'], '.1f')}"),
+            "" if name == first else escape(f"{text(pair.get('difference'), '+.1f')} {interval(pair, '.1f')}"),
+            "" if name == first else text(row["probability_of_improvement"].get(first)),
             f"{cost['forward']:.0f} + {cost['backward']:.0f}",
         )
     return result
@@ -66,12 +68,3 @@ def table(summary: Mapping[str, Any]) -> Table:
 
 def _number(value: float | None) -> float:
     return -math.inf if value is None else value
-
-
-def _text(value: float | None, form: str = ".2f") -> str:
-    return "-" if value is None else format(value, form)
-
-
-def _interval(row: Mapping[str, float | None]) -> str:
-    low, high = row.get("low"), row.get("high")
-    return "-" if low is None or high is None else escape(f"[{low:.1f}, {high:.1f}]")

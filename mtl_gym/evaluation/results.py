@@ -6,15 +6,17 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from mtl_gym.arguments import should
+from mtl_gym.checks import should
 
+Array = npt.NDArray[np.float64]
 _COLUMNS = "key, setting, policy, instance, delta_m, spec, result"
 _RESULTS = """
 CREATE TABLE IF NOT EXISTS results (
@@ -27,23 +29,22 @@ _COMPARISONS = "CREATE TABLE IF NOT EXISTS comparisons (setting TEXT NOT NULL)"
 
 @dataclass(frozen=True)
 class Result:
-    """What one policy reached on one instance.
+    """The result of one policy on one instance.
 
     Attributes:
         policy: Its name, with options, as on the command line.
         instance: Id of the instance.
-        metrics: On the *test* split, by ``task/metric``.
-        references: The same of single-task learning on this instance.
+        metrics: Metrics on the *test* split, by ``task/metric``.
+        references: Those of single-task learning on this instance.
         delta_m: Mean relative gain over single-task learning in percent, higher is better; -100 if the training diverged.
-        cost: ``forward`` and ``backward`` passes of a training batch; the test split's evaluation is not counted.
+        cost: ``forward`` and ``backward`` passes of a training batch, without the evaluation of the test split.
         diverged: Whether the training became non-finite.
         episode_return: Sum of the rewards.
-        curves: Checkpoints: ``step`` (S,), ``loss`` (task to (S,), on *reward*, without the instance's loss scale), and
-            ``weight`` and improvable ``gap`` (task to (S,), of the means since the checkpoint before); ``None`` where a number
-            is not finite.
-        planted: What the instance planted in each task: ``scale`` of its loss and ``noise`` of its labels (task to number).
-        grouping: Where tasks are grouped, into what; see :func:`mtl_gym.evaluation.groupings.groupings`.
-        structure: Where layers are merged, what has become of them; see :func:`mtl_gym.evaluation.structures.structures`.
+        curves: Checkpoints: ``step`` (S,), ``loss`` (task to (S,), on *reward*, without the instance's loss scale), and ``weight``
+            and improvable ``gap`` (task to (S,), of means since the previous checkpoint); ``None`` for numbers that are not finite.
+        planted: Properties that the instance planted in each task: ``scale`` of its loss, ``noise`` of its labels (task to number).
+        outcome: The environment's :meth:`~mtl_gym.Decision.outcome`, its ``measures``, and ``invalid_actions``, the fraction of
+            decisions that were masked, where ``info`` has ``invalid_action``.
     """
 
     policy: str
@@ -56,8 +57,7 @@ class Result:
     episode_return: float = 0.0
     curves: dict[str, Any] = field(default_factory=dict)
     planted: dict[str, dict[str, float]] = field(default_factory=dict)
-    structure: dict[str, Any] = field(default_factory=dict)
-    grouping: dict[str, Any] = field(default_factory=dict)
+    outcome: dict[str, Any] = field(default_factory=dict)
 
 
 def spec_key(spec: Mapping[str, Any]) -> str:
@@ -66,14 +66,14 @@ def spec_key(spec: Mapping[str, Any]) -> str:
 
 
 class Results:
-    """A results file; rows are whole and durable as soon as :meth:`write` returns.
+    """A results file; rows are durable as soon as :meth:`write` returns, which writes them atomically.
 
     Args:
-        path: The SQLite file, made if it is missing; several processes may share it (WAL mode).
-        argument: What the path is called in an error.
+        path: The SQLite file, created if it is missing; several processes may share it (WAL mode).
+        argument: Name of the path in errors.
 
     Raises:
-        ValueError: If the file cannot be made or written, or is no database of results.
+        ValueError: If the file cannot be created or written, or is not a database of results.
     """
 
     def __init__(self, path: Path, argument: str = "path") -> None:
@@ -85,48 +85,37 @@ class Results:
                 connection.execute(f"INSERT INTO results ({_COLUMNS}) SELECT {_COLUMNS} FROM results WHERE 0")
                 connection.execute(_COMPARISONS)
                 connection.commit()
-                connection.execute("PRAGMA journal_mode=WAL")
+                with suppress(sqlite3.OperationalError):  # locked: another process has just opened the file, and does this itself
+                    connection.execute("PRAGMA journal_mode=WAL")
         except (OSError, sqlite3.DatabaseError) as error:
-            condition = "be in a folder that can be written, and a database of results if it is there"
+            condition = "be in a writable folder, and a database of results if it exists"
             raise ValueError(f"{should(argument, condition, str(path))} ({error})") from error
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self.path, timeout=60)
 
     def read(self, keys: Iterable[str]) -> dict[str, Result]:
-        """The results that are there, by their keys."""
+        """The stored results, by their keys."""
         with closing(self._connect()) as connection:
             found = [connection.execute("SELECT key, result FROM results WHERE key = ?", (key,)).fetchone() for key in keys]
         return {row[0]: Result(**json.loads(row[1])) for row in found if row}
 
     def write(self, specs: Iterable[Mapping[str, Any]], results: Iterable[Result]) -> None:
-        """Adds results with their specifications in one transaction; a key that is there already is kept as it is."""
-        rows = [
-            (
-                spec_key(spec),
-                json.dumps(spec.get("setting", {}), sort_keys=True),
-                result.policy,
-                result.instance,
-                result.delta_m,
-                json.dumps(spec),
-                json.dumps(asdict(result)),
-            )
-            for spec, result in zip(specs, results, strict=True)
-        ]
+        """Adds results with their specifications in one transaction; rows of existing keys are kept."""
+        rows = []
+        for spec, result in zip(specs, results, strict=True):
+            head = (spec_key(spec), json.dumps(spec.get("setting", {}), sort_keys=True), result.policy, result.instance)
+            rows.append((*head, result.delta_m, json.dumps(spec), json.dumps(asdict(result))))
         with closing(self._connect()) as connection, connection:
             connection.executemany(f"INSERT OR IGNORE INTO results ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
     def begin(self, setting: Mapping[str, Any]) -> None:
-        """Notes that a comparison of this setting begins; :meth:`latest` goes by it."""
+        """Records for :meth:`latest` that a comparison with this setting begins."""
         with closing(self._connect()) as connection, connection:
             connection.execute("INSERT INTO comparisons VALUES (?)", (json.dumps(setting, sort_keys=True),))
 
     def latest(self) -> tuple[dict[str, Any], list[Result]]:
-        """The setting that was compared last, and its results: of each policy and instance the newest one.
-
-        Raises:
-            ValueError: If there are none.
-        """
+        """The setting of the last comparison, and its newest result for each policy and instance; raises ValueError if none."""
         with closing(self._connect()) as connection:
             begun = "SELECT setting FROM comparisons WHERE setting IN (SELECT setting FROM results) ORDER BY rowid DESC LIMIT 1"
             written = "SELECT setting FROM results ORDER BY rowid DESC LIMIT 1"
@@ -138,12 +127,43 @@ class Results:
         return json.loads(last[0]), list({(result.policy, result.instance): result for result in results}.values())
 
 
-def plain(value: Any) -> Any:
-    """JSON-plain: tuples as lists, numpy's numbers as Python's.
+def outcomes(results: Iterable[Result], key: str) -> dict[str, list[dict[str, Any]]]:
+    """The outcomes with ``key``, by policy, in the order of the results."""
+    known: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        if key in result.outcome:
+            known.setdefault(result.policy, []).append(result.outcome)
+    return known
 
-    Raises:
-        TypeError: If a value has no plain form.
-    """
+
+def traced_tasks(results: Iterable[Result]) -> list[str]:
+    """The tasks with learning curves, in the order of the results."""
+    return list(dict.fromkeys(task for result in results for task in result.curves.get("loss", ())))
+
+
+def median_curve(results: Iterable[Result], policy: str, task: str, kind: str) -> tuple[Array, Array]:
+    """Steps and medians over a policy's instances that ran so far, of a curve or of ``fraction``, |weight| over their sum."""
+    curves = [result.curves for result in results if result.policy == policy and task in result.curves.get("loss", ())]
+    steps: list[int] = max((curve["step"] for curve in curves), key=len, default=[])
+    medians = []
+    for place in range(len(steps)):
+        values = [_value(curve, task, kind, place) for curve in curves if len(curve["step"]) > place]
+        finite = [value for value in values if value is not None and np.isfinite(value)]
+        medians.append(float(np.median(finite)) if finite else np.nan)
+    return np.asarray(steps, dtype=float), np.asarray(medians, dtype=float)
+
+
+def _value(curve: Mapping[str, Any], task: str, kind: str, place: int) -> float | None:
+    if kind != "fraction":
+        return curve[kind][task][place]
+    weights = [own[place] for own in curve["weight"].values()]
+    total = sum(abs(weight) for weight in weights if weight is not None)
+    own = curve["weight"][task][place]
+    return None if own is None or total == 0 else own / total
+
+
+def plain(value: Any) -> Any:
+    """Makes a value JSON-plain: tuples as lists, numpy's numbers as Python's; raises TypeError if it has no plain form."""
     return json.loads(json.dumps(value, default=_plain))
 
 

@@ -1,4 +1,4 @@
-"""Single-task references of single instances, trained once and cached by their content."""
+"""Single-task references of instances, trained once and cached by content."""
 
 from __future__ import annotations
 
@@ -18,13 +18,7 @@ _AT_ONCE = 8
 def reference_metrics(
     arguments: Arguments, ids: Sequence[int], advance: Callable[[int], None] | None = None
 ) -> dict[int, dict[str, float]]:
-    """Test metrics of single-task learning by instance and ``task/metric``.
-
-    Args:
-        arguments: Those of the environment.
-        ids: The instances.
-        advance: Is told the number of instances that have been done.
-    """
+    """Test metrics of single-task learning by instance and ``task/metric``; calls ``advance`` with the number of instances done."""
     common = {"single_task": fingerprint(arguments.problem, arguments.recipe), "version": mtl_gym.__version__}
     specs: dict[int, dict[str, Any]] = {id: {**common, "instance": id} for id in ids}
     store = Results(cache_folder() / "references.sqlite")
@@ -46,11 +40,7 @@ def reference_metrics(
 
 
 def _checked(metrics: dict[str, float], id: int) -> dict[str, float]:
-    """The metrics of the tasks that take part in an instance (the others are NaN).
-
-    Raises:
-        ValueError: If a single-task training diverged.
-    """
+    """The metrics of the tasks in an instance (others are NaN); raises ValueError if a single-task training diverged."""
     diverged = [name for name, value in metrics.items() if math.isinf(value)]
     if diverged:
         raise ValueError(f"`lr` should be smaller: single-task training diverged on instance {id} ({', '.join(diverged)}).")

@@ -1,9 +1,9 @@
-"""Honest statistics of a comparison: interquartile means with bootstrap intervals, paired differences, probabilities."""
+"""Statistics of comparisons: interquartile means with bootstrap intervals, paired differences, probabilities."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ import scipy.stats
 LEVEL = 0.95
 POWER = 0.8
 RESAMPLES = 5_000
-_OF_STRUCTURES = ("parameter_fraction", "corrupted", "num_groups", "regret", "invalid_actions")
 
 Array = npt.NDArray[np.float64]
 
@@ -25,7 +24,7 @@ def interquartile_mean(values: Array, axis: int = -1) -> Array:
 
 
 def bootstrap_interval(values: Array, statistic: Callable[..., Array]) -> tuple[float | None, float | None]:
-    """Percentile bootstrap interval of 95 %; ``None`` with fewer than two values. The resamples are the same at every call."""
+    """95 % percentile bootstrap interval; ``None`` with fewer than two values. Every call uses the same resamples."""
     if len(values) < 2:
         return None, None
     result = scipy.stats.bootstrap(
@@ -35,11 +34,11 @@ def bootstrap_interval(values: Array, statistic: Callable[..., Array]) -> tuple[
 
 
 def paired_difference(own: Array, other: Array) -> dict[str, float | None]:
-    """Mean difference over the same instances with its 95 % interval (Student's t).
+    """Mean difference on the same instances with its 95 % interval (Student's t).
 
     Returns:
-        ``difference``, ``low``, ``high``, and ``detectable``: the smallest true difference that a two-sided test at 5 % would
-        have found with a probability of 80 %, given the spread seen. ``None`` where there are fewer than two instances.
+        ``difference``, ``low``, ``high``, and ``detectable``, the minimum detectable difference of a two-sided test at 5 % with a
+        power of 80 %, given the observed spread. ``None`` with fewer than two instances, except the difference.
     """
     differences, count = own - other, len(own)
     mean = float(differences.mean())
@@ -52,7 +51,7 @@ def paired_difference(own: Array, other: Array) -> dict[str, float | None]:
 
 
 def probability_of_improvement(own: Array, other: Array) -> float:
-    """Share of the instances on which the one is better than the other; ties count half."""
+    """Fraction of the instances on which the first is better than the second; ties count half."""
     return float((own > other).mean() + (own == other).mean() / 2)
 
 
@@ -63,24 +62,21 @@ def summarize(frame: pd.DataFrame) -> dict[str, Any]:
         frame: From :func:`mtl_gym.compare` or :func:`mtl_gym.evaluate`.
 
     Returns:
-        ``about`` (how it was made) and ``policies``: for each one ``delta_m`` (``iqm`` over instances, its bootstrap interval
-        ``low`` and ``high`` at 95 %, and ``mean``; percent), ``metrics`` (by ``task/metric``: ``mean``, ``low``, ``high`` and the
-        mean single-task ``reference``), ``instances``, ``diverged``, ``cost`` (mean ``forward`` and ``backward`` passes),
-        ``return``, where layers are merged ``parameter_fraction`` and ``corrupted``, where tasks are grouped ``num_groups``
-        and, if known, ``regret``, and ``invalid_actions`` (each ``mean``, ``low``, ``high``), and against each other policy with a
-        shared instance ``probability_of_improvement`` and ``paired`` (see :func:`paired_difference`).
-        A diverged training counts as a ``delta_m`` of -100 and is left out of its tasks' metrics.
+        ``about`` (how it was made) and ``policies``, each with ``delta_m`` (``iqm`` over instances, its 95 % bootstrap interval
+        ``low`` and ``high``, and ``mean``; percent), ``metrics`` (by ``task/metric``: ``mean``, ``low``, ``high`` and the mean
+        single-task ``reference``), ``instances``, ``diverged``, ``cost`` (mean ``forward`` and ``backward`` passes), ``return``,
+        the environment's columns listed in ``about["columns"]`` (each ``mean``, ``low``, ``high``), and, for each other policy with
+        a shared instance, ``probability_of_improvement`` and ``paired`` (see :func:`paired_difference`). A diverged training has a
+        ``delta_m`` of -100 and is excluded from its tasks' metrics.
     """
     runs = frame.drop_duplicates(["policy", "instance"])
     scores = runs.pivot_table(index="instance", columns="policy", values="delta_m", sort=False, dropna=False)
-    policies = list(dict.fromkeys(frame["policy"]))
-    return {
-        "about": frame.attrs.get("about", {}),
-        "policies": {name: _summary(frame[frame["policy"] == name], scores, name) for name in policies},
-    }
+    names, about = list(dict.fromkeys(frame["policy"])), frame.attrs.get("about", {})
+    columns = about.get("columns", ())
+    return {"about": about, "policies": {name: _summary(frame[frame["policy"] == name], scores, name, columns) for name in names}}
 
 
-def _summary(own: pd.DataFrame, scores: pd.DataFrame, name: str) -> dict[str, Any]:
+def _summary(own: pd.DataFrame, scores: pd.DataFrame, name: str, columns: Iterable[str]) -> dict[str, Any]:
     runs = own.drop_duplicates("instance")
     values = runs["delta_m"].to_numpy(dtype=np.float64)
     low, high = bootstrap_interval(values, interquartile_mean)
@@ -93,20 +89,20 @@ def _summary(own: pd.DataFrame, scores: pd.DataFrame, name: str) -> dict[str, An
         "diverged": int(runs["diverged"].sum()),
         "cost": {name: float(runs[name].mean()) for name in ("forward", "backward")},
         "return": float(runs["return"].mean()),
-        **{name: _with_interval(runs[name]) for name in _OF_STRUCTURES if name in runs},
+        **{column: _with_interval(runs[column].dropna()) for column in columns},
         "probability_of_improvement": {other: probability_of_improvement(*pair) for other, pair in pairs.items()},
         "paired": {other: paired_difference(*pair) for other, pair in pairs.items()},
     }
 
 
 def _shared(scores: pd.DataFrame, name: str, other: str) -> tuple[Array, Array]:
-    """Scores of two policies on the instances that both have."""
+    """Scores of two policies on their common instances."""
     both = scores[[name, other]].dropna().to_numpy(dtype=np.float64)
     return both[:, 0], both[:, 1]
 
 
 def _with_interval(column: pd.Series) -> dict[str, float | None]:
-    values = column.dropna().to_numpy(dtype=np.float64)
+    values = column.to_numpy(dtype=np.float64)
     low, high = bootstrap_interval(values, np.mean)
     return {"mean": float(values.mean()) if len(values) else None, "low": low, "high": high}
 
@@ -114,8 +110,5 @@ def _with_interval(column: pd.Series) -> dict[str, float | None]:
 def _metrics(runs: pd.DataFrame) -> dict[str, dict[str, float | None]]:
     rows = {}
     for (task, metric), group in runs.groupby(["task", "metric"], sort=False):
-        values = group["value"].to_numpy(dtype=np.float64)
-        low, high = bootstrap_interval(values, np.mean)
-        reference = float(group["reference"].mean())
-        rows[f"{task}/{metric}"] = {"mean": float(values.mean()), "low": low, "high": high, "reference": reference}
+        rows[f"{task}/{metric}"] = {**_with_interval(group["value"]), "reference": float(group["reference"].mean())}
     return rows

@@ -1,4 +1,4 @@
-"""Networks whose layers were merged, to look at: what sharing costs, who shares what, and how similar the layers are."""
+"""Figures of layer merging: the cost of sharing, which layers are shared, and how similar they are."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mtl_gym.envs.panels import draw_similarity, draw_tree, label_lines
-from mtl_gym.evaluation.results import Result
+from mtl_gym.evaluation.plots import Results, Summary
+from mtl_gym.evaluation.results import outcomes
 from mtl_gym.evaluation.styles import shortened, style
-
-Results = Sequence[Result]
-Summary = Mapping[str, Any]
 
 _SCORES = {"delta_m": "delta_m on the test split, %", "corrupted": "delta_m on corrupted inputs, %"}
 
@@ -30,20 +28,20 @@ def front(results: Results, summary: Summary) -> Figure | None:
     for axes, (score, title) in zip(figure.subplots(1, len(_SCORES)), _SCORES.items(), strict=True):
         lines = []
         for name, row in policies.items():
-            value, share = row[score], row["parameter_fraction"]
+            value, size, color = row[score], row["parameter_fraction"], style(summary, name)["color"]
             middle = value.get("iqm", value["mean"])
-            lines += axes.plot(share["mean"], middle, "o", color=style(summary, name)["color"], markersize=7)
+            lines += axes.plot(size["mean"], middle, "o", color=color, markersize=7)
             if value["low"] is not None:
-                axes.vlines(share["mean"], value["low"], value["high"], color=style(summary, name)["color"], linewidth=1.5)
-                axes.hlines(middle, share["low"], share["high"], color=style(summary, name)["color"], linewidth=1.5)
-        axes.set(title=title, xlabel="parameters, as a share of separate networks'", xlim=(0, 1.05))
+                axes.vlines(size["mean"], value["low"], value["high"], color=color, linewidth=1.5)
+                axes.hlines(middle, size["low"], size["high"], color=color, linewidth=1.5)
+        axes.set(title=title, xlabel="parameters, as a fraction of separate networks'", xlim=(0, 1.05))
     label_lines(figure, lines, shortened(list(policies)), columns=5, place="outside upper left")
     return figure
 
 
 def merged_layers(results: Results, summary: Summary) -> Figure | None:
-    """The tree of the first instance of each policy, and how often two tasks share each stage."""
-    known = _by_policy(results)
+    """Each policy's tree on its first instance, and how often two tasks share each stage."""
+    known = outcomes(results, "assign")
     if not known:
         return None
     stages = len(next(iter(known.values()))[0]["assign"])
@@ -62,7 +60,7 @@ def merged_layers(results: Results, summary: Summary) -> Figure | None:
 
 def similarities(results: Results, summary: Summary) -> Figure | None:
     """Mean CKA of the tasks' features at each stage; only where all instances have the same tasks."""
-    known = {name: own for name, own in _by_policy(results).items() if _same_tasks(own)}
+    known = {name: own for name, own in outcomes(results, "cka").items() if _same_tasks(own)}
     if not known:
         return None
     stages = len(next(iter(known.values()))[0]["cka"])
@@ -73,18 +71,9 @@ def similarities(results: Results, summary: Summary) -> Figure | None:
         for stage in range(stages):
             draw_similarity(panels[stage, column], means[stage], own[0]["tasks"] if column == 0 else None)
         panels[0, column].set_title(shortened([name])[0], fontsize=8)
-        panels[0, 0].set_ylabel("stage 1")
     for stage in range(stages):
         panels[stage, 0].set_ylabel(f"stage {stage + 1}")
     return figure
-
-
-def _by_policy(results: Results) -> dict[str, list[dict[str, Any]]]:
-    known: dict[str, list[dict[str, Any]]] = {}
-    for result in results:
-        if result.structure:
-            known.setdefault(result.policy, []).append(result.structure)
-    return known
 
 
 def _same_tasks(own: Sequence[Mapping[str, Any]]) -> bool:
@@ -92,6 +81,6 @@ def _same_tasks(own: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _together(own: Sequence[Mapping[str, Any]]) -> npt.NDArray[np.float64]:
-    """Share of the instances (S, K, K) in which two tasks share a stage."""
+    """Fraction of the instances (S, K, K) in which two tasks share a stage."""
     assign = np.asarray([row["assign"] for row in own])
     return np.asarray((assign[..., :, None] == assign[..., None, :]).mean(0))

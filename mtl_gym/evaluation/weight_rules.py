@@ -1,8 +1,8 @@
-"""What a policy learned, or was told: how a task's weight depends on what makes tasks differ.
+"""How a task's weight depends on the task's properties.
 
-Tasks differ in many ways at once, and each would blur the picture of the others. So all is relative within one training (to the
-geometric mean over its tasks, which, unlike the arithmetic mean, leaves a power law its slope), and against gap and noise it is
-not the weight that is shown but its change since the first batch, when nothing could be known of either.
+Tasks differ in several properties at once, each of which would blur the effect of the others. So everything is relative within one
+training (to the geometric mean over its tasks, which, unlike the arithmetic mean, preserves the slope of a power law), and against
+gap and noise the figure shows the change of the weight since the first batch, when neither was known.
 """
 
 from __future__ import annotations
@@ -12,16 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mtl_gym.envs.panels import label_lines, log_axis
-from mtl_gym.evaluation.results import Result
+from mtl_gym.evaluation.results import Array, Result
 from mtl_gym.evaluation.styles import shortened, style
-
-Array = npt.NDArray[np.float64]
 
 _BINS = 8
 _PARTS = ("first third of the training", "second third", "last third")
@@ -29,7 +26,7 @@ _PARTS = ("first third of the training", "second third", "last third")
 
 @dataclass(frozen=True)
 class _Quantity:
-    """A way in which tasks differ: its name, what the axes say, and whether it is relative and held against a change."""
+    """A property of tasks: its name, its axes' labels, and whether it is relative and plotted against the change of weights."""
 
     name: str
     across: str
@@ -42,15 +39,14 @@ _WEIGHT, _CHANGE = "weight, relative", "weight / first weight, relative"
 _QUANTITIES = {
     "gap": _Quantity("improvable gap", "improvable gap, relative", _CHANGE, relative=True, change=True),
     "scale": _Quantity("loss scale", "planted loss scale, relative", _WEIGHT, relative=True, change=False),
-    "noise": _Quantity("label noise", "planted label noise: share of wrong labels", _CHANGE, relative=False, change=True),
+    "noise": _Quantity("label noise", "planted label noise: fraction of wrong labels", _CHANGE, relative=False, change=True),
 }
 
 
 def weight_rules(results: Sequence[Result], summary: Mapping[str, Any]) -> Figure | None:
     """Weights against gap, loss scale and label noise (rows) in each third of the training (columns), a line for each policy.
 
-    Returns:
-        ``None`` if none of them varies, or if results were written before the traces that this takes.
+    ``None`` if none of them varies, or if the results are older than the traces that this needs.
     """
     names, drawn = list(summary["policies"]), _varying(results)
     if not drawn:
@@ -71,16 +67,13 @@ def weight_rules(results: Sequence[Result], summary: Mapping[str, Any]) -> Figur
 
 
 def constant_quantities(results: Sequence[Result]) -> str:
-    """A sentence for the caption on what :func:`weight_rules` leaves out because it does not vary; empty if it is nothing."""
+    """A sentence for the caption on the constant quantities that :func:`weight_rules` omits; empty if there are none."""
     names = [quantity.name for key, quantity in _QUANTITIES.items() if key not in _varying(results)]
     return f"Not shown: {' and '.join(names)}, the same for all tasks here." if names else ""
 
 
 def binned(points: Array, bins: int) -> Array:
-    """Medians (2, bins) of points (2, P), in bins of their first row that hold about as many each.
-
-    Points of the same x share a bin, so that bins may be empty; those are not returned.
-    """
+    """Medians (2, bins) of points (2, P) in bins of about equal size; points of equal x share a bin, and empty bins are omitted."""
     x = points[0]
     _, place, counts = np.unique(x, return_inverse=True, return_counts=True)
     ranks = np.cumsum(counts) - counts / 2  # of each value, from 0 to P
@@ -90,7 +83,7 @@ def binned(points: Array, bins: int) -> Array:
 
 
 def relative(values: Array) -> Array:
-    """Values (S, K) over the geometric mean of the positive ones of their row; NaN where there is none."""
+    """Values (S, K) over the geometric mean of the positive values in their row; NaN where there is none."""
     positive = values > 0
     logs = np.log(np.where(positive, values, 1)).sum(1, keepdims=True)
     count = positive.sum(1, keepdims=True)
@@ -98,24 +91,22 @@ def relative(values: Array) -> Array:
 
 
 def _varying(results: Sequence[Result]) -> list[str]:
-    """The quantities that are drawn."""
+    """The quantities to plot."""
     if not all("gap" in result.curves and result.planted for result in results):
         return []
-    spans = {}
-    for quantity in _QUANTITIES:
-        across = np.concatenate([_points(result, quantity, (0, np.inf))[0] for result in results])
-        spans[quantity] = np.ptp(across) if across.size else 0.0
-    return [quantity for quantity, span in spans.items() if span > 1e-6]
+    known = {quantity: [_points(result, quantity, (0, np.inf))[0] for result in results] for quantity in _QUANTITIES}
+    across = {quantity: np.concatenate(values) for quantity, values in known.items()}
+    return [quantity for quantity, values in across.items() if values.size and np.ptp(values) > 1e-6]
 
 
 def _part(results: Sequence[Result], part: int) -> tuple[float, float]:
-    """The steps after which, and up to which, a part of the training goes."""
+    """The first (exclusive) and last step of a part of the training."""
     train_steps = max(result.curves["step"][-1] for result in results)
     return part * train_steps / len(_PARTS), (part + 1) * train_steps / len(_PARTS)
 
 
 def _points(result: Result, quantity: str, steps: tuple[float, float]) -> Array:
-    """Quantity and weight (2, P) of every task at the checkpoints between two steps, as they are drawn."""
+    """Quantity and weight (2, P) of every task at the checkpoints between two steps, as plotted."""
     curves, kind, tasks = result.curves, _QUANTITIES[quantity], list(result.curves["weight"])
     weights = _table(curves["weight"], tasks)  # (S, K)
     if kind.change:
@@ -137,7 +128,7 @@ def _table(columns: Mapping[str, Sequence[float | None]], tasks: Sequence[str]) 
 
 
 def _finish(row: Sequence[Axes], quantity: _Quantity) -> None:
-    """Scales, labels, and what a reader holds the lines against: weights that do not depend on it, and that undo it."""
+    """Scales, labels, and reference lines: weights that do not depend on the quantity, and weights that cancel it."""
     lines = [line.get_xydata() for axes in row for line in axes.get_lines()]
     points = np.concatenate([np.asarray(line, dtype=float) for line in lines])
     points = points[np.isfinite(points).all(1)]

@@ -1,10 +1,10 @@
-"""What a problem is: tasks, four disjoint splits and a network family."""
+"""Problems: tasks, four disjoint splits and a network family."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import accumulate
@@ -15,13 +15,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mtl_gym.arguments import choose, positive_int, should
-from mtl_gym.problems import PROBLEMS, Defaults, load_problem
+from mtl_gym.checks import choose, positive_int, should
 from mtl_gym.problems.losses import LOSSES
 from mtl_gym.problems.metrics import METRICS
+from mtl_gym.problems.rows import Defaults
 
 SPLITS = ("train", "meta", "reward", "test")
-"""*train*: weights act here. *meta*: signals. *reward*: the reward. *test*: only in the last step's ``info``."""
+"""*train*: weights are applied here. *meta*: signals. *reward*: the reward. *test*: only in the last step's ``info``."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Task:
     """One of a problem's K objectives.
 
     Attributes:
-        name: Its name in tables.
+        name: Name in tables.
         loss: Row of ``LOSSES``.
-        metrics: Rows of ``METRICS``; ``delta_m`` averages over them first.
-        outputs: Channels that its head puts out.
+        metrics: Rows of ``METRICS``; ``delta_m`` first averages over them.
+        outputs: Output channels of its head.
     """
 
     name: str
@@ -48,13 +48,12 @@ class Task:
         for metric in self.metrics:
             choose("metrics", metric, METRICS)
             if self.outputs > 1 and (metric == "auc" or (metric == "accuracy" and self.loss != "cross_entropy")):
-                raise ValueError(
-                    should("metrics", f"not hold {metric!r} for {self.outputs} outputs with {self.loss!r}", self.metrics)
-                )
+                condition = f"not include {metric!r} for {self.outputs} outputs with {self.loss!r}"
+                raise ValueError(should("metrics", condition, self.metrics))
 
     @property
     def target_channels(self) -> int:
-        """Columns that its labels take."""
+        """Number of columns of its labels."""
         return LOSSES[self.loss].target_channels(self.outputs)
 
 
@@ -64,7 +63,7 @@ class Split:
 
     Attributes:
         inputs: (n, *shape) float32.
-        targets: (n, T, *S) float32, the tasks' labels side by side; class numbers for classes, NaN where a label is missing.
+        targets: (n, T, *S) float32, the labels of all tasks side by side; class indices, NaN where a label is missing.
     """
 
     inputs: Tensor
@@ -75,32 +74,32 @@ class Split:
 
     @classmethod
     def of(cls, inputs: npt.ArrayLike, labels: Sequence[npt.ArrayLike]) -> Split:
-        """Makes a split of arrays.
+        """Makes a split from arrays.
 
         Args:
             inputs: (n, *shape).
-            labels: One array for each task: (n,), (n, channels) or (n, channels, *S); NaN where a label is missing.
+            labels: One array per task: (n,), (n, channels) or (n, channels, *S); NaN where a label is missing.
         """
         columns = [np.asarray(label, dtype=np.float32) for label in labels]
         columns = [column[:, None] if column.ndim == 1 else column for column in columns]
-        return cls(
-            torch.from_numpy(np.ascontiguousarray(inputs, dtype=np.float32)), torch.from_numpy(np.concatenate(columns, axis=1))
-        )
+        samples = np.ascontiguousarray(inputs, dtype=np.float32)
+        return cls(torch.from_numpy(samples), torch.from_numpy(np.concatenate(columns, axis=1)))
 
 
 class Problem:
-    """Data in four splits, K tasks and a network family; immutable, shared by all who use it.
+    """Data in four splits, K tasks and a network family; immutable and shared by everything that uses it.
 
     Args:
         name: Its name; part of every instance's seed.
         tasks: The K tasks. Neighbouring tasks with the same loss are computed together, which is faster.
-        splits: ``train``, ``meta``, ``reward`` and ``test``: disjoint samples. (No function can see that they are; see to it.)
-        network: Row of ``NETWORKS``.
-        defaults: What an environment uses where its arguments are silent.
-        version: To be raised whenever data, tasks or splits change.
+        splits: ``train``, ``meta``, ``reward`` and ``test``: disjoint samples, which is not checked.
+        network: Row of ``mtl_gym.models.NETWORKS``, or a function that takes the problem and ``hidden_sizes`` and returns a
+            :class:`~mtl_gym.models.base.Model`.
+        defaults: An environment's defaults for this problem.
+        version: To be increased whenever data, tasks or splits change.
 
     Raises:
-        ValueError: If there is no task, a split is missing or empty, inputs are not finite, or labels do not fit the tasks.
+        ValueError: If there are no tasks, a split is missing or empty, inputs are not finite, or labels do not match the tasks.
     """
 
     def __init__(
@@ -109,7 +108,7 @@ class Problem:
         tasks: Sequence[Task],
         splits: Mapping[str, Split],
         *,
-        network: str = "mlp",
+        network: str | Callable[..., Any] = "mlp",
         defaults: Defaults | None = None,
         version: int = 0,
     ) -> None:
@@ -119,29 +118,29 @@ class Problem:
         self.network = network
         self.defaults = defaults or Defaults()
         self.version = version
+        self.found_by: tuple[Callable[..., Problem], tuple[str, ...]] | None = None
+        """A function and its arguments that load it; ``None`` if only its data identifies it."""
         self._check()
         self.output_slices = _slices([task.outputs for task in self.tasks])
         self.target_slices = _slices([task.target_channels for task in self.tasks])
         self._check_labels()
         self.complete = not any(bool(torch.isnan(self.splits[name].targets).any()) for name in SPLITS[:3])
-        """Whether no label is missing in the splits that losses are computed on."""
+        """Whether the splits on which losses are computed have all labels."""
 
     def _check(self) -> None:
         if not self.tasks:
-            raise ValueError(should("tasks", "hold at least one task", self.tasks))
+            raise ValueError(should("tasks", "contain at least one task", self.tasks))
         if len({task.name for task in self.tasks}) < len(self.tasks):
-            raise ValueError(should("tasks", "have names of their own", [task.name for task in self.tasks]))
+            raise ValueError(should("tasks", "have different names", [task.name for task in self.tasks]))
         if set(self.splits) != set(SPLITS):
             raise ValueError(should("splits", f"be {', '.join(SPLITS)}", list(self.splits)))
         channels = sum(task.target_channels for task in self.tasks)
         for name, split in self.splits.items():
             if len(split) == 0:
-                raise ValueError(should(f"splits[{name!r}]", "hold at least one sample", len(split)))
+                raise ValueError(should(f"splits[{name!r}]", "contain at least one sample", len(split)))
             if len(split.targets) != len(split) or split.targets.shape[1] != channels:
-                shape = (len(split), channels)
-                raise ValueError(
-                    should(f"splits[{name!r}].targets", f"have a shape that begins with {shape}", tuple(split.targets.shape))
-                )
+                condition = f"have a shape that begins with {(len(split), channels)}"
+                raise ValueError(should(f"splits[{name!r}].targets", condition, tuple(split.targets.shape)))
             if split.inputs.shape[1:] != self.input_shape:
                 condition = f"have samples of shape {self.input_shape}, as in train"
                 raise ValueError(should(f"splits[{name!r}].inputs", condition, tuple(split.inputs.shape)))
@@ -157,22 +156,33 @@ class Problem:
                 labels = labels[~torch.isnan(labels)]
                 if task.loss == "bce" and not ((labels == 0) | (labels == 1)).all():
                     condition = f"be 0 or 1, or NaN where missing, for the task {task.name!r}"
-                    raise ValueError(should(f"splits[{name!r}].targets", condition, sorted(set(labels.tolist()))[:20]))
-                if task.loss == "cross_entropy" and not ((labels >= 0) & (labels < task.outputs) & (labels % 1 == 0)).all():
-                    condition = f"hold class numbers from 0 to {task.outputs - 1} for the task {task.name!r}"
-                    raise ValueError(should(f"splits[{name!r}].targets", condition, sorted(set(labels.tolist()))[:20]))
+                elif task.loss == "cross_entropy" and not ((labels >= 0) & (labels < task.outputs) & (labels % 1 == 0)).all():
+                    condition = f"be class indices from 0 to {task.outputs - 1} for the task {task.name!r}"
+                else:
+                    continue
+                raise ValueError(should(f"splits[{name!r}].targets", condition, sorted(set(labels.tolist()))[:20]))
 
     @functools.cached_property
     def identity(self) -> list[str | int]:
-        """What tells it from others: name and version; for one that is not in the table, also a digest of its data."""
-        if self.name in PROBLEMS and load_problem(self.name) is self:
+        """Identifies it: name and version, and for a problem that is not in the table also a hash of its data."""
+        if self.found_by is not None:
             return [self.name, self.version]
-        digest = hashlib.sha256(repr((self.tasks, self.network)).encode())
+        digest = hashlib.sha256(repr((self.tasks, self.network_name)).encode())
         for name in SPLITS:
             for tensor in (self.splits[name].inputs, self.splits[name].targets):
                 digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
                 digest.update(tensor.contiguous().numpy().tobytes())
         return [self.name, self.version, digest.hexdigest()]
+
+    @property
+    def network_name(self) -> str:
+        """The row of ``NETWORKS``, or the module and name of its function."""
+        factory = self.network.func if isinstance(self.network, functools.partial) else self.network
+        return (
+            factory
+            if isinstance(factory, str)
+            else f"{factory.__module__}:{getattr(factory, '__qualname__', type(factory).__name__)}"
+        )
 
     @property
     def num_tasks(self) -> int:
@@ -181,7 +191,7 @@ class Problem:
 
     @property
     def outputs(self) -> int:
-        """Channels of all heads together."""
+        """Output channels of all heads together."""
         return sum(task.outputs for task in self.tasks)
 
     @property
@@ -193,18 +203,11 @@ class Problem:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self.name in PROBLEMS and load_problem(self.name) is self:
-            return load_problem, (self.name,)
-        return _rebuild, (self.name, self.tasks, self.splits, self.network, self.defaults, self.version)
+        make = functools.partial(Problem, network=self.network, defaults=self.defaults, version=self.version)
+        return self.found_by or (make, (self.name, self.tasks, self.splits))
 
     def __repr__(self) -> str:
         return f"Problem({self.name!r}, tasks={[task.name for task in self.tasks]})"
-
-
-def _rebuild(
-    name: str, tasks: Sequence[Task], splits: Mapping[str, Split], network: str, defaults: Defaults, version: int
-) -> Problem:
-    return Problem(name, tasks, splits, network=network, defaults=defaults, version=version)
 
 
 def _slices(widths: Sequence[int]) -> tuple[slice, ...]:
@@ -213,22 +216,19 @@ def _slices(widths: Sequence[int]) -> tuple[slice, ...]:
 
 
 def divide(count: int, sizes: Mapping[str, int], *, seed: int) -> dict[str, npt.NDArray[np.intp]]:
-    """Draws disjoint rows for each split: ``sizes`` of the first ones and what remains for the last, whose size is -1."""
+    """Draws disjoint rows for the splits: ``sizes`` rows each, and the remaining ones for the last split, whose size is -1."""
     rows = np.random.default_rng(seed).permutation(count)
     bounds = list(accumulate(sizes[name] for name in list(sizes)[:-1]))
     return dict(zip(sizes, np.split(rows, bounds), strict=True))
 
 
 def standardise(values: npt.NDArray[Any], train: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Subtracts the mean of ``train`` and divides by its deviation, column by column (constant columns become 0)."""
+    """Standardises columns by the mean and standard deviation of ``train``; constant columns become 0."""
     deviation = train.std(0)
     return ((values - train.mean(0)) / np.where(deviation > 0, deviation, 1)).astype(np.float32)
 
 
 def shipped(file: str) -> dict[str, npt.NDArray[Any]]:
-    """Reads an ``.npz`` file that is part of this package (licences: ``mtl_gym/data/DATA_LICENSES.md``)."""
-    with (
-        resources.files("mtl_gym").joinpath("data").joinpath(file).open("rb") as stream,
-        np.load(stream, allow_pickle=False) as arrays,
-    ):
+    """Reads an ``.npz`` file of this package (licences: ``mtl_gym/data/DATA_LICENSES.md``)."""
+    with (resources.files("mtl_gym") / "data" / file).open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
         return dict(arrays)

@@ -12,11 +12,7 @@ import numpy.typing as npt
 
 from mtl_gym.problems.base import Split, Task, divide, shipped, standardise
 
-TASKS = (
-    Task("income", "bce", ("auc",)),
-    Task("never_married", "bce", ("auc",)),
-    Task("college", "bce", ("auc",)),
-)
+TASKS = (Task("income", "bce", ("auc",)), Task("never_married", "bce", ("auc",)), Task("college", "bce", ("auc",)))
 _SIZES = {"train": 12_000, "meta": 4_000, "reward": -1}
 _LABELS = ("income", "marital_stat", "education")
 _DEGREES = ("Bachelors", "Masters", "Prof school", "Doctorate")
@@ -25,11 +21,11 @@ _DEGREES = ("Bachelors", "Masters", "Prof school", "Doctorate")
 def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
     """Returns the tasks and splits of 12,000, 4,000, 4,000 and 10,000 persons.
 
-    Tasks: income above 50,000; never married; a degree of at least college (bachelor's or higher). Inputs are 7 numbers
-    (money as log(1 + x), standardised) and the one-hot codes of the categories, without marital status, education, income
-    and the survey's ``instance_weight``. The test split is drawn from the official test file. Other columns still tell of the
-    second task (household status names those who never married; a quarter are children): it is easy, with an AUC of .99. Rows
-    are not unique: children's records recur, in training and test alike.
+    Tasks: income above 50,000; never married; at least a bachelor's degree. Inputs are 7 numbers (money as log(1 + x),
+    standardised) and the one-hot codes of the categories, without marital status, education, income and the survey's
+    ``instance_weight``. The test split is drawn from the official test file. Other columns reveal the second task (household
+    status identifies those who never married; a quarter are children), so it is easy, with an AUC of .99. Rows are not unique:
+    children's records are repeated within and across training and test.
     """
     data = shipped("census_kdd_30k.npz")
     meta = json.loads(str(data["meta"]))

@@ -1,14 +1,15 @@
-"""``clusters`` and ``clusters_equal``: a hundred binary tasks in three clusters that are known, because they were planted.
+"""``clusters`` and ``clusters_equal``: a hundred binary tasks in three planted, and therefore known, clusters.
 
-A cluster has inputs of its own, and random features of them, which each of its tasks reads out in its own way. So tasks of one
-cluster tell one another which inputs and features matter, and those of different clusters have nothing in common. In ``clusters``
-the features of the three differ in how fast they vary, and so the tasks in difficulty; in ``clusters_equal`` the clusters are the
-same but for their inputs. Mean accuracy on *reward* of 6 tasks of each cluster, over 3 instances with the default training:
+Each cluster has its own inputs and random features of them; each task is a different read-out of its cluster's features. Tasks in
+one cluster therefore inform each other about relevant inputs and features, and tasks in different clusters have nothing in common.
+In ``clusters`` the features of the three vary at different rates, so the tasks differ in difficulty; in ``clusters_equal`` the
+clusters differ only in their inputs. Mean accuracy on *reward* of 6 tasks of each cluster, over 3 instances with the default
+training:
 
 | trained with | clusters 0, 1, 2 | of ``clusters_equal`` |
 |---|---|---|
 | its whole cluster | .947, .839, .610 | .836, .835, .839 |
-| nobody | .927, .806, .588 | .794, .807, .803 |
+| no other task | .927, .806, .588 | .794, .807, .803 |
 | one task of its cluster | .928, .807, .587 | .798, .809, .810 |
 | one task of another cluster | .923, .802, .590 | .796, .802, .798 |
 | all tasks | .915, .763, .553 | .750, .744, .760 |
@@ -25,9 +26,9 @@ from mtl_gym.problems.base import Split, Task
 
 NUM_TASKS, NUM_CLUSTERS = 100, 3
 FREQUENCIES = (0.1, 1.2, 2.5)
-"""Of each cluster's features: nearly linear, curved, and hard to learn at all. ``clusters_equal`` has the second throughout."""
-_INPUTS, _FEATURES = 6, 256  # of a cluster
-_COMMON = 0.3  # share of the variance of a task's read-out that the cluster's tasks have in common
+"""Of each cluster's features: nearly linear, curved, and hard to learn. ``clusters_equal`` uses the second for all three."""
+_INPUTS, _FEATURES = 6, 256  # per cluster
+_COMMON = 0.3  # fraction of the variance of a task's read-out that is common to its cluster
 _SIZES = {"train": 600, "meta": 500, "reward": 1_000, "test": 1_000}
 
 
@@ -36,19 +37,19 @@ def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
 
     Inputs are 18 standard normal numbers; cluster c has those from 6c to 6c + 5, x_c. Its features are
     ``h_j = sin(f_c w_j x_c + b_j)``, for 256 random w_j and b_j that all clusters share, standardised. Task ``c1_t07`` is the
-    eighth of cluster 1: whether ``v_t h`` is above its median, with ``v_t = sqrt(.3) v + sqrt(.7) u_t``, u_t of its own and
+    eighth of cluster 1: whether ``v_t h`` is above its median, with ``v_t = sqrt(.3) v + sqrt(.7) u_t`` and a separate u_t
     orthogonal to v.
     """
     return _planted(FREQUENCIES)
 
 
 def load_equal() -> tuple[tuple[Task, ...], dict[str, Split]]:
-    """The same with one frequency, so that the clusters differ in nothing but their inputs; see :func:`load`."""
+    """The same with a single frequency, so that the clusters differ only in their inputs; see :func:`load`."""
     return _planted((FREQUENCIES[1],) * NUM_CLUSTERS)
 
 
 def planted_clusters(names: Sequence[str]) -> list[int]:
-    """The cluster of each task, from the tasks' names."""
+    """The cluster of each task, read from its name."""
     return [int(name.removeprefix("c").partition("_")[0]) for name in names]
 
 
@@ -72,7 +73,7 @@ def _planted(frequencies: Sequence[float]) -> tuple[tuple[Task, ...], dict[str, 
 
 
 def _read_outs(rng: np.random.Generator, count: int) -> npt.NDArray[np.float64]:
-    """Vectors v_t (count, features) of length 1, whose cosines are near the common share."""
+    """Unit vectors v_t (count, features) whose cosines are near the common fraction."""
     common = rng.normal(size=_FEATURES)
     common /= np.linalg.norm(common)
     own = rng.normal(size=(count, _FEATURES))

@@ -1,9 +1,8 @@
-"""Corruptions of inputs, to see how a network that was trained on clean ones bears others. ``CORRUPTIONS`` is the table.
+"""Corruptions of inputs, to test the robustness of a network trained on clean ones. ``CORRUPTIONS`` is the table.
 
-After Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR 2019:
-kinds of corruption at five severities each. Their kinds are for photographs; these are for any inputs, feature by feature,
-and where inputs are images (channels, height, width) also for images. What is *usual* is measured on the training inputs, so
-that a severity means the same on every problem.
+After Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR 2019, with
+five severities each. Their corruptions are for photographs; these apply feature by feature to any inputs, and some only to images
+(channels, height, width). Strengths are relative to the training inputs, so that a severity means the same on every problem.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mtl_gym.arguments import choose, positive_int, should
+from mtl_gym.checks import choose, positive_int, should
 from mtl_gym.problems.base import Problem, Split
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -23,7 +22,7 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 @dataclass(frozen=True)
 class Usual:
-    """Statistics of the training inputs, of each feature (*shape): mean, standard deviation, least and largest value."""
+    """Statistics (*shape) of each feature over the training inputs: mean, standard deviation, minimum and maximum."""
 
     mean: Tensor
     deviation: Tensor
@@ -33,17 +32,12 @@ class Usual:
 
 @dataclass(frozen=True)
 class Corruption:
-    """One row of ``CORRUPTIONS``.
+    """One row of ``CORRUPTIONS``."""
 
-    Attributes:
-        function: ``(inputs (n, *shape), strength, usual, generator) -> inputs``.
-        strengths: At the five severities.
-        images: Whether it is for images alone.
-    """
-
+    # ``(inputs (n, *shape), strength, usual, generator) -> inputs``
     function: Callable[[Tensor, float, Usual, torch.Generator], Tensor]
-    strengths: tuple[float, float, float, float, float]
-    images: bool = False
+    strengths: tuple[float, float, float, float, float]  # strength at each of the five severities
+    images: bool = False  # whether it applies only to images
 
 
 def _uniform(inputs: Tensor, rng: torch.Generator) -> Tensor:
@@ -59,18 +53,6 @@ def _impulse(inputs: Tensor, strength: float, usual: Usual, rng: torch.Generator
     return torch.where(_uniform(inputs, rng) < strength, extremes, inputs)
 
 
-def _dropout(inputs: Tensor, strength: float, usual: Usual, rng: torch.Generator) -> Tensor:
-    return torch.where(_uniform(inputs, rng) < strength, usual.mean, inputs)
-
-
-def _contrast(inputs: Tensor, strength: float, usual: Usual, rng: torch.Generator) -> Tensor:
-    return usual.mean + (1 - strength) * (inputs - usual.mean)
-
-
-def _brightness(inputs: Tensor, strength: float, usual: Usual, rng: torch.Generator) -> Tensor:
-    return inputs + strength * usual.deviation.mean()
-
-
 def _gain(inputs: Tensor, strength: float, usual: Usual, rng: torch.Generator) -> Tensor:
     factors = 1 + strength * torch.randn(len(inputs), *[1] * (inputs.ndim - 1), generator=rng)
     return usual.mean + factors * (inputs - usual.mean)
@@ -82,7 +64,7 @@ def _quantised(inputs: Tensor, strength: float, usual: Usual, rng: torch.Generat
 
 
 def _swapped(inputs: Tensor, strength: float, usual: Usual, rng: torch.Generator) -> Tensor:
-    """Values of features that come from other samples."""
+    """Replaces values by those of other samples."""
     others = inputs[torch.randperm(len(inputs), generator=rng)]
     return torch.where(_uniform(inputs, rng) < strength, others, inputs)
 
@@ -98,7 +80,7 @@ def _blurred(inputs: Tensor, strength: float, usual: Usual, rng: torch.Generator
 
 
 def _shifted(inputs: Tensor, strength: float, usual: Usual, rng: torch.Generator) -> Tensor:
-    """Images moved by a share of their width in one of four directions; what leaves comes in as the corner's value."""
+    """Shifts images by a fraction of their width in one of four directions; edge values fill the gap."""
     pixels = max(1, round(strength * inputs.shape[-1]))
     padded = functional.pad(inputs, (pixels,) * 4, mode="replicate")
     height, width = inputs.shape[-2:]
@@ -109,7 +91,7 @@ def _shifted(inputs: Tensor, strength: float, usual: Usual, rng: torch.Generator
 
 
 def _occluded(inputs: Tensor, strength: float, usual: Usual, rng: torch.Generator) -> Tensor:
-    """A square of mean values, with a share of the width, at a random place."""
+    """Covers a square at a random place, its side a fraction of the width, with mean values."""
     height, width = inputs.shape[-2:]
     side = max(1, round(strength * width))
     top = torch.randint(max(1, height - side + 1), (len(inputs), 1, 1, 1), generator=rng)
@@ -122,9 +104,13 @@ def _occluded(inputs: Tensor, strength: float, usual: Usual, rng: torch.Generato
 CORRUPTIONS = {
     "gaussian": Corruption(_gaussian, (0.2, 0.4, 0.6, 0.8, 1.0)),
     "impulse": Corruption(_impulse, (0.02, 0.05, 0.1, 0.15, 0.2)),
-    "dropout": Corruption(_dropout, (0.1, 0.2, 0.3, 0.4, 0.5)),
-    "contrast": Corruption(_contrast, (0.2, 0.4, 0.5, 0.6, 0.7)),
-    "brightness": Corruption(_brightness, (0.2, 0.4, 0.6, 0.8, 1.0)),
+    "dropout": Corruption(
+        lambda x, strength, usual, rng: torch.where(_uniform(x, rng) < strength, usual.mean, x), (0.1, 0.2, 0.3, 0.4, 0.5)
+    ),
+    "contrast": Corruption(
+        lambda x, strength, usual, rng: usual.mean + (1 - strength) * (x - usual.mean), (0.2, 0.4, 0.5, 0.6, 0.7)
+    ),
+    "brightness": Corruption(lambda x, strength, usual, rng: x + strength * usual.deviation.mean(), (0.2, 0.4, 0.6, 0.8, 1.0)),
     "gain": Corruption(_gain, (0.1, 0.2, 0.3, 0.45, 0.6)),
     "quantised": Corruption(_quantised, (0.5, 1.0, 1.5, 2.0, 3.0)),
     "swapped": Corruption(_swapped, (0.05, 0.1, 0.15, 0.2, 0.3)),
@@ -132,29 +118,22 @@ CORRUPTIONS = {
     "shifted": Corruption(_shifted, (0.06, 0.12, 0.18, 0.25, 0.31), images=True),
     "occluded": Corruption(_occluded, (0.15, 0.2, 0.3, 0.4, 0.5), images=True),
 }
-"""Kind to row. Strengths are in standard deviations, in shares of features, or in shares of an image's width (blur: in pixels)."""
+"""Kind to row. Strengths are in standard deviations, fractions of features, or fractions of an image's width (blur: pixels)."""
 
 
 def kinds(problem: Problem) -> list[str]:
-    """The corruptions that a problem's inputs can bear: those of images only where inputs are images."""
+    """The corruptions that apply to a problem's inputs."""
     return [name for name, row in CORRUPTIONS.items() if len(problem.input_shape) == 3 or not row.images]
 
 
 def corrupted(problem: Problem, split: str, kind: str, severity: int) -> Split:
-    """A split with corrupted inputs and its own labels; the same whenever it is asked for.
+    """A split with corrupted inputs and its own labels; deterministic.
 
-    Args:
-        problem: The problem.
-        split: Name of the split.
-        kind: Row of ``CORRUPTIONS``.
-        severity: 1 to 5.
-
-    Raises:
-        ValueError: If one of them is unknown, or the kind is for images and the inputs are none.
+    Raises a ValueError if ``kind`` is not in :func:`kinds` or ``severity`` is not from 1 to 5.
     """
     row = choose("kind", kind, CORRUPTIONS)
     if kind not in kinds(problem):
-        raise ValueError(should("kind", f"be one for inputs that are no images: {', '.join(kinds(problem))}", kind))
+        raise ValueError(should("kind", f"be one for inputs that are not images: {', '.join(kinds(problem))}", kind))
     if positive_int("severity", severity) > len(SEVERITIES):
         raise ValueError(should("severity", f"be at most {len(SEVERITIES)}", severity))
     train = problem.splits["train"].inputs

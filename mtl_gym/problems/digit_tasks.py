@@ -6,24 +6,24 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from mtl_gym.problems.base import Split, Task, divide
+from mtl_gym.problems.digits import WITH_LOOP
 
 _SIZES = {"train": 400, "meta": 300, "reward": 500, "test": -1}
-_WITH_LOOP = (0, 6, 8, 9)
 
 
 def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
     """Returns 16 binary tasks and splits of 400, 300, 500 and 597 images.
 
     Inputs are the 64 pixels in [0, 1]. Tasks: ``is_0`` to ``is_9``; ``odd`` and its complement ``even``; ``loop`` (0, 6, 8, 9) and
-    its complement ``not_loop``; ``large`` (5 and more); and ``random``, a label of each image that was drawn once, of which nothing
-    can be learned but by heart. After the tasks on CIFAR-10 of Sherif, Abid, Elattar and ElHelw, "STG-MTL: Scalable Task Grouping
-    for Multi-Task Learning Using Data Maps", MLST 2024; their ``upside-down``, which changes the inputs, is left out.
+    its complement ``not_loop``; ``large`` (5 and more); and ``random``, a label drawn once for each image, which can only be
+    memorised. After the tasks on CIFAR-10 of Sherif, Abid, Elattar and ElHelw, "STG-MTL: Scalable Task Grouping for Multi-Task
+    Learning Using Data Maps", MLST 2024, without their ``upside-down``, which changes the inputs.
 
-    The default network has 8 hidden units, for which the tasks compete: with 64 all of them reach an AUC above .98 in any company.
+    The default network has 8 hidden units, for which the tasks compete: with 64 all of them reach an AUC above .98 in any group.
     """
     data = load_digits()
     pixels, digit = data.data / 16, data.target
-    loop = np.isin(digit, _WITH_LOOP)
+    loop = np.isin(digit, WITH_LOOP)
     labels = {f"is_{number}": digit == number for number in range(10)}
     labels |= {"odd": digit % 2 == 1, "even": digit % 2 == 0, "loop": loop, "not_loop": ~loop, "large": digit >= 5}
     labels["random"] = np.random.default_rng(0).random(len(digit)) < 0.5

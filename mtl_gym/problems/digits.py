@@ -1,4 +1,4 @@
-"""``digits``: scikit-learn's 1,797 images of 8 x 8, six mixed tasks; their losses differ in scale by more than 10."""
+"""``digits``: six mixed tasks on scikit-learn's 1,797 images of 8 x 8; their losses differ in scale by a factor of more than 10."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TASKS = (
     Task("reconstruction", "mse", ("nrmse",), outputs=64),
 )
 _SIZES = {"train": 800, "meta": 250, "reward": 250, "test": -1}
-_WITH_LOOP = (0, 6, 8, 9)
+WITH_LOOP = (0, 6, 8, 9)
 
 
 def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
@@ -31,6 +31,6 @@ def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
     ink = pixels.mean(1, keepdims=True)
     grid = np.stack([index.ravel() for index in np.indices((8, 8))], axis=1)  # (64, 2)
     centre = pixels @ grid / pixels.sum(1, keepdims=True)
-    labels = [digit, digit % 2, np.isin(digit, _WITH_LOOP), standardise(ink, ink[rows["train"]])]
+    labels = [digit, digit % 2, np.isin(digit, WITH_LOOP), standardise(ink, ink[rows["train"]])]
     labels += [standardise(centre, centre[rows["train"]]), pixels]
     return TASKS, {name: Split.of(pixels[index], [label[index] for label in labels]) for name, index in rows.items()}

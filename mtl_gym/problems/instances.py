@@ -1,9 +1,9 @@
 """Instances: one draw from a problem, a pure function of ``(problem, distribution, num_tasks, tasks, network, id)``.
 
-Every axis has its own stream, so that a wider range on one axis does not change the others. Initial weights and data order
-always vary; the other axes vary within the ranges that a distribution gives them. ``tasks``, those that may take part, are not
-part of the seed either: the subset is the first ``num_tasks`` of them in one permutation of all. So an instance whose tasks are
-all allowed is the same whatever else is.
+Every axis has its own random stream, so that a wider range on one axis does not change the others. Initial weights and data order
+always vary; the other axes vary within the distribution's ranges. Neither ranges nor ``tasks``, those that may take part, affect
+the seed: the subset is the first ``num_tasks`` of them in one permutation of all tasks. An instance whose tasks are all allowed is
+therefore the same whichever others are.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtl_gym.arguments import choose, number, should
+from mtl_gym.checks import choose, number, should
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.opposites import opposites
 
 Distribution = Mapping[str, tuple[float, float]]
+Indices = npt.NDArray[np.int64]
 
 AXES: Distribution = {
     "size": (1.0, 1.0),
@@ -32,18 +33,18 @@ AXES: Distribution = {
     "scale": (1.0, 1.0),
     "holdout_noise": (0.0, 0.0),
 }
-"""Axis to its range where a distribution is silent.
+"""Axis to its range in distributions that do not name it.
 
-``size``: share of the training samples that are used. ``noise``: share of a task's training labels that are taken from
-another random training sample, drawn for each task: uniform flips, where classes are equally frequent. ``constant_label``: share of
-a task's training labels that are replaced by that of one and the same training sample. ``unrelated``: share of the auxiliary
-tasks (all but the main one) whose training labels all come from random samples. ``nearest_flip``: share of the auxiliary tasks
-whose training labels are those of the most similar sample with another label (:func:`mtl_gym.problems.opposites.opposites`).
-``scale``: factor of a task's loss on every split, drawn for each task, log-uniform. ``holdout_noise``: rate, relative to ``noise``,
-at which labels of *meta* and *reward* are wrong too.
+``size``: fraction of the training samples that are used. ``noise``: fraction of a task's training labels that are taken from
+another random training sample, drawn for each task; uniform flips if classes are equally frequent. ``constant_label``: fraction of
+a task's training labels that are replaced by that of a single training sample. ``unrelated``: fraction of the auxiliary tasks (all
+but the main one) whose training labels all come from random samples. ``nearest_flip``: fraction of the auxiliary tasks whose
+training labels are those of the most similar sample with another label (:func:`mtl_gym.problems.opposites.opposites`). ``scale``:
+factor of a task's loss on every split, drawn for each task, log-uniform. ``holdout_noise``: rate of wrong labels in *meta* and
+*reward*, relative to ``noise``.
 """
 WRONG_LABELS = ("noise", "constant_label", "unrelated", "nearest_flip")
-"""Axes that make training labels wrong."""
+"""Axes that corrupt training labels."""
 
 DISTRIBUTIONS: dict[str, Distribution] = {
     "clean": {},
@@ -56,27 +57,25 @@ DISTRIBUTIONS: dict[str, Distribution] = {
         "nearest_flip": (0.0, 0.5),
     },
 }
-"""``clean``: only initial weights and order vary. ``varied``: training size, label noise and loss scales vary too. ``noisy``: the
-labels of many samples are wrong, and some tasks harm the others. Agents train on the latter two; hold-outs stay clean."""
+"""``clean``: only initial weights and order vary. ``varied``: training size, label noise and loss scales vary too. ``noisy``: many
+labels are wrong, and some tasks harm the others. Agents are trained on the latter two, whose held-out labels are correct."""
 
 EVALUATION_IDS = (0, 2**31)
 TRAINING_IDS = (2**31, 2**62)
 _STREAMS = (
     *("parameters", "order", "size", "subset", "scale", "noise", "labels", "holdout_noise", "meta", "reward"),
     *("constant_label", "stuck", "unrelated", "nearest_flip", "harmful"),
+    "dropout",
 )
-_BOUNDS = {"scale": (0.0, np.inf)}  # the other axes are shares
+_BOUNDS = {"scale": (0.0, np.inf)}  # the other axes are fractions
 
 
 def resolve(distribution: str | Distribution) -> Distribution:
-    """Returns the range of every axis.
-
-    Args:
-        distribution: Row of ``DISTRIBUTIONS``, or a range (low, high) for some of the ``AXES``.
+    """Returns the range of every axis of a row of ``DISTRIBUTIONS``, or of a mapping of some of the ``AXES`` to ranges (low, high).
 
     Raises:
-        TypeError: If it is neither a name nor a mapping, or a range is no pair of numbers.
-        ValueError: If a name is unknown or a range is impossible.
+        TypeError: If ``distribution`` is neither a name nor a mapping, or a range is not a pair of numbers.
+        ValueError: If a name is unknown or a range is invalid.
     """
     if isinstance(distribution, str):
         return {**AXES, **choose("distribution", distribution, DISTRIBUTIONS)}
@@ -98,45 +97,35 @@ def resolve(distribution: str | Distribution) -> Distribution:
 
 @dataclass(frozen=True)
 class Instance:
-    """One draw from a problem.
+    """One draw from a problem."""
 
-    Attributes:
-        id: Its number; [0, 2^31) for evaluation, [2^31, 2^62) for training.
-        entropy: Words that seed its streams.
-        tasks: (K,) the problem's tasks that take part: the main one first, if there is one, then ascending.
-        scales: (K,) factor of each task's loss.
-        noise: (K,) share of training labels of each task that are another sample's; 1 for an unrelated task.
-        constant_label: (K,) share of training labels that are one and the same.
-        nearest_flip: (K,) bool, the tasks whose labels are the most similar different sample's.
-        holdout_noise: Rate, relative to ``noise``, of wrong hold-out labels.
-        rows: (n,) the training samples that are used, ascending.
-    """
-
-    id: int
-    entropy: tuple[int, ...]
-    tasks: npt.NDArray[np.int64]
-    scales: npt.NDArray[np.float32]
+    id: int  # in [0, 2^31) for evaluation, in [2^31, 2^62) for training
+    entropy: tuple[int, ...]  # seed of its random streams
+    # (K,) indices of the problem's tasks that take part: the main one first, if there is one, then ascending
+    tasks: Indices
+    scales: npt.NDArray[np.float32]  # (K,) factor of each task's loss
+    # (K,) fraction of each task's training labels taken from another sample; 1 for an unrelated task
     noise: npt.NDArray[np.float64]
-    constant_label: npt.NDArray[np.float64]
-    nearest_flip: npt.NDArray[np.bool_]
-    holdout_noise: float
-    rows: npt.NDArray[np.int64]
+    constant_label: npt.NDArray[np.float64]  # (K,) fraction of training labels replaced by a single one
+    nearest_flip: npt.NDArray[np.bool_]  # (K,) bool, tasks whose labels are those of the most similar sample with another label
+    holdout_noise: float  # rate of wrong held-out labels, relative to ``noise``
+    rows: Indices  # (n,) indices of the training samples in use, ascending
 
     def stream(self, name: str) -> np.random.Generator:
-        """A fresh generator at the start of the named stream."""
+        """A new generator at the start of the named stream."""
         return _stream(self.entropy, name)
 
     def order(self, batch_size: int, batches: int) -> npt.NDArray[np.int32]:
-        """The samples of the first ``batches`` batches: (batches, batch_size), epoch by epoch, incomplete batches dropped."""
+        """The samples (batches, batch_size) of the first ``batches`` batches, epoch by epoch without incomplete batches."""
         rng = self.stream("order")
         per_epoch = len(self.rows) // batch_size
         epochs = [rng.permutation(self.rows)[: per_epoch * batch_size] for _ in range(-(-batches // per_epoch))]
         return np.concatenate(epochs).astype(np.int32).reshape(-1, batch_size)[:batches]
 
     def label_source(self, problem: Problem) -> npt.NDArray[np.int32]:
-        """The training sample whose label each training sample bears: (n, all tasks); itself, where the label is right."""
+        """Index (n, all tasks) of the training sample whose label each training sample has; its own where the label is correct."""
         rows = np.arange(len(problem.splits["train"]))
-        source = _source(self.stream("labels"), self.tasks, self.noise, problem.num_tasks, rows, self.rows)
+        source = self._source("labels", self.noise, problem.num_tasks, rows, self.rows)
         rng = self.stream("stuck")
         stuck = rng.random((len(rows), len(self.tasks))) < self.constant_label
         source[:, self.tasks] = np.where(stuck, rng.choice(self.rows, len(self.tasks)), source[:, self.tasks])
@@ -144,9 +133,17 @@ class Instance:
             source[:, task] = opposites(problem, task)
         return source
 
-    def holdout_source(self, split: str, num_tasks: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-        """The sample of *meta* or *reward* whose label each of ``rows`` bears: (len(rows), num_tasks)."""
-        return _source(self.stream(split), self.tasks, self.noise * self.holdout_noise, num_tasks, rows, rows)
+    def holdout_source(self, split: str, num_tasks: int, rows: Indices) -> npt.NDArray[np.int32]:
+        """Index (len(rows), num_tasks) of the sample of *meta* or *reward* whose label each of ``rows`` has."""
+        return self._source(split, self.noise * self.holdout_noise, num_tasks, rows, rows)
+
+    def _source(
+        self, stream: str, noise: npt.NDArray[np.float64], num_tasks: int, rows: Indices, donors: Indices
+    ) -> npt.NDArray[np.int32]:
+        rng, source = self.stream(stream), np.repeat(rows.astype(np.int32)[:, None], num_tasks, axis=1)
+        wrong = rng.random((len(rows), len(self.tasks))) < noise
+        source[:, self.tasks] = np.where(wrong, rng.choice(donors, wrong.shape), source[:, self.tasks])
+        return source
 
 
 def draw(
@@ -159,18 +156,13 @@ def draw(
     network: str,
     id: int,
 ) -> Instance:
-    """Draws the instance with that id.
+    """Draws the instance with that id, which has to be in [0, 2^62).
 
-    Args:
-        problem: The problem.
-        distribution: The range of every axis, from :func:`resolve`.
-        num_tasks: Size of the task subset.
-        tasks: Names of the tasks that the subset is drawn from, at least ``num_tasks``; ``None``: all of the problem's.
-        main_task: Name of the task that always takes part, and comes first; ``None``: no task is above the others.
-        network: Words that identify the network, since it fixes the initial weights.
-        id: In [0, 2^62).
+    ``distribution`` comes from :func:`resolve`. The ``num_tasks`` tasks are drawn from the names ``tasks`` (by default all), with
+    ``main_task``, if there is one, always first. ``network`` identifies the network, since it determines the initial weights.
     """
-    # Neither ranges nor tasks are part of the seed: what an axis draws does not depend on the range of another.
+    if not EVALUATION_IDS[0] <= id < TRAINING_IDS[1]:
+        raise ValueError(should("id", "be in [0, 2^62)", id))
     identity = [problem.name, problem.version, num_tasks, network]
     digest = hashlib.sha256(json.dumps(identity).encode()).digest()
     entropy = (*np.frombuffer(digest, dtype=np.uint32).tolist(), id)
@@ -182,9 +174,8 @@ def draw(
     used = max(1, round(count * float(uniform("size"))))
     permuted = _stream(entropy, "subset").permutation(problem.num_tasks)
     scale_low, scale_high = np.log(distribution["scale"])
-    unrelated, nearest_flip = _harmful(
-        _stream(entropy, "harmful"), num_tasks, first=main_task is not None, shares=(uniform("unrelated"), uniform("nearest_flip"))
-    )
+    shares = uniform("unrelated"), uniform("nearest_flip")
+    unrelated, nearest_flip = _harmful(_stream(entropy, "harmful"), num_tasks, first=main_task is not None, shares=shares)
     return Instance(
         id=id,
         entropy=entropy,
@@ -198,10 +189,8 @@ def draw(
     )
 
 
-def _subset(
-    problem: Problem, permuted: npt.NDArray[np.int64], num_tasks: int, tasks: Collection[str] | None, main_task: str | None
-) -> npt.NDArray[np.int64]:
-    """The first of the permuted tasks that may take part, ascending; the main one is always among them, and is put first."""
+def _subset(problem: Problem, permuted: Indices, num_tasks: int, tasks: Collection[str] | None, main_task: str | None) -> Indices:
+    """The first of the permuted tasks that may take part, ascending, after the main one, which always takes part."""
     names = [task.name for task in problem.tasks]
     allowed = [number for number in permuted.tolist() if (tasks is None or names[number] in tasks) and names[number] != main_task]
     if main_task is None:
@@ -212,7 +201,7 @@ def _subset(
 def _harmful(
     rng: np.random.Generator, num_tasks: int, *, first: bool, shares: tuple[Any, Any]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Which tasks (K,) are unrelated, and which nearest flips: these shares of the auxiliary ones; no task is both."""
+    """Which tasks (K,) are unrelated, and which nearest flips: these fractions of the auxiliary ones, without overlap."""
     auxiliary = rng.permutation(np.arange(int(first), num_tasks))
     unrelated, nearest_flip = (round(float(share) * len(auxiliary)) for share in shares)
     chosen = np.zeros((2, num_tasks), dtype=bool)
@@ -223,17 +212,3 @@ def _harmful(
 
 def _stream(entropy: tuple[int, ...], name: str) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(_STREAMS.index(name),)))
-
-
-def _source(
-    rng: np.random.Generator,
-    tasks: npt.NDArray[np.int64],
-    noise: npt.NDArray[np.float64],
-    num_tasks: int,
-    rows: npt.NDArray[np.int64],
-    donors: npt.NDArray[np.int64],
-) -> npt.NDArray[np.int32]:
-    source = np.repeat(rows.astype(np.int32)[:, None], num_tasks, axis=1)
-    wrong = rng.random((len(rows), len(tasks))) < noise
-    source[:, tasks] = np.where(wrong, rng.choice(donors, wrong.shape), source[:, tasks])
-    return source

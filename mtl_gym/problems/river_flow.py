@@ -14,9 +14,9 @@ _PATTERN = ("train", "meta", "train", "reward", "train", "test", "train", "train
 def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
     """Returns 8 regressions and splits of whole blocks of 240 hours.
 
-    Inputs are the 8 gauges at 8 lags (0 to 60 hours, 64 numbers), labels the gauges 48 hours ahead; all standardised by
-    *train* and clipped at 6 deviations; hours with a missing value are left out. Rows overlap in time, so splits are made of
-    blocks with gaps of 108 hours between them: no measurement belongs to two splits.
+    Inputs are the 8 gauges at 8 lags (0 to 60 hours, 64 numbers), labels the gauges 48 hours ahead, all standardised by *train*
+    and clipped at 6 standard deviations; hours with a missing value are dropped. Rows overlap in time, so splits consist of blocks
+    with gaps of 108 hours between them: no measurement is in two splits.
     """
     data = shipped("rf1_series.npz")
     series, lags, horizon = data["S"], data["lags"], int(data["horizon"])
@@ -25,11 +25,7 @@ def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
     labels = series[now + horizon]
     known = np.isfinite(inputs).all(1) & np.isfinite(labels).all(1) & ((now - now[0]) % _CYCLE < _BLOCK)
     split_of = np.asarray(_PATTERN)[(now - now[0]) // _CYCLE % len(_PATTERN)]
-    train = known & (split_of == "train")
-    inputs, labels = (standardise(values, values[train]).clip(-_LIMIT, _LIMIT) for values in (inputs, labels))
+    rows = {name: known & (split_of == name) for name in dict.fromkeys(_PATTERN)}
+    inputs, labels = (standardise(values, values[rows["train"]]).clip(-_LIMIT, _LIMIT) for values in (inputs, labels))
     tasks = tuple(Task(str(site), "mse", ("rmse",)) for site in data["sites"])
-    splits = {}
-    for name in dict.fromkeys(_PATTERN):
-        rows = known & (split_of == name)
-        splits[name] = Split.of(inputs[rows], list(labels[rows].T))
-    return tasks, splits
+    return tasks, {name: Split.of(inputs[own], list(labels[own].T)) for name, own in rows.items()}

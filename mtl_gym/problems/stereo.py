@@ -27,25 +27,20 @@ _PATTERN = ("train", "test", "train", "meta", "train", "reward", "train")
 def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
     """Returns the tasks and splits of patches of 32 x 32.
 
-    Inputs are the colours of both images and each pixel's row and column (8 channels, 0 to 1). Labels: inverse depth
-    (disparity, standardised by *train*), the surface's unit normal (from the slope of disparity), and the quintile of
-    *train*'s disparity. Pixels without truth are missing labels. The image is divided into blocks of 96 px, whose
-    patches keep 32 px from those of other blocks.
+    Inputs are the colors of both images and each pixel's row and column (8 channels, 0 to 1). Labels: inverse depth (disparity,
+    standardised by *train*), the unit surface normal (from the slope of disparity), and the quintile of disparity on *train*.
+    Pixels without ground truth have no labels. The image is divided into blocks of 96 px; patches of different blocks are at least
+    32 px apart.
     """
     left, right, disparity = stereo_motorcycle()
-    colours = np.concatenate([left, right], axis=2).transpose(2, 0, 1) / 255
-    grid = np.indices(disparity.shape) / np.reshape(disparity.shape, (2, 1, 1))
-    views = np.concatenate([colours, grid])  # (8, H, W)
+    colors = np.concatenate([left, right], axis=2).transpose(2, 0, 1) / 255
+    views = np.concatenate([colors, np.indices(disparity.shape) / np.reshape(disparity.shape, (2, 1, 1))])  # (8, H, W)
     depth = np.where(np.isfinite(disparity), disparity, np.nan)
     corners = _corners(depth.shape)
     train = np.concatenate([depth[row : row + _PATCH, column : column + _PATCH].ravel() for row, column in corners["train"]])
     known = train[np.isfinite(train)]
     layers = np.digitize(depth, np.quantile(known, np.linspace(0, 1, _LAYERS + 1)[1:-1])).astype(np.float32)
-    labels = [
-        ((depth - known.mean()) / known.std())[None],
-        _normals(depth),
-        np.where(np.isfinite(depth), layers, np.nan)[None],
-    ]
+    labels = [((depth - known.mean()) / known.std())[None], _normals(depth), np.where(np.isfinite(depth), layers, np.nan)[None]]
     return TASKS, {
         name: Split.of(_patches(views, places), [_patches(label, places) for label in labels]) for name, places in corners.items()
     }

@@ -1,1 +1,1 @@
-"""N trainings that are stepped together, given task weights."""
+"""N training runs that advance together, given task weights."""

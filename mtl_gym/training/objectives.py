@@ -1,4 +1,4 @@
-"""The losses of all tasks, for each sample and task, from the outputs of all heads."""
+"""The losses of all tasks for each sample, from the outputs of all heads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mtl_gym.problems.losses import LOSSES, Loss, valid_values
 
 @dataclass(frozen=True)
 class _Group:
-    """Neighbouring tasks whose loss is computed in one call, their numbers of channels, and whether it is needed."""
+    """Neighbouring tasks whose loss is computed in one call, with their total numbers of channels, and whether it is needed."""
 
     loss: Loss
     outputs: int
@@ -26,12 +26,8 @@ class _Group:
 class Objectives:
     """Losses of each sample and task.
 
-    Args:
-        problem: Gives the tasks; where no label is missing, no mask is computed.
-        tasks: Names of those whose losses are needed; the others' are 0, unless they come with one that is needed.
-        device: Where the outputs live.
-        dual: Whether the losses are also differentiated in forward mode.
-        alone: Whether outputs and targets are those of these tasks alone.
+    Only the losses of ``tasks`` are needed; others are 0, unless computed together with a needed one. With ``dual`` they are also
+    differentiated in forward mode; with ``alone`` outputs and targets contain only these tasks.
     """
 
     def __init__(
@@ -45,37 +41,35 @@ class Objectives:
         self._one_value_each = self._averages.shape[0] == self._averages.shape[1]
 
     def parts(self, outputs: Tensor, targets: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-        """Returns the losses (N, K) of parts of a batch: means over the samples that have a label, 0 where none has.
+        """Returns the losses (N, K) of parts of a batch: means over labelled samples, 0 if there are none.
 
-        Args:
-            outputs: (N, B, O, *S).
-            targets: (N, B, T, *S), NaN where a label is missing.
-            sizes: Numbers of samples of the parts, B together; ``[B]`` for one loss of all.
+        ``outputs`` are (N, B, O, *S), ``targets`` (N, B, T, *S), NaN where a label is missing. ``sizes`` are the numbers of samples
+        in the parts, B in total; ``[B]`` gives the loss of the whole batch.
         """
         values, counts = self._values(outputs, targets)
-        if counts is None:  # samples first: the matrix of averages then meets one row a part, forwards and backwards
+        if counts is None:  # averaging over samples first leaves one row per part for the matrix product and its gradient
             means = [values.mean(1)] if len(sizes) == 1 else [part.mean(1) for part in values.split(sizes, dim=1)]
             return means if self._one_value_each else [mean @ self._averages for mean in means]
         pairs = zip(*[table.split(sizes, dim=1) for table in self._averaged(values, counts)], strict=True)
         return [losses.sum(1) / labelled.sum(1).clamp(min=1) for losses, labelled in pairs]
 
     def samples(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Returns the losses (N, B, K) of samples, 0 where one has no label of a task; arguments as for batches."""
+        """Returns the losses (N, B, K) of samples, 0 where a task has no label; arguments as for :meth:`parts`."""
         values, counts = self._values(outputs, targets)
         if counts is None:
             return values if self._one_value_each else values @ self._averages
         return self._averaged(values, counts)[0]
 
     def _averaged(self, values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Losses of samples (N, B, K), and whether they have a label, from their values and the numbers of labelled pixels."""
+        """Losses (N, B, K) of samples and whether they are labelled, from their values and numbers of labelled pixels."""
         shares = (counts > 0).to(values.dtype) @ self._averages
         return values @ self._averages / torch.where(shares > 0, shares, 1), shares > 0
 
     def _values(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The value of each sample and target channel (N, B, V), and its number of labelled pixels where labels are missing."""
+        """The value of each sample and target channel (N, B, V), and its number of labelled pixels if labels are missing."""
         shape = outputs.shape[:2]
         outputs, targets = outputs.flatten(0, 1), targets.flatten(0, 1)
-        # One split has one backward node; a slice for each group would fill and add as many zeros.
+        # A single split has one backward node; a slice per group would fill and add as many zero tensors.
         columns = zip(
             self._groups,
             outputs.split([group.outputs for group in self._groups], dim=1),
@@ -87,7 +81,7 @@ class Objectives:
         return together, torch.cat(counts, dim=1).view(*shape, -1) if self._masked else None
 
     def _part(self, group: _Group, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean over pixels of each value (N B, V), and the number of labelled pixels."""
+        """Each value's mean over pixels (N B, V), and its number of labelled pixels."""
         loss = group.loss
         function = loss.dual if self._dual and loss.dual else loss.function
         if not group.needed:
@@ -115,6 +109,6 @@ def _groups(tasks: Sequence[Task], needed: Collection[str]) -> list[_Group]:
 
 
 def _averages(tasks: Sequence[Task]) -> Tensor:
-    """(V, K): column k averages the values that belong to task k."""
+    """Matrix (V, K) whose column k averages the values of task k."""
     columns = [1 if LOSSES[task.loss].joint else task.target_channels for task in tasks]
     return torch.block_diag(*[torch.full((count, 1), 1 / count) for count in columns])

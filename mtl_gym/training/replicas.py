@@ -1,153 +1,114 @@
-"""All that belongs to one training, for N trainings: tensors with a leading replica axis."""
+"""N copies of a model that are evaluated and optimised together."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from mtl_gym.problems.base import Problem
+from mtl_gym.models.base import Model, Tensors
 from mtl_gym.problems.instances import Instance
-from mtl_gym.training.networks import Network
+from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
+from mtl_gym.training.recipe import Recipe
+from mtl_gym.training.state import State
+
+_LARGE_ODD: Final = -7046029254386353131  # spreads a replica's seeds over the 64-bit integers
 
 
-@dataclass
 class Replicas:
-    """The state of N trainings. H is the number of training steps, B the batch size, K the tasks that take part, P the number of
-    parameters.
+    """N copies of a model, their optimisers and learning rates."""
 
-    Attributes:
-        parameters: (N, P).
-        moments: (N, buffers, P) of the optimiser.
-        updates: (N, pieces) updates that the optimiser made of each piece of the parameters; most often there is one.
-        step: (N,) training steps taken.
-        order: (N, H + 1, B) samples of each batch.
-        tasks: (N, K) the problem's tasks that take part.
-        scales: (N, K) factor of each loss.
-        sources: For *train*, *meta* and *reward*: (N, n, all tasks), the sample whose label each sample bears.
-        losses: (N, H, K) losses of each batch before its update.
-        weights: (N, H, K) weights of each update.
-        passes: (N, 2) forward and backward passes, in training batches.
-        seen: (N, n, K) sums of each training sample's losses in the batches so far; n is 0 unless samples are weighted.
-        visits: (N, n) numbers of those batches.
-        assign: (N, S, K) the copy of each stage that each task uses; S is 0 unless layers are merged.
-        groups: (N, K) tasks that may still be merged with each other: each bears the least number of its group.
-        averages: (N, K, Q) moving averages of the tasks' gradients of the Q shared parameters; empty unless they are averaged.
-        differentiated: (N,) batches up to the last one whose K gradients have been counted in ``passes``.
-    """
+    def __init__(self, model: Model, recipe: Recipe, state: State) -> None:
+        self.recipe = recipe
+        self.flat = state.add("parameters", (model.size,))  # (N, P)
+        self.buffers = {name: state.add(f"buffer {name}", *kind) for name, kind in model.buffers.items()}
+        self.moments = state.add("moments", (OPTIMIZERS[recipe.optimizer].buffers, model.size))
+        self.updates = state.add("updates", (len(model.blocks),))
+        self.learning_rates = state.add("learning_rates", (), torch.float64)  # (N,) before the schedule
+        self._seeds = state.add("seeds", (), torch.int64) if model.stochastic else None
+        self.link(model)
 
-    parameters: Tensor
-    moments: Tensor
-    updates: Tensor
-    step: Tensor
-    order: Tensor
-    tasks: Tensor
-    scales: Tensor
-    sources: dict[str, Tensor]
-    losses: Tensor
-    weights: Tensor
-    passes: Tensor
-    seen: Tensor
-    visits: Tensor
-    assign: Tensor
-    groups: Tensor
-    averages: Tensor
-    differentiated: Tensor
+    def link(self, model: Model) -> None:
+        """Creates everything that is derived from the model and the state, such as views for autograd and the optimiser."""
+        self.model = model
+        self.gradient = torch.zeros_like(self.flat)  # (N, P) for the next step
+        # ``flat`` as leaves of the autograd graph, (N, *shape) by name
+        self.parameters = {name: part.detach().requires_grad_() for name, part in self.views(self.flat).items()}
+        optimised = (self.flat, self.gradient, *self.moments.unbind(1))
+        pieces = [[piece for row in tensor.unbind(0) for piece in row.split(model.blocks)] for tensor in optimised]
+        self._pieces = [*pieces, list(self.updates.flatten())]
+        self._used: dict[int, list[int]] = {}
 
-    @classmethod
-    def empty(
-        cls,
-        num_replicas: int,
-        *,
-        size: int,
-        buffers: int,
-        train_steps: int,
-        batch_size: int,
-        num_tasks: int,
-        sources: dict[str, tuple[int, int]],
-        samples: int,
-        blocks: int,
-        stages: int,
-        averaged: int,
-        device: torch.device,
-    ) -> Replicas:
-        """Returns N trainings that have not begun.
+    def __getstate__(self) -> dict[str, Any]:
+        derived = ("model", "gradient", "parameters", "_pieces", "_used")
+        return {name: value for name, value in self.__dict__.items() if name not in derived}
 
-        ``sources`` has the shape (n, all tasks) for each split with wrong labels; ``samples`` is the n of ``seen``,
-        ``blocks`` the number of pieces, ``stages`` the S of ``assign``, ``averaged`` the Q of ``averages``.
+    def begin(self, row: int, instance: Instance) -> None:
+        """Sets a row to an instance's initial values."""
+        values, buffers = self.model.init(instance.stream("parameters"), instance.tasks)
+        self.flat[row] = torch.from_numpy(values)
+        for name, value in buffers.items():
+            self.buffers[name][row] = torch.as_tensor(value)
+        self.learning_rates[row] = self.recipe.lr
+        if self._seeds is not None:
+            self._seeds[row] = int(instance.stream("dropout").integers(2**62))
+
+    def restructured(self) -> None:
+        """To be called after buffers were written: the parts in use are determined again."""
+        self._used.clear()
+
+    def views(self, flat: Tensor) -> dict[str, Tensor]:
+        """Views of a table (N, P) as parameters (N, *shape) by name."""
+        parts = flat.split(self.model.sizes, dim=1)
+        return {name: part.unflatten(1, shape) for part, (name, shape) in zip(parts, self.model.shapes.items(), strict=True)}
+
+    def shared(self) -> list[Tensor]:
+        """The shared parameters, as leaves of the autograd graph."""
+        return [*self.parameters.values()][: self.model.shared]
+
+    def train_pass(self, parameters: Tensors, inputs: Tensor, step: Tensor) -> tuple[Tensor, Tensors]:
+        """Outputs (N, B, O, *S) and new buffers of a training pass at each replica's step (N,), which seeds its randomness."""
+        seeds = None if self._seeds is None else self._seeds + step * _LARGE_ODD
+        return self.model.forward(parameters, self.buffers, inputs, train=True, seeds=seeds)
+
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """Outputs (N, B, O, *S) outside training."""
+        return self.model.forward(self.parameters, self.buffers, inputs)[0]
+
+    def step(self, rows: Tensor, rates: Sequence[float], buffers: Tensors) -> None:
+        """One optimiser step along ``gradient`` in the rows (N,) bool, whose buffers become those of the training pass.
+
+        ``rates`` are the learning rates of all rows; rows with the same rate share one call.
         """
+        chosen = [row for row, plays in enumerate(rows.tolist()) if plays]
+        for name, own in self.buffers.items():
+            if name in buffers and buffers[name] is not own:
+                own[chosen] = buffers[name].detach()[chosen]
+        recipe, update = self.recipe, OPTIMIZERS[self.recipe.optimizer].update
+        alike: dict[float, list[int]] = {}
+        for row in chosen:
+            alike.setdefault(rates[row], []).extend(self._numbers(row))
+        for lr, numbers in alike.items():
+            parameters, gradients, *moments, updates = [[pieces[number] for number in numbers] for pieces in self._pieces]
+            update(parameters, gradients, moments, updates, lr=lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
-        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.zeros((num_replicas, *shape), dtype=dtype, device=device)
+    def _numbers(self, row: int) -> list[int]:
+        """The parts of a row that are in use and therefore trained."""
+        if row not in self._used:
+            used = self.model.used({name: own[row : row + 1] for name, own in self.buffers.items()})
+            count = self.updates.shape[1]
+            flags = [True] * count if used is None else used[0].tolist()
+            self._used[row] = [row * count + piece for piece, own in enumerate(flags) if own]
+        return self._used[row]
 
-        return cls(
-            parameters=zeros(size),
-            moments=zeros(buffers, size),
-            updates=zeros(blocks),
-            step=zeros(dtype=torch.int64),
-            order=zeros(train_steps + 1, batch_size, dtype=torch.int32),
-            tasks=zeros(num_tasks, dtype=torch.int64),
-            scales=zeros(num_tasks),
-            sources={name: zeros(*shape, dtype=torch.int32) for name, shape in sources.items()},
-            losses=zeros(train_steps, num_tasks),
-            weights=zeros(train_steps, num_tasks),
-            passes=zeros(2),
-            seen=zeros(samples, num_tasks),
-            visits=zeros(samples),
-            assign=zeros(stages, num_tasks, dtype=torch.int64),
-            groups=zeros(num_tasks, dtype=torch.int64),
-            averages=zeros(num_tasks, averaged),
-            differentiated=zeros(dtype=torch.int64),
-        )
+    def rates(self, step: Tensor) -> list[float]:
+        """Learning rates of the rows' next steps, according to the schedule."""
+        factor, train_steps = LR_SCHEDULES[self.recipe.lr_schedule], self.recipe.train_steps
+        pairs = zip(self.learning_rates.tolist(), step.tolist(), strict=True)
+        return [lr * factor(own / train_steps) for lr, own in pairs]
 
-    def begin(self, row: int, instance: Instance, problem: Problem, network: Network, holdouts: dict[str, Tensor]) -> None:
-        """Starts the training of an instance in a row.
-
-        Args:
-            row: The replica.
-            instance: What it trains on.
-            problem: What it is an instance of.
-            network: Gives shapes and bounds of the initial weights.
-            holdouts: The fixed samples of *meta* and *reward*, by their rows in the split.
-        """
-        begun_anew = (self.moments, self.updates, self.step, self.losses, self.weights, self.passes, self.groups)
-        for tensor in (*begun_anew, self.seen, self.visits, self.averages, self.differentiated):
-            tensor[row] = 0
-        self.assign[row] = torch.arange(self.tasks.shape[1])
-        self.parameters[row] = torch.from_numpy(network.initial(instance.stream("parameters")))
-        batches, batch_size = self.order.shape[1:]
-        self.order[row] = torch.from_numpy(instance.order(batch_size, batches))
-        self.tasks[row] = torch.from_numpy(instance.tasks)
-        self.scales[row] = torch.from_numpy(instance.scales)
-        for split, source in self.sources.items():
-            if split == "train":
-                source[row] = torch.from_numpy(instance.label_source(problem))
-            else:
-                rows = holdouts[split].cpu().numpy()
-                source[row] = torch.from_numpy(instance.holdout_source(split, problem.num_tasks, rows))
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Every tensor by its name."""
-        named = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "sources"}
-        return named | {f"source_{split}": source for split, source in self.sources.items()}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Copies the tensors of a state of trainings with the same arguments.
-
-        Raises:
-            ValueError: If one is missing or has another shape; nothing is changed then.
-        """
-        tensors = self.tensors()
-        for name, tensor in tensors.items():
-            if name not in state or state[name].shape != tensor.shape:
-                raise ValueError(f"`state` should be of a learner with the same arguments: {name} differs in shape.")
-        for name, tensor in tensors.items():
-            tensor.copy_(state[name])
-
-    def copy_rows(self, source: Sequence[int], target: Sequence[int]) -> None:
-        """Makes each row of ``target`` a copy of the row of ``source`` at the same place."""
-        for tensor in self.tensors().values():
-            tensor[list(target)] = tensor[list(source)]
+    def finite(self) -> Tensor:
+        """Whether all parameters of a replica are finite (N,)."""
+        return torch.isfinite(self.flat.sum(1))

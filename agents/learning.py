@@ -1,0 +1,152 @@
+"""Trains an agent over many short trainings in parallel: the *meta* protocol. (*Online*: :mod:`mtl_gym.agents.igbv2`.)"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from mtl_gym import LOSS_WEIGHTING, plain, should, specification, split_policies
+from mtl_gym.agents.agent import Agent, load
+from mtl_gym.agents.algorithm import algorithm, policy_of
+from mtl_gym.agents.checkpoint import read_checkpoint, restore
+from mtl_gym.agents.compatibility import acts_per_task, check_observations
+from mtl_gym.agents.defaults import defaults_of
+from mtl_gym.agents.files import SUFFIX
+from mtl_gym.agents.leave_one_out import LeaveOneOut
+from mtl_gym.agents.monitor import Monitor
+from mtl_gym.agents.randomness import Stream
+from mtl_gym.agents.settings import Settings, check_settings, default_algorithm, rollouts_of
+from mtl_gym.agents.vec_env import VectorEnvAdapter
+
+OnProgress = Callable[[int, Mapping[str, float]], None]
+"""Called with the time steps done and the agent's mean ``return``, held-out ``score`` and ``delta_m``."""
+
+
+def train(
+    problem: str | None = None,
+    *,
+    out: str | Path,
+    algorithm: str | None = None,
+    env: str = LOSS_WEIGHTING,
+    time_steps: int = 76_800,
+    seed: int = 0,
+    num_envs: int = 64,
+    rollouts_per_instance: int | None = None,
+    evaluations: int = 10,
+    instances: int = 32,
+    references: str | Sequence[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    on_progress: OnProgress | None = None,
+    **arguments: Any,
+) -> Agent:
+    """Trains an agent on random instances of a problem and returns the best one.
+
+    The folder holds ``best.safetensors`` and ``last.safetensors`` (see :func:`mtl_gym.agents.load`), ``checkpoint.safetensors``,
+    from which the same call resumes after an interruption (on new instances), and TensorBoard's ``events``. The best agent has the
+    highest mean return on the held-out instances, the last ids for evaluation, measured on the *reward* split; the test split is
+    plotted but never used for selection.
+
+    Args:
+        problem: A problem's name; by default the environment's, ``digits`` or ``digit_tasks``.
+        out: Output folder.
+        algorithm: Row of ``AGENTS``; by default ``ppo``, or ``maskable-ppo`` where actions are masked.
+        env: The environment's id.
+        time_steps: Number of decisions, over all rows.
+        seed: Seeds networks, exploration and instances.
+        num_envs: Number of parallel trainings.
+        rollouts_per_instance: Rows that share an instance, whose mean reward is the baseline
+            (:class:`mtl_gym.agents.leave_one_out.LeaveOneOut`); 1 for none. By default 8 where an algorithm learns from rollouts,
+            else 1, since old baselines in a replay buffer are stale.
+        evaluations: How often the agent is evaluated and a checkpoint is written.
+        instances: Number of held-out instances per evaluation.
+        references: Policies whose held-out scores are plotted with the agent's; by default the environment's.
+        options: Hyper-parameters that override the algorithm's defaults.
+        on_progress: Called as the training progresses.
+        arguments: The environment's arguments; defaults are in :mod:`mtl_gym.agents.defaults`.
+
+    Raises:
+        ValueError, TypeError, gymnasium.error.Error: If an argument is wrong or the folder holds another training; before anything
+            is trained or changed.
+    """
+    spec, defaults = specification(env), defaults_of(env)
+    chosen = defaults.references if references is None else references
+    given = plain({**defaults.arguments, "problem": problem or spec.problem, **arguments})
+    name = default_algorithm(env, given) if algorithm is None else algorithm
+    settings = check_settings(
+        Settings(
+            env=env,
+            arguments=given,
+            algorithm=name,
+            options=plain(dict(options or {})),
+            time_steps=time_steps,
+            seed=seed,
+            num_envs=num_envs,
+            rollouts_per_instance=rollouts_of(name, num_envs) if rollouts_per_instance is None else rollouts_per_instance,
+            evaluations=evaluations,
+            instances=instances,
+            references=split_policies(chosen) if isinstance(chosen, str) else list(chosen),
+        )
+    )
+    return _run(settings, Path(out), on_progress)
+
+
+def _run(settings: Settings, folder: Path, on_progress: OnProgress | None) -> Agent:
+    """Begins the training of a folder, or goes on with it; returns the best agent."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(should("out", "be a folder", str(folder)))
+    checkpoint = read_checkpoint(folder, asdict(settings))
+    if checkpoint and checkpoint["steps"] >= settings.time_steps:
+        return load(folder)
+    with Stream(settings.seed):  # SB3 seeds and draws from the global generators, which must stay untouched here
+        _learn(settings, folder, checkpoint, on_progress)
+    return load(folder / f"best{SUFFIX}")
+
+
+def _learn(settings: Settings, folder: Path, checkpoint: Mapping[str, Any] | None, on_progress: OnProgress | None) -> None:
+    done = int(checkpoint["steps"]) if checkpoint else 0
+    model = make_model(settings, done)
+    if checkpoint:
+        restore(model, checkpoint)
+    monitor = Monitor(settings, folder, checkpoint["scores"] if checkpoint else [], on_progress)
+    try:
+        model.learn(settings.time_steps - done, callback=monitor, reset_num_timesteps=False)
+        monitor.finish()
+    finally:
+        monitor.close()
+        model.get_env().close()  # type: ignore[union-attr]
+
+
+def make_model(settings: Settings, done: int) -> BaseAlgorithm:
+    """The algorithm with its environments; a resumed training draws new instances."""
+    # Row i (or family i) draws its instances with seed + i: consecutive seeds would share most of them.
+    seed = int(np.random.SeedSequence([settings.seed, done]).generate_state(1)[0] // 2)
+    envs, episode = make_envs(settings)
+    rows, seen = specification(settings.env).observations, envs.get_attr("arguments")[0].observe
+    chosen, policy = algorithm(settings.algorithm), policy_of(settings.env, settings.algorithm)
+    features = chosen.features(policy, {name: rows[name].size for name in seen}, acts_per_task(settings.env, settings.arguments))
+    model = chosen.make(envs, policy, episode=episode, seed=seed, options=settings.options, features=features)
+    model.num_timesteps = done
+    return model
+
+
+def make_envs(settings: Settings) -> tuple[VecEnv, int]:
+    """The environments as a VecEnv of SB3, and the number of decisions per episode."""
+    vector = gymnasium.make_vec(
+        settings.env, num_envs=settings.num_envs, vectorization_mode="vector_entry_point", **settings.arguments
+    )
+    own: Any = vector.unwrapped
+    if own.specification.actions is not None:
+        own.specification.actions(settings.arguments, own.arguments.recipe.num_tasks, None)  # raises what agents do not support
+    algorithm(settings.algorithm).check_actions(own.single_action_space, policy_of(settings.env, settings.algorithm))
+    check_observations({name: own.specification.observations[name].size for name in own.arguments.observe}, settings.algorithm)
+    envs: VecEnv = VectorEnvAdapter(vector)
+    if settings.rollouts_per_instance > 1:
+        envs = LeaveOneOut(envs, settings.rollouts_per_instance)
+    return envs, own.decision.length

@@ -1,0 +1,72 @@
+"""The settings of an agent's training, and their checks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+from gymnasium.spaces import Discrete
+
+from mtl_gym import names_and_policies, positive_int, should, specification
+from mtl_gym.agents.algorithm import algorithm
+
+ROLLOUTS_PER_INSTANCE = 8
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a training depends on, JSON-plain: the arguments of :func:`mtl_gym.agents.train`, with defaults filled in.
+
+    ``arguments`` are those of the environment, ``references`` names of policies or paths of agents.
+    """
+
+    env: str
+    arguments: dict[str, Any]
+    algorithm: str
+    options: dict[str, Any]
+    time_steps: int
+    seed: int
+    num_envs: int
+    rollouts_per_instance: int
+    evaluations: int
+    instances: int
+    references: list[str]
+
+
+def default_algorithm(env: str, arguments: Mapping[str, Any]) -> str:
+    """The default row of ``AGENTS``: ``maskable-ppo`` where actions are masked, else ``ppo``.
+
+    Raises:
+        ValueError, TypeError: If the environment rejects the arguments.
+    """
+    envs = gymnasium.make_vec(env, num_envs=1, vectorization_mode="vector_entry_point", **arguments)
+    own: Any = envs.unwrapped
+    envs.close()
+    return "maskable-ppo" if own.decision.masked and isinstance(own.single_action_space, Discrete) else "ppo"
+
+
+def rollouts_of(name: str, num_envs: int) -> int:
+    """The default rollouts per instance of a row of ``AGENTS``: 8 or the largest divisor of 8 that divides the rows; else 1."""
+    return math.gcd(ROLLOUTS_PER_INSTANCE, positive_int("num_envs", num_envs)) if algorithm(name).rollouts else 1
+
+
+def check_settings(settings: Settings) -> Settings:
+    """Returns the settings if they are valid; else raises ValueError or TypeError."""
+    specification(settings.env)
+    for name in ("time_steps", "num_envs", "rollouts_per_instance", "evaluations", "instances"):
+        positive_int(name, getattr(settings, name))
+    positive_int("seed", settings.seed, least=0)
+    if settings.num_envs % settings.rollouts_per_instance:
+        raise ValueError(should("rollouts_per_instance", f"divide num_envs={settings.num_envs}", settings.rollouts_per_instance))
+    for name in settings.references:
+        if not isinstance(name, str):
+            raise TypeError(should("references", "be names of policies, or paths of agents", name))
+    if settings.references:
+        names_and_policies(settings.references, settings.env)
+    algorithm(settings.algorithm).check_options(settings.options)
+    if "autoreset_mode" in settings.arguments:
+        raise ValueError(should("autoreset_mode", "be left to the training", settings.arguments["autoreset_mode"]))
+    return settings

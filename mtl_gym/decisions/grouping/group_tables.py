@@ -1,0 +1,97 @@
+"""Group tables: precomputed results of all groups of an instance's tasks, with their provenance.
+
+A table is an ``.npz`` file without pickled objects: ``header`` (JSON), ``ids`` (I), ``outcomes`` (I, 2^K - 1, 3, M) and one array
+(I, ...) per signal. Group g of ``outcomes`` has the bit mask g + 1; the splits are *meta*, *reward* and *test*.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mtl_gym.cache import write_whole
+from mtl_gym.checks import should
+from mtl_gym.decisions.grouping.group_training import MEASURED
+
+_REMEDY = "Make one with: mtl-gym groupings PROBLEM"
+
+
+class GroupTable:
+    """A group table.
+
+    Args:
+        path: Its source, for error messages.
+        header: ``training`` (everything the trainings depend on), ``metrics`` (M names), ``versions`` and ``command``.
+        arrays: See the module.
+
+    Attributes:
+        places: Position of each instance in the arrays, by id.
+    """
+
+    def __init__(self, path: str, header: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        self.header, self._path = header, path
+        self._outcomes = arrays["outcomes"]
+        self._signals = {name: values for name, values in arrays.items() if name not in ("ids", "outcomes")}
+        self.places = {id: place for place, id in enumerate(arrays["ids"].tolist())}
+
+    def check(self, training: Mapping[str, Any]) -> None:
+        """Checks that the table contains these trainings; raises ``ValueError`` with the differences if not."""
+        wanted, own = json.loads(json.dumps(training)), self.header["training"]
+        differing = [name for name in {**wanted, **own} if wanted.get(name) != own.get(name)]
+        if differing:
+            others = ", ".join(f"{name}={own.get(name)!r} (here {wanted.get(name)!r})" for name in differing)
+            condition = f"be a table of the same problem, version and arguments; this one has {others}"
+            raise ValueError(should("group_table", condition, self._path, _REMEDY))
+
+    def entry(self, id: int) -> tuple[dict[str, Tensor], dict[int, Tensor]]:
+        """The signals by name, and the metrics (3, M) by groups' bit masks, of an instance in the table."""
+        place = self.places[id]
+        signals = {name: torch.from_numpy(values[place].copy()) for name, values in self._signals.items()}
+        return signals, dict(enumerate(torch.from_numpy(self._outcomes[place]).double(), start=1))
+
+
+def read_group_table(path: str) -> GroupTable:
+    """Reads a table, cached until the file changes; raises ``ValueError`` if the file is missing or no group table."""
+    file = Path(path)
+    if not file.is_file():
+        raise ValueError(should("group_table", "be 'auto', 'train' or the path of an existing table", path, _REMEDY))
+    return _read(path, file.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _read(path: str, changed: int) -> GroupTable:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            table = dict(arrays)
+        header = json.loads(str(table.pop("header")))
+        _check_shapes(header, table)
+        return GroupTable(path, {name: header[name] for name in ("training", "metrics", "versions", "command")}, table)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{should('group_table', 'be a group table', path, _REMEDY)} ({error})") from error
+
+
+def _check_shapes(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    count, groups = len(arrays["ids"]), 2 ** int(header["training"]["num_tasks"]) - 1
+    expected = (count, groups, len(MEASURED), len(header["metrics"]))
+    if arrays["outcomes"].shape != expected:
+        raise ValueError(f"outcomes have shape {arrays['outcomes'].shape} instead of {expected}")
+    for name, values in arrays.items():
+        if values.shape[:1] != (count,) or values.dtype.kind not in "if":
+            raise ValueError(f"{name} does not have {count} rows of numbers")
+
+
+def write_group_table(path: Path, header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Writes a table atomically."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
+    write_whole(path, buffer.getvalue())

@@ -1,0 +1,1 @@
+"""Which tasks share a layer: one copy replaces several, stage by stage."""

@@ -1,0 +1,147 @@
+"""Maps actions to sample weights; only this module normalises them. N rows, B samples per batch, K tasks, the main one first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from torch import Tensor
+from torch.nn import functional
+
+from mtl_gym.checks import choose, number, positive_int, several, should
+from mtl_gym.policies.protocol import WEIGHT_BOUND
+
+LOSS, MEAN, ALIGNMENT, COSINE, RIGHT, MAIN = "loss", "mean", "alignment", "cosine", "right", "main"
+"""Measurements of a batch's samples; see :meth:`mtl_gym.decisions.sample_weights.SampleWeights.observe`."""
+
+Samples = Mapping[str, Tensor]
+"""These by name, (N, B, K)."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One row of ``FEATURES``.
+
+    Attributes:
+        function: Maps measurements of a batch's samples to values (N, B, K) in [-1, 1].
+        needs: Names of the measurements.
+        meaning: One line for the manual.
+    """
+
+    function: Callable[[Samples], Tensor]
+    needs: tuple[str, ...]
+    meaning: str
+
+
+def places(values: Tensor) -> Tensor:
+    """Positions (N, B, K) in the sorted batch, per task, 0 for the smallest value."""
+    return values.argsort(dim=1, stable=True).argsort(dim=1)
+
+
+def ranks(values: Tensor) -> Tensor:
+    """Ranks (N, B, K) within the batch, per task, from -1 (smallest) to 1."""
+    return 2 * places(values).to(values.dtype) / max(values.shape[1] - 1, 1) - 1
+
+
+def _aligned(samples: Samples) -> Tensor:
+    values = samples[ALIGNMENT]
+    return torch.tanh(values / values.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-30))
+
+
+def _is_main(samples: Samples) -> Tensor:
+    shares = -torch.ones_like(samples[LOSS])
+    shares[:, :, 0] = 1
+    return shares
+
+
+FEATURES = {
+    "rank": Feature(lambda s: ranks(s[LOSS]), (LOSS,), "rank of the loss within the batch and task, from -1 (smallest) to 1"),
+    "mean": Feature(lambda s: ranks(s[MEAN]), (MEAN,), "rank of the sample's mean loss so far, likewise"),
+    "alignment": Feature(_aligned, (ALIGNMENT,), "tanh of `alignment` over its root mean square in the batch"),
+    "main": Feature(_is_main, (LOSS,), "1 for the main task, -1 for the others"),
+}
+"""Features that a rule weights samples by."""
+
+SAMPLE_ACTIONS = ("rule", "quantiles", "weights")
+
+
+class SampleWeighing:
+    """One mode of mapping actions to sample weights; raises ``ValueError`` or ``TypeError`` for wrong arguments.
+
+    Args:
+        action: One of ``SAMPLE_ACTIONS``.
+        features: Rows of ``FEATURES``, for ``rule`` only. ``None``: all.
+        sharpness: The logit of an action of 1.
+        num_quantiles: Q, for ``quantiles`` only.
+        batch_size: B.
+        num_tasks: K.
+    """
+
+    def __init__(
+        self, *, action: str, features: Sequence[str] | None, sharpness: float, num_quantiles: int, batch_size: int, num_tasks: int
+    ) -> None:
+        choose("action", action, {name: name for name in SAMPLE_ACTIONS})
+        self._action = action
+        self._features = tuple(FEATURES) if features is None else several("features", features, FEATURES, noun="feature")
+        self._sharpness = number("sharpness", sharpness, low=0.0, ends="(]")
+        self._quantiles = positive_int("num_quantiles", num_quantiles)
+        if action == "quantiles" and self._quantiles > batch_size:
+            raise ValueError(should("num_quantiles", f"be at most {batch_size}, the batch size", num_quantiles))
+        self._shape = (batch_size, num_tasks)
+        length = {"rule": 1 + len(self._features), "quantiles": num_tasks * self._quantiles, "weights": batch_size * num_tasks}
+        low, high = (0.0, WEIGHT_BOUND) if action == "weights" else (-1.0, 1.0)
+        self.space = Box(low, high, (length[action],), np.float32)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the required measurements of a batch's samples."""
+        of_features = tuple(need for name in self._features for need in FEATURES[name].needs)
+        return {"rule": of_features, "quantiles": (LOSS,), "weights": ()}[self._action]
+
+    def clipped(self, actions: Tensor) -> Tensor:
+        """Number (N,) of action entries on a bound; for weights, 0 does not count as one."""
+        high = float(self.space.high.flat[0])
+        return ((actions >= high) | ((actions <= -high) & (high == 1))).sum(1)
+
+    def weights(self, actions: Tensor, samples: Samples) -> Tensor:
+        """Weights (N, B, K) of one optimiser step; those of ``rule`` and ``quantiles`` average 1 over samples and tasks."""
+        if self._action == "weights":
+            return actions.unflatten(1, self._shape)
+        logits = self._rule(actions, samples) if self._action == "rule" else self._of_quantiles(actions, samples)
+        return (torch.softmax(logits.flatten(1), dim=1) * logits[0].numel()).view_as(logits)
+
+    def _rule(self, actions: Tensor, samples: Samples) -> Tensor:
+        """Logarithms of ``sigmoid(sharpness (a_0 + sum_f a_f phi_f))``."""
+        threshold, *coefficients = (self._sharpness * actions).T[:, :, None, None]
+        pairs = zip(coefficients, self._features, strict=True)
+        return functional.logsigmoid(threshold + sum(own * FEATURES[name].function(samples) for own, name in pairs))
+
+    def _of_quantiles(self, actions: Tensor, samples: Samples) -> Tensor:
+        quantiles = places(samples[LOSS]) * self._quantiles // self._shape[0]  # (N, B, K), integer: equal counts
+        table = self._sharpness * actions.unflatten(1, (-1, self._quantiles))  # (N, K, Q)
+        return table.gather(2, quantiles.transpose(1, 2)).transpose(1, 2)
+
+
+def separation(weights: Tensor, right: Tensor) -> dict[str, Tensor]:
+    """How well weights (N, B, K) separate correct labels from wrong ones; ``right`` (N, B, K) is 1 or 0.
+
+    Returns:
+        Tensors (N, K): ``right`` and ``wrong``, the mean weight of each kind over the mean weight of all samples of all tasks;
+        ``auc``, the probability that a correct label outweighs a wrong one, ties counting half. All NaN if a kind is missing.
+    """
+    numbers = torch.stack([right.sum(1), (1 - right).sum(1)])  # (2, N, K)
+    scaled = weights / weights.mean((1, 2), keepdim=True).clamp(min=1e-30)
+    means = torch.stack([(scaled * right).sum(1), (scaled * (1 - right)).sum(1)]) / numbers
+    means = torch.where((numbers > 0).all(0), means, torch.nan)
+    order = weights.sort(dim=1)
+    kinds = right.gather(1, order.indices)
+    below = (1 - kinds).cumsum(1)  # wrong ones up to each position
+    rising = order.values.mT.contiguous()
+    first = torch.searchsorted(rising, rising).mT  # ties: first and last position
+    last = torch.searchsorted(rising, rising, right=True).mT
+    counts = functional.pad(below, (0, 0, 1, 0))  # wrong ones before each position
+    wins = (counts.gather(1, first) + counts.gather(1, last)) / 2
+    return {"right": means[0], "wrong": means[1], "auc": (wins * kinds).sum(1) / numbers.prod(0)}

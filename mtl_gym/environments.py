@@ -1,0 +1,69 @@
+"""The environments by id. They are named by strings, so that this module loads neither torch nor the environments."""
+
+from __future__ import annotations
+
+import pkgutil
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+from gymnasium.envs.registration import parse_env_id
+
+from mtl_gym.checks import choose
+from mtl_gym.plugins import ENVIRONMENTS as GROUP, entries, skip
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    from mtl_gym.envs.spec import EnvironmentSpec
+
+LOSS_WEIGHTING = "mtl_gym/LossWeighting-v0"
+SAMPLE_WEIGHTING = "mtl_gym/SampleWeighting-v0"
+LAYER_MERGING = "mtl_gym/LayerMerging-v0"
+TASK_GROUPING = "mtl_gym/TaskGrouping-v0"
+
+ENVIRONMENTS = {
+    LOSS_WEIGHTING: "mtl_gym.envs.loss_weighting:LossWeightingEnv",
+    SAMPLE_WEIGHTING: "mtl_gym.envs.sample_weighting:SampleWeightingEnv",
+    LAYER_MERGING: "mtl_gym.envs.layer_merging:LayerMergingEnv",
+    TASK_GROUPING: "mtl_gym.envs.task_grouping:TaskGroupingEnv",
+}
+"""Maps ids to the scalar form, ``"module:NameEnv"``; ``NameVectorEnv`` in the same module is the vector form."""
+
+
+def find_environments() -> dict[str, str]:
+    """Maps ids to ``"module:NameEnv"``: ours, and those of other packages with the entry point ``mtl_gym.environments``."""
+    others = {entry.name: entry.value for entry in reversed(entries(GROUP)) if entry.name not in ENVIRONMENTS and _sound(entry)}
+    return ENVIRONMENTS | others
+
+
+def _sound(entry: EntryPoint) -> bool:
+    """Whether an entry point has a valid Gymnasium id and names a class; warns if not."""
+    try:
+        parse_env_id(entry.name)
+    except gymnasium.error.Error as error:
+        skip(entry, str(error))
+        return False
+    if not entry.attr:
+        skip(entry, "it names no class: 'module:NameEnv'")
+    return bool(entry.attr)
+
+
+def vector_home(home: str) -> str:
+    """``"module:NameVectorEnv"`` from the scalar form's ``"module:NameEnv"``."""
+    return f"{home.removesuffix('Env')}VectorEnv"
+
+
+def environment_class(id: str) -> Any:
+    """The class of the scalar form.
+
+    Raises:
+        ValueError: If the id is unknown; the known ones are listed.
+        ImportError, AttributeError: If another package's class cannot be loaded.
+    """
+    return pkgutil.resolve_name(choose("env", id, find_environments()))
+
+
+def specification(id: str) -> EnvironmentSpec:
+    """The specification of an environment; raises as :func:`environment_class` does."""
+    found: EnvironmentSpec = environment_class(id).specification
+    return found

@@ -1,0 +1,26 @@
+"""The networks: N replicas trained together. ``NETWORKS`` is the table; see :mod:`mtl_gym.models.base`."""
+
+from __future__ import annotations
+
+import importlib
+
+from mtl_gym.checks import choose
+from mtl_gym.models.base import Model
+from mtl_gym.problems.base import Problem
+
+NETWORKS = {
+    "mlp": "mtl_gym.models.native:mlp",
+    "conv": "mtl_gym.models.native:conv",
+    "dense": "mtl_gym.models.native:dense",
+    "point": "mtl_gym.models.native:point",
+}
+"""Name to ``"module:function"``; the function takes the problem and ``hidden_sizes``."""
+
+
+def make_model(problem: Problem, hidden_sizes: tuple[int, ...]) -> Model:
+    """Makes a problem's model with its own function or the network that it names, which must be known and fit ``hidden_sizes``."""
+    factory = problem.network
+    if not callable(factory):
+        module, name = choose("network", factory, NETWORKS).split(":")
+        factory = getattr(importlib.import_module(module), name)
+    return factory(problem, hidden_sizes)

@@ -1,0 +1,62 @@
+"""Extensions from other packages, through entry points. Broken ones are skipped with a warning; our names are reserved."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+OWN = "mtl-gym"
+"""The distribution whose names take precedence."""
+ENVIRONMENTS, POLICIES = "mtl_gym.environments", "mtl_gym.policies"
+POLICY_FILES, COMMANDS = "mtl_gym.policy_files", "mtl_gym.commands"
+"""Entry point groups. Environments: the name is an id, the object the class of the scalar form. Policies: a table from names to
+``"module:Class"``. Policy files: a function from a path to a policy. Commands: a function for Typer."""
+
+
+def entries(group: str) -> list[EntryPoint]:
+    """The entry points of a group: ours first, then by distribution and name, so that others cannot override our names."""
+    from importlib.metadata import entry_points  # late: it takes longer than all of `import mtl_gym`
+
+    return sorted(entry_points(group=group), key=lambda entry: (_distribution(entry) != OWN, _distribution(entry), entry.name))
+
+
+def load(entry: EntryPoint, check: Callable[[Any], object] | None = None) -> Any | None:
+    """The object of an entry point; ``None``, with a warning that names it, if loading or the check raises an error."""
+    try:
+        found = entry.load()
+        if check is not None:
+            check(found)
+        return found
+    except Exception as error:  # whatever another package does
+        skip(entry, f"{type(error).__name__}: {error}")
+        return None
+
+
+def load_table(entry: EntryPoint) -> Mapping[str, str]:
+    """The table from names to ``"module:Class"`` of an entry point; empty, with a warning, if the object is no such table."""
+    table = load(entry)
+    if table is None:
+        return {}
+    if isinstance(table, Mapping) and all(isinstance(text, str) and ":" in text for text in table.values()):
+        return table
+    skip(entry, "it is no table of names with values 'module:Class'")
+    return {}
+
+
+def skip(entry: EntryPoint, reason: str) -> None:
+    """Warns, once per entry point, that it is ignored."""
+    _warn(_distribution(entry), entry.group, entry.name, reason)
+
+
+@functools.cache
+def _warn(distribution: str, group: str, name: str, reason: str) -> None:
+    warnings.warn(f"{name!r} of {group}, from the package {distribution!r}, is skipped: {reason}", RuntimeWarning, stacklevel=3)
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist else ""

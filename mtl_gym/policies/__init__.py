@@ -1,0 +1,1 @@
+"""Policies: their interface (protocol), how they are found (finding) and named (grammar)."""

@@ -1,0 +1,43 @@
+"""Finds policies by name, in all installed packages, or by file."""
+
+from __future__ import annotations
+
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+from mtl_gym.checks import choose, should
+from mtl_gym.plugins import POLICIES, POLICY_FILES, entries, load, load_table
+from mtl_gym.policies.protocol import Policy, Requirements
+
+
+def find_policies() -> dict[str, str]:
+    """Maps names to ``"module:Class"``, from all installed packages with the entry point; others cannot override our names."""
+    tables = [load_table(entry) for entry in entries(POLICIES)]
+    return {name: home for table in reversed(tables) for name, home in table.items()}
+
+
+def policy_class(name: str) -> Any:
+    """The class (or factory) of a policy; raises ``ValueError`` with the known names if the name is unknown."""
+    return pkgutil.resolve_name(choose("policies", name, find_policies()))
+
+
+def environment_of(name: str) -> str | None:
+    """Id of a policy's environment; ``None`` if it has an option for it or supports all. Raises as :func:`policy_class` does."""
+    requires = getattr(policy_class(name), "requires", None)
+    return requires.env if isinstance(requires, Requirements) else None
+
+
+def policy_of_file(path: str) -> Policy:
+    """The policy in a file or folder, from the first installed loader that accepts it; raises ``ValueError`` if none does."""
+    loaders = [loader for loader in map(load, entries(POLICY_FILES)) if loader]
+    if not Path(path).exists() or not loaders:
+        known = ", ".join(find_policies())
+        raise ValueError(should("policies", "be known names or paths of existing agents", path, f"Known: {known}."))
+    reasons = []
+    for loader in loaders:
+        try:
+            return loader(path)
+        except ValueError as error:
+            reasons.append(error)
+    raise reasons[0]

@@ -1,0 +1,118 @@
+"""The syntax of policy names: ``name:option=value``, ``first+second``, and lists of them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtl_gym.checks import should
+from mtl_gym.policies.finding import find_policies, policy_class, policy_of_file
+from mtl_gym.policies.protocol import Policy
+
+
+def make_policy(text: str, env: str | None = None) -> Policy:
+    """Makes a policy from its name and options, as on the command line, ``name:option=value:option=value``, or from a file.
+
+    ``a+b`` chains a loss balancer with a gradient balancer (which has a method ``after``): ``igb+cagrad:c=0.5``. Values are parsed
+    as JSON if possible, and numbers separated by commas are lists: ``constant:w=1,2,3``. A text that is no known name and contains
+    a slash or exists as a file or folder is a path, such as an agent's.
+
+    Args:
+        text: Name and options, or path.
+        env: Id of the environment, for policies with an option ``env``, whose one name covers several environments.
+
+    Raises:
+        ValueError: If the name is unknown, an option has no value or is not accepted, the file contains no policy, or the policies
+            cannot be chained.
+    """
+    if text.strip() and text.partition(":")[0] not in find_policies() and ("/" in text or Path(text).exists()):
+        return policy_of_file(text)
+    *before, last = _PLUS.split(text)
+    if before:
+        return _after(make_policy("+".join(before), env), make_policy(last, env))
+    name, *pairs = text.strip().split(":")
+    options = {}
+    for pair in pairs:
+        option, equals, value = pair.partition("=")
+        if not equals or not option:
+            raise ValueError(should("policies", "be of the form name:option=value", text))
+        options[option.strip().replace("-", "_")] = option_value(value)
+    made = policy_class(name)
+    if env is not None and "env" in inspect.signature(made).parameters:
+        options = {"env": env, **options}
+    try:
+        inspect.signature(made).bind(**options)
+    except TypeError as error:
+        known = ", ".join(inspect.signature(made).parameters) or "none"
+        raise ValueError(should("policies", f"use the options of {name!r} ({known}); {error}", text)) from None
+    return made(**options)
+
+
+_PLUS = re.compile(r"\+(?=\s*[a-z])")
+"""A plus between two names; in a number such as 1e+3, a digit follows."""
+
+
+def _after(first: Policy, second: Policy) -> Policy:
+    if not hasattr(second, "after"):
+        raise ValueError(should("policies", "have a gradient balancer after the plus, as in igb+cagrad", type(second).__name__))
+    return second.after(first)
+
+
+_COMMA = re.compile(r",(?!\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?\s*(?:[],:]|$))", re.IGNORECASE)
+"""A comma between policies: one that is not followed by a complete number, as within an option."""
+
+
+def split_policies(text: str) -> list[str]:
+    """Splits a list of policies at its commas, except those before a number, which belong to a value."""
+    return [part.strip() for part in _COMMA.split(text) if part.strip()]
+
+
+def option_value(text: str) -> Any:
+    """The value of an option: JSON if possible; a list if it contains commas; otherwise the text itself."""
+    for candidate in (text, f"[{text}]"):
+        try:
+            return json.loads(candidate)
+        except json.JSONDecodeError:
+            continue
+    parts = text.split(",")
+    try:
+        numbers = [float(part) for part in parts]  # such as .5 and +1, which JSON lacks
+    except ValueError:
+        return [part.strip() for part in parts] if len(parts) > 1 else text
+    return numbers if len(parts) > 1 else numbers[0]
+
+
+def names_and_policies(
+    policies: str | Sequence[str | Policy] | Mapping[str, str | Policy], env: str | None = None
+) -> dict[str, Policy]:
+    """Policies by label, from a command-line text, a list or a mapping; ``env`` is passed to :func:`make_policy`.
+
+    Raises:
+        TypeError: If one of them is neither a name nor has ``predict``.
+        ValueError: If there is none, a name is unknown or a label is repeated.
+    """
+    if isinstance(policies, str):
+        policies = split_policies(policies)
+    if not isinstance(policies, (Mapping, Sequence)):
+        raise TypeError(should("policies", "be a text, a list or a mapping from labels to policies", policies))
+    if not isinstance(policies, Mapping):
+        labels = [item if isinstance(item, str) else _label(item) for item in policies]
+        if len(set(labels)) < len(labels):
+            raise ValueError(should("policies", "have unique labels; pass a mapping from labels to policies", labels))
+        policies = dict(zip(labels, policies, strict=True))
+    if not policies:
+        raise ValueError(should("policies", "name at least one policy", policies, f"Known: {', '.join(find_policies())}."))
+    made = {label: make_policy(item, env) if isinstance(item, str) else item for label, item in policies.items()}
+    for label, item in made.items():
+        if isinstance(item, type) or not isinstance(item, Policy):
+            raise TypeError(should("policies", "be names or have a method `predict`", {label: item}))
+    return made
+
+
+def _label(item: Policy) -> str:
+    name = getattr(getattr(item, "function", None), "__name__", type(item).__name__)
+    return "function" if name == "<lambda>" else str(name)

@@ -1,0 +1,82 @@
+"""Scores: metrics of all tasks, and relative gains over a reference, for N replicas, T tasks and M metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from mtl_gym.problems.base import Problem
+from mtl_gym.problems.metrics import METRICS
+
+Value = TypeVar("Value", float, Tensor)
+WORST_DELTA_M = -100.0
+"""Smallest delta_m in percent, and that of diverged runs: everything that single-task learning achieves is lost."""
+PERCENT, FRACTION = 100.0, 1.0
+"""Units of gains."""
+
+
+def task_metrics(problem: Problem, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Metrics (N,) of every task by ``task/metric``, over the labelled values of outputs (N, O, M) and targets (T, M)."""
+    results = {}
+    for task, own, labels in zip(problem.tasks, problem.output_slices, problem.target_slices, strict=True):
+        known = ~torch.isnan(targets[labels]).any(0)
+        for metric in task.metrics:
+            results[f"{task.name}/{metric}"] = METRICS[metric].function(outputs[:, own, known], targets[labels][:, known])
+    return results
+
+
+def relative_gain(value: Value, reference: float | Tensor, metric: str, *, unit: float = PERCENT) -> Value:
+    """Gain of a metric over its reference, divided by ``max(reference, floor)``, times ``unit``; positive is better."""
+    row = METRICS[metric]
+    divisor = reference.clamp(min=row.floor) if isinstance(reference, Tensor) else max(reference, row.floor)
+    gain: Value = unit * (value - reference) / divisor  # type: ignore[assignment]  # a number's reference is a number
+    return gain if row.higher_is_better else -gain
+
+
+def relative_gains(problem: Problem, values: Mapping[str, Tensor], references: Mapping[str, float]) -> Tensor:
+    """Relative gains (N, T) in percent, each the mean over a task's metrics; NaN for tasks without a reference.
+
+    ``values`` holds metrics (N,) by ``task/metric``, ``references`` those of single-task learning.
+    """
+    tasks = []
+    for task in problem.tasks:
+        names = {f"{task.name}/{metric}": metric for metric in task.metrics}
+        own = [relative_gain(values[name].double(), references.get(name, math.nan), metric) for name, metric in names.items()]
+        tasks.append(torch.stack(own).mean(0))
+    return torch.stack(tasks, dim=1)
+
+
+class MetricTable:
+    """All M metrics of a problem side by side."""
+
+    def __init__(self, problem: Problem) -> None:
+        of_tasks = [(task.name, metric) for task in problem.tasks for metric in task.metrics]
+        self.names = [f"{task}/{metric}" for task, metric in of_tasks]  # (M)
+        self._metrics = [metric for _, metric in of_tasks]
+        counts = [len(task.metrics) for task in problem.tasks]
+        self.tasks = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))  # (M,) index of each metric's task
+        self._averages = torch.block_diag(*[torch.full((count, 1), 1 / count, dtype=torch.float64) for count in counts])
+
+    def gains(self, values: Tensor, references: Tensor) -> Tensor:
+        """Relative gains (..., T) as fractions, averaged over each task's metrics, from ``values`` and ``references`` (..., M)."""
+        columns = zip(values.unbind(-1), references.unbind(-1), self._metrics, strict=True)
+        gains = [relative_gain(value, reference, metric, unit=FRACTION) for value, reference, metric in columns]
+        return torch.stack(gains, dim=-1) @ self._averages
+
+
+def delta_m(values: Mapping[str, float], references: Mapping[str, float]) -> float:
+    """Mean relative gain over single-task learning, in percent; higher is better; at least -100.
+
+    Each task first averages the gains of its metrics. (Some papers average over all metrics and report a drop, with the opposite
+    sign.) ``values`` and ``references``, those of single-task learning, are by ``task/metric``.
+    """
+    gains: dict[str, list[float]] = {}
+    for name, value in values.items():
+        task, metric = name.rsplit("/", 1)
+        gains.setdefault(task, []).append(relative_gain(value, references[name], metric))
+    mean = sum(sum(own) / len(own) for own in gains.values()) / len(gains)
+    return max(mean, WORST_DELTA_M) if math.isfinite(mean) else WORST_DELTA_M

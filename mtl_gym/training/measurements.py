@@ -1,0 +1,92 @@
+"""The probes of a trainer: what can be measured besides the losses of its steps. N replicas, K tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+
+from mtl_gym.problems.scores import WORST_DELTA_M, relative_gains
+from mtl_gym.training.probes import AFTER, EPOCH, GAINS, GRAMIAN, LR, META, REWARD, SCORE, UPCOMING, Probe, Reading
+from mtl_gym.training.references import average_references
+from mtl_gym.training.trainer import Trainer
+
+
+def training_probes(trainer: Trainer) -> list[Probe]:
+    """The probes of a trainer, in the order in which they are measured.
+
+    ``meta`` and ``reward`` (N, K): held-out losses; ``upcoming`` and ``after`` (N, K): losses of the next batch, and of the last
+    one after its step; ``gramian`` (N, K, K); ``gains`` (N, K): relative gains in percent over single-task learning, on *reward*;
+    ``score`` (N,): their mean at the end of an episode; ``lr`` (N,) and ``epoch`` (N,) of the next step. If there is a main task,
+    only it is rewarded: ``reward`` and ``gains`` contain only its column (N, 1).
+    """
+    return [
+        Probe((META, REWARD), lambda names: _holdout(trainer, names), periodic=(REWARD,)),
+        Probe((UPCOMING,), lambda names: Reading({UPCOMING: trainer.losses.forward()})),
+        Probe((AFTER,), lambda names: Reading({AFTER: last_batch(trainer)}, forward=1.0)),
+        Probe((GRAMIAN,), lambda names: _gramian(trainer)),
+        Probe((GAINS,), lambda names: Reading({GAINS: gains(trainer)}), periodic=(GAINS,)),
+        Probe((SCORE,), lambda names: Reading({SCORE: _score(trainer)}), final=True),
+        Probe((LR,), lambda names: Reading({LR: learning_rates(trainer)})),
+        Probe((EPOCH,), lambda names: Reading({EPOCH: trainer.ledger.step // steps_per_epoch(trainer)})),
+    ]
+
+
+def holdout_losses(trainer: Trainer, splits: Sequence[str]) -> dict[str, Tensor]:
+    """Losses (N, K) on the fixed samples of *meta* or *reward*, by split, in a single forward pass."""
+    data, parts = trainer.losses.data, trainer.losses.data.holdout_inputs(splits)
+    inputs = torch.cat(parts)
+    with torch.no_grad():
+        outputs = trainer.replicas.outputs(inputs.expand(trainer.num_replicas, *inputs.shape))
+        labels = [data.holdout_labels(name, trainer.num_replicas, trainer.losses.sources) for name in splits]
+        losses = trainer.losses.objectives.parts(outputs, torch.cat(labels, dim=1), [len(part) for part in parts])
+    return {name: trainer.losses.scaled(own) for name, own in zip(splits, losses, strict=True)}
+
+
+def _holdout(trainer: Trainer, names: Collection[str]) -> Reading:
+    splits = [name for name in (META, REWARD) if name in names]
+    losses = holdout_losses(trainer, splits)
+    if REWARD in losses:
+        losses[REWARD] = _counting(trainer, losses[REWARD])
+    samples = sum(len(trainer.losses.data.holdouts[name]) for name in splits)
+    return Reading(losses, forward=samples / trainer.recipe.batch_size)
+
+
+def last_batch(trainer: Trainer) -> Tensor:
+    """Current losses (N, K) of the batch that was trained on last."""
+    return trainer.losses.at(trainer.replicas.parameters, (trainer.ledger.step - 1).clamp(min=0))
+
+
+def _gramian(trainer: Trainer) -> Reading:
+    gradients, cost = trainer.task_gradients()
+    shared = gradients[:, :, : trainer.model.num_shared]
+    return Reading({GRAMIAN: shared @ shared.transpose(1, 2)}, backward=cost)
+
+
+def gains(trainer: Trainer) -> Tensor:
+    """Relative gains (N, K) in percent of the rewarded tasks, on *reward*, over averaged single-task references."""
+    problem = trainer.problem
+    table = relative_gains(problem, trainer.metrics(REWARD), average_references(problem, trainer.recipe))
+    return _counting(trainer, table.gather(1, trainer.ledger.tasks))
+
+
+def _score(trainer: Trainer) -> Tensor:
+    return gains(trainer).mean(1).nan_to_num(nan=WORST_DELTA_M).clamp(min=WORST_DELTA_M)
+
+
+def _counting(trainer: Trainer, values: Tensor) -> Tensor:
+    """Selects the rewarded tasks from values (N, K): all, or the main one (N, 1)."""
+    return values if trainer.recipe.main_task is None else values[:, :1]
+
+
+def learning_rates(trainer: Trainer) -> Tensor:
+    """The learning rate (N,) of the next step."""
+    return torch.tensor(trainer.replicas.rates(trainer.ledger.step), device=trainer.state.device)
+
+
+def steps_per_epoch(trainer: Trainer) -> Tensor:
+    """Batches (N,) per epoch."""
+    batch_size, instances = trainer.recipe.batch_size, trainer.ledger.instances
+    sizes = [1 if instance is None else len(instance.rows) // batch_size for instance in instances]
+    return torch.tensor(sizes, device=trainer.state.device)

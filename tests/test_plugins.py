@@ -1,0 +1,175 @@
+"""What other installed packages add: one that is broken is named and skipped, and nobody takes a name of ours."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mtl_gym
+from mtl_gym.baselines import BASELINES
+from mtl_gym.environments import ENVIRONMENTS
+
+ROOT = Path(mtl_gym.__file__).parents[1]
+ENVIRONMENT = '''
+from mtl_gym.envs.scalar import MTLEnv
+from mtl_gym.envs.vector import MTLVectorEnv
+from mtl_gym.envs.loss_weighting import LossWeightingVectorEnv
+from dataclasses import replace
+
+
+class TheirVectorEnv(MTLVectorEnv):
+    """N trainings."""
+
+    specification = replace(LossWeightingVectorEnv.specification, id="third/Their-v0", problem="quadratic")
+
+
+class TheirEnv(MTLEnv):
+    """Their manual. {observations}"""
+
+    vector_form = TheirVectorEnv
+'''
+
+
+@pytest.fixture
+def package(tmp_path):
+    """Makes an installed package of entry points by group, and of modules by name; returns what a fresh process prints."""
+
+    def install(name, groups, modules=None):
+        folder = tmp_path / f"{name}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        lines = [f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in own.items()) for group, own in groups.items()]
+        (folder / "entry_points.txt").write_text("\n".join(lines))
+        for module, text in (modules or {}).items():
+            (tmp_path / f"{module}.py").write_text(text)
+
+    def answer(code):
+        """The JSON that the code prints last, and what it wrote to stderr."""
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+    install.answer = answer
+    return install
+
+
+def policies(code=""):
+    return f"from mtl_gym.policies.finding import find_policies\nimport json\n{code}\nprint(json.dumps(find_policies()))"
+
+
+@pytest.mark.parametrize(
+    ("value", "modules", "reason"),
+    [
+        ("nowhere:TABLE", {}, "ModuleNotFoundError: No module named 'nowhere'"),
+        pytest.param(
+            "third:MISSING", {"third": ""}, "AttributeError: module 'third' has no attribute 'MISSING'", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "third:TABLE", {"third": "raise RuntimeError('of their own')"}, "RuntimeError: of their own", marks=pytest.mark.slow
+        ),
+        pytest.param("third:TABLE", {"third": "this is no Python"}, "SyntaxError", marks=pytest.mark.slow),
+        pytest.param("third:TABLE", {"third": "TABLE = lambda: None"}, "it is no table of names", marks=pytest.mark.slow),
+        ("third:TABLE", {"third": "TABLE = {'theirs': 3}"}, "it is no table of names"),
+    ],
+)
+def test_a_broken_table_of_policies_is_named_once_and_skipped(package, value, modules, reason):
+    package("third-party", {"mtl_gym.policies": {"broken": value}}, modules)
+    found, said = package.answer(policies("find_policies()"))
+    assert {"ew", "slgrad"} <= set(found)
+    assert "theirs" not in found
+    assert said.count("RuntimeWarning") == 1
+    assert f"'broken' of mtl_gym.policies, from the package 'third-party', is skipped: {reason}" in said
+
+
+@pytest.mark.parametrize(
+    "distribution", ["aaa", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mtl-gym-extras", "zzz"))]
+)
+def test_names_of_our_own_policies_are_reserved(package, distribution):
+    theirs = "TABLE = {'ew': 'third:EW', 'theirs': 'third:Theirs'}"
+    package(distribution, {"mtl_gym.policies": {"agents": "third:TABLE", "baselines": "third:TABLE"}}, {"third": theirs})
+    found, said = package.answer(policies())
+    assert found["ew"] == BASELINES["ew"]
+    assert found["theirs"] == "third:Theirs"
+    assert not said
+
+
+def test_an_environment_of_a_third_party_is_like_ours(package):
+    package("third-party", {"mtl_gym.environments": {"third/Their-v0": "third:TheirEnv"}}, {"third": ENVIRONMENT})
+    code = """
+import json, gymnasium, mtl_gym
+spec = mtl_gym.specification("third/Their-v0")
+made = gymnasium.make("third/Their-v0", train_steps=20)
+several = gymnasium.make_vec("third/Their-v0", num_envs=2, vectorization_mode="vector_entry_point", train_steps=20)
+made.reset(seed=0), several.reset(seed=0)
+ended = made.step([0, 0, 0])[2], several.step([[0, 0, 0]] * 2)[2].tolist()
+print(json.dumps([spec.id, *ended, "log_loss" in made.unwrapped.__doc__]))
+"""
+    assert package.answer(code)[0] == ["third/Their-v0", False, [False, False], True]
+
+
+@pytest.mark.parametrize("distribution", ["aaa", pytest.param("zzz", marks=pytest.mark.slow)])
+def test_ids_of_our_own_environments_are_reserved(package, distribution):
+    package(distribution, {"mtl_gym.environments": dict.fromkeys(ENVIRONMENTS, "third:TheirEnv")}, {"third": ENVIRONMENT})
+    code = """
+import json, gymnasium, mtl_gym
+from mtl_gym.environments import find_environments
+print(json.dumps([find_environments(), {name: gymnasium.spec(name).entry_point for name in find_environments()}]))
+"""
+    assert package.answer(code)[0] == [ENVIRONMENTS, ENVIRONMENTS]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("third/Their-v0", "nowhere:TheirEnv"),
+        ("third party, first try", "third:TheirEnv"),
+        pytest.param("third/Their-v0", "third", marks=pytest.mark.slow),
+    ],
+)
+def test_a_broken_environment_leaves_ours_as_they_are(package, name, value):
+    package("third-party", {"mtl_gym.environments": {name: value}}, {"third": ENVIRONMENT})
+    code = """
+import json, gymnasium, mtl_gym
+env = gymnasium.make("mtl_gym/LossWeighting-v0", problem="quadratic", train_steps=20)
+env.reset(seed=0)
+print(json.dumps([env.step([0, 0, 0])[2], sorted(mtl_gym.environments.find_environments())]))
+"""
+    (terminated, known), said = package.answer(code)
+    assert terminated is False
+    assert set(ENVIRONMENTS) <= set(known)
+    if name == "third/Their-v0" and ":" in value:
+        assert name in known  # it is loaded when it is made, and then says what is wrong
+    else:
+        assert name not in known
+        assert f"{name!r} of mtl_gym.environments, from the package 'third-party', is skipped:" in said
+
+
+def test_broken_files_of_policies_are_skipped(package, tmp_path):
+    package(
+        "third-party",
+        {"mtl_gym.policy_files": {"broken": "nowhere:load", "theirs": "third:load"}},
+        {"third": "load = lambda path: [path]"},
+    )
+    code = f"""
+import json, mtl_gym.plugins as plugins
+loaders = [entry.name for entry in plugins.entries(plugins.POLICY_FILES)]
+loaded = [plugins.load(entry) for entry in plugins.entries(plugins.POLICY_FILES) if entry.dist.name == "third-party"]
+print(json.dumps([loaders, [own and own({str(tmp_path)!r}) for own in loaded]]))
+"""
+    (names, loaded), said = package.answer(code)
+    assert names == ["agents", "broken", "theirs"]
+    assert loaded == [None, [str(tmp_path)]]
+    assert "'broken' of mtl_gym.policy_files, from the package 'third-party', is skipped: ModuleNotFoundError" in said
+
+
+def test_our_own_come_first_whatever_others_are_called(package):
+    package("aaa", {"mtl_gym.commands": {"train": "third:train", "also": "third:also"}})
+    code = """
+import json, mtl_gym.plugins as plugins
+print(json.dumps([[entry.name, entry.dist.name] for entry in plugins.entries(plugins.COMMANDS)]))
+"""
+    assert package.answer(code)[0] == [["train", "mtl-gym"], ["also", "aaa"], ["train", "aaa"]]
