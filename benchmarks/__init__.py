@@ -1,1 +1,1 @@
-"""Speed and quality studies with their committed results."""
+"""Studies of speed and quality, with their committed results."""

@@ -1,38 +1,36 @@
-"""How often the environment's bounds change what a baseline says, on every ``varied`` problem: they must not decide who wins.
+"""How often the environment's bounds clip a baseline's weights, on every ``varied`` problem: bounds must not decide who wins.
 
-    python benchmarks/clipping.py            all problems whose losses can be weighted
-    python benchmarks/clipping.py digits     one of them
+    python -m benchmarks.clipping            all problems that LossWeighting supports
+    python -m benchmarks.clipping digits     one of them
 
-Prints and writes ``benchmarks/results/clipping.json``: the percentage of weights that lie on a bound,
-and the largest weight.
+Prints the percentage of weights that lie on a bound and the largest weight, and writes ``benchmarks/results/clipping.json``.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from benchmarks.measuring import Run, command_line, first_memory, vector_env, weighted_problems
 from mtl_gym.baselines import BASELINES
-from mtl_gym.evaluation.rollout import make_env
-from mtl_gym.policies import environment_of, make_policy
-from mtl_gym.problems import LOSS_WEIGHTING, PROBLEMS
+from mtl_gym.environments import LOSS_WEIGHTING
+from mtl_gym.policies.finding import environment_of
+from mtl_gym.policies.grammar import make_policy
 
-OUT = Path(__file__).parent / "results" / "clipping.json"
 INSTANCES = {"multimnist": 4, "stereo": 4}
 
 
-def play(name: str, problem: str) -> dict[str, float]:
-    """Whole episodes of one baseline."""
-    policy, count = make_policy(name), INSTANCES.get(problem, 16)
-    envs = make_env(policy, LOSS_WEIGHTING, count, {"problem": problem, "distribution": "varied"})
+def play(name: str, problem: str, count: int, **arguments: Any) -> dict[str, float]:
+    """Plays whole episodes of one baseline."""
+    policy, given = make_policy(name), {"problem": problem, "distribution": "varied", "autoreset_mode": "Disabled"}
+    envs = vector_env(LOSS_WEIGHTING, count, policy, **given, **arguments)
     observations, _ = envs.reset(options={"instance": np.arange(count)})
-    memory, clipped, entries, largest = None, 0, 0, 0.0
-    while not envs.unwrapped.finished.all():  # type: ignore[attr-defined]
+    memory = first_memory(policy, range(count), envs.arguments.recipe.num_tasks)
+    clipped, entries, largest = 0, 0, 0.0
+    while not envs.finished.all():
         actions, memory = policy.predict(observations, memory)
         observations, _, _, _, infos = envs.step(actions)
         clipped, entries = clipped + int(infos["clipped"].sum()), entries + actions.size
@@ -40,15 +38,17 @@ def play(name: str, problem: str) -> dict[str, float]:
     return {"clipped, %": round(100 * clipped / entries, 4), "largest": float(f"{largest:.3g}")}
 
 
-def main() -> None:
-    """All baselines that choose their weights, on all problems."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs all baselines that choose their weights, on all problems."""
+    run: Run = command_line(words)
     names = [name for name in BASELINES if name != "constant" and environment_of(name) == LOSS_WEIGHTING]
-    results = json.loads(OUT.read_text()) if OUT.is_file() else {}
-    weighted = [problem for problem, row in PROBLEMS.items() if LOSS_WEIGHTING in row.environments]
-    for problem in sys.argv[1:] or weighted:
-        results[problem] = {name: play(name, problem) for name in names}
+    names = names[: 4 if run.smoke else None]
+    results, short = run.known(), {"train_steps": 4} if run.smoke else {}
+    for problem in weighted_problems(run):
+        count = run.size(INSTANCES.get(problem, 16), 2)
+        results[problem] = {name: play(name, problem, count, **short) for name in names}
         print(problem, json.dumps(results[problem]), flush=True)
-        OUT.write_text(json.dumps(results, indent=1) + "\n")
+        run.write(results)
 
 
 if __name__ == "__main__":

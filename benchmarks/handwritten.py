@@ -1,4 +1,4 @@
-"""What people write by hand: an ``nn.Module``, ``torch.optim.Adam``, one training after another."""
+"""The code that people write by hand: an ``nn.Module``, ``torch.optim.Adam``, one training after another."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class Dense(nn.Module):
-    """The hourglass of ``mtl_gym.training.networks.dense``, without its heads."""
+    """The hourglass of ``mtl_gym.models.native.dense``, without its heads."""
 
     def __init__(self, channels: int, hidden_sizes: tuple[int, ...]) -> None:
         super().__init__()

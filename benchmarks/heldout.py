@@ -1,38 +1,37 @@
 """What the pretrained agent reaches on held-out suites, and where it fails. Run after ``benchmarks/pretrain.py``.
 
-    python benchmarks/heldout.py            every suite (about half an hour on two cores; what is finished is kept and found again)
-    python benchmarks/heldout.py digits-4   one of them
+    python -m benchmarks.heldout            every suite (about half an hour on two cores; rerun to resume)
+    python -m benchmarks.heldout digits-4   one of them
 
-Writes ``benchmarks/results/heldout.json``; ``docs/generate.py`` makes the tables of the agent's card of it.
+Writes ``benchmarks/results/heldout.json``, from which ``docs/generate.py`` makes the tables of the agent's card.
 """
 
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import scipy.stats
 import torch
 
 import mtl_gym
+from benchmarks.measuring import ROOT, Run, command_line
 from benchmarks.pretrain import TASKS
+from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.evaluation.single_task import reference_metrics
-from mtl_gym.policies import make_policy
-from mtl_gym.problems import LOSS_WEIGHTING
-from mtl_gym.problems.metrics import WORST_DELTA_M, delta_m, relative_gains
-from mtl_gym.training.learner import Learner
-from mtl_gym.training.references import average_references
+from mtl_gym.policies.grammar import make_policy
+from mtl_gym.problems.scores import WORST_DELTA_M, delta_m, relative_gains
+from mtl_gym.training.references import average_references, train
+from mtl_gym.training.trainer import Trainer
 
-OUT = Path(__file__).parent / "results" / "heldout.json"
-KEPT = Path(__file__).parents[1] / "runs" / "heldout"
+KEPT = ROOT / "runs" / "heldout"
 HEURISTICS = ("ew", "init", "si", "gls", "rlw", "uw", "dwa", "imtl-l", "igb")
-ONLINE = "igbv2"  # the other protocol: it begins untrained, and learns while it weights
+SHORT = ("ew", "init")
+ONLINE = "igbv2"  # the online protocol: it starts untrained and learns during the training
 CONSTANTS, SPREAD = 48, 5  # weightings of the search, relative to 1 / L(0), log-uniform over 2^0 to 2^5
 
 SUITES: dict[str, dict[str, Any]] = {
@@ -50,29 +49,29 @@ SUITES: dict[str, dict[str, Any]] = {
 }
 """Name to the environment's arguments; ``varied`` unless said."""
 SLOW = "stereo-3"
-"""Its convolutions cost minutes a policy, so the agent is held against equal weights only."""
+"""Its convolutions take minutes per policy, so the agent is compared with equal weights only."""
 FIRST = "digits-4"
-"""The agent's own family: it has every heuristic, and the search over constants."""
+"""The agent's own family: compared with every heuristic, and with the search over constants."""
 
 
-def main(names: list[str]) -> None:
-    """Plays the suites, and adds them to the results; those of another agent are dropped."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Plays the suites and adds them to the results; results of another agent are dropped."""
+    run: Run = command_line(words)
     agent = make_policy("ppo").spec["agent"]  # type: ignore[attr-defined]
-    known = json.loads(OUT.read_text()) if OUT.is_file() else {}
-    known = {name: row for name, row in known.items() if row["agent"] == agent}
-    for name in names or SUITES:
-        arguments = {"distribution": "varied", **SUITES[name]}
-        frame = mtl_gym.compare([*others(name), "ppo"], out=KEPT, num_envs=32, **arguments)
+    known = {name: row for name, row in run.known().items() if row["agent"] == agent}
+    for name in run.chosen([*SUITES]):
+        arguments = {"distribution": "varied", **SUITES[name], **({"instances": 3, "train_steps": 40} if run.smoke else {})}
+        frame = mtl_gym.compare([*(SHORT if run.smoke else others(name)), "ppo"], out=run.kept, num_envs=32, **arguments)
         scores = frame.pivot_table(index="instance", columns="policy", values="delta_m")
         known[name] = {"agent": agent, "arguments": arguments, **differences(scores)}
         if name == FIRST:
-            known[name] |= of_unseen_tasks(frame, scores) | shares(scores, searched(arguments, list(scores.index)))
-        OUT.write_text(json.dumps({name: known[name] for name in SUITES if name in known}, indent=1) + "\n")
+            known[name] |= of_unseen_tasks(frame, scores) | shares(scores, searched(arguments, list(scores.index), run.kept))
+        run.write({name: known[name] for name in SUITES if name in known})
         print(name, json.dumps(known[name]), flush=True)
 
 
 def others(name: str) -> list[str]:
-    """The policies that the agent is held against in a suite."""
+    """The policies that the agent is compared with in a suite."""
     if name == SLOW:
         return ["ew"]
     return [*HEURISTICS, ONLINE] if name == FIRST else ["ew", "init", "gls"]
@@ -97,38 +96,37 @@ def paired(values: Any) -> dict[str, float]:
 
 
 def of_unseen_tasks(frame: Any, scores: Any) -> dict[str, Any]:
-    """The differences on the instances with a task that training had not."""
+    """The differences on the instances that include the task held out from training."""
     unseen = frame.loc[~frame["task"].isin(TASKS), "instance"].unique()
     return {"with an unseen task": differences(scores.loc[unseen])}
 
 
-def searched(arguments: dict[str, Any], ids: list[int]) -> list[float]:
-    """The delta_m on *test* of each instance's best of 48 constant weightings, chosen on *reward*; kept and found again."""
-    kept = KEPT / "constants.json"
-    if kept.is_file():
+def searched(arguments: dict[str, Any], ids: list[int], folder: Path | None) -> list[float]:
+    """The delta_m on *test* of each instance's best of 48 constant weightings, chosen on *reward*; stored and reused."""
+    kept = folder and folder / "constants.json"
+    if kept and kept.is_file():
         return list(json.loads(kept.read_text()))
     own = {name: value for name, value in arguments.items() if name != "instances"}
-    checked = check_arguments(LOSS_WEIGHTING, **own)
+    checked = check_arguments(specification(LOSS_WEIGHTING), **own)
     references, average = reference_metrics(checked, ids), average_references(checked.problem, checked.recipe)
     table = 2.0 ** np.random.default_rng(0).uniform(0, SPREAD, (CONSTANTS, checked.recipe.num_tasks))
-    learner = Learner(checked.problem, checked.recipe, CONSTANTS)
+    trainer = Trainer(checked.problem, checked.recipe, CONSTANTS)
     best = []
     for id in ids:
-        learner.begin(range(CONSTANTS), [id] * CONSTANTS)
-        weights = torch.from_numpy(table).float() / learner.forward()
-        for _ in range(checked.recipe.train_steps):
-            learner.update(weights, torch.ones(CONSTANTS, dtype=torch.bool))
-        gains = relative_gains(checked.problem, learner.metrics("reward"), average).gather(1, learner.replicas.tasks).mean(1)
-        row, test = int(gains.nan_to_num(nan=-torch.inf).argmax()), learner.metrics("test")
-        best.append(delta_m({name: float(test[name][row]) for name in learner.metric_names(row)}, references[id]))
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(best))
+        trainer.begin(range(CONSTANTS), [id] * CONSTANTS)
+        train(trainer, torch.from_numpy(table).float() / trainer.losses.forward())
+        gains = relative_gains(checked.problem, trainer.metrics("reward"), average).gather(1, trainer.ledger.tasks).mean(1)
+        row, test = int(gains.nan_to_num(nan=-torch.inf).argmax()), trainer.metrics("test")
+        best.append(delta_m({name: float(test[name][row]) for name in trainer.ledger.metric_names(row)}, references[id]))
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(best))
     return best
 
 
 def shares(scores: Any, best: list[float]) -> dict[str, Any]:
-    """What the search reaches, and the share of its distance to the best heuristic that the agent closes (bootstrap)."""
-    heuristic = max(HEURISTICS, key=lambda name: float(scores[name].mean()))
+    """What the search reaches, and the fraction of its gap to the best heuristic that the agent closes (bootstrap)."""
+    heuristic = max((name for name in HEURISTICS if name in scores), key=lambda name: float(scores[name].mean()))
     base, agent, found = scores[heuristic].to_numpy(), scores["ppo"].to_numpy(), np.asarray(best)
 
     def share(base: Any, agent: Any, found: Any, axis: int = -1) -> Any:
@@ -147,4 +145,4 @@ def shares(scores: Any, best: list[float]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

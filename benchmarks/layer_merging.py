@@ -1,28 +1,26 @@
-"""What merging layers brings: planted pairs of tasks that should be found, and scores against parameters.
+"""What merging layers achieves: planted pairs of tasks that should be found, and scores as a function of parameters.
 
-    python benchmarks/layer_merging.py            all (an hour on two cores; what is finished is found again)
-    python benchmarks/layer_merging.py planted    one of the studies: planted, digits_4, digits, multimnist, census
+    python -m benchmarks.layer_merging            all (an hour on two cores; rerun to resume)
+    python -m benchmarks.layer_merging planted    one of the studies: planted, digits_4, digits, multimnist, census
 
-*planted*: two classifications of digits that differ only in the names of the classes, and two regressions that differ only by a
-rotation of the target; similarities of separate networks, and who shares the last stage at the end (adjusted Rand index against
-the pairs), for MTSL with a scan of thresholds, and at the paper's threshold with what might move it: other factors of the
-alignment term, other intervals between decisions, and initial weights of their own for every task's copies. Threshold and factor
-are chosen by the return on the *reward* split of training instances. The others (``digits_4`` is what the agent was trained on,
-other instances): score on *test*, score on corrupted inputs, and parameters. Means with 95 % intervals; paired differences. Writes
-``benchmarks/results/layer_merging.json`` and the picture ``docs/layer_merging.svg``.
+*planted*: two digit classifications that differ only in the names of the classes, and two regressions that differ only by a
+rotation of the target. Measures the similarities of single-task networks, and which tasks share the last stage at the end
+(adjusted Rand index against the pairs), for MTSL with a scan of thresholds, and at the paper's threshold with other settings
+that might matter: factors of the alignment term, intervals between decisions, and separate initial weights for every task's
+copies. Threshold and factor are chosen by the return on the *reward* split of training instances. The other studies
+(``digits_4`` is the agent's training setting, on new instances): score on *test*, score on corrupted inputs, and parameters.
+Means with 95 % intervals; paired differences. Writes ``benchmarks/results/layer_merging.json`` and the figure
+``docs/layer_merging.svg``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import matplotlib
 import numpy as np
@@ -32,27 +30,26 @@ import torch
 from matplotlib.figure import Figure
 from sklearn.metrics import adjusted_rand_score
 
+from benchmarks.measuring import ROOT, Run, command_line
+from mtl_gym.environments import LAYER_MERGING
 from mtl_gym.evaluation.comparison import plan, run
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.rollout import rollout
 from mtl_gym.evaluation.styles import POLICY_COLOURS, SETTINGS
-from mtl_gym.policies import make_policy
-from mtl_gym.problems import LAYER_MERGING, Defaults, load_problem
+from mtl_gym.models.branched import BranchedModel
+from mtl_gym.policies.grammar import make_policy
+from mtl_gym.problems import Defaults, load_problem
 from mtl_gym.problems.base import Problem, Split, Task
 from mtl_gym.problems.instances import TRAINING_IDS
-from mtl_gym.training.branches import BranchedNetwork
 
-OUT = Path(__file__).parent / "results" / "layer_merging.json"
-PICTURE = Path(__file__).parents[1] / "docs" / "layer_merging.svg"
-KEPT = Path(__file__).parents[1] / "runs" / "layer_merging"
+PICTURE = ROOT / "docs" / "layer_merging.svg"
 PAIRS = [0, 0, 1, 1]
-HELD_OUT = range(20)
-TRAINING = range(TRAINING_IDS[0], TRAINING_IDS[0] + 20)
+INSTANCES = 20
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 THRESHOLD = "ppo:action=threshold"
 ALIGNMENTS = (0.0, 0.02, 0.05, 0.1, 0.2)  # the last is the paper's
 INTERVALS = (10, 20, 60)  # steps between decisions; the second is the environment's
-EARLY = {"train_steps": 20, "steps_per_action": 10}  # what the first decision sees
+EARLY = {"train_steps": 20, "steps_per_action": 10}  # what the first decision observes
 POLICIES = (
     *("single-task", "shared", "branch", "mtsl", "mtsl:threshold=.9", "mtsl:threshold=.95", "conflict", "random-merge"),
     *("ppo", THRESHOLD),
@@ -68,8 +65,8 @@ PROBLEMS: dict[str, dict[str, Any]] = {
 }
 
 
-def planted() -> Problem:
-    """Digits with two pairs of related tasks."""
+def planted(smoke: bool) -> Problem:
+    """Digits with two pairs of related tasks; trainings are small in smoke mode."""
     digits = load_problem("digits")
     columns = dict(zip([task.name for task in digits.tasks], digits.target_slices, strict=True))
     names = torch.from_numpy(np.random.default_rng(0).permutation(10)).float()
@@ -82,23 +79,29 @@ def planted() -> Problem:
     tasks = [Task(name, "cross_entropy", ("accuracy",), 10) for name in ("digit", "renamed")]
     tasks += [Task(name, "mse", ("nrmse",), 2) for name in ("centre", "rotated")]
     splits = {name: labelled(split) for name, split in digits.splits.items()}
-    return Problem("planted_pairs", tuple(tasks), splits, network="mlp", defaults=Defaults(lr=2e-3, hidden_sizes=(64, 64, 64)))
+    size = {"hidden_sizes": (8, 8, 8), "train_steps": 40} if smoke else {"hidden_sizes": (64, 64, 64)}
+    defaults = Defaults(lr=2e-3, **size)  # type: ignore[arg-type]
+    return Problem("planted_pairs", tuple(tasks), splits, network="mlp", defaults=defaults)
 
 
-def study_planted() -> dict[str, Any]:
-    """Similarities within and across the pairs, and the pairs that MTSL ends with."""
-    problem = planted()
-    scan = {f"{threshold}": found(problem, f"mtsl:threshold={threshold}") for threshold in THRESHOLDS}
-    alignments = {f"{factor}": found(problem, f"mtsl:alignment={factor}") for factor in ALIGNMENTS}
-    intervals = {f"{steps}": found(problem, "mtsl", steps_per_action=steps) for steps in INTERVALS}
+def study_planted(chosen: Run) -> dict[str, Any]:
+    """Similarities within and across the pairs, and the pairs that MTSL ends up with."""
+    problem, count = planted(chosen.smoke), chosen.size(INSTANCES, 2)
+    thresholds, factors, lengths = THRESHOLDS, ALIGNMENTS, INTERVALS
+    if chosen.smoke:
+        thresholds, factors, lengths = (0.8,), (0.2,), (10,)
+    scan = {f"{threshold}": found(problem, count, f"mtsl:threshold={threshold}") for threshold in thresholds}
+    alignments = {f"{factor}": found(problem, count, f"mtsl:alignment={factor}") for factor in factors}
+    intervals = {f"{steps}": found(problem, count, "mtsl", steps_per_action=steps) for steps in lengths}
     with own_weights():
-        own = {f"{factor}": found(problem, f"mtsl:alignment={factor}") for factor in ALIGNMENTS}
-        apart = similarities(problem)
+        own = {f"{factor}": found(problem, count, f"mtsl:alignment={factor}") for factor in factors}
+        apart = similarities(problem, count)
+    aligned = EARLY | {"alignment": ALIGNMENTS[-1]}
     return {
-        "instances": len(HELD_OUT),
-        **similarities(problem),
-        "after the first decision's steps": similarities(problem, **EARLY),
-        "after the first decision's steps, with the alignment term": similarities(problem, alignment=ALIGNMENTS[-1], **EARLY),
+        "instances": count,
+        **similarities(problem, count),
+        "after the first decision's steps": similarities(problem, count, **EARLY),
+        "after the first decision's steps, with the alignment term": similarities(problem, count, **aligned),
         "scan": scan,
         "chosen": best(scan),
         "rand index of the chosen": scan[best(scan)]["rand index"],
@@ -111,13 +114,13 @@ def study_planted() -> dict[str, Any]:
     }
 
 
-def found(problem: Problem, name: str, **arguments: Any) -> dict[str, Any]:
-    """What a policy ends with on held-out instances, and its return on *reward* on training instances."""
-    ends = rollouts(name, problem, HELD_OUT, **arguments)
-    returns = [result.episode_return for result in rollouts(name, problem, TRAINING, reward="gain_change", **arguments)]
+def found(problem: Problem, count: int, name: str, **arguments: Any) -> dict[str, Any]:
+    """The structures a policy ends up with on held-out instances, and its return on *reward* on as many training instances."""
+    ends, training = rollouts(name, problem, range(count), **arguments), range(TRAINING_IDS[0], TRAINING_IDS[0] + count)
+    returns = [result.episode_return for result in rollouts(name, problem, training, reward="gain_change", **arguments)]
     return {
         "rand index": interval([rand_index(result) for result in ends]),
-        "parameters": interval([result.structure["parameter_fraction"] for result in ends]),
+        "parameters": interval([result.outcome["parameter_fraction"] for result in ends]),
         "return on reward, training instances": interval(returns),
     }
 
@@ -127,42 +130,44 @@ def best(rows: dict[str, Any]) -> str:
     return max(rows, key=lambda name: float(rows[name]["return on reward, training instances"]["mean"]))
 
 
-def similarities(problem: Problem, **arguments: Any) -> dict[str, list[float]]:
-    """Mean CKA at every stage of separate networks, of the pairs and of tasks of different pairs."""
-    similar = np.array(
-        [result.structure["cka"] for result in rollouts("single-task", problem, HELD_OUT, **arguments)]
-    )  # (N, S, K, K)
+def similarities(problem: Problem, count: int, **arguments: Any) -> dict[str, list[float]]:
+    """Mean CKA at every stage of single-task networks, within pairs and across them."""
+    results = rollouts("single-task", problem, range(count), **arguments)
+    similar = np.array([result.outcome["cka"] for result in results])  # (N, S, K, K)
     places = {"cka within": ([0, 2], [1, 3]), "cka across": ([0, 0, 1, 1], [2, 3, 2, 3])}
     return {name: similar[..., one, other].mean((0, 2)).round(3).tolist() for name, (one, other) in places.items()}
 
 
 @contextlib.contextmanager
 def own_weights() -> Iterator[None]:
-    """Every task's copies begin with weights of their own, instead of the same ones."""
-    same = BranchedNetwork.initial
+    """Gives every task's copies separate initial weights, instead of the same ones."""
+    same = BranchedModel.init
 
-    def initial(network: BranchedNetwork, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-        draws = [np.split(network.network.initial(rng), list(accumulate(network.sizes))) for _ in range(network.num_tasks)]
-        stages = [draw[stage] for stage in range(network.num_stages) for draw in draws]
-        return np.concatenate([*stages, draws[0][-1]])
+    def init(
+        model: BranchedModel, rng: np.random.Generator, tasks: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+        ends = list(accumulate(model.copy_sizes))
+        draws = [np.split(model.model.init(rng, tasks)[0], ends) for _ in range(model.num_tasks)]
+        stages = [draw[stage] for stage in range(model.num_stages) for draw in draws]
+        return np.concatenate([*stages, draws[0][-1]]), same(model, rng, tasks)[1]
 
-    BranchedNetwork.initial = initial  # type: ignore[method-assign]
+    BranchedModel.init = init  # type: ignore[method-assign]
     try:
         yield
     finally:
-        BranchedNetwork.initial = same  # type: ignore[method-assign]
+        BranchedModel.init = same  # type: ignore[method-assign]
 
 
 def rollouts(name: str, problem: Problem, ids: Sequence[int], **arguments: Any) -> list[Result]:
-    """Episodes of a policy; without references, since gains are not what is looked at."""
+    """Episodes of a policy; without references, since gains are not needed."""
     policy = make_policy(name)
     unknown = {id: {f"{task.name}/{metric}": 1.0 for task in problem.tasks for metric in task.metrics} for id in ids}
     return rollout(name, policy, LAYER_MERGING, ids, arguments={"problem": problem, **arguments}, references=unknown)
 
 
 def rand_index(result: Result) -> float:
-    """Of who shares the last stage, against the pairs."""
-    return float(adjusted_rand_score(PAIRS, result.structure["assign"][-1]))
+    """Adjusted Rand index of which tasks share the last stage, against the pairs."""
+    return float(adjusted_rand_score(PAIRS, result.outcome["assign"][-1]))
 
 
 def interval(values: npt.ArrayLike) -> dict[str, float]:
@@ -173,12 +178,14 @@ def interval(values: npt.ArrayLike) -> dict[str, float]:
     return {name: round(float(value), 3) for name, value in row.items()}
 
 
-def study(name: str) -> dict[str, Any]:
+def study(name: str, chosen: Run) -> dict[str, Any]:
     """Scores and parameters of every policy on a problem."""
     row = dict(PROBLEMS[name])
     policies, instances = row.pop("policies"), row.pop("instances")
+    if chosen.smoke:
+        policies, instances, row = ("single-task", "mtsl", "ppo"), 2, {**row, "train_steps": 40}
     arguments = {"problem": name, "reward": "gain_change", "instances": instances, "num_envs": 10, **row}
-    results = run(plan(list(policies), LAYER_MERGING, **arguments), out=KEPT)
+    results = run(plan(list(policies), LAYER_MERGING, **arguments), out=chosen.kept)
     own = {policy: [result for result in results if result.policy == policy] for policy in policies}
     delta = {policy: np.array([result.delta_m for result in rows]) for policy, rows in own.items()}
     returns = {policy: np.array([result.episode_return for result in rows]) for policy, rows in own.items()}
@@ -188,8 +195,8 @@ def study(name: str) -> dict[str, Any]:
         "policies": {
             policy: {
                 "delta_m": interval(delta[policy]),
-                "corrupted": interval([result.structure["corrupted"] for result in rows]),
-                "parameters": interval([result.structure["parameter_fraction"] for result in rows]),
+                "corrupted": interval([result.outcome["corrupted"] for result in rows]),
+                "parameters": interval([result.outcome["parameter_fraction"] for result in rows]),
                 "return": interval(returns[policy]),
                 "ppo minus it": {
                     "delta_m": interval(delta["ppo"] - delta[policy]),
@@ -203,19 +210,20 @@ def study(name: str) -> dict[str, Any]:
     }
 
 
-def main(names: Sequence[str]) -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Runs the studies, adds them to the results, and draws the fronts."""
-    known = json.loads(OUT.read_text()) if OUT.is_file() else {}
-    for name in names or ("planted", *PROBLEMS):
-        known[name] = study_planted() if name == "planted" else study(name)
-        OUT.write_text(json.dumps({own: known[own] for own in ("planted", *PROBLEMS) if own in known}, indent=1) + "\n")
+    chosen: Run = command_line(words)
+    known = chosen.known()
+    for name in chosen.chosen(("planted", *PROBLEMS), smoke=2):
+        known[name] = study_planted(chosen) if name == "planted" else study(name, chosen)
+        chosen.write({own: known[own] for own in ("planted", *PROBLEMS) if own in known})
         print(name, json.dumps(known[name]), flush=True)
-    draw({name: known[name] for name in PROBLEMS if name in known})
+    draw({name: known[name] for name in PROBLEMS if name in known}, chosen.beside(PICTURE))
 
 
-def draw(studies: dict[str, Any]) -> None:
-    """Scores against parameters, clean above and corrupted below, a column for each problem."""
-    if not studies:
+def draw(studies: dict[str, Any], path: Path | None) -> None:
+    """Plots scores against parameters: clean above, corrupted below, a column for each problem."""
+    if not studies or path is None:
         return
     with matplotlib.rc_context(SETTINGS | {"svg.fonttype": "path"}):
         figure = Figure(figsize=(3.6 * len(studies) + 0.6, 6.0), layout="constrained")
@@ -229,13 +237,13 @@ def draw(studies: dict[str, Any]) -> None:
                     axes.plot(own["parameters"]["mean"], own[score]["mean"], linestyle="", label=policy, **look)
                     axes.vlines(own["parameters"]["mean"], own[score]["low"], own[score]["high"], color=look["color"], linewidth=1)
             panels[0, column].set_title(problem)
-            panels[1, column].set_xlabel("parameters, share of separate networks'")
+            panels[1, column].set_xlabel("fraction of the parameters of single-task networks")
         panels[0, 0].set_ylabel("delta_m on test, %")
         panels[1, 0].set_ylabel("delta_m on corrupted inputs, %")
         labels = {label: line for axes in panels[0] for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         figure.legend(labels.values(), labels.keys(), ncols=5, loc="outside upper left", frameon=False)
-        figure.savefig(PICTURE, metadata={"Date": None})
+        figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

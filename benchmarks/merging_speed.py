@@ -1,54 +1,64 @@
-"""What gathered layers cost, and what N structures side by side save; measured in one run.
+"""What gathered layers cost, and what N structures side by side save, measured in one run.
 
-One thread, digits, four tasks, three layers of 64, 16 replicas. *Separate*: K networks for each replica as one batch of N K copies,
-without tables; *gathered*: the learner's step; *loop*: hand-written modules, one structure after another; *cka*: the comparison of
-all pairs and stages, against the 20 steps between two decisions. Medians and quartiles of the ratios of interleaved rounds. Writes
-``benchmarks/results/merging_speed.json``.
+One thread, digits, four tasks, three layers of 64, 16 replicas. *Separate*: K networks for each replica as one batch of N K
+copies, without tables; *gathered*: the trainer's step; *loop*: hand-written modules, one structure after another; *cka*:
+comparing all pairs and stages, relative to the 20 steps between two decisions. Medians and quartiles of the ratios of
+interleaved rounds. Writes ``benchmarks/results/merging_speed.json``.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from mtl_gym.envs.arguments import check_arguments
-from mtl_gym.problems import LAYER_MERGING
-from mtl_gym.training.branch_learner import BranchLearner
-from mtl_gym.training.learner import Learner
-from mtl_gym.training.partitions import labels, together
+from benchmarks.measuring import Run, Work, command_line, ratio, side_by_side, threads, vector_env
+from mtl_gym.decisions.merging.decision import Merging
+from mtl_gym.decisions.merging.transfer import Transfer
+from mtl_gym.decisions.partitions import labels, together
+from mtl_gym.environments import LAYER_MERGING
+from mtl_gym.models import make_model
+from mtl_gym.models.base import Model, Tensors
+from mtl_gym.models.branched import PLACES, BranchedModel
+from mtl_gym.problems.base import Problem
+from mtl_gym.training.recipe import Recipe
+from mtl_gym.training.trainer import Trainer
 
-OUT = Path(__file__).parent / "results" / "merging_speed.json"
 TASKS, HIDDEN_SIZES, REPLICAS, STEPS_PER_ACTION = ["digit", "parity", "ink", "centre"], [64, 64, 64], 16, 20
 ROUNDS, SECONDS = 15, 0.3
 
 
-class Separate(BranchLearner):
-    """The same trainings, whose tasks use their own copies without a table."""
+class Separate(BranchedModel):
+    """The same networks, with each task using its own copies without a table."""
 
-    def _outputs(self, inputs: torch.Tensor) -> torch.Tensor:
-        values = inputs[:, None].expand(-1, self.recipe.num_tasks, *inputs.shape[1:]).flatten(0, 1)
-        for stage in range(self.network.num_stages):
-            values = self.network.run(stage, self._parameters[stage].flatten(0, 1), values)
-        own, tasks = values.unflatten(0, (len(inputs), -1)), self.replicas.tasks[0].tolist()
-        places = [tasks.index(task) if task in tasks else 0 for task in range(self.problem.num_tasks)]
-        weights, biases = self._parameters[-2:]
-        columns = zip(places, self.problem.output_slices, strict=True)
-        return torch.cat([torch.baddbmm(biases[:, :, part], own[:, place], weights[:, :, part]) for place, part in columns], dim=2)
+    def forward(
+        self, parameters: Tensors, buffers: Tensors, inputs: torch.Tensor, *, train: bool = False, seeds: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Tensors]:
+        """Outputs of all heads, from the own copy of each task that takes part: the same ones in all rows."""
+        ordered = [*parameters.values()]
+        values = inputs[:, None].expand(-1, self.num_tasks, *inputs.shape[1:]).flatten(0, 1)
+        for stage in range(self.num_stages):
+            values = self.run(stage, ordered[stage].flatten(0, 1), values)
+        own = values.unflatten(0, (len(inputs), -1))
+        weights, biases = ordered[-2:]
+        columns = zip(buffers[PLACES][0].tolist(), self._columns, strict=True)
+        parts = [
+            torch.baddbmm(biases[:, :, start:stop], own[:, place], weights[:, :, start:stop]) for place, (start, stop) in columns
+        ]
+        return torch.cat(parts, dim=2), buffers
+
+
+def separate(problem: Problem, recipe: Recipe) -> Model:
+    """A separate network for each task."""
+    return Separate(make_model(problem, recipe.hidden_sizes), problem, recipe.num_tasks)
 
 
 class Branches(nn.Module):
-    """What one would write by hand: a module for each copy of each stage."""
+    """Hand-written code: a module for each copy of each stage."""
 
     def __init__(self, assign: torch.Tensor, inputs: int, outputs: list[int]) -> None:
         super().__init__()
@@ -75,7 +85,7 @@ class Branches(nn.Module):
 
 
 def structures(count: int, tasks: int) -> torch.Tensor:
-    """Different trees (count, S, K): partitions of which each refines the one before."""
+    """Different trees (count, S, K): partitions, each of which refines the one before."""
     rng, found = np.random.default_rng(0), {}
     while len(found) < count:
         rows, pairs = [], torch.ones(tasks, tasks, dtype=torch.bool)
@@ -86,37 +96,46 @@ def structures(count: int, tasks: int) -> torch.Tensor:
     return torch.stack(list(found.values()))
 
 
-def main() -> None:
-    """Measures and writes."""
-    torch.set_num_threads(1)
-    checked = check_arguments(LAYER_MERGING, tasks=TASKS, hidden_sizes=HIDDEN_SIZES, train_steps=20_000)
-    trees = structures(REPLICAS, len(TASKS))
-
-    def trained(learner: Learner) -> Callable[[], None]:
-        count = learner.num_replicas
-        learner.begin(range(count), range(count))
-        weights, active = torch.ones(count, len(TASKS)), torch.ones(count, dtype=torch.bool)
-        return lambda: learner.update(weights, active)
-
-    gathered, merged = (BranchLearner(checked.problem, checked.recipe, REPLICAS) for _ in range(2))
-    steps = {
-        "separate": trained(Separate(checked.problem, checked.recipe, REPLICAS)),
-        "gathered": trained(gathered),
-        "gathered, 16 structures": trained(merged),
+def main(words: Sequence[str] | None = None) -> None:
+    """Measures and stores the results."""
+    run: Run = command_line(words)
+    arguments: dict[str, Any] = {"tasks": TASKS, "hidden_sizes": HIDDEN_SIZES, "train_steps": run.size(20_000, 400)}
+    gathered, merged = (environment(**arguments) for _ in range(2))
+    checked, trees = gathered.arguments, structures(REPLICAS, len(TASKS))
+    alone = Trainer(checked.problem, checked.recipe, REPLICAS, model=separate)
+    alone.begin(range(REPLICAS), range(REPLICAS))
+    Transfer(merged.decision.trainer, kind="average", steps=1, average_moments=False).merge(trees)
+    decision: Merging = gathered.decision
+    works: dict[str, Work] = {
+        "separate": trained(alone),
+        "gathered": trained(decision.trainer),
+        "gathered, 16 structures": trained(merged.decision.trainer),
         "loop over 16 structures": loop(checked, trees),
+        "cka": lambda: None if len(decision.similarities()) else 0,
     }
-    merged.merge(trees, transfer="average", steps=1, average_moments=False)
-    nobody = torch.zeros(REPLICAS, dtype=torch.bool)
-    steps["cka"] = lambda: gathered.similarities(nobody)  # type: ignore[assignment]
-    times = side_by_side(steps)
+    with threads(1):
+        times = side_by_side(works, rounds=run.size(ROUNDS), seconds=0 if run.smoke else SECONDS)
     result = {
         "gathered over separate": ratio(times["gathered"], times["separate"]),
         "loop over gathered, 16 structures": ratio(times["loop over 16 structures"], times["gathered, 16 structures"]),
-        "cka over the time between two decisions": ratio(times["cka"], [own * STEPS_PER_ACTION for own in times["gathered"]]),
+        "cka over the time between two decisions": ratio(times["cka"], times["gathered"] * STEPS_PER_ACTION),
     }
     for name, row in result.items():
         print(name, row)
-    OUT.write_text(json.dumps(result, indent=1) + "\n")
+    run.write(result)
+
+
+def environment(**arguments: Any) -> Any:
+    """Trainings in progress, whose layers can be merged."""
+    env = vector_env(LAYER_MERGING, REPLICAS, reward="none", **arguments)
+    env.reset(options={"instance": np.arange(REPLICAS)})
+    return env
+
+
+def trained(trainer: Trainer) -> Callable[[], None]:
+    """A training step with weights of 1."""
+    weights, active = torch.ones(REPLICAS, len(TASKS)), torch.ones(REPLICAS, dtype=torch.bool)
+    return lambda: trainer.update(weights, active)
 
 
 def loop(checked: Any, trees: torch.Tensor) -> Callable[[], None]:
@@ -144,27 +163,6 @@ def loop(checked: Any, trees: torch.Tensor) -> Callable[[], None]:
             optimiser.step()
 
     return step
-
-
-def side_by_side(steps: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
-    """Seconds of a step in interleaved rounds."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(ROUNDS + 1):
-        for name, step in steps.items():
-            count, start = 0, time.perf_counter()
-            while time.perf_counter() - start < SECONDS:
-                step()
-                count += 1
-            if turn:  # the first one warms up
-                times[name].append((time.perf_counter() - start) / count)
-    return times
-
-
-def ratio(first: list[float], second: list[float]) -> dict[str, float]:
-    """Median and quartiles of the rounds' ratios."""
-    low, middle, high = np.quantile(np.array(first) / np.array(second), [0.25, 0.5, 0.75])
-    rows = {"ratio": middle, "lower quartile": low, "upper quartile": high}
-    return {name: round(float(value), 3) for name, value in rows.items()}
 
 
 if __name__ == "__main__":

@@ -1,34 +1,31 @@
-"""Every method that weighs tasks, on every problem, against constant weights that were searched for.
+"""Compares every method that weights tasks, on every problem, with constant weights that were searched for.
 
-    python benchmarks/constant_weights.py      first: the constant weights
-    python benchmarks/methods.py               every problem (hours; what is finished is kept in runs/methods and found again)
-    python benchmarks/methods.py digits        one of them
+    python -m benchmarks.constant_weights      first: the constant weights
+    python -m benchmarks.methods               every problem (hours; rerun to resume, finished results are kept in runs/methods)
+    python -m benchmarks.methods digits        one of them
 
 All policies play the same instances at the problem's default learning rate. Writes ``benchmarks/results/methods.json`` problem by
-problem; ``docs/generate.py`` makes the tables of ``docs/methods.md`` of it.
+problem, from which ``docs/generate.py`` makes the tables of ``docs/methods.md``.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pandas as pd
 
 import mtl_gym
 from benchmarks.constant_weights import VANISHING
+from benchmarks.measuring import RESULTS, Run, command_line, weighted_problems
 from mtl_gym.baselines import BASELINES
-from mtl_gym.policies import environment_of
-from mtl_gym.problems import LOSS_WEIGHTING, PROBLEMS
-from mtl_gym.problems.metrics import delta_m
+from mtl_gym.environments import LOSS_WEIGHTING
+from mtl_gym.policies.finding import environment_of
+from mtl_gym.problems import PROBLEMS
+from mtl_gym.problems.scores import delta_m
 
-OUT = Path(__file__).parent / "results" / "methods.json"
-KEPT = Path(__file__).parents[1] / "runs" / "methods"
-SEARCHED = Path(__file__).parent / "results" / "constant_weights.json"
+SEARCHED = RESULTS / "constant_weights.json"
 INSTANCES, NUM_ENVS = 20, 20
 SLOW = {"multimnist": 10, "stereo": 10}
 CONSTANT = "constant"
@@ -36,18 +33,23 @@ COMPOSITIONS = ("igb+cagrad", "igb+nash-mtl", "si+cagrad")
 HEURISTICS = [name for name in BASELINES if environment_of(name) == LOSS_WEIGHTING and name != CONSTANT]
 
 
-def policies(problem: str) -> dict[str, str]:
-    """Labels to policies: all heuristics, some compositions, the shipped agent, and the constant weights that the search found."""
-    own = dict.fromkeys((*HEURISTICS, *COMPOSITIONS, "ppo"))
+def policies(problem: str, smoke: bool = False) -> dict[str, str]:
+    """Labels to policies: all heuristics, some compositions, the pretrained agent, and the constant weights that the search found.
+
+    In smoke mode one of each.
+    """
+    own = dict.fromkeys((HEURISTICS[0], COMPOSITIONS[0], "ppo") if smoke else (*HEURISTICS, *COMPOSITIONS, "ppo"))
     best = json.loads(SEARCHED.read_text()).get(problem)
     found = {CONSTANT: f"constant:w={','.join(map(str, best['best first'][0]['w']))}"} if best else {}
     return {**{name: name for name in own}, **found}
 
 
-def study(problem: str, *, out: Path = KEPT, **arguments: Any) -> dict[str, Any]:
+def study(problem: str, run: Run) -> dict[str, Any]:
     """Plays all policies: scores with intervals, paired differences to equal and to constant weights, and costs."""
-    settings = {"instances": SLOW.get(problem, INSTANCES), "num_envs": NUM_ENVS, **arguments}
-    frame = mtl_gym.compare(policies(problem), problem=problem, out=out, **settings)
+    settings: dict[str, Any] = {"instances": SLOW.get(problem, INSTANCES), "num_envs": NUM_ENVS}
+    if run.smoke:
+        settings = {"instances": 2, "num_envs": 2, "train_steps": 40}
+    frame = mtl_gym.compare(policies(problem, run.smoke), problem=problem, out=run.kept, **settings)
     if problem in VANISHING:
         frame = over_equal_weights(frame)
     summary = mtl_gym.summarize(frame)["policies"]
@@ -65,7 +67,7 @@ def study(problem: str, *, out: Path = KEPT, **arguments: Any) -> dict[str, Any]
 
 
 def over_equal_weights(frame: pd.DataFrame) -> pd.DataFrame:
-    """The same with gains over equal weights on the same instance in the place of those over single-task learning."""
+    """The frame with gains over equal weights on the same instance instead of gains over single-task learning."""
     rows = frame.assign(name=frame["task"] + "/" + frame["metric"])
     tables = {key: dict(zip(own["name"], own["value"], strict=True)) for key, own in rows.groupby(["policy", "instance"])}
     gains = {(policy, instance): delta_m(own, tables["ew", instance]) for (policy, instance), own in tables.items()}
@@ -76,14 +78,15 @@ def _rounded(row: dict[str, float | None]) -> dict[str, float | None]:
     return {name: None if value is None else round(value, 2) for name, value in row.items()}
 
 
-def main(names: list[str]) -> None:
-    """Studies each problem, and adds it to the results."""
-    for name in names or PROBLEMS:
-        known = json.loads(OUT.read_text()) if OUT.is_file() else {}
-        known[name] = study(name)
-        OUT.write_text(json.dumps({name: known[name] for name in PROBLEMS if name in known}, indent=1) + "\n")
+def main(words: Sequence[str] | None = None) -> None:
+    """Studies each problem and adds it to the results."""
+    run: Run = command_line(words)
+    for name in weighted_problems(run):
+        known = run.known()
+        known[name] = study(name, run)
+        run.write({name: known[name] for name in PROBLEMS if name in known})
         print(name, json.dumps(known[name]["policies"]), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

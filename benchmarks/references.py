@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-from pathlib import Path
+from collections.abc import Sequence
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+from benchmarks.measuring import ROOT, Run, command_line, weighted_problems
+from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import check_arguments
-from mtl_gym.problems import PROBLEMS, TASK_GROUPING
 from mtl_gym.problems.instances import DISTRIBUTIONS
 from mtl_gym.training.references import fingerprint, train_average_references
 
-OUT = Path(__file__).parents[1] / "mtl_gym" / "data" / "references.json"
+OUT = ROOT / "mtl_gym" / "data" / "references.json"
 
 
-def main() -> None:
-    """Adds what is missing, so that the program can be interrupted; delete the file to train all anew."""
-    known = json.loads(OUT.read_text()) if OUT.is_file() else {}
-    wanted = {}
-    for problem, row in PROBLEMS.items():
-        if row.environments == (TASK_GROUPING,):
-            continue  # its rewards are over all tasks together
-        for distribution in DISTRIBUTIONS:
-            arguments = check_arguments(row.environments[0], problem=problem, distribution=distribution)
+def main(words: Sequence[str] | None = None) -> None:
+    """Adds what is missing, so rerunning it resumes; delete the file to retrain all of them."""
+    run: Run = command_line(words, results=OUT)
+    spec, short = specification(LOSS_WEIGHTING), {"train_steps": 20} if run.smoke else {}
+    known, wanted = run.known(), {}
+    for problem in weighted_problems(run):
+        for distribution in [*DISTRIBUTIONS][: 1 if run.smoke else None]:
+            arguments = check_arguments(spec, problem=problem, distribution=distribution, **short)
             key = json.dumps(fingerprint(arguments.problem, arguments.recipe), sort_keys=True)
             start = time.perf_counter()
             wanted[key] = known.get(key) or train_average_references(arguments.problem, arguments.recipe)
             print(f"{problem}, {distribution}: {time.perf_counter() - start:.0f} s", flush=True)
-            OUT.write_text(json.dumps(wanted | known, indent=1) + "\n")
-    OUT.write_text(json.dumps(wanted, indent=1) + "\n")
+            run.write(wanted | known)
+    run.write(wanted | known if run.names else wanted)
 
 
 if __name__ == "__main__":

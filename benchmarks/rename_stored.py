@@ -1,27 +1,27 @@
-"""Renames what is stored under earlier names; values, arrays and parameters stay bit for bit. Running it again changes nothing.
+"""Renames stored arguments, observations, rewards and policies to their current names; values, arrays and parameters stay
+bit-identical. Running it again changes nothing.
 
-Agents' files, the references of ``terminal_delta_m``, the shipped group tables and ``benchmarks/results``. The digests of agents
-that results are kept under follow their files.
+Covers agents' files, the references of ``terminal_delta_m``, the bundled group tables and ``benchmarks/results``. Results are
+keyed by agents' checksums, which are updated with the files.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
 
+from benchmarks.measuring import ROOT, Run, command_line
 from mtl_gym.agents.files import SUFFIX, digest, read, write
-from mtl_gym.agents.pretrained import FOLDER
-from mtl_gym.training.group_tables import write_group_table
+from mtl_gym.decisions.grouping.group_tables import write_group_table
 
-ROOT = Path(__file__).parents[1]
+FOLDERS = ("agents/pretrained", "mtl_gym/data", "benchmarks/results")
 ARGUMENTS = {
     **{"horizon": "train_steps", "hidden": "hidden_sizes", "main": "main_task", "truth": "group_table"},
     **{"one_class": "constant_label", "adversarial": "nearest_flip"},
@@ -40,14 +40,14 @@ STUDIES = {
 
 
 def keys(value: Any, names: Mapping[str, str]) -> Any:
-    """A nest with keys renamed everywhere; their order stays."""
+    """Nested data with keys renamed at all levels, in the same order."""
     if isinstance(value, Mapping):
         return {names.get(key, key): keys(item, names) for key, item in value.items()}
     return [keys(item, names) for item in value] if isinstance(value, list) else value
 
 
 def agent(path: Path) -> tuple[str, str]:
-    """Renames within an agent's file, and returns its digest before and after."""
+    """Renames within an agent's file; returns its checksum before and after."""
     content = read(path)
     about = content["about"]
     environment, before = about["environment"], _digest(content)
@@ -70,13 +70,13 @@ def agent(path: Path) -> tuple[str, str]:
 
 
 def _digest(content: Mapping[str, Any]) -> str:
-    """What :attr:`mtl_gym.agents.Agent.spec` says."""
+    """The checksum in :attr:`mtl_gym.agents.Agent.spec`."""
     kept = {name: content["about"][name] for name in ("algorithm", "policy", "environment", "observations")}
     return digest(repr(sorted(kept.items())), content["parameters"])
 
 
 def references(path: Path) -> None:
-    """Renames within the keys of the references, which are JSON themselves."""
+    """Renames within the keys of the references, which are JSON too."""
     known = json.loads(path.read_text())
     renamed = {json.dumps(keys(json.loads(key), ARGUMENTS), sort_keys=True): values for key, values in known.items()}
     assert list(renamed.values()) == list(known.values())
@@ -97,7 +97,7 @@ def group_table(path: Path) -> None:
 
 
 def result(path: Path, digests: Mapping[str, str]) -> None:
-    """Renames policies, the arguments of suites and the digests of agents in what a benchmark wrote."""
+    """Renames policies, arguments of suites and checksums of agents in a benchmark's results."""
     text = path.read_text()
     known = json.loads(text)
     renamed = _result(known, digests)
@@ -118,14 +118,26 @@ def _result(value: Any, digests: Mapping[str, str]) -> Any:
     return digests.get(value, value) if isinstance(value, str) else value
 
 
-def main() -> None:
-    """All of it."""
-    digests = dict(agent(path) for path in sorted(FOLDER.glob(f"*{SUFFIX}")))
-    references(ROOT / "mtl_gym" / "data" / "references.json")
-    for path in sorted((ROOT / "mtl_gym" / "data" / "grouping").glob("*.npz")):
+def rename(root: Path) -> None:
+    """Renames everything below a folder."""
+    digests = dict(agent(path) for path in sorted((root / "agents" / "pretrained").glob(f"*{SUFFIX}")))
+    references(root / "mtl_gym" / "data" / "references.json")
+    for path in sorted((root / "mtl_gym" / "data" / "grouping").glob("*.npz")):
         group_table(path)
-    for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
+    for path in sorted((root / "benchmarks" / "results").glob("*.json")):
         result(path, digests)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Renames in place; in smoke mode in a copy."""
+    run: Run = command_line(words)
+    if not run.smoke:
+        rename(ROOT)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name in FOLDERS:
+            shutil.copytree(ROOT / name, Path(folder) / name)
+        rename(Path(folder))
 
 
 if __name__ == "__main__":

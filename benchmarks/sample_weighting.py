@@ -1,57 +1,53 @@
-"""What weights of samples bring: every method on instances with wrong labels, in short and long trainings.
+"""What sample weights achieve: every method on instances with wrong labels, in short and long trainings.
 
-    python benchmarks/sample_weighting.py               every suite (two hours on one core; what is finished is found again)
-    python benchmarks/sample_weighting.py digits-1500   one of them
+    python -m benchmarks.sample_weighting               every suite (two hours on one core; rerun to resume)
+    python -m benchmarks.sample_weighting digits-1500   one of them
 
-Main-task test accuracies, paired differences with 95 % intervals (Student), areas under the curve of right against wrong labels
-of the main task (mean over the training), and passes. Writes ``benchmarks/results/sample_weighting.json`` and the picture
+Test accuracies of the main task, paired differences with 95 % intervals (Student), areas under the curve for right against wrong
+labels of the main task (mean over the training), and passes. Writes ``benchmarks/results/sample_weighting.json`` and the figure
 ``docs/sample_weighting.svg``.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.heldout import paired
+from benchmarks.measuring import ROOT, Run, command_line
+from mtl_gym.environments import SAMPLE_WEIGHTING
 from mtl_gym.envs.panels import log_axis
 from mtl_gym.evaluation.comparison import plan, run
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.styles import POLICY_COLOURS, SETTINGS
-from mtl_gym.policies import make_policy
-from mtl_gym.problems import SAMPLE_WEIGHTING
+from mtl_gym.policies.grammar import make_policy
 
-OUT = Path(__file__).parent / "results" / "sample_weighting.json"
-PICTURE = Path(__file__).parents[1] / "docs" / "sample_weighting.svg"
-KEPT = Path(__file__).parents[1] / "runs" / "sample_weighting"
+PICTURE = ROOT / "docs" / "sample_weighting.svg"
 FEW = ("uniform", "slgrad", "oracle", "ppo")
 ALL = (*FEW, "main", "slgrad:norm=sum", "l2rw", "gcs", "ol-aux", "small-loss", "self-paced", "ohem", "focal")
 BEST, LEARNED = "oracle", "ppo"
 
 
-def flipped(share: float, train_steps: int, **others: Any) -> dict[str, Any]:
-    """A suite of digits, or of another problem, with a share of wrong labels."""
-    noise = {"distribution": {"noise": [share, share]}, "train_steps": train_steps}
+def flipped(fraction: float, train_steps: int, **others: Any) -> dict[str, Any]:
+    """A suite of digits, or of another problem, with a fraction of wrong labels."""
+    noise = {"distribution": {"noise": [fraction, fraction]}, "train_steps": train_steps}
     return {"problem": "digits", "main_task": "digit", "tasks": ["digit", "parity", "loop"], "lr": 2e-3, **noise, **others}
 
 
-def binary(share: float, train_steps: int) -> dict[str, Any]:
+def binary(fraction: float, train_steps: int) -> dict[str, Any]:
     """Parity as the main task."""
-    return flipped(share, train_steps, main_task="parity")
+    return flipped(fraction, train_steps, main_task="parity")
 
 
-def multimnist(share: float, train_steps: int, **others: Any) -> dict[str, Any]:
+def multimnist(fraction: float, train_steps: int, **others: Any) -> dict[str, Any]:
     """The digit on the top left as the main task."""
-    return flipped(share, train_steps, problem="multimnist", main_task="top_left", tasks=["top_left", "bottom_right"], **others)
+    return flipped(fraction, train_steps, problem="multimnist", main_task="top_left", tasks=["top_left", "bottom_right"], **others)
 
 
 SUITES: dict[str, dict[str, Any]] = {
@@ -75,20 +71,21 @@ INSTANCES = 30
 DRAWN = ("digits-300", "digits-1500", "digits-1500-sgd", "multimnist-300")
 
 
-def main(names: Sequence[str]) -> None:
-    """Plays the suites, adds them to the results (those with another agent are dropped), and draws the curves."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Plays the suites, adds them to the results (results of another agent are dropped), and plots the curves."""
+    chosen: Run = command_line(words)
     agent = make_policy(LEARNED, SAMPLE_WEIGHTING).spec["agent"]  # type: ignore[attr-defined]
-    known = json.loads(OUT.read_text()) if OUT.is_file() else {}
-    known = {name: row for name, row in known.items() if row["agent"] == agent}
-    for name in names or SUITES:
-        arguments = SUITES[name]
-        policies = list(ALL if name in WITH_ALL else FEW)
-        results = run(plan(policies, SAMPLE_WEIGHTING, instances=INSTANCES, num_envs=15, **arguments), out=KEPT)
+    known = {name: row for name, row in chosen.known().items() if row["agent"] == agent}
+    for name in chosen.chosen([*SUITES]):
+        arguments = SUITES[name] | ({"train_steps": 50} if chosen.smoke else {})
+        policies = list(ALL if name in WITH_ALL and not chosen.smoke else FEW)
+        planned = plan(policies, SAMPLE_WEIGHTING, instances=chosen.size(INSTANCES, 2), num_envs=15, **arguments)
+        results = run(planned, out=chosen.kept)
         known[name] = {"agent": agent, "arguments": arguments, **measured(results, arguments["main_task"])}
-        OUT.write_text(json.dumps({name: known[name] for name in SUITES if name in known}, indent=1) + "\n")
+        chosen.write({name: known[name] for name in SUITES if name in known})
         shown = {key: value for key, value in known[name].items() if key not in ("agent", "arguments", "curves")}
         print(name, json.dumps(shown), flush=True)
-    draw({name: known[name] for name in DRAWN if name in known})
+    draw({name: known[name] for name in DRAWN if name in known}, chosen.beside(PICTURE))
 
 
 def measured(results: Sequence[Result], task: str) -> dict[str, Any]:
@@ -139,8 +136,10 @@ def _curves(rows: Sequence[Result], task: str) -> dict[str, list[float | None]]:
     return {"step": steps, **tables}
 
 
-def draw(suites: dict[str, Any]) -> None:
-    """Held-out losses and areas over the training, a column for each suite."""
+def draw(suites: dict[str, Any], path: Path | None) -> None:
+    """Plots held-out losses and areas over the training, a column for each suite."""
+    if not suites or path is None:
+        return
     with matplotlib.rc_context(SETTINGS | {"svg.fonttype": "path"}):
         figure = Figure(figsize=(11, 4.8), layout="constrained")
         panels = figure.subplots(2, len(suites), sharex="col", squeeze=False)
@@ -156,8 +155,8 @@ def draw(suites: dict[str, Any]) -> None:
         panels[0, 0].set_ylabel("main task's held-out loss")
         panels[1, 0].set_ylabel("P(right label weighs more)")
         figure.legend(*panels[0, 0].get_legend_handles_labels(), ncols=4, loc="outside upper left", frameon=False)
-        figure.savefig(PICTURE, metadata={"Date": None})
+        figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,8 +1,8 @@
-"""Speed against a hand-written loop, as ratios measured side by side in one run: ``python benchmarks/speed.py``.
+"""Speed relative to a hand-written loop, as ratios measured side by side in one run: ``python -m benchmarks.speed``.
 
-Every round measures all contestants one after another, in pieces of a tenth of a second, so that whatever else the machine does
-meets all of them. A ratio is that of all steps over all seconds of one contestant to those of another, beside the ratio of their
-best rounds and the quartiles of the rounds' ratios. One thread. Writes ``benchmarks/results/speed.json``.
+Every round measures all contestants one after another, in pieces of a tenth of a second, so that other load on the machine affects
+all of them alike. A ratio is the median over rounds of the ratio of speeds; its quartiles and the ratio of the best rounds are kept
+too. One thread. The ratios depend on the machine. Writes ``benchmarks/results/speed.json``.
 """
 
 from __future__ import annotations
@@ -12,28 +12,30 @@ import os
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-os.environ["OMP_NUM_THREADS"] = "1"
 
 import gymnasium
 import numpy as np
 import torch
 
 from benchmarks.handwritten import train
+from benchmarks.measuring import ROOT, Run, Work, command_line, first_memory, side_by_side, speeds, threads, vector_env
 from mtl_gym.baselines import BASELINES
-from mtl_gym.policies import make_policy
+from mtl_gym.environments import LOSS_WEIGHTING, specification
+from mtl_gym.envs.arguments import check_arguments
+from mtl_gym.policies.finding import environment_of
+from mtl_gym.policies.grammar import make_policy
 from mtl_gym.problems import load_problem
+from mtl_gym.training.trainer import Trainer
 
-ENV = "mtl_gym/LossWeighting-v0"
-OUT = Path(__file__).parent / "results" / "speed.json"
 ROUNDS = 30
+RATES = 16
+CONSTANT = "constant"
 
 
-def handwritten(problem: str, *, fused: bool, steps: int) -> Callable[[], int]:
+def handwritten(problem: str, *, fused: bool, steps: int) -> Work:
+    """The hand-written loop, one training."""
     data = load_problem(problem)
 
     def work() -> int:
@@ -43,164 +45,172 @@ def handwritten(problem: str, *, fused: bool, steps: int) -> Callable[[], int]:
     return work
 
 
-def vector(problem: str, num_envs: int, *, decisions: int, **arguments: object) -> Callable[[], int]:
-    envs = gymnasium.make_vec(ENV, num_envs=num_envs, vectorization_mode="vector_entry_point", problem=problem, **arguments)
+def vector(problem: str, num_envs: int, **arguments: object) -> Work:
+    """A decision of the vector environment, without any policy."""
+    envs = vector_env(LOSS_WEIGHTING, num_envs, problem=problem, **arguments)
     envs.reset(seed=0)
     actions = np.zeros(envs.action_space.shape, dtype=np.float32)
-    steps = envs.unwrapped.arguments.steps_per_action
+    steps = envs.arguments.steps_per_action
 
     def work() -> int:
-        for _ in range(decisions):
-            envs.step(actions)
-        return decisions * steps * num_envs
+        envs.step(actions)
+        return int(steps * num_envs)
 
     return work
 
 
-def scalar(problem: str, *, decisions: int) -> Callable[[], int]:
-    env = gymnasium.make(ENV, problem=problem)
-    action = np.zeros(env.action_space.shape, dtype=np.float32)
-
+def scalar(problem: str) -> Work:
+    """A decision of the scalar environment."""
+    env = gymnasium.make(LOSS_WEIGHTING, problem=problem)
+    action = np.zeros(env.action_space.shape or (), dtype=np.float32)
+    steps = env.unwrapped.vector.arguments.steps_per_action  # type: ignore[attr-defined]
     ended = True
 
     def work() -> int:
         nonlocal ended
-        for _ in range(decisions):
-            if ended:
-                env.reset()
-            _, _, terminated, truncated, _ = env.step(action)
-            ended = terminated or truncated
-        return decisions * env.unwrapped.vector.arguments.steps_per_action
+        if ended:
+            env.reset()
+        _, _, terminated, truncated, _ = env.step(action)
+        ended = terminated or truncated
+        return int(steps)
 
     return work
 
 
-def heuristic(name: str, num_envs: int, *, decisions: int) -> Callable[[], int]:
+def heuristic(name: str, num_envs: int) -> Work:
+    """A decision of a heuristic, which is one training step, without a reward."""
     policy = make_policy(name)
-    required = policy.requires.arguments()  # type: ignore[attr-defined]
-    envs = gymnasium.make_vec(ENV, num_envs=num_envs, vectorization_mode="vector_entry_point", reward="none", **required)
+    envs = vector_env(LOSS_WEIGHTING, num_envs, policy)
     observation, _ = envs.reset(seed=0)
-    memory = None
+    memory = first_memory(policy, range(num_envs), envs.arguments.recipe.num_tasks)
 
     def work() -> int:
         nonlocal observation, memory
-        for _ in range(decisions):
-            actions, memory = policy.predict(observation, memory)
-            observation, _, _, _, _ = envs.step(actions)
-        return decisions * num_envs
+        actions, memory = policy.predict(observation, memory)
+        observation, _, _, _, _ = envs.step(actions)
+        return num_envs
 
     return work
 
 
-def measure(contestants: dict[str, Callable[[], int]], rounds: int = ROUNDS) -> dict[str, np.ndarray]:
-    """Steps and seconds (rounds, 2) of each contestant, after a round that does not count."""
-    speeds: dict[str, list[tuple[int, float]]] = {name: [] for name in contestants}
-    for _ in range(rounds + 1):
-        for name, work in contestants.items():
-            start = time.perf_counter()
-            steps = work()
-            speeds[name].append((steps, time.perf_counter() - start))
-    return {name: np.array(own[1:]) for name, own in speeds.items()}
+def trainings(num_replicas: int, rates: int, train_steps: int) -> Work:
+    """A training step of replicas that have that many different learning rates."""
+    arguments = check_arguments(specification(LOSS_WEIGHTING), train_steps=train_steps)
+    trainer = Trainer(arguments.problem, arguments.recipe, num_replicas)
+    trainer.begin(range(num_replicas), range(num_replicas))
+    own = trainer.replicas.learning_rates
+    own.mul_(1 - 0.01 * (torch.arange(num_replicas, device=own.device) % rates))
+    weights, active = torch.ones(num_replicas, arguments.recipe.num_tasks), torch.ones(num_replicas, dtype=torch.bool)
+
+    def work() -> int:
+        trainer.update(weights, active)
+        return num_replicas
+
+    return work
 
 
-def ratios(speeds: dict[str, np.ndarray], base: str) -> dict[str, dict[str, float]]:
-    """Each contestant's speed over the base's, in all rounds together, and the quartiles of single rounds."""
-    result = {}
-    for name, own in speeds.items():
-        if name != base:
-            steps, seconds = own.sum(0)
-            base_steps, base_seconds = speeds[base].sum(0)
-            rounds = (own[:, 0] / own[:, 1]) / (speeds[base][:, 0] / speeds[base][:, 1])
-            low, high = np.quantile(rounds, [0.25, 0.75])
-            best = (own[:, 0] / own[:, 1]).max() / (speeds[base][:, 0] / speeds[base][:, 1]).max()
-            ratio = steps / seconds / (base_steps / base_seconds)
-            row = {"ratio": ratio, "best of each": best, "lower quartile": low, "upper quartile": high}
-            result[name] = {key: round(float(value), 2) for key, value in row.items()}
-    return result
+def loss_balancing(smoke: bool) -> list[str]:
+    """The heuristics that weight tasks."""
+    names = [name for name in BASELINES if environment_of(name) == LOSS_WEIGHTING]
+    return [f"{name}:w=1,1,1,1,1,1" if name == CONSTANT else name for name in names[: 3 if smoke else None]]
 
 
-def dense_speed() -> dict[str, object]:
-    speeds = measure(
-        {
-            "hand-written": handwritten("digits", fused=False, steps=150),
-            "hand-written, fused": handwritten("digits", fused=True, steps=150),
-            "vector, N = 16": vector("digits", 16, decisions=5),
-            "vector, N = 64": vector("digits", 64, decisions=2),
-            "scalar": scalar("digits", decisions=15),
-        }
-    )
-    return {name: ratios(speeds, name) for name in ("hand-written", "hand-written, fused")}
+def dense_speed(run: Run) -> dict[str, object]:
+    """The vector and the scalar environment."""
+    steps = run.size(150, 5)
+    works = {
+        "hand-written": handwritten("digits", fused=False, steps=steps),
+        "hand-written, fused": handwritten("digits", fused=True, steps=steps),
+        "vector, N = 16": vector("digits", 16),
+        "vector, N = 64": vector("digits", 64),
+        "scalar": scalar("digits"),
+    }
+    times = side_by_side(works, rounds=run.size(ROUNDS), seconds=run.size(100, 0) / 1000)
+    return {name: speeds(times, name) for name in ("hand-written", "hand-written, fused")}
 
 
-def heuristic_speed() -> dict[str, object]:
-    names = [f"{name}:w=1,1,1,1,1,1" if name == "constant" else name for name in BASELINES]
-    contestants = {"hand-written": handwritten("digits", fused=False, steps=150)}
-    contestants |= {name: heuristic(name, 16, decisions=30) for name in names}
-    return ratios(measure(contestants, rounds=15), "hand-written")
+def heuristic_speed(run: Run) -> dict[str, object]:
+    """Every heuristic that weights tasks."""
+    works = {"hand-written": handwritten("digits", fused=False, steps=run.size(150, 5))}
+    works |= {name: heuristic(name, run.size(16, 2)) for name in loss_balancing(run.smoke)}
+    return {**speeds(side_by_side(works, rounds=run.size(ROUNDS // 2), seconds=run.size(100, 0) / 1000), "hand-written")}
 
 
-def convolutional_speed() -> dict[str, object]:
-    result = {}
+def rate_speed(run: Run) -> dict[str, object]:
+    """Replicas with different learning rates; each rate is one optimiser call."""
+    steps = run.size(20_000, 100)
+    works = {"one rate": trainings(RATES, 1, steps), f"{RATES} rates": trainings(RATES, RATES, steps)}
+    return {**speeds(side_by_side(works, rounds=run.size(ROUNDS), seconds=run.size(100, 0) / 1000), "one rate")}
+
+
+def convolutional_speed(run: Run) -> dict[str, object]:
+    """Problems with convolutions."""
+    result: dict[str, object] = {}
     for problem in ("multimnist", "stereo"):
-        base = f"hand-written, {problem}"
-        contestants = {
-            base: handwritten(problem, fused=False, steps=40),
-            f"vector, N = 16, {problem}": vector(problem, 16, decisions=1),
+        base, count = f"hand-written, {problem}", run.size(16, 1)
+        small = {"train_steps": 4, "steps_per_action": 1} if run.smoke else {}
+        works = {
+            base: handwritten(problem, fused=False, steps=run.size(40)),
+            f"vector, N = {count}, {problem}": vector(problem, count, **small),
         }
-        result |= ratios(measure(contestants, rounds=3), base)
+        result |= speeds(side_by_side(works, rounds=run.size(3), seconds=0), base)
     return result
 
 
-def memory() -> dict[str, float]:
-    """Peak memory (MiB) of a process with N replicas of ``digits`` that plays an episode of 30 steps."""
-    return {f"N = {count}": float(_child(f"memory:{count}")) for count in (1, 256, 512, 1024)}
+def memory(run: Run) -> dict[str, float]:
+    """Peak memory (MiB) of a process with N replicas of ``digits`` that plays three decisions."""
+    counts = (1,) if run.smoke else (1, 256, 512, 1024)
+    return {f"N = {count}": float(_child("-m", "benchmarks.speed", f"memory:{count}")) for count in counts}
 
 
-def import_time() -> dict[str, float]:
-    """Seconds of ``import mtl_gym`` beyond ``import gymnasium``, the median of 9 new processes each."""
-    code = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
-    times = {"gymnasium": [], "gymnasium, mtl_gym": []}  # type: dict[str, list[float]]
-    for _ in range(9):
-        for modules, own in times.items():
-            own.append(
-                float(
-                    subprocess.run([sys.executable, "-c", code.format(modules)], capture_output=True, check=True, text=True).stdout
-                )
-            )
-    medians = {modules: statistics.median(own) for modules, own in times.items()}
-    return {"seconds beyond gymnasium": round(medians["gymnasium, mtl_gym"] - medians["gymnasium"], 3)}
+def import_time(run: Run) -> dict[str, float]:
+    """Seconds of ``import mtl_gym`` after ``import gymnasium``; the median of 9 new processes."""
+    code = "import gymnasium, time; start = time.perf_counter(); import mtl_gym; print(time.perf_counter() - start)"
+    times = [float(_child("-c", code)) for _ in range(run.size(9))]
+    return {"seconds beyond gymnasium": round(statistics.median(times), 4)}
 
 
-def _child(job: str) -> str:
-    return subprocess.run([sys.executable, __file__, job], capture_output=True, check=True, text=True).stdout.split()[-1]
+def _child(*words: str) -> str:
+    """The last word printed by a new Python process, on one thread."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    answer = subprocess.run([sys.executable, *words], capture_output=True, check=True, text=True, cwd=ROOT, env=environment)
+    return answer.stdout.split()[-1]
 
 
 def _memory_of(count: int) -> None:
-    vector("digits", count, decisions=3)()
-    # Not getrusage, whose maximum a process inherits from its parent.
+    work = vector("digits", count)
+    for _ in range(3):
+        work()
+    # Not getrusage: a process inherits its maximum from its parent.
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     print(round(int(peak.split()[1]) / 1024))
 
 
-STUDIES: dict[str, Callable[[], object]] = {
-    "digits: training steps per second, 10 steps per decision, hold-outs of 128 for reward and meta": dense_speed,
-    "digits: heuristics at every step, reward none, N = 16, against the hand-written loop": heuristic_speed,
-    "convolutional problems, against the hand-written loop": convolutional_speed,
-    "digits: peak memory in MiB": memory,
-    "import mtl_gym": import_time,
+STUDIES: dict[str, tuple[str, Callable[[Run], object]]] = {
+    "dense": ("digits: training steps per second, 10 steps per decision, hold-outs of 128 for reward and meta", dense_speed),
+    "heuristics": ("digits: heuristics at every step, reward none, N = 16, against the hand-written loop", heuristic_speed),
+    "convolutions": ("convolutional problems, against the hand-written loop", convolutional_speed),
+    "memory": ("digits: peak memory in MiB", memory),
+    "import": ("import mtl_gym", import_time),
+    "rates": ("digits: training steps per second of 16 trainings with 16 different learning rates, against one", rate_speed),
 }
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    results = {name: study() for name, study in STUDIES.items()}
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps(results, indent=2) + "\n")
-    print(json.dumps(results, indent=2))
+def main(words: Sequence[str] | None = None) -> None:
+    """Measures, prints and stores the results."""
+    run: Run = command_line(words)
+    if run.names and run.names[0].startswith("memory:"):
+        _memory_of(int(run.names[0].removeprefix("memory:")))
+        return
+    results = run.known()
+    with threads(1):
+        for name in run.chosen([*STUDIES], smoke=len(STUDIES)):
+            title, study = STUDIES[name]
+            results[title] = study(run)
+    results = {title: results[title] for title, _ in STUDIES.values() if title in results}
+    run.write(results)
+    print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        _memory_of(int(sys.argv[1].removeprefix("memory:")))
-    else:
-        main()
+    main()

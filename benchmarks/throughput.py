@@ -1,7 +1,7 @@
-"""What the adapter, SB3's rollouts and the callbacks cost: the throughput of training beside that of its parts.
+"""What the adapter, SB3's rollouts and the callbacks cost: the throughput of agent training relative to that of its parts.
 
-The parts: the bare vector environment under random actions, and SB3's own update, each over the same number of decisions.
-Training everything together should reach 80 % of that; the periodic evaluations are not in it. Writes
+The parts are the bare vector environment under random actions, and SB3's own update, each over the same number of decisions. The
+whole should reach 80 % of their combined throughput; periodic evaluations are excluded. Writes
 ``benchmarks/results/throughput.json``.
 """
 
@@ -9,29 +9,29 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from benchmarks.measuring import Run, command_line
+from mtl_gym.agents.defaults import defaults_of
+from mtl_gym.agents.learning import make_envs, make_model
 from mtl_gym.agents.monitor import Monitor
-from mtl_gym.agents.training import TRAINED_ON, Settings, check_settings, make_envs, make_model
-from mtl_gym.problems import LOSS_WEIGHTING
+from mtl_gym.agents.settings import Settings, check_settings
+from mtl_gym.environments import LOSS_WEIGHTING
 
-OUT = Path(__file__).parent / "results" / "throughput.json"
-ROUNDS, ROLLOUTS = 5, 3
+ROUNDS, ROLLOUTS, NUM_ENVS = 5, 3, 64
 
 
-def settings(rollouts_per_instance: int) -> Settings:
-    arguments = {**TRAINED_ON[LOSS_WEIGHTING], "problem": "digits", "num_tasks": 4}
-    common = {"algorithm": "ppo", "options": {}, "time_steps": 10**9, "seed": 0, "num_envs": 64}
-    watched = {"rollouts_per_instance": rollouts_per_instance, "evaluations": 1, "instances": 4, "references": []}
+def settings(run: Run) -> Settings:
+    short = {"train_steps": 40} if run.smoke else {}
+    arguments = {**defaults_of(LOSS_WEIGHTING).arguments, "problem": "digits", "num_tasks": 4, **short}
+    common = {"algorithm": "ppo", "options": {}, "time_steps": 10**9, "seed": 0, "num_envs": run.size(NUM_ENVS, 8)}
+    watched = {"rollouts_per_instance": run.size(8, 4), "evaluations": 1, "instances": run.size(4), "references": []}
     return check_settings(Settings(env=LOSS_WEIGHTING, arguments=arguments, **common, **watched))  # type: ignore[arg-type]
 
 
@@ -57,30 +57,32 @@ def trained(model: BaseAlgorithm, monitor: Monitor, decisions: int) -> Callable[
     return lambda: model.learn(decisions * model.n_envs, callback=monitor, reset_num_timesteps=False)
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Measures the parts and the whole in interleaved rounds."""
-    chosen = settings(rollouts_per_instance=8)
+    run: Run = command_line(words)
+    chosen = settings(run)
     model = make_model(chosen, 0)
-    decisions = ROLLOUTS * model.n_steps
+    rollouts = run.size(ROLLOUTS)
+    decisions = rollouts * model.n_steps
     with tempfile.TemporaryDirectory() as folder:
         monitor = Monitor(chosen, Path(folder), [], None)
         whole, alone = trained(model, monitor, decisions), bare(chosen, decisions)
-        whole(), alone()  # which also evaluates once, before the rounds
+        whole(), alone()  # includes one evaluation, before the rounds
         rounds, rates = [], []
-        for _ in range(ROUNDS):
+        for _ in range(run.size(ROUNDS)):
             parts = seconds(alone)
-            update = ROLLOUTS * seconds(model.train)
-            together = seconds(whole)
-            rounds.append((parts + update) / together)
-            rates.append(decisions * 64 / together)
+            update = rollouts * seconds(model.train)
+            total = seconds(whole)
+            rounds.append((parts + update) / total)
+            rates.append(decisions * chosen.num_envs / total)
     result = {
         "share of the parts' throughput": round(statistics.median(rounds), 3),
-        "rounds": [round(share, 3) for share in rounds],
-        "decisions a round": decisions * 64,
+        "rounds": [round(fraction, 3) for fraction in rounds],
+        "decisions a round": decisions * chosen.num_envs,
         "decisions a second": round(statistics.median(rates), 1),
         "minutes for 76,800 decisions": round(76_800 / statistics.median(rates) / 60, 1),
     }
-    OUT.write_text(json.dumps(result, indent=1) + "\n")
+    run.write(result)
     print(json.dumps(result))
 
 

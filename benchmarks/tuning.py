@@ -1,30 +1,27 @@
 """Searches hyper-parameters of the algorithms with Optuna, on ``digits``, in short trainings; needs the extra "tuning".
 
-    python benchmarks/tuning.py ppo 12
+    python -m benchmarks.tuning ppo --trials 12
 
 Every trial trains for 10 rounds of 64 episodes and is scored by the mean delta_m on the *reward* split of 32 held-out instances.
-The first trial is the row's defaults. Writes ``benchmarks/results/tuning.json``, algorithm by algorithm.
+The first trial uses the algorithm's defaults. Writes ``benchmarks/results/tuning.json``, algorithm by algorithm.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import optuna
 
+from benchmarks.measuring import Run, command_line
 from benchmarks.pretrain import TASKS
 from mtl_gym import agents
 
-OUT = Path(__file__).parent / "results" / "tuning.json"
 TIME_STEPS = 9_600
 
 
@@ -63,8 +60,23 @@ SPACES: dict[str, Callable[[optuna.Trial], dict[str, Any]]] = {
 }
 
 
-def main(name: str, trials: int) -> None:
-    """Searches for one algorithm."""
+def command(parser: argparse.ArgumentParser) -> None:
+    """Adds the options beyond those that all benchmarks have."""
+    parser.add_argument("--trials", type=int, default=12, help="trials for each algorithm (default: 12)")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs the search for each algorithm."""
+    run: Run
+    run, given = command_line(words, command)
+    for name in run.chosen([*SPACES]):
+        known = run.known() | {name: search(name, 1 if run.smoke else given.trials, run)}
+        run.write(known)
+
+
+def search(name: str, trials: int, run: Run) -> list[dict[str, Any]]:
+    """The trials of one algorithm, the best first."""
+    short: dict[str, Any] = {"num_envs": 8, "train_steps": 40, "instances": 1} if run.smoke else {}
     rows: list[dict[str, Any]] = []
 
     def objective(trial: optuna.Trial) -> float:
@@ -76,9 +88,10 @@ def main(name: str, trials: int) -> None:
             algorithm=name,
             options=options,
             out=folder,
-            time_steps=TIME_STEPS,
+            time_steps=run.size(TIME_STEPS, 16),
             evaluations=1,
             references=[],
+            **short,
         )
         seconds = time.process_time() - begun
         scores = agents.load(Path(folder) / "last.safetensors").about["scores"]
@@ -94,10 +107,8 @@ def main(name: str, trials: int) -> None:
         direction="maximize", sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=max(3, trials // 2))
     )
     study.optimize(objective, n_trials=trials)
-    known = json.loads(OUT.read_text()) if OUT.is_file() else {}
-    known[name] = sorted(rows, key=lambda row: -row["reward"])
-    OUT.write_text(json.dumps(known, indent=1) + "\n")
+    return sorted(rows, key=lambda row: -float(row["reward"]))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main()

@@ -1,0 +1,196 @@
+"""Shared code of the benchmarks: times in interleaved rounds, ratios with quartiles, the command line and stored results.
+
+Every benchmark is run as a module, ``python -m benchmarks.speed``, and takes names of its studies, ``--out FILE`` and ``--smoke``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import inspect
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+FOR_GROUPS = ("digit_tasks", "clusters", "clusters_equal")
+
+Work = Callable[[], int | None]
+"""Does some work and returns its number of steps; ``None``: one."""
+Times = npt.NDArray[np.float64]
+"""Seconds of a step, (rounds,)."""
+
+
+# --- times -----------------------------------------------------------------------------------------------------------------------
+
+
+def piece(work: Work, seconds: float) -> float:
+    """Seconds per step, with work repeated for at least that many seconds, and at least once."""
+    steps, start = 0, time.perf_counter()
+    while True:
+        done = work()
+        steps += 1 if done is None else done
+        passed = time.perf_counter() - start
+        if passed >= seconds:
+            return passed / steps
+
+
+def interleaved(pieces: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, Times]:
+    """What each piece returns in every round, after a warm-up round. Every other round runs in reverse order."""
+    found: dict[str, list[float]] = {name: [] for name in pieces}
+    for turn in range(rounds + 1):
+        names = list(pieces)[:: -1 if turn % 2 else 1]
+        for name in names:
+            value = pieces[name]()
+            if turn:
+                found[name].append(value)
+    return {name: np.array(own) for name, own in found.items()}
+
+
+def side_by_side(works: Mapping[str, Work], *, rounds: int, seconds: float = 0.1) -> dict[str, Times]:
+    """Seconds of a step of each kind of work, in interleaved rounds, so that other load on the machine affects all of them alike.
+
+    Args:
+        works: By name.
+        rounds: Rounds that count.
+        seconds: Length of a piece at least; 0: every work is called once a round.
+    """
+    return interleaved({name: lambda own=own: piece(own, seconds) for name, own in works.items()}, rounds)  # type: ignore[misc]
+
+
+def ratio(first: Times, second: Times, digits: int = 3) -> dict[str, float]:
+    """Median and quartiles of the rounds' ratios, and the ratio of the best (least) of each."""
+    low, middle, high = np.quantile(first / second, [0.25, 0.5, 0.75])
+    row = {"ratio": middle, "lower quartile": low, "upper quartile": high, "best of each": first.min() / second.min()}
+    return {name: round(float(value), digits) for name, value in row.items()}
+
+
+def speeds(times: Mapping[str, Times], base: str, digits: int = 2) -> dict[str, dict[str, float]]:
+    """How many times faster than the base each other work is."""
+    return {name: ratio(times[base], own, digits) for name, own in times.items() if name != base}
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Sets torch's number of threads, and restores it afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# --- environments ----------------------------------------------------------------------------------------------------------------
+
+
+def vector_env(env: str, num_envs: int, policy: Any = None, **arguments: Any) -> Any:
+    """A vector environment, made as a policy requires."""
+    import gymnasium
+
+    import mtl_gym  # noqa: F401  it registers the environments
+
+    required = {} if policy is None else {"reward": "none", **policy.requires.arguments()}
+    given = {**required, **arguments}
+    return gymnasium.make_vec(env, num_envs=num_envs, vectorization_mode="vector_entry_point", **given).unwrapped
+
+
+def weighted_problems(run: Run) -> list[str]:
+    """The problems that were named; else those of the studies of weights, or in smoke mode the first of them.
+
+    The others are made for grouping, and have up to a hundred similar tasks.
+    """
+    if run.names or run.smoke:  # avoids loading the problems, which takes seconds
+        return [*run.names] or ["digits"]
+    from mtl_gym.environments import LOSS_WEIGHTING, specification
+    from mtl_gym.envs.arguments import supported_problems
+
+    return [name for name in supported_problems(specification(LOSS_WEIGHTING)) if name not in FOR_GROUPS]
+
+
+def first_memory(policy: Any, ids: Sequence[int], num_tasks: int) -> Any:
+    """A policy's memory before its first decision on these instances; ``None`` if it has no ``initial_state``."""
+    begin = getattr(policy, "initial_state", None)
+    return None if begin is None else begin(np.asarray(ids), num_tasks)
+
+
+# --- running and storing ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a benchmark is run.
+
+    Attributes:
+        names: The studies to run; none: all.
+        smoke: Whether only to show that it runs: tiny sizes, one round, and no stored results are reused.
+        out: The output file; ``None``: none is written.
+        kept: The folder of finished results that a later run reuses; ``None``: none.
+    """
+
+    names: tuple[str, ...]
+    smoke: bool
+    out: Path | None
+    kept: Path | None
+
+    def known(self) -> dict[str, Any]:
+        """The results so far."""
+        return dict(json.loads(self.out.read_text())) if self.out and self.out.is_file() else {}
+
+    def write(self, results: Mapping[str, Any]) -> None:
+        """Stores the results."""
+        if self.out:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            self.out.write_text(json.dumps(results, indent=1) + "\n")
+
+    def beside(self, path: Path) -> Path | None:
+        """Where another file is written: the path itself, or in smoke mode next to the results, if they are written."""
+        if not self.smoke:
+            return path
+        return self.out.with_name(path.name) if self.out else None
+
+    def size(self, full: int, smoke: int = 1) -> int:
+        """A number of rounds, instances or the like."""
+        return smoke if self.smoke else full
+
+    def chosen(self, names: Sequence[str], smoke: int = 1) -> tuple[str, ...]:
+        """The named studies, else all; in smoke mode the first ones."""
+        return self.names or tuple(names[: smoke if self.smoke else None])
+
+
+def command_line(
+    words: Sequence[str] | None = None,
+    options: Callable[[argparse.ArgumentParser], None] | None = None,
+    results: Path | None = None,
+) -> Any:
+    """The :class:`Run` that the words (``None``: the process's) ask for, of the benchmark that calls this.
+
+    Args:
+        words: Without the program.
+        options: Adds more of them to the parser; the parsed ones are then returned beside the run.
+        results: Where results are kept, if not in ``benchmarks/results``.
+    """
+    caller = inspect.currentframe().f_back  # type: ignore[union-attr]
+    description, stem = caller.f_globals["__doc__"], Path(caller.f_globals["__file__"]).stem  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{stem}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help="the studies to run (default: all)")
+    parser.add_argument("--smoke", action="store_true", help="only show that it runs: tiny sizes, one round")
+    usual = results or RESULTS / f"{stem}.json"
+    parser.add_argument("--out", type=Path, help=f"output file (default: {usual.relative_to(ROOT)}; with --smoke: none)")
+    if options:
+        options(parser)
+    given = parser.parse_args(words)
+    out = given.out or (None if given.smoke else usual)
+    run = Run(tuple(given.names), given.smoke, out, None if given.smoke else ROOT / "runs" / stem)
+    return (run, given) if options else run
