@@ -1,4 +1,7 @@
-"""Writes what follows from the code: the tables of README.md and the pages of docs/. ``--check`` only compares."""
+"""Generates what follows from the code: the tables of README.md, of the agents' cards and of docs/. ``--check`` only compares.
+
+python -m docs.generate
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,17 @@ from typing import Any
 
 import gymnasium
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
+from docs.accelerator_tables import accelerator_tables
 from docs.grouping_tables import grouping_regrets, grouping_tables
 from docs.merging_tables import merging_speed, merging_tables
 from docs.method_tables import method_tables
 from mtl_gym.agents import AGENTS
 from mtl_gym.agents.algorithm import algorithm
 from mtl_gym.cli import first_sentence, tables
-from mtl_gym.problems import TASK_GROUPING
+from mtl_gym.environments import TASK_GROUPING, specification
+from mtl_gym.envs.arguments import supported_problems
+
+ROOT = Path(__file__).parents[1]
 
 
 def markdown(rows: list[dict[str, str]]) -> str:
@@ -33,13 +37,21 @@ def _cells(row: dict[str, str]) -> list[str]:
 
 
 def with_tables(path: Path, rows_by_name: dict[str, list[dict[str, str]]]) -> str:
-    """A page with the tables between its markers written anew."""
+    """A page with the tables between its markers replaced."""
     text = path.read_text()
     for name, rows in rows_by_name.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
         head, rest = text.split(begin)
         text = head + begin + markdown(rows) + "\n" + end + rest.split(end)[1]
     return text
+
+
+def listed() -> dict[str, list[dict[str, str]]]:
+    """What ``mtl-gym list`` shows, with the problems that each environment supports."""
+    found = tables()
+    for row in found["environments"]:
+        row["problems"] = ", ".join(supported_problems(specification(row["id"])))
+    return found
 
 
 def algorithms() -> list[dict[str, str]]:
@@ -57,7 +69,7 @@ def held_out() -> dict[str, list[dict[str, str]]]:
     first = studies["digits-4"]
     heuristics = [{"policy": f"`{name}`", "delta_m": f"{first['delta_m'][name]:.1f}"} for name in first["delta_m"]]
     for row, name in zip(heuristics, first["delta_m"], strict=True):
-        row["ppo minus it"] = _interval(first["ppo minus"][name]) if name != "ppo" else ""
+        row["ppo minus policy"] = _interval(first["ppo minus"][name]) if name != "ppo" else ""
         row["with an unseen task"] = _interval(first["with an unseen task"]["ppo minus"][name]) if name != "ppo" else ""
     suites = [
         {
@@ -77,7 +89,7 @@ def held_out() -> dict[str, list[dict[str, str]]]:
 
 
 def of_samples() -> dict[str, list[dict[str, str]]]:
-    """What ``benchmarks/sample_weighting.py`` last measured of the methods that weigh samples."""
+    """What ``benchmarks/sample_weighting.py`` last measured of the methods that weight samples."""
     studies = json.loads((ROOT / "benchmarks" / "results" / "sample_weighting.json").read_text())
     suites = [
         {
@@ -86,7 +98,7 @@ def of_samples() -> dict[str, list[dict[str, str]]]:
             "slgrad minus uniform": _interval(row["slgrad minus uniform"]),
             "ppo minus uniform": _interval(row["ppo minus"]["uniform"]),
             "ppo minus slgrad": _interval(row["ppo minus"]["slgrad"]),
-            "share closed": _share_closed(row),
+            "fraction of the gap closed": _fraction_closed(row),
             "AUC of slgrad": _optional(row["auc"]["slgrad"]),
             "AUC of ppo": _optional(row["auc"]["ppo"]),
         }
@@ -106,11 +118,11 @@ def of_samples() -> dict[str, list[dict[str, str]]]:
     return {"training": trained("pretrain-ppo_samples"), "methods": methods, "suites": suites}
 
 
-def _share_closed(row: dict[str, Any]) -> str:
-    """Nothing, where there is no way to go."""
+def _fraction_closed(row: dict[str, Any]) -> str:
+    """Empty where there is no gap to close."""
     accuracy = row["accuracy"]
-    room = accuracy["oracle"] - max(accuracy["uniform"], accuracy["slgrad"])
-    return f"{row['share of the way to the true mask']:.2f}" if room > 0.01 else ""
+    gap = accuracy["oracle"] - max(accuracy["uniform"], accuracy["slgrad"])
+    return f"{row['share of the way to the true mask']:.2f}" if gap > 0.01 else ""
 
 
 def _optional(value: float | None) -> str:
@@ -122,20 +134,26 @@ def trained(name: str = "pretrain") -> list[dict[str, str]]:
     row = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
     facts = {
         "decisions": f"{row['time_steps']:,}, in {row['episodes']:,} episodes",
-        "time": f"{row['seconds'] / 60:.1f} minutes on {row.get('threads', 2)} threads, evaluations included",
-        "chosen": f"after {row['chosen after']:,.0f} decisions, the best of {row['evaluations']} by the *reward* split",
+        "time": f"{row['seconds'] / 60:.1f} minutes on {_threads(row)}, evaluations included",
+        "chosen": f"after {row['chosen after']:,.0f} decisions, the best of {row['evaluations']} on the *reward* split",
         "seed": str(row["seed"]),
     }
     return [{"fact": name, "value": value} for name, value in facts.items()]
 
 
+def _threads(row: dict[str, Any]) -> str:
+    count = row.get("threads", 2)
+    return f"{count} thread" if count == 1 else f"{count} threads"
+
+
 def searched(first: dict[str, Any]) -> list[dict[str, str]]:
-    """The search over constant weights beside the agent."""
-    share, gain = first["share closed"], first["constants minus best heuristic"]
+    """The search over constant weights, compared with the agent."""
+    closed, gain = first["share closed"], first["constants minus best heuristic"]
+    fraction = f"{closed['mean']:.2f} [{closed['low']:.2f}, {closed['high']:.2f}]"
     facts = {
-        "best of 48 constants, chosen on *reward* at 48 times the cost: delta_m": f"{first['best constants']:.1f}",
-        f"the same minus the best heuristic, `{first['best heuristic']}`": _interval(gain),
-        "share of it that `ppo` closes, at one run's cost": f"{share['mean']:.2f} [{share['low']:.2f}, {share['high']:.2f}]",
+        "delta_m of the best of 48 constants, chosen on *reward* at 48 times the cost": f"{first['best constants']:.1f}",
+        f"gap to the best heuristic, `{first['best heuristic']}`": _interval(gain),
+        "fraction of that gap closed by `ppo`, at the cost of one run": fraction,
     }
     return [{"what": name, "measured": value} for name, value in facts.items()]
 
@@ -147,19 +165,26 @@ def _interval(row: dict[str, float] | None) -> str:
 def speed() -> list[dict[str, str]]:
     """What ``benchmarks/speed.py`` last measured."""
     studies = json.loads((ROOT / "benchmarks" / "results" / "speed.json").read_text())
-    dense, heuristics, convolutional, memory, imports = studies.values()
+    dense, heuristics, convolutional, memory, imports, *others = studies.values()
     plain, fused = dense["hand-written"], dense["hand-written, fused"]
     slowest = min(heuristics, key=lambda name: heuristics[name]["ratio"])
     rows = {
-        "16 trainings side by side (`num_envs=16`), against `Adam`": _ratio(plain["vector, N = 16"]),
-        "the same, against `Adam(fused=True)`": _ratio(fused["vector, N = 16"]),
-        "64 trainings side by side, against `Adam(fused=True)`": _ratio(fused["vector, N = 64"]),
-        "one training (scalar environment), against `Adam(fused=True)`": _ratio(fused["scalar"]),
-        f"a heuristic that acts at every step, 16 trainings, the slowest (`{slowest}`)": _ratio(heuristics[slowest]),
-        "convolutions on a CPU, 16 trainings: `multimnist`": _ratio(convolutional["vector, N = 16, multimnist"]),
-        "convolutions on a CPU, 16 trainings: `stereo`": _ratio(convolutional["vector, N = 16, stereo"]),
+        "speed of 16 trainings side by side (`num_envs=16`), relative to `Adam`": _ratio(plain["vector, N = 16"]),
+        "the same, relative to `Adam(fused=True)`": _ratio(fused["vector, N = 16"]),
+        "speed of 64 trainings side by side, relative to `Adam(fused=True)`": _ratio(fused["vector, N = 64"]),
+        "speed of one training (scalar environment), relative to `Adam(fused=True)`": _ratio(fused["scalar"]),
+        f"speed of 16 trainings with the slowest heuristic that acts at every step (`{slowest}`), relative to `Adam`": _ratio(
+            heuristics[slowest]
+        ),
+        "speed of 16 trainings with convolutions on a CPU: `multimnist`": _ratio(convolutional["vector, N = 16, multimnist"]),
+        "speed of 16 trainings with convolutions on a CPU: `stereo`": _ratio(convolutional["vector, N = 16, stereo"]),
         "peak memory of 1,024 trainings of `digits`": f"{memory['N = 1024'] / 1024:.1f} GiB",
-        "`import mtl_gym` beyond `import gymnasium`": f"{imports['seconds beyond gymnasium']:.3f} s",
+        "time of `import mtl_gym` beyond `import gymnasium`": f"{1000 * imports['seconds beyond gymnasium']:.1f} ms",
+        **{
+            f"speed of 16 trainings with {name.replace('rates', 'learning rates')}, relative to one rate": _ratio(row)
+            for rates in others
+            for name, row in rates.items()
+        },
     }
     rows |= sample_speed() | merging_speed()
     return [{"what": what, "measured": measured} for what, measured in rows.items()]
@@ -170,10 +195,10 @@ def sample_speed() -> dict[str, str]:
     studies = json.loads((ROOT / "benchmarks" / "results" / "sample_speed.json").read_text())
     one, many = studies["N = 1"], studies["N = 64"]
     return {
-        "time of a decision of `slgrad`, 64 trainings, in plain training steps": _ratio(many["decision"]),
+        "time of a decision of `slgrad`, relative to a plain training step, 64 trainings": _ratio(many["decision"]),
         "the same, one training": _ratio(one["decision"]),
         "its training step alone (no environment), one training and 64": f"{_ratio(one['SLGrad'])} and {_ratio(many['SLGrad'])}",
-        "loop over all samples' and tasks' backward passes, against that step": f"{one['loop over SLGrad']:.0f} x",
+        "time of a loop over all samples' and tasks' backward passes, relative to that step": f"{one['loop over SLGrad']:.0f} x",
     }
 
 
@@ -194,13 +219,13 @@ def pages() -> dict[Path, str]:
 
 
 def _measured(found: dict[str, list[dict[str, str]]]) -> str:
-    """A section of tables with what they say above them; nothing, where there are none."""
+    """A section of tables, each below its title; empty if there are none."""
     parts = [f"\n{title}\n\n{markdown(rows)}\n" for title, rows in found.items()]
     return "".join(["\n## Measured\n", *parts]) if parts else ""
 
 
 def _fenced(manual: str) -> str:
-    """Puts the example's lines into a block."""
+    """Puts the example's lines into a code block."""
     head, rest = manual.split("## Example\n")
     example, tail = rest.split("\n\n", 1)
     head, tail = head.replace("``", "`"), tail.replace("``", "`")
@@ -208,7 +233,7 @@ def _fenced(manual: str) -> str:
 
 
 def main() -> int:
-    """Writes, or compares; returns the exit status."""
+    """Writes or compares; returns the exit status."""
     cards = {
         "ppo": held_out(),
         "ppo_samples": of_samples(),
@@ -217,11 +242,12 @@ def main() -> int:
         "ppo_groups": {"training": trained("pretrain-ppo_groups"), **grouping_regrets()},
     }
     of_cards = {ROOT / "agents" / "pretrained" / f"{name}.md": found for name, found in cards.items()}
-    methods = ROOT / "docs" / "methods.md"
+    methods, accelerators = ROOT / "docs" / "methods.md", ROOT / "docs" / "accelerators.md"
     wanted = {
-        ROOT / "README.md": with_tables(ROOT / "README.md", {**tables(), "algorithms": algorithms(), "speed": speed()}),
+        ROOT / "README.md": with_tables(ROOT / "README.md", {**listed(), "algorithms": algorithms(), "speed": speed()}),
         **{card: with_tables(card, found) for card, found in of_cards.items()},
         methods: with_tables(methods, method_tables()),
+        accelerators: with_tables(accelerators, accelerator_tables()),
         **pages(),
     }
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]

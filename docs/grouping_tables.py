@@ -1,4 +1,4 @@
-"""The measured tables of ``docs/task_grouping.md``, from what ``benchmarks/task_grouping.py`` found."""
+"""The measured tables of ``docs/task_grouping.md``, from the results of ``benchmarks/task_grouping.py``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Table = list[dict[str, str]]
 
 
 def grouping_tables() -> dict[str, Table]:
-    """All tables by what they say; those of studies that have not been run are left out."""
+    """All tables by their titles; studies that have not been run are left out."""
     studies: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     made: dict[str, Table] = {}
     if own := studies.get("planted"):
@@ -26,20 +26,24 @@ def grouping_tables() -> dict[str, Table]:
         )
     if own := studies.get("hundred"):
         title = f"{own['tasks']} tasks from the warm-up to the last group's training, {own['threads']} thread(s)"
-        made[f"{title}; the return is in percent of what all together reach."] = hundred(own["policies"])
+        made[f"{title}; the return is the gain over joint training, in percent."] = hundred(own["policies"])
     if own := studies.get("more"):
         for problem, row in own["problems"].items():
-            title = f"Returns on all tasks of `{problem}`, {own['instances']} instances, in percent of what all together reach"
-            made[f"{title}; the agent was trained on six at a time."] = returns(row)
+            title = f"Returns on all tasks of `{problem}`, {own['instances']} instances: gain over joint training, in percent"
+            made[f"{title}; the agent was trained on six tasks at a time."] = returns(row)
     if own := studies.get("regret"):
         for problem, row in own["problems"].items():
             title = (
-                f"Regret on `{problem}`, 6 tasks, {own['instances']} instances, in percent of what all together reach on *reward*"
+                f"Regret on `{problem}`, 6 tasks, {own['instances']} instances, in points of gain over joint training (*reward*)"
             )
-            made[f"{title}; a price of 1 for each group more; `trainings` of an episode, in those of one network."] = regrets(row)
+            made[f"{title}; each group beyond the first costs 1 point; `trainings` is the cost in trainings of one network."] = (
+                regrets(row)
+            )
     if SPEED.is_file():
         title = "Ratios of times, with the quartiles of the rounds (`benchmarks/grouping_speed.py`)"
-        made[f"{title}. A training step of 16 such networks takes a millisecond: what maps cost is dear beside it."] = speed()
+        made[
+            f"{title}. A training step of 16 such networks takes a millisecond, so the cost of data maps is large in comparison."
+        ] = speed()
     return made
 
 
@@ -62,7 +66,7 @@ def _ratio(row: dict[str, float]) -> str:
 
 
 def planted(problems: dict[str, Any]) -> Table:
-    """A row for each way to find clusters."""
+    """A row for each clustering."""
     first = next(iter(problems.values()))
     return [
         {"groups from": f"`{name}`", **{f"`{problem}`": _interval(row[name]["rand index"]) for problem, row in problems.items()}}
@@ -100,12 +104,12 @@ def hundred(policies: dict[str, Any]) -> Table:
 
 
 def returns(policies: dict[str, Any]) -> Table:
-    """A row for each policy, the largest return first."""
+    """A row for each policy, in order of return."""
     return [
         {
             "policy": f"`{name}`",
             "return": _interval(row["return"]),
-            "ppo's minus it": _interval(row["ppo minus it"]) if "ppo minus it" in row else "",
+            "ppo minus policy": _interval(row["ppo minus it"]) if "ppo minus it" in row else "",
             "groups": f"{row['groups']:.1f}",
         }
         for name, row in sorted(policies.items(), key=lambda pair: -float(pair[1]["return"]["mean"]))
@@ -113,13 +117,13 @@ def returns(policies: dict[str, Any]) -> Table:
 
 
 def regrets(policies: dict[str, Any]) -> Table:
-    """A row for each policy, the least regret first."""
+    """A row for each policy, in order of regret."""
     trained = any("ppo minus it" in row for row in policies.values())
     return [
         {
             "policy": f"`{name}`",
             "regret": _interval(row["regret"]),
-            **({"ppo's minus it": _interval(row["ppo minus it"]) if "ppo minus it" in row else ""} if trained else {}),
+            **({"ppo minus policy": _interval(row["ppo minus it"]) if "ppo minus it" in row else ""} if trained else {}),
             "delta_m on *test*": f"{row['delta_m']['mean']:.1f}",
             "groups": f"{row['groups']:.1f}",
             "trainings": f"{row['trainings']:.1f}",

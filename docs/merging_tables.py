@@ -1,4 +1,4 @@
-"""The tables of the merging agent's card, and of what merging costs: what the benchmarks last measured."""
+"""The tables of the merging agent's card, and the cost of merging, as the benchmarks last measured them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def merging_tables() -> dict[str, Table]:
     """All tables by the names of their markers."""
     studies = json.loads((RESULTS / "layer_merging.json").read_text())
     problems = ("digits_4", "digits", "multimnist", "census")
-    missing = [{"not measured yet": "`python benchmarks/layer_merging.py`"}]
+    missing = [{"not measured yet": "`python -m benchmarks.layer_merging`"}]
     return {
         "planted": scan("threshold", studies["planted"]["scan"]),
         "alignments": scan("factor", studies["planted"]["at .8, by factor of the alignment"]),
@@ -25,7 +25,7 @@ def merging_tables() -> dict[str, Table]:
 
 
 def scan(varied: str, rows: dict[str, Any]) -> Table:
-    """The pairs that MTSL ends with, for every value of what is varied."""
+    """The pairs that MTSL ends with, for every value of the varied setting."""
     return [
         {
             varied: value,
@@ -38,7 +38,7 @@ def scan(varied: str, rows: dict[str, Any]) -> Table:
 
 
 def front(study: dict[str, Any]) -> Table:
-    """Scores and parameters of every policy, those with the fewest parameters last."""
+    """Scores and parameters of every policy, from most to fewest parameters."""
     rows = sorted(study["policies"].items(), key=lambda item: -item[1]["parameters"]["mean"])
     return [
         {
@@ -47,8 +47,8 @@ def front(study: dict[str, Any]) -> Table:
             "delta_m": _interval(row["delta_m"]),
             "delta_m, corrupted inputs": _interval(row["corrupted"]),
             "return": _interval(row["return"], 3),
-            "ppo minus it: delta_m": _interval(row["ppo minus it"]["delta_m"]) if row["ppo minus it"] else "",
-            "ppo minus it: return": _interval(row["ppo minus it"]["return"], 3) if row["ppo minus it"] else "",
+            "ppo minus policy: delta_m": _interval(row["ppo minus it"]["delta_m"]) if row["ppo minus it"] else "",
+            "ppo minus policy: return": _interval(row["ppo minus it"]["return"], 3) if row["ppo minus it"] else "",
         }
         for name, row in rows
     ]
@@ -58,9 +58,13 @@ def merging_speed() -> dict[str, str]:
     """What ``benchmarks/merging_speed.py`` last measured."""
     rows = {name: _ratio(row) for name, row in json.loads((RESULTS / "merging_speed.json").read_text()).items()}
     return {
-        "training step with gathered layers, 16 trainings, against separate networks": rows["gathered over separate"],
-        "hand-written loop over 16 structures, against one step of all": rows["loop over gathered, 16 structures"],
-        "CKA of all pairs and stages, against the 20 steps between two decisions": rows["cka over the time between two decisions"],
+        "time of a training step with gathered layers, relative to separate networks, 16 trainings": rows["gathered over separate"],
+        "time of a hand-written loop over 16 structures, relative to one step of all of them": rows[
+            "loop over gathered, 16 structures"
+        ],
+        "time of the CKA of all pairs and stages, relative to the 20 steps between two decisions": rows[
+            "cka over the time between two decisions"
+        ],
     }
 
 

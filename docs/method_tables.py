@@ -1,4 +1,4 @@
-"""The tables of ``docs/methods.md``: the methods, and what the benchmarks of methods and solvers last measured."""
+"""The tables of ``docs/methods.md``: the methods, and the latest results of the benchmarks of methods and solvers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 from mtl_gym.baselines import BASELINES
 from mtl_gym.baselines.gradient_heuristic import GradientHeuristic, WholeLossHeuristic
 from mtl_gym.cli import first_sentence
-from mtl_gym.policies import environment_of, policy_class
-from mtl_gym.problems import LOSS_WEIGHTING
+from mtl_gym.environments import LOSS_WEIGHTING
+from mtl_gym.policies.finding import environment_of, policy_class
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 CONSTANT = "constant"
+HEADS = {"share, %": "% of the Gram matrices' time", "torchjd, ratio": "torchjd / ours"}
 Table = list[dict[str, str]]
 
 
@@ -22,10 +23,10 @@ def method_tables() -> dict[str, Table]:
     studies, rates = _read("methods"), _read("rates")
     return {
         "methods": methods(),
-        "scores": scores(studies, "benchmarks/methods.py"),
-        "verdicts": verdicts(studies, "benchmarks/methods.py"),
-        "scores at the best rate": scores(rates, "benchmarks/rates.py"),
-        "verdicts at the best rate": verdicts(rates, "benchmarks/rates.py"),
+        "scores": scores(studies, "benchmarks.methods"),
+        "verdicts": verdicts(studies, "benchmarks.methods"),
+        "scores at the best rate": scores(rates, "benchmarks.rates"),
+        "verdicts at the best rate": verdicts(rates, "benchmarks.rates"),
         "solvers": solvers(),
     }
 
@@ -36,7 +37,7 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _or_missing(rows: Table, command: str) -> Table:
-    return rows or [{"not measured yet": f"`python {command}`"}]
+    return rows or [{"not measured yet": f"`python -m {command}`"}]
 
 
 def methods() -> Table:
@@ -90,7 +91,7 @@ def _score(row: dict[str, Any] | None) -> str:
 
 
 def verdicts(studies: dict[str, Any], command: str) -> Table:
-    """Whether anything beats constant weights on a problem: the lower end of the paired difference's interval is above 0."""
+    """Which methods beat constant weights on a problem: the interval of the paired difference lies above 0."""
     rows = []
     for problem, study in studies.items():
         over = {name: row["over"][CONSTANT] for name, row in study["policies"].items() if CONSTANT in row["over"]}
@@ -101,8 +102,8 @@ def verdicts(studies: dict[str, Any], command: str) -> Table:
                 "problem": f"`{problem}`",
                 "instances": str(study["instances"]),
                 **({"trainings of the search": str(study["search"] or "not searched")} if "search" in study else {}),
-                "better than constant weights": ", ".join(map(_over(over), better)) or ("**nothing**" if over else "not known"),
-                "no difference seen": str(len(equal)),
+                "better than constant weights": ", ".join(map(_over(over), better)) or ("**nothing**" if over else "unknown"),
+                "not significant": str(len(equal)),
                 "worse": str(len(over) - len(better) - len(equal)),
             }
         )
@@ -114,9 +115,9 @@ def _over(over: dict[str, Any]) -> Any:
 
 
 def solvers() -> Table:
-    """Times of the solvers."""
+    """Times of the solvers; heads of columns are written out."""
     rows = [
         {"policy": f"`{name}`", **{key: f"{value:g}" for key, value in row.items()}} for name, row in _read("solver_speed").items()
     ]
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    return _or_missing([{key: row.get(key, "") for key in columns} for row in rows], "benchmarks/solver_speed.py")
+    return _or_missing([{HEADS.get(key, key): row.get(key, "") for key in columns} for row in rows], "benchmarks.solver_speed")
