@@ -375,8 +375,8 @@ def test_disabled_rows_ignore_actions_until_they_are_reset(env_id):
     assert not truncated.any()
     assert not any(mask.any() for name, mask in infos.items() if name.startswith("_"))
     env.reset(options={"reset_mask": np.array([False, True, False])})
-    paid_now = env_id != TASK_GROUPING  # there, the last decision is paid for
-    assert env.step(actions[3])[1].astype(bool).tolist() == [False, paid_now, False]
+    rewarded = env_id != TASK_GROUPING  # which gives its reward after the last decision
+    assert env.step(actions[3])[1].astype(bool).tolist() == [False, rewarded, False]
 
 
 @pytest.mark.parametrize("env_id", ENVIRONMENTS)

@@ -243,7 +243,7 @@ def test_no_module_prints_or_sets_global_seeds(path):
 @pytest.mark.parametrize("name", LAYERS[:-2])
 def test_every_module_can_be_imported(name):
     for path in sorted((ROOT / "mtl_gym" / name).rglob("*.py")):
-        importlib.import_module(name_of(path))
+        assert importlib.import_module(name_of(path)).__doc__
 
 
 @pytest.mark.parametrize("path", files("agents"))
