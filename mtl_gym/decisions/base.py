@@ -67,9 +67,9 @@ class Decision(ABC):
         """Applies actions (N, ...) within the space to the ``active`` rows (N,) bool; ``view`` is the last one before them."""
 
     @property
+    @abstractmethod
     def length(self) -> int:
         """The largest number of decisions in an episode."""
-        raise NotImplementedError
 
     def begin(self, rows: Sequence[int]) -> None:  # noqa: B027  (most have nothing to set)
         """Initialises its own tensors in rows whose training begins; the state has set them to 0."""
@@ -86,9 +86,9 @@ class Decision(ABC):
         """The valid actions (N, A), if actions can be invalid."""
         raise NotImplementedError
 
+    @abstractmethod
     def progress(self) -> Tensor:
         """Completed fraction (N,) of the episode."""
-        raise NotImplementedError
 
     def history(self, previous: LossHistory | None, *, base: bool) -> LossHistory | None:
         """The losses since the ``previous`` history (``None`` at the start), if trainings are observed step by step.
