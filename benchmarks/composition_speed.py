@@ -1,16 +1,20 @@
 """Compares the speed of this source tree with that of another, interleaved in one run.
 
-    python -m benchmarks.composition_speed --before PATH            all figures, 20 rounds (minutes)
+    python -m benchmarks.composition_speed --before PATH            all figures, 8 starts (a quarter of an hour)
     python -m benchmarks.composition_speed --before PATH stereo     only figures with this word in their names
-    python -m benchmarks.composition_speed --before PATH --rounds 5
+    python -m benchmarks.composition_speed --before PATH --starts 2
 
-Each tree runs in its own process with one thread; the processes take turns, a tenth of a second each. A ratio is this tree's speed
-over the other's: medians and quartiles of the rounds. Writes ``benchmarks/results/composition_speed.json``.
+Each tree runs in its own process with one thread; the processes take turns, a tenth of a second each. A process may be a fifth
+faster or slower than another of the same tree, from its start to its end, so all of them are started anew several times, in
+alternating order, and a second process of the other tree runs along as a control. A ratio is this tree's speed over the other's,
+the control's over the other's: medians over the starts, with the lowest and the highest. Writes
+``benchmarks/results/composition_speed.json``.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -20,12 +24,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from benchmarks.measuring import ROOT, Run, Times, command_line, interleaved, ratio
+import numpy as np
+
+from benchmarks.measuring import ROOT, Run, Times, command_line, interleaved
 from benchmarks.workloads import WORKLOADS
 
-ROUNDS, SECONDS = 20, 0.1
-FEWER = {"multimnist, N = 16": 6, "stereo, N = 16": 6, "warm-up with data maps, N = 16": 10, "63 groups side by side": 10}
-"""Fewer rounds for figures with long steps."""
+STARTS, ROUNDS, SECONDS = 8, 4, 0.1
+FEWER = {"multimnist, N = 16": 2, "stereo, N = 16": 1, "warm-up with data maps, N = 16": 2, "63 groups side by side": 2}
+"""Fewer rounds of each start for figures with long steps."""
 IMPORT = "import mtl_gym"
 GOAL = 0.95
 _IMPORT = "import gymnasium, time; start = time.perf_counter(); import mtl_gym; print(time.perf_counter() - start)"
@@ -35,7 +41,7 @@ _WORKLOADS = Path(__file__).with_name("workloads.py")
 def options(parser: argparse.ArgumentParser) -> None:
     """Adds the options beyond those that all benchmarks have."""
     parser.add_argument("--before", type=Path, default=None, help="folder of the other tree (with --smoke: this one)")
-    parser.add_argument("--rounds", type=int, default=None, help=f"rounds ({ROUNDS})")
+    parser.add_argument("--starts", type=int, default=STARTS, help=f"how often the processes are started ({STARTS})")
 
 
 def environment(tree: Path) -> dict[str, Any]:
@@ -106,23 +112,44 @@ def measured(figure: str, workers: Mapping[str, Worker], trees: Mapping[str, Pat
     return found
 
 
+def one_start(names: Sequence[str], trees: Mapping[str, Path], start: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Median seconds of a step, by figure and tree, of processes that are started for this."""
+    order = list(trees)[:: -1 if start % 2 else 1]
+    with contextlib.ExitStack() as stack:
+        started = {name: stack.enter_context(Worker(trees[name])) for name in order}
+        workers = {name: started[name] for name in trees}
+        found = {}
+        for figure in names:
+            times = measured(figure, workers, trees, min(rounds, FEWER.get(figure, rounds)))
+            found[figure] = {name: float(np.median(own)) for name, own in times.items()}
+    return found
+
+
+def row(starts: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """The ratios of a figure over the starts, and the median milliseconds of a step."""
+    found: dict[str, Any] = {}
+    for name, other in (("ratio", "after"), ("control", "again")):
+        ratios = [own["before"] / own[other] for own in starts]
+        found[name] = round(float(np.median(ratios)), 3)
+        found |= {f"lowest {name}": round(min(ratios), 3), f"highest {name}": round(max(ratios), 3)}
+    return found | {f"ms {name}": round(1000 * float(np.median([own[name] for own in starts])), 3) for name in ("before", "after")}
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Measures, prints and stores the results."""
     run: Run
     run, given = command_line(words, options)
     if given.before is None and not run.smoke:
         raise SystemExit("--before should be the folder of the other tree")
-    trees = {"before": (given.before or ROOT).resolve(), "after": ROOT}
-    rows: dict[str, Any] = run.known()
-    with Worker(trees["before"]) as before, Worker(trees["after"]) as after:
-        for figure in figures(run.names or (("scalar",) if run.smoke else ())):
-            rounds = given.rounds or run.size(ROUNDS)
-            times = measured(figure, {"before": before, "after": after}, trees, min(rounds, FEWER.get(figure, rounds)))
-            least = {f"ms {name}": round(1000 * float(own.min()), 3) for name, own in times.items()}
-            rows[figure] = {**ratio(times["before"], times["after"]), **least}
-            print(f"{figure:34}", rows[figure], flush=True)
-            run.write(rows)
-    slow = [figure for figure, row in rows.items() if row["ratio"] < GOAL]
+    before = (given.before or ROOT).resolve()
+    trees = {"before": before, "after": ROOT, "again": before}
+    names = figures(run.names or (("scalar",) if run.smoke else ()))
+    starts = [one_start(names, trees, start, run.size(ROUNDS)) for start in range(1 if run.smoke else given.starts)]
+    rows = run.known() | {figure: row([own[figure] for own in starts]) for figure in names}
+    for figure in names:
+        print(f"{figure:34}", rows[figure], flush=True)
+    run.write(rows)
+    slow = [figure for figure in names if rows[figure]["ratio"] < GOAL]
     print(f"below {GOAL}: {', '.join(slow) or 'none'}")
 
 
