@@ -79,9 +79,9 @@ class BatchLosses:
 
     def _batch_at(self, step: Tensor) -> Batch:
         samples = self.batches.at(step)
-        alike = torch.equal(samples, samples[:1].expand_as(samples))
+        alike = len(samples) > 1 and torch.equal(samples, samples[:1].expand_as(samples))
         inputs = take(self.data.splits["train"].inputs, samples[:1] if alike else samples)  # reading shared rows once is faster
-        inputs = inputs.expand(len(self.rows), *inputs.shape[1:])
+        inputs = inputs.expand(len(samples), *inputs.shape[1:]) if alike else inputs
         return Batch(samples, inputs, self.data.labels("train", samples, samples, self.sources))
 
     def forward(self) -> Tensor:
