@@ -45,7 +45,7 @@ benchmarks: $(READY)  ## measure the speeds quoted in the README, and how often 
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.merging_speed
 	$(BIN)/python -m benchmarks.grouping_speed
 
-composition: $(READY)  ## compare the speed of this source tree with another, interleaved: make composition BEFORE=folder (minutes)
+composition: $(READY)  ## compare the speed of this source tree with another, interleaved: make composition BEFORE=folder (a quarter of an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.composition_speed --before $(BEFORE)
 
 gpu: $(READY)  ## measure times on a GPU, and the limits set by its memory and arithmetic (minutes)

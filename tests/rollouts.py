@@ -16,6 +16,15 @@ from mtl_gym.training.trainer import Trainer
 HIDDEN_SIZES = {"mlp": [8], "conv": [2, 8], "dense": [2, 2], "point": []}
 MADE_FOR_GROUPING = {"digit_tasks", "clusters", "clusters_equal"}  # 16 to 100 tasks, whose groups are compared
 IDS = (LOSS_WEIGHTING, SAMPLE_WEIGHTING, LAYER_MERGING, TASK_GROUPING)
+TRAINING = {  # arguments of `agents.train`
+    "problem": "quadratic",
+    "train_steps": 40,
+    "num_envs": 4,
+    "rollouts_per_instance": 2,
+    "evaluations": 1,
+    "instances": 2,
+    "references": [],
+}
 
 
 def small(problem="digits", env_id=LOSS_WEIGHTING, **others):

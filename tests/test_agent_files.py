@@ -16,6 +16,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from rollouts import TRAINING
 from safetensors.torch import save, save_file
 
 import mtl_gym
@@ -31,15 +32,6 @@ from mtl_gym.policies.grammar import make_policy
 
 ROOT = Path(mtl_gym.__file__).parents[1]
 ENV = "mtl_gym/LossWeighting-v0"
-SMALL = {
-    "problem": "quadratic",
-    "train_steps": 40,
-    "num_envs": 4,
-    "rollouts_per_instance": 2,
-    "evaluations": 1,
-    "instances": 2,
-    "references": [],
-}
 PLACES = [0, 1, 4, 7, 8, 9, 40, 500, 2000, -1, -2, -40, -1000, -9000, -20000]
 
 
@@ -47,7 +39,7 @@ PLACES = [0, 1, 4, 7, 8, 9, 40, 500, 2000, -1, -2, -40, -1000, -9000, -20000]
 def agent(tmp_path_factory):
     """A PPO agent of eight decisions."""
     out = tmp_path_factory.mktemp("agent")
-    return agents.train(out=out, time_steps=8, options={"batch_size": 4, "n_epochs": 1}, **SMALL)
+    return agents.train(out=out, time_steps=8, options={"batch_size": 4, "n_epochs": 1}, **TRAINING)
 
 
 @pytest.fixture

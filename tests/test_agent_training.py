@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from rollouts import TRAINING
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -32,15 +33,6 @@ from mtl_gym.policies.grammar import make_policy
 
 ROOT = Path(mtl_gym.__file__).parents[1]
 ENV = "mtl_gym/LossWeighting-v0"
-SMALL = {
-    "problem": "quadratic",
-    "train_steps": 40,
-    "num_envs": 4,
-    "rollouts_per_instance": 2,
-    "evaluations": 1,
-    "instances": 2,
-    "references": [],
-}
 ON_POLICY = {"batch_size": 4, "n_epochs": 1}
 OFF_POLICY = {"batch_size": 4, "gradient_steps": 1, "learning_starts": 4, "buffer_size": 1000}
 OPTIONS = {
@@ -50,7 +42,7 @@ OPTIONS = {
     "td3": OFF_POLICY,
     "tqc": OFF_POLICY,
 }
-LONG = {**SMALL, "time_steps": 32, "evaluations": 4}
+LONG = {**TRAINING, "time_steps": 32, "evaluations": 4}
 KILLED = """
 import json, os, signal, sys
 import mtl_gym.agents.task_policies, mtl_gym.agents.learning
@@ -72,7 +64,7 @@ for algorithm in ("ppo", "sac"):
 
 
 def train(out, **changes):
-    given = {**SMALL, "out": out, "time_steps": 8, "options": OPTIONS.get(changes.get("algorithm", "ppo"), {}), **changes}
+    given = {**TRAINING, "out": out, "time_steps": 8, "options": OPTIONS.get(changes.get("algorithm", "ppo"), {}), **changes}
     return agents.train(**given)
 
 
@@ -471,7 +463,7 @@ TINY = {
     "batch_size": 16,
     "holdout_size": 16,
 }
-SAMPLES = {**SMALL, **TINY, "problem": "digits", "env": OF_SAMPLES, "reward": "val_mean"}
+SAMPLES = {**TRAINING, **TINY, "problem": "digits", "env": OF_SAMPLES, "reward": "val_mean"}
 
 
 @pytest.fixture(scope="module", params=["ppo", "recurrent-ppo"])

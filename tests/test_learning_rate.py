@@ -60,6 +60,11 @@ def run(site, *arguments, cwd):
     return answer.stdout
 
 
+def command(site, words, cwd):
+    """The output of a command of ``mtl-gym`` on two small instances."""
+    return run(site, "-m", "mtl_gym", *words.split(), "--instances", "2", *SETTINGS, cwd=cwd)
+
+
 class TestEnvironment:
     def test_both_checkers_accept_it(self):
         env = make(render_mode="rgb_array").unwrapped
@@ -132,21 +137,7 @@ def test_it_is_listed(site, tmp_path):
 
 @pytest.mark.slow
 def test_compare_plays_policies_on_it_and_the_page_shows_its_column_and_figure(site, tmp_path):
-    arguments = [
-        "-m",
-        "mtl_gym",
-        "compare",
-        "--env",
-        ID,
-        "--policies",
-        "flat,warm-up,random-rates,lowest",
-        "--instances",
-        "2",
-        "--out",
-        "out",
-        *SETTINGS,
-    ]
-    assert "warm-up" in run(site, *arguments, cwd=tmp_path)
+    assert "warm-up" in command(site, f"compare --env {ID} --policies flat,warm-up,random-rates,lowest --out out", tmp_path)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "last rate over the first" in page
     assert "<h2>Learning rates</h2>" in page
@@ -184,34 +175,6 @@ def test_an_agent_is_trained_on_numbered_actions_with_the_generic_policy(algorit
 
 @pytest.mark.slow
 def test_train_trains_an_agent_on_it(site, tmp_path):
-    arguments = [
-        "-m",
-        "mtl_gym",
-        "train",
-        "--env",
-        ID,
-        "--time-steps",
-        "16",
-        "--num-envs",
-        "4",
-        "--evaluations",
-        "1",
-        "--out",
-        "mine",
-    ]
-    assert "best agent" in run(site, *arguments, "--instances", "2", *SETTINGS, cwd=tmp_path)
-    arguments = [
-        "-m",
-        "mtl_gym",
-        "compare",
-        "--env",
-        ID,
-        "--policies",
-        "flat,./mine",
-        "--instances",
-        "2",
-        "--out",
-        "out",
-        *SETTINGS,
-    ]
-    assert "mine" in run(site, *arguments, cwd=tmp_path)
+    trained = command(site, f"train --env {ID} --time-steps 16 --num-envs 4 --evaluations 1 --out mine", tmp_path)
+    assert "best agent" in trained
+    assert "mine" in command(site, f"compare --env {ID} --policies flat,./mine --out out", tmp_path)

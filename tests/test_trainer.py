@@ -2,6 +2,7 @@ import copy
 import math
 import pickle
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -85,31 +86,25 @@ def test_one_replica_equals_a_hand_written_loop(optimizer, lr_schedule):
     )
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.5])
-def test_momentum_is_that_of_sgd(momentum):
-    trainer = make_trainer(ids=[5], optimizer="sgd", lr=0.05, momentum=momentum)
+@pytest.mark.parametrize(
+    ("optimizer", "momentum", "oracle", "rtol"),
+    [
+        ("sgd", 0.0, partial(torch.optim.SGD, momentum=0.0), 1e-5),
+        ("sgd", 0.5, partial(torch.optim.SGD, momentum=0.5), 1e-5),
+        ("adam", 0.5, partial(torch.optim.Adam, betas=(0.5, 0.999)), 1e-4),
+    ],
+)
+def test_momentum_is_that_of_sgd_and_the_first_decay_rate_of_adam(optimizer, momentum, oracle, rtol):
+    trainer = make_trainer(ids=[5], optimizer=optimizer, lr=0.05, momentum=momentum)
     parameters = leaves(trainer)
-    own = torch.optim.SGD(parameters, lr=0.05, momentum=momentum)
+    own = oracle(parameters, lr=0.05)
     for step in range(8):
         own.zero_grad()
         digits_losses(parameters, *batch(trainer, step)).sum().backward()
         own.step()
     train(trainer, 8)
     expected = torch.cat([part.detach().flatten() for part in parameters])
-    torch.testing.assert_close(trainer.replicas.flat[0], expected, rtol=1e-5, atol=1e-5)
-
-
-def test_momentum_is_the_first_decay_rate_of_adam():
-    trainer = make_trainer(ids=[5], optimizer="adam", lr=0.05, momentum=0.5)
-    parameters = leaves(trainer)
-    own = torch.optim.Adam(parameters, lr=0.05, betas=(0.5, 0.999))
-    for step in range(8):
-        own.zero_grad()
-        digits_losses(parameters, *batch(trainer, step)).sum().backward()
-        own.step()
-    train(trainer, 8)
-    expected = torch.cat([part.detach().flatten() for part in parameters])
-    torch.testing.assert_close(trainer.replicas.flat[0], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(trainer.replicas.flat[0], expected, rtol=rtol, atol=1e-5)
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (3.0, 0.2, 1.0), (0.1, 0.1, 5.0)])
