@@ -14,7 +14,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
-from mtl_gym import Requirements, should, source_digest, specification
+from mtl_gym import Requirements, own_mode, should, source_digest, specification
 from mtl_gym.agents import compatibility
 from mtl_gym.agents.algorithm import Algorithm, algorithm, policy_of
 from mtl_gym.agents.compatibility import ACTION_MASK, FORMAT, acts_per_task, kinds_of, observation_row
@@ -80,6 +80,7 @@ class Agent:
             "stable_baselines3": version("stable-baselines3"),
         }
 
+    @own_mode()
     def predict(
         self,
         observation: Mapping[str, Array],
@@ -136,6 +137,7 @@ class Agent:
         return file
 
 
+@own_mode()
 def load(path: str | Path) -> Agent:
     """Loads an agent; no code in the file is run.
 

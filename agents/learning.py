@@ -12,7 +12,7 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from mtl_gym import LOSS_WEIGHTING, plain, should, specification, split_policies
+from mtl_gym import LOSS_WEIGHTING, own_mode, plain, should, specification, split_policies
 from mtl_gym.agents.agent import Agent, load
 from mtl_gym.agents.algorithm import algorithm, policy_of
 from mtl_gym.agents.checkpoint import read_checkpoint, restore
@@ -29,6 +29,7 @@ OnProgress = Callable[[int, Mapping[str, float]], None]
 """Called with the time steps done and the agent's mean ``return``, held-out ``score`` and ``delta_m``."""
 
 
+@own_mode()
 def train(
     problem: str | None = None,
     *,

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mtl_gym.cache import cache_folder, write_whole
+from mtl_gym.context import own_mode
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.instances import TRAINING_IDS
 from mtl_gym.training.recipe import Recipe
@@ -27,6 +28,7 @@ _REPLICAS = 64
 _AVERAGED = 32
 
 
+@own_mode()
 def single_task_metrics(problem: Problem, recipe: Recipe, ids: Sequence[int], split: str) -> dict[str, Tensor]:
     """Trains each task of each instance alone, and measures it on the whole ``split``.
 
@@ -49,7 +51,6 @@ def _one_round(problem: Problem, recipe: Recipe, ids: Sequence[int], split: str)
     return {name: _own(trainer, name, values) for name, values in trainer.metrics(split).items()}
 
 
-@torch.enable_grad()
 def train(trainer: Trainer, weights: Tensor) -> None:
     """Trains all rows to the end, with constant weights (N, K)."""
     active = torch.ones(trainer.num_replicas, dtype=torch.bool, device=trainer.state.device)
