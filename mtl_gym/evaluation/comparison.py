@@ -15,6 +15,7 @@ import pandas as pd
 
 import mtl_gym
 from mtl_gym.checks import positive_int, should
+from mtl_gym.context import own_mode
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import Arguments
 from mtl_gym.evaluation.columns import columns_of
@@ -50,6 +51,7 @@ class Plan:
         return (len(self.policies) + 1) * len(self.ids) * self.checked.recipe.train_steps
 
 
+@own_mode()
 def plan(
     policies: str | Sequence[str | Policy] | Mapping[str, str | Policy],
     env: str = LOSS_WEIGHTING,
@@ -66,6 +68,7 @@ def plan(
     count = positive_int("num_envs", num_envs)
     given = {name: value if name == "problem" else plain(value) for name, value in arguments.items()}
     checked = [make_env(policy, env, 1, given).unwrapped.arguments for policy in chosen.values()]  # type: ignore[attr-defined]
+    checked[0].problem.check_labelled("test", checked[0].recipe.tasks)
     for policy in chosen.values():  # which also checks that the policy's options fit the number of tasks
         initial_memory(policy, ids[:1], checked[0].recipe.num_tasks)
     return Plan(chosen, env, ids, count, given, checked[0])
@@ -94,6 +97,7 @@ OnProgress = Callable[[str, int], None]
 """Called with a label and the number of training steps just done."""
 
 
+@own_mode()
 def run(plan: Plan, *, out: Path | None = None, on_progress: OnProgress | None = None) -> list[Result]:
     """Runs every policy on every instance that ``out/results.sqlite`` does not hold yet; ``None`` stores nothing.
 
