@@ -110,7 +110,8 @@ def test_a_model_of_flat_observations_is_refused():
     env = gymnasium.wrappers.FlattenObservation(gymnasium.make(LOSS_WEIGHTING, **SETTINGS))
     model = PPO("MlpPolicy", env, n_steps=2, batch_size=2, device="cpu")
     with pytest.raises(
-        ValueError, match=r"`observations` should be a Box of shape \(19,\), as in the training of 'mine'\. Received observations=Dict"
+        ValueError,
+        match=r"`observations` should be a Box of shape \(19,\), as in the training of 'mine'\. Received observations=Dict",
     ):
         mtl_gym.compare({"mine": model}, **SETTINGS)
 

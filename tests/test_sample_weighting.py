@@ -575,8 +575,8 @@ def test_a_label_is_right_if_it_is_the_true_one_whoever_it_came_from():
         assert right[:, column].tolist() == expected.float().tolist()
 
 
-def two_labels(*, noise, own=(0.0, np.nan, 1.0, np.nan), batch_size=4):
-    """The measured ``right`` and ``labelled`` of the first batch of a problem of one task, with these labels in turn."""
+def half_labelled(*, noise, own=(0.0, np.nan, 1.0, np.nan)):
+    """A decision on the first batch of a problem of one task, with these labels in turn."""
     rng = np.random.default_rng(0)
     count = 16
 
@@ -585,24 +585,24 @@ def two_labels(*, noise, own=(0.0, np.nan, 1.0, np.nan), batch_size=4):
 
     splits = {"train": split(own), **{name: split([0.0, 1.0]) for name in ("meta", "reward", "test")}}
     problem = Problem("halves", [Task("half", "bce", ("accuracy",))], splits)
-    decision = decision_of(problem, ids=(3,), distribution={"noise": (noise, noise)}, batch_size=16, holdout_size=16)
-    return decision, look(decision, {RIGHT, LABELLED, LOSS})
+    return decision_of(problem, ids=(3,), distribution={"noise": (noise, noise)}, batch_size=16, holdout_size=16)
 
 
 def test_an_unlabelled_sample_is_not_right_even_with_the_label_of_another():
-    decision, seen = two_labels(noise=0.9)
+    decision = half_labelled(noise=0.9)
+    right = look(decision, {RIGHT})[RIGHT][0, :, 0]
     trainer = decision.trainer
     samples = batch_of(trainer)
     source = trainer.ledger.instances[0].label_source(trainer.problem)[samples, 0]
     targets = trainer.problem.splits["train"].targets[:, 0]
     own, borne = targets[samples], targets[source.astype(np.int64)]
     assert (own.isnan() & ~borne.isnan()).any()  # an unlabelled sample bears the label of another
-    assert seen[RIGHT][0, :, 0].tolist() == (own == borne).float().tolist()
-    assert seen[LABELLED][0, :, 0].tolist() == (~borne.isnan()).float().tolist()
+    assert right.tolist() == (own == borne).float().tolist()
+    assert look(decision, {LABELLED})[LABELLED][0, :, 0].tolist() == (~borne.isnan()).float().tolist()
 
 
 def test_without_noise_the_labelled_samples_are_right():
-    _, seen = two_labels(noise=0.0)
+    seen = look(half_labelled(noise=0.0), {RIGHT, LABELLED})
     assert seen[RIGHT].sum() == 8
     assert same(seen[RIGHT], seen[LABELLED])
 
