@@ -76,7 +76,7 @@ def _checked(label: str, policy: Policy, env: str, arguments: Mapping[str, Any])
     """The arguments of a policy's environment, after checking that the policy is for its observations and actions."""
     envs = make_env(policy, env, 1, arguments)
     Player(label, policy, envs)
-    return envs.unwrapped.arguments  # type: ignore[attr-defined,no-any-return]
+    return envs.unwrapped.arguments  # type: ignore[attr-defined]
 
 
 def instance_ids(instances: int | Sequence[int], seed: int) -> list[int]:

@@ -133,7 +133,8 @@ def untrained(trainer: Trainer, row: int) -> tuple[str, list[float], str] | None
 
 def check_spaces(label: str, policy: Policy, envs: MTLVectorEnv) -> None:
     """Raises ValueError if a policy declares an ``observation_space`` or ``action_space`` other than the environment's."""
-    own, theirs = getattr(policy, "observation_space", None), envs.single_observation_space
+    own = getattr(policy, "observation_space", None)
+    theirs: Any = envs.single_observation_space  # a Dict
     remedy = "Compare it with the arguments that it was trained with, such as `problem`, `num_tasks`, `observe` and `action`."
     if isinstance(own, Dict) and set(own.spaces) != set(theirs.spaces):
         raise ValueError(

@@ -96,7 +96,7 @@ class WarmUp:
             return {name: (values, 1) for name, values in found.items()}
         present = ~losses.data.absent(losses.batch().labels).gather(1, self.trainer.ledger.tasks)  # (N, K)
         both = (present[:, :, None] & present[:, None]).long()
-        first, second = torch.triu_indices(*both.shape[1:], offset=1)
+        first, second = torch.triu_indices(both.shape[1], both.shape[2], offset=1)
         known = {COSINES: both[:, first, second], LOOKAHEAD: both}
         return {name: (values * known[name], known[name]) for name, values in found.items()}
 
