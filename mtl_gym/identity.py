@@ -11,6 +11,7 @@ import inspect
 import json
 import random
 import sys
+import sysconfig
 import types
 from collections import deque
 from collections.abc import Sequence
@@ -103,6 +104,7 @@ def _operand(step: dis.Instruction, seen: tuple[Any, ...]) -> Any:
 _RANDOM = (random.Random, np.random.Generator, np.random.BitGenerator, np.random.RandomState)
 """Random generators, whose state is no memory of what a function has seen."""
 _PLAIN = (bool, int, float, complex, str, bytes, np.generic, type(None))
+_INSTALLED = ("stdlib", "platstdlib", "purelib", "platlib")
 _MOST_VALUES = 10_000
 """Largest number of values that are followed."""
 
@@ -110,9 +112,10 @@ _MOST_VALUES = 10_000
 def memory_digest(function: Any) -> str | None:
     """A digest of the values that a callable may change: its closure, defaults, attributes and globals, and what these contain.
 
-    Modules, classes and random generators do not count. ``None`` if there are too many values.
+    Modules, classes, random generators, and functions and objects of installed packages do not count. ``None`` if there are too
+    many values.
     """
-    hashed, waiting, places = hashlib.sha256(), [function], dict[int, int]()
+    hashed, waiting, places = hashlib.sha256(), [*_parts(function)], dict[int, int]()
     kept = []  # so that no other value gets the id of one that is gone
     while waiting:
         value = waiting.pop()
@@ -143,7 +146,10 @@ def _content(value: Any) -> tuple[bytes, Sequence[Any]]:
         return b"", [*value, *value.values()]
     if isinstance(value, (list, tuple, set, frozenset, deque)):
         return b"", [*value]
-    return b"", _parts(value)
+    if isinstance(value, (types.MethodType, functools.partial)):
+        return b"", _parts(value)
+    of = value if isinstance(value, types.FunctionType) else type(value)
+    return b"", () if _is_installed(of.__module__) else _parts(value)
 
 
 def _parts(value: Any) -> Sequence[Any]:
@@ -160,3 +166,12 @@ def _parts(value: Any) -> Sequence[Any]:
         return value.func, value.args, value.keywords
     call = inspect.getattr_static(type(value), "__call__", None)  # that of an object, written in Python
     return call if isinstance(call, types.FunctionType) else None, getattr(value, "__dict__", None)
+
+
+@functools.cache
+def _is_installed(module: str) -> bool:
+    """Whether a module is Python's own or one of an installed package."""
+    if module in sys.builtin_module_names:
+        return True
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return file is not None and any(Path(file).is_relative_to(sysconfig.get_path(name)) for name in _INSTALLED)

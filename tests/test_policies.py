@@ -6,6 +6,7 @@ import collections
 import doctest
 import functools
 import importlib
+import logging
 import random
 import sys
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from scipy.special import softmax
 
 import mtl_gym
 from mtl_gym.baselines import BASELINES
@@ -144,6 +146,7 @@ def test_what_a_function_keeps_is_noticed(kind):
         mtl_gym.policy(KEEPING[kind]()).predict(LOG_LOSS)
 
 
+LOGGER = logging.getLogger(__name__)
 RATES = {"a": [0.5, np.arange(3)], 3: torch.ones(2)}
 FORGETTING = {
     "numpy's generator": lambda: (lambda rng: lambda losses: rng.uniform(size=2))(np.random.default_rng(0)),
@@ -152,6 +155,7 @@ FORGETTING = {
     "torch's generator": lambda: (lambda rng: lambda losses: torch.rand(2, generator=rng))(torch.Generator()),
     "network": lambda: (lambda net: lambda losses: net(torch.tensor(losses)))(torch.nn.Linear(2, 2).double()),
     "constants": lambda: lambda losses: losses * RATES["a"][0],
+    "packages": lambda: lambda losses: [LOGGER.debug("%s", losses), softmax(losses)][1],
 }
 
 

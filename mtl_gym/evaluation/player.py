@@ -96,14 +96,14 @@ class Player:
         if not isinstance(space, Box):
             return values
         clipped = np.clip(values, space.low, space.high)
-        if (np.abs(clipped - values) > _BEYOND * np.maximum(np.abs(clipped), 1)).any():
+        if (clipped != values).any():
             if not np.isfinite(values).all():
                 return values
-            self._warn_of_clipping(values, space)
+            self._warn_of_clipping(values, clipped, space)
         return clipped
 
-    def _warn_of_clipping(self, values: Array, space: Box) -> None:
-        if not self._clipped:
+    def _warn_of_clipping(self, values: Array, clipped: Array, space: Box) -> None:
+        if not self._clipped and (np.abs(clipped - values) > _BEYOND * np.maximum(np.abs(clipped), 1)).any():
             self._clipped = True
             low, high, least, most = (float(own) for own in (space.low.min(), space.high.max(), values.min(), values.max()))
             condition = f"be within [{low:g}, {high:g}]; those of the policy {self.label!r} are clipped"
