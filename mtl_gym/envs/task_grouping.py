@@ -200,7 +200,9 @@ class TaskGroupingEnv(MTLEnv):
     A *data map* gives, for every training sample, the mean (*confidence*) and standard deviation (with n - 1; *variability*) over
     the epochs so far of the probability that the network assigned to the sample's label when training on it. A sample is
     *ambiguous* if its variability exceeds 0.2; of the others, those with a confidence of at least 0.5 are *easy*, the rest *hard*.
-    A sample without a label has 0 in both. Maps are taken at E times, evenly spread over the epochs from the second on.
+    Maps are taken at E times, evenly spread over the epochs from the second on. A sample without a label of a task is not in its
+    map: features are those of the labelled samples, and distances and affinities those of the samples, or batches, with labels of
+    both tasks (without any such sample: the distance of the maps' means).
 
     ``"merge"`` has no `next_task`; ``"memberships"`` has no `next_task`, `groups` or `action_mask`. Some cost passes beyond the
     warm-up: `gradient_cosines` and `lookahead` K backward passes every ``affinity_every`` steps (`lookahead` K forward passes too),

@@ -19,8 +19,9 @@ from mtl_gym.context import own_mode
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import Arguments
 from mtl_gym.evaluation.columns import columns_of
+from mtl_gym.evaluation.player import Player, initial_memory
 from mtl_gym.evaluation.results import Result, Results, plain, spec_key
-from mtl_gym.evaluation.rollout import initial_memory, make_env, rollout
+from mtl_gym.evaluation.rollout import make_env, rollout
 from mtl_gym.evaluation.single_task import reference_metrics
 from mtl_gym.policies.grammar import names_and_policies
 from mtl_gym.policies.protocol import Policy
@@ -67,11 +68,18 @@ def plan(
     ids = instance_ids(instances, seed)
     count = positive_int("num_envs", num_envs)
     given = {name: value if name == "problem" else plain(value) for name, value in arguments.items()}
-    checked = [make_env(policy, env, 1, given).unwrapped.arguments for policy in chosen.values()]  # type: ignore[attr-defined]
+    checked = [_checked(label, policy, env, given) for label, policy in chosen.items()]
     checked[0].problem.check_labelled("test", checked[0].recipe.tasks)
     for policy in chosen.values():  # which also checks that the policy's options fit the number of tasks
         initial_memory(policy, ids[:1], checked[0].recipe.num_tasks)
     return Plan(chosen, env, ids, count, given, checked[0])
+
+
+def _checked(label: str, policy: Policy, env: str, arguments: Mapping[str, Any]) -> Arguments:
+    """The arguments of a policy's environment, after checking that the policy is for its observations and actions."""
+    envs = make_env(policy, env, 1, arguments)
+    Player(label, policy, envs)
+    return envs.unwrapped.arguments  # type: ignore[attr-defined]
 
 
 def instance_ids(instances: int | Sequence[int], seed: int) -> list[int]:
@@ -142,7 +150,9 @@ def compare(
     """Runs every policy on the same instances and compares each with single-task learning.
 
     Args:
-        policies: Names with options (``"ew,si,constant:w=1,2,3"`` or a list), policies, or a mapping of labels to either.
+        policies: Names with options (``"ew,si,constant:w=1,2,3"`` or a list), policies, or a mapping of labels to either. A
+            Stable-Baselines3 model is a policy; if it has an environment with ``VecNormalize``, observations are normalised with
+            its statistics. After loading a model, this takes ``PPO.load(path, env=VecNormalize.load(statistics, venv))``.
         env: The environment's id.
         instances: Number of instances, or their ids.
         seed: Selects the ids of a number n of instances: ``seed * 10^4`` to ``seed * 10^4 + n - 1``.
@@ -160,7 +170,12 @@ def compare(
         was made; :func:`mtl_gym.summarize` computes the statistics.
 
     Raises:
-        ValueError, TypeError, gymnasium.error.Error: If an argument is wrong, before anything is run.
+        ValueError, TypeError, gymnasium.error.Error: If an argument is wrong, or a policy is for other observations or actions,
+            before anything is run; or if an answer of a policy is wrong.
+
+    Warns:
+        RuntimeWarning: If a policy's actions are clipped to the action space, if its weights were never above 0, or if a function
+            mixes trainings, see :func:`mtl_gym.policy`.
     """
     checked = plan(policies, env, instances=instances, seed=seed, num_envs=num_envs, **arguments)
     results = run(checked, out=None if out is None else Path(out))
