@@ -50,17 +50,23 @@ class Monitor(BaseCallback):
         self._best = load(best).about["scores"][-1]["reward"] if scores and best.is_file() else -np.inf
         self._writers: dict[str, SummaryWriter] = {}
         self._references: dict[str, dict[str, float]] = {}
+        self._evaluated = False
 
     def _on_training_start(self) -> None:
-        self._references = {name: self._score(name) for name in self.settings.references}
+        self._references = self._references or {name: self._score(name) for name in self.settings.references}
         if not self.scores:
             self._evaluate()
+        self._evaluated = False
 
     def _on_rollout_start(self) -> None:
-        if self.num_timesteps >= len(self.scores) * self.settings.time_steps / self.settings.evaluations:
+        due = self.num_timesteps >= len(self.scores) * self.settings.time_steps / self.settings.evaluations
+        if due and self.num_timesteps > self.scores[-1]["steps"]:
             self._evaluate()
 
     def _on_step(self) -> bool:
+        """Ends the training, by False, at the first step after an evaluation; the next one continues from the checkpoint."""
+        if self._evaluated:
+            return False
         ended = [info for info in self.locals["infos"] if "episode" in info]
         if ended:
             mean = float(np.mean([info["episode"]["r"] for info in ended]))
@@ -71,8 +77,8 @@ class Monitor(BaseCallback):
         return True
 
     def finish(self) -> None:
-        """Evaluates and saves the agent at the end of its training."""
-        if self.scores[-1]["steps"] < self.num_timesteps:
+        """Evaluates and saves the agent at the end of its training, unless an evaluation has ended it."""
+        if not self._evaluated:
             self._evaluate()
 
     def close(self) -> None:
@@ -82,6 +88,7 @@ class Monitor(BaseCallback):
 
     def _evaluate(self) -> None:
         """Evaluates the agent, saves it, and plots it with the references."""
+        self._evaluated = True
         check_finite(self.model, self.folder)
         agent = agent_of(self.model, self.settings)
         score = {"steps": float(self.num_timesteps), **self._score(agent)}
