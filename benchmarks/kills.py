@@ -40,8 +40,8 @@ _POLICIES = "ew,si,igb,dwa,rlw,constant:w=1,2,3,4,5,6"
 STUDIES = {
     "compare": Study(
         (
-            *("compare", "--problem", "digits", "--policies", _POLICIES, "--instances", "12", "--num-envs", "4"),
-            *("--set", "train_steps=200", "--set", "hidden_sizes=[16]", "--set", "reward=gain"),
+            *("compare", "--problem", "digits", "--policies", _POLICIES, "--instances", "8", "--num-envs", "4"),
+            *("--set", "train_steps=150", "--set", "hidden_sizes=[16]", "--set", "reward=gain"),
         ),
         ("results.csv", "summary.json"),
     ),

@@ -74,7 +74,7 @@ def read_group_table(path: str) -> GroupTable:
 @functools.lru_cache(maxsize=8)
 def _read(path: str, version: tuple[int, ...]) -> GroupTable:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as arrays:  # NumPy leaves damaged files open
             table = dict(arrays)
         header = json.loads(str(table.pop("header")))
         _check_shapes(header, table)
