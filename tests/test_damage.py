@@ -11,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from contextlib import closing
 from pathlib import Path
@@ -378,18 +377,20 @@ def test_a_file_that_stays_locked_is_named(stored, monkeypatch):
             stored.begin({})
 
 
-def test_opening_waits_for_a_reader_that_is_in_the_way_of_wal(tmp_path):
-    """SQLite's own timeout does not apply here: the switch upgrades the lock that it holds."""
+def test_the_switch_to_wal_waits_for_another_writer(tmp_path):
     path = tmp_path / "results.sqlite"
     execute(path, results_module._RESULTS)
-    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
-        other.execute("BEGIN")
-        other.execute("SELECT * FROM results").fetchall()
+    with (
+        closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other,
+        closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as own,
+    ):
+        other.execute("BEGIN IMMEDIATE")
         timer = threading.Timer(0.3, other.rollback)
         timer.start()
-        start = time.monotonic()
-        Results(path)
-        assert time.monotonic() - start > 0.2
+        with pytest.raises(sqlite3.OperationalError, match="locked"):  # SQLite does not wait here, in spite of the timeout
+            own.execute("PRAGMA journal_mode=WAL")
+        assert timer.is_alive()
+        results_module._share(own)
         timer.join()
     assert execute(path, "PRAGMA journal_mode") == [("wal",)]
 

@@ -241,7 +241,8 @@ def _readable(connection: sqlite3.Connection, keys: Iterable[str]) -> tuple[dict
 def _share(connection: sqlite3.Connection) -> None:
     """Switches the file to WAL mode for good: one process writes while others read.
 
-    SQLite does not wait for the lock that this takes, whatever the timeout, since it upgrades one that it holds already; so we do.
+    While another connection writes, SQLite refuses this at once, whatever the timeout: it upgrades a read lock that it already
+    holds, and two that did so and waited would wait for each other. So the wait is here.
     """
     last = time.monotonic() + _PATIENCE
     while True:
