@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,9 @@ class Monitor(BaseCallback):
 
     def close(self) -> None:
         """Closes the event files."""
-        for writer in self._writers.values():
-            writer.close()
+        with self._named():
+            for writer in self._writers.values():
+                writer.close()
 
     def _evaluate(self) -> None:
         """Evaluates the agent, saves it, and plots it with the references."""
@@ -113,10 +115,19 @@ class Monitor(BaseCallback):
         return {"reward": float(runs["return"].mean()), "delta_m": float(trim_mean(runs["delta_m"], 0.25))}
 
     def _draw(self, run: str, scalars: Mapping[str, float]) -> None:
-        if run not in self._writers:
-            self._writers[run] = SummaryWriter(str(self.folder / "events" / run), purge_step=self.num_timesteps)
-        for name, value in scalars.items():
-            self._writers[run].add_scalar(name, value, self.num_timesteps)
+        with self._named():
+            if run not in self._writers:
+                self._writers[run] = SummaryWriter(str(self.folder / "events" / run), purge_step=self.num_timesteps)
+            for name, value in scalars.items():
+                self._writers[run].add_scalar(name, value, self.num_timesteps)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Names the folder in TensorBoard's errors, which do not."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.folder / "events")) from error
 
 
 def _last_fractions(ended: list[dict[str, Any]]) -> dict[str, float]:
