@@ -42,12 +42,16 @@ def read_checkpoint(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]
     """The state of the training in a folder; ``None`` if there is none.
 
     Raises:
-        ValueError: If the folder holds a training with other settings or of another version; the message names one.
+        ValueError: If the folder holds a training with other settings or of another version, of which the message names one, or
+            the checkpoint is damaged.
     """
     file = folder / f"checkpoint{SUFFIX}"
     if not file.is_file():
         return None
-    content = read(file)
+    try:
+        content = read(file)
+    except ValueError as error:
+        raise ValueError(f"{error} Move it away to train from the beginning.") from error
     if not {"settings", "versions", "steps", "scores", "parameters", "variables", "buffer", "updates"} <= set(content):
         raise ValueError(should("out", "hold the checkpoint of a training, or none", str(file)))
     check_version(content["versions"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from mtl_gym import LOSS_WEIGHTING, own_mode, plain, should, specification, split_policies
+from mtl_gym import LOSS_WEIGHTING, locked, own_mode, plain, should, specification, split_policies
 from mtl_gym.agents.agent import Agent, load
 from mtl_gym.agents.algorithm import algorithm, policy_of
 from mtl_gym.agents.checkpoint import read_checkpoint, restore
@@ -50,7 +51,7 @@ def train(
     """Trains an agent on random instances of a problem and returns the best one.
 
     The folder holds ``best.safetensors`` and ``last.safetensors`` (see :func:`mtl_gym.agents.load`), ``checkpoint.safetensors``,
-    from which the same call resumes after an interruption (on new instances), and TensorBoard's ``events``. The best agent has the
+    from which the same call resumes after an interruption, to the same result, and TensorBoard's ``events``. The best agent has the
     highest mean return on the held-out instances, the last ids for evaluation, measured on the *reward* split; the test split is
     plotted but never used for selection.
 
@@ -99,33 +100,51 @@ def train(
 
 
 def _run(settings: Settings, folder: Path, on_progress: OnProgress | None) -> Agent:
-    """Begins the training of a folder, or goes on with it; returns the best agent."""
+    """Begins the training of a folder, or resumes it; returns the best agent."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(should("out", "be a folder", str(folder)))
     checkpoint = read_checkpoint(folder, asdict(settings))
-    if checkpoint and checkpoint["steps"] >= settings.time_steps:
-        return load(folder)
-    with Stream(settings.seed):  # SB3 seeds and draws from the global generators, which must stay untouched here
-        _learn(settings, folder, checkpoint, on_progress)
+    if checkpoint is None or checkpoint["steps"] < settings.time_steps:
+        with Stream(settings.seed), _alone_in(folder):  # SB3 seeds and draws from the global generators, which stay untouched
+            _learn(settings, folder, on_progress)
     return load(folder / f"best{SUFFIX}")
 
 
-def _learn(settings: Settings, folder: Path, checkpoint: Mapping[str, Any] | None, on_progress: OnProgress | None) -> None:
-    done = int(checkpoint["steps"]) if checkpoint else 0
-    model = make_model(settings, done)
-    if checkpoint:
-        restore(model, checkpoint)
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Makes the folder, or removes it again if nothing is written; raises ValueError if another process trains in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder, wait=False):
+            try:
+                yield
+            finally:
+                if not any(folder.iterdir()):
+                    folder.rmdir()
+    except BlockingIOError as error:
+        raise ValueError(should("out", "be a folder in which no other process trains", str(folder))) from error
+
+
+def _learn(settings: Settings, folder: Path, on_progress: OnProgress | None) -> None:
+    """Trains from checkpoint to checkpoint. What follows one depends on nothing else, so that interruptions change nothing."""
+    checkpoint = read_checkpoint(folder, asdict(settings))
     monitor = Monitor(settings, folder, checkpoint["scores"] if checkpoint else [], on_progress)
     try:
-        model.learn(settings.time_steps - done, callback=monitor, reset_num_timesteps=False)
-        monitor.finish()
+        while checkpoint is None or checkpoint["steps"] < settings.time_steps:
+            done = int(checkpoint["steps"]) if checkpoint else 0
+            model = make_model(settings, done)
+            with closing(model.get_env()):  # type: ignore[type-var]
+                if checkpoint:
+                    restore(model, checkpoint)
+                model.learn(settings.time_steps - done, callback=monitor, reset_num_timesteps=False)
+                monitor.finish()
+            checkpoint = read_checkpoint(folder, asdict(settings))
     finally:
         monitor.close()
-        model.get_env().close()  # type: ignore[union-attr]
 
 
 def make_model(settings: Settings, done: int) -> BaseAlgorithm:
-    """The algorithm with its environments; a resumed training draws new instances."""
+    """The algorithm with its environments. After each checkpoint all random numbers, and the instances, are new ones."""
     # Row i (or family i) draws its instances with seed + i: consecutive seeds would share most of them.
     seed = int(np.random.SeedSequence([settings.seed, done]).generate_state(1)[0] // 2)
     envs, episode = make_envs(settings)

@@ -14,7 +14,7 @@ from gymnasium.envs.registration import register
 from mtl_gym.environments import ENVIRONMENTS, find_environments as find_environments, vector_home
 
 if TYPE_CHECKING:
-    from mtl_gym.cache import write_whole as write_whole
+    from mtl_gym.cache import locked as locked, write_whole as write_whole
     from mtl_gym.checks import choose as choose, number as number, positive_int as positive_int, should as should
     from mtl_gym.context import own_mode as own_mode
     from mtl_gym.decisions.base import Decision as Decision, TrainingDecision as TrainingDecision
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES = {
-    "cache": "write_whole",
+    "cache": "locked write_whole",
     "checks": "choose number positive_int should",
     "context": "own_mode",
     "decisions.base": "Decision TrainingDecision",

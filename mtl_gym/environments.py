@@ -43,12 +43,13 @@ def _sound(entry: EntryPoint) -> bool:
 
     try:
         parse_env_id(entry.name)
-    except gymnasium.error.Error as error:
+        named = bool(entry.attr)
+    except (gymnasium.error.Error, AttributeError) as error:  # the latter if it is no name of an object at all
         skip(entry, str(error))
         return False
-    if not entry.attr:
+    if not named:
         skip(entry, "it names no class: 'module:NameEnv'")
-    return bool(entry.attr)
+    return named
 
 
 def vector_home(home: str) -> str:
@@ -61,16 +62,17 @@ def environment_class(id: str) -> Any:
 
     Raises:
         ValueError: If the id is unknown; the known ones are listed.
-        ImportError, AttributeError: If another package's class cannot be loaded.
+        ImportError: If another package's class cannot be loaded.
     """
-    import pkgutil
-
     from mtl_gym.checks import choose
+    from mtl_gym.plugins import resolve
 
-    return pkgutil.resolve_name(choose("env", id, find_environments()))
+    return resolve(id, choose("env", id, find_environments()))
 
 
 def specification(id: str) -> EnvironmentSpec:
     """The specification of an environment; raises as :func:`environment_class` does."""
-    found: EnvironmentSpec = environment_class(id).specification
+    found: EnvironmentSpec | None = getattr(environment_class(id), "specification", None)
+    if found is None:
+        raise ImportError(f"{id!r} is a class without `specification`, as mtl_gym.MTLEnv has.")
     return found

@@ -789,6 +789,9 @@ def test_a_table_of_another_version_is_refused(table, tmp_path):
         ("outcomes", lambda values: values.astype(str), "outcomes does not have 4 rows of numbers"),
         ("map_distances", lambda values: values[:-1], "map_distances does not have 4 rows of numbers"),
         ("ids", lambda values: values[:-1], "outcomes have shape (4, 15, 3, 14) instead of (3, 15, 3, 14)"),
+        ("map_features", lambda values: values[:, :, :-1], "map_features has shape (4, 3, 7) instead of (4, 4, 7)"),
+        ("map_distances", lambda values: values[:, :-1], "map_distances has shape (5,) instead of (6,)"),
+        ("lookahead", lambda values: values[:, :-1], "lookahead has shape (3, 4) instead of (4, 4)"),
     ],
 )
 def test_a_damaged_table_is_refused(table, tmp_path, name, spoil, words):
@@ -799,6 +802,29 @@ def test_a_damaged_table_is_refused(table, tmp_path, name, spoil, words):
     with pytest.raises(ValueError, match="`group_table` should be a group table") as caught:
         make_vec(group_table=str(tmp_path / "damaged.npz"))
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_table_with_random_bytes_or_cut_short_is_refused(table, tmp_path, place, cut):
+    content = bytearray(table.read_bytes())
+    start = int(len(content) * place)
+    if cut:
+        del content[start:]
+    else:
+        content[start : start + 500] = np.random.default_rng(0).bytes(len(content[start : start + 500]))
+    (tmp_path / "damaged.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"`group_table` should be a group table.*damaged\.npz"):
+        make_vec(group_table=str(tmp_path / "damaged.npz"))
+
+
+def test_a_table_of_other_metrics_is_refused(table, tmp_path):
+    with np.load(table) as arrays:
+        content = dict(arrays)
+    header = json.loads(str(content.pop("header")))
+    write_group_table(tmp_path / "other.npz", {**header, "metrics": header["metrics"][::-1]}, content)
+    with pytest.raises(ValueError, match=r"`group_table` should be a table of the same problem.*metrics="):
+        make_vec(group_table=str(tmp_path / "other.npz"))
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing of this kind", None])
@@ -820,6 +846,22 @@ def test_a_shipped_table_is_used_where_its_arguments_are_the_environments(table,
     assert make_vec().decision.trainings.groups.path == str(folder / "yeast.npz")
     assert make_vec(lr=0.1).decision.trainings.groups.path is None
     assert make_vec(group_table="train").decision.trainings.groups.path is None
+
+
+def test_a_shipped_table_that_is_damaged_is_named_and_groups_are_trained(monkeypatch, tmp_path):
+    (tmp_path / "data" / "grouping").mkdir(parents=True)
+    (tmp_path / "data" / "grouping" / "yeast.npz").write_bytes(b"damaged")
+    monkeypatch.setattr("mtl_gym.envs.task_grouping.resources.files", lambda package: tmp_path)
+    with pytest.warns(RuntimeWarning, match=r"Groups are trained: `group_table` should be .*yeast\.npz"):
+        assert make_vec().decision.trainings.groups.path is None
+
+
+def test_processes_add_to_the_same_table(table, tmp_path):
+    path = tmp_path / "both.npz"
+    path.write_bytes(table.read_bytes())
+
+    make_table(path, [4], advance=lambda count: count or make_table(path, [5], **SMALL), **SMALL)
+    assert set(read_group_table(str(path)).places) == {*read_group_table(str(table)).places, 4, 5}
 
 
 def test_a_table_says_how_it_was_made_and_goes_on_where_it_was(table, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -10,6 +11,7 @@ from gymnasium.spaces import Discrete
 
 from mtl_gym.checks import choose, number, positive_int, should
 from mtl_gym.decisions.grouping.decision import TaskGroups, group_sizes
+from mtl_gym.decisions.grouping.group_tables import read_group_table
 from mtl_gym.decisions.grouping.known_groups import MOST_TASKS, OUTCOMES, KnownGroups
 from mtl_gym.decisions.grouping.modes import GROUPINGS
 from mtl_gym.decisions.grouping.trainings import GroupTrainings
@@ -82,6 +84,11 @@ def _table(group_table: str, common: Arguments, watching: Watching) -> str | Non
         return None if group_table == "train" else group_table
     shipped = resources.files("mtl_gym").joinpath("data", "grouping", f"{common.problem.name}.npz")
     if not shipped.is_file():
+        return None
+    try:
+        read_group_table(str(shipped))
+    except ValueError as error:
+        warnings.warn(f"Groups are trained: {error}", RuntimeWarning, stacklevel=2)
         return None
     try:
         KnownGroups(common.problem, common.recipe, watching, str(shipped))
