@@ -15,7 +15,6 @@ from mtl_gym.decisions.grouping.known_groups import _remembered
 from mtl_gym.environments import specification
 from mtl_gym.problems import _load
 from mtl_gym.problems.base import SPLITS
-from mtl_gym.training import references
 from mtl_gym.training.references import _known
 
 OBSERVED = {env_id: list(specification(env_id).observations) for env_id in IDS}
@@ -66,13 +65,13 @@ def test_the_callers_modes_change_nothing(env_id, context, maker):
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
-def test_references_are_trained_as_ever_in_the_callers_modes(context):
+def test_references_are_trained_as_ever_in_the_callers_modes(context, tmp_path):
     answers, settings = [], {"reward": "terminal_delta_m", "lr": 0.01 + 0.001 * [*CONTEXTS].index(context), "num_envs": 1}
-    for own in (CONTEXTS[context], contextlib.nullcontext):
+    for number, own in enumerate((CONTEXTS[context], contextlib.nullcontext)):
         _known.clear()
         env = make_vec("quadratic", **settings)
         with own(), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(references, "_read_references", lambda key: None)
+            patch.setenv("MTL_GYM_CACHE", str(tmp_path / str(number)))
             answers.append(play(env, random_actions(env.action_space, 2)))
     assert same(*answers)
 
