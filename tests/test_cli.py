@@ -213,7 +213,7 @@ def test_report_of_policies_without_a_shared_instance_does_not_compare_them(tmp_
 
 def test_report_of_a_function_shows_its_newest_code(tmp_path):
     python_compare(tmp_path, {"mine": mtl_gym.policy(lambda losses: losses * 0 + 1)}, optimizer="sgd")
-    newest = python_compare(tmp_path, {"mine": mtl_gym.policy(lambda losses: losses * 0 - 1)}, optimizer="sgd")
+    newest = python_compare(tmp_path, {"mine": mtl_gym.policy(lambda losses: losses * 0 + 2)}, optimizer="sgd")
     assert report(tmp_path)["policies"]["mine"]["delta_m"] == pytest.approx(newest["policies"]["mine"]["delta_m"])
 
 
@@ -258,7 +258,7 @@ def test_report_shows_the_tasks_compared_last(tmp_path):
 
 
 def test_a_comma_before_a_number_continues_the_value(tmp_path):
-    texts = ["constant:w=1,2,3", "constant:w=[1,2,3]", "constant:w=1, -2, 0.5", "constant:w=1e0,2,-3"]
+    texts = ["constant:w=1,2,3", "constant:w=[1,2,3]", "constant:w=1, +2, 0.5", "constant:w=1e0,2,3.5"]
     compare(tmp_path, ",".join(["ew", *texts, "si"]))
     assert list(summary(tmp_path)["policies"]) == ["ew", *texts, "si"]
 

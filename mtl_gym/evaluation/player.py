@@ -72,7 +72,7 @@ class Player:
         self._start = np.zeros(self._envs.num_envs, dtype=bool)
         actions, self._memory = answer
         try:
-            return check_actions(self._within(actions), self._envs.single_action_space, self._envs.num_envs)
+            return self._checked(array_of(actions))
         except (TypeError, ValueError) as error:
             raise type(error)(f"{error} They are those of the policy {self.label!r}.") from None
 
@@ -85,22 +85,20 @@ class Player:
             condition = f"{condition} in at least one step of the policy {self.label!r}"
             warnings.warn(should("weights", condition, extremes, reason), RuntimeWarning, stacklevel=2)
 
-    def _within(self, actions: Any) -> Any:
-        """Actions of unfinished rows within the bounds, if finite, and valid ones in the other rows, which ignore them."""
-        values, space = array_of(actions), self._envs.action_space
-        if values.shape != space.shape:
-            return values
-        if self._envs.finished.any():
-            rows = self._envs.finished.reshape(-1, *[1] * (values.ndim - 1))
-            values = np.where(rows, np.zeros((), dtype=values.dtype), values)
-        if not isinstance(space, Box):
-            return values
-        clipped = np.clip(values, space.low, space.high)
-        if (clipped != values).any():
-            if not np.isfinite(values).all():
-                return values
-            self._warn_of_clipping(values, clipped, space)
-        return clipped
+    def _checked(self, actions: Array) -> Array:
+        """Actions of unfinished rows, clipped if finite; the other rows, whose actions are ignored, are set to 0."""
+        envs, space = self._envs, self._envs.action_space
+        if actions.shape == space.shape and envs.finished.any():
+            rows = envs.finished.reshape(-1, *[1] * (actions.ndim - 1))
+            actions = np.where(rows, np.zeros((), dtype=actions.dtype), actions)
+        if actions.shape == space.shape and isinstance(space, Box):
+            clipped = np.clip(actions, space.low, space.high)
+            if np.array_equal(clipped, actions):  # the usual case; NaN is unequal to itself
+                return actions
+            if np.isfinite(actions).all():
+                self._warn_of_clipping(actions, clipped, space)
+                return clipped
+        return check_actions(actions, envs.single_action_space, envs.num_envs)
 
     def _warn_of_clipping(self, values: Array, clipped: Array, space: Box) -> None:
         if not self._clipped and (np.abs(clipped - values) > _BEYOND * np.maximum(np.abs(clipped), 1)).any():

@@ -49,8 +49,9 @@ LOSSES_TO_WEIGHTS = Requirements(observe=("log_loss",), action="weights", steps_
 class Policy(Protocol):
     """Anything with Stable-Baselines3's ``predict``. Optional: ``requires`` (:class:`Requirements`; without it, the policy
     receives the environment's default observations and actions), ``initial_state(seeds, num_tasks)``, its initial memory, and
-    ``spec``, its JSON-plain identity, without which results are not reused. A ``predict`` with ``action_masks``, as in sb3_contrib,
-    receives the valid actions, (N, A) bool, if the environment has masks.
+    ``spec``, its JSON-plain identity, without which results are not reused. If it has an
+    ``observation_space`` or ``action_space``, as Stable-Baselines3's models do, they have to be those of a single environment. A
+    ``predict`` with ``action_masks``, as in sb3_contrib, receives the valid actions, (N, A) bool, if the environment has masks.
 
     Example:
         >>> import numpy as np, mtl_gym

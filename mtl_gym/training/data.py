@@ -10,6 +10,7 @@ from torch import Tensor
 from mtl_gym.checks import should
 from mtl_gym.problems.base import Problem, Split
 from mtl_gym.problems.instances import WRONG_LABELS, Instance
+from mtl_gym.problems.losses import LOSSES
 from mtl_gym.training.recipe import Recipe
 
 HOLDOUTS = ("meta", "reward")
@@ -63,19 +64,29 @@ class TrainingData:
         return self.labels(name, rows.expand(num_replicas, -1), torch.arange(len(rows), device=rows.device), sources)
 
     def known(self, labels: Tensor, tasks: Tensor) -> Tensor:
-        """Whether each sample has a label of each participating task (N, B, K), from labels (N, B, T, *S)."""
+        """Whether each sample has a label of each participating task (N, B, K), from labels (N, B, T, *S).
+
+        It has one if its loss has a value: of a task with a value for each channel, one channel is enough.
+        """
         known = ~torch.isnan(labels)
-        return self.by_task(known.flatten(3).any(3) if known.ndim > 3 else known, tasks)
+        known = known.flatten(3).any(3) if known.ndim > 3 else known
+        pairs = zip(self._problem.tasks, self._columns, strict=True)
+        parts = [known[:, :, own].all(2) if LOSSES[task.loss].joint else known[:, :, own].any(2) for task, own in pairs]
+        return _of_tasks(parts, tasks)
 
     def by_task(self, channels: Tensor, tasks: Tensor) -> Tensor:
         """Whether all channels of a task are true (N, B, K), from (N, B, T), for tasks (N, K)."""
-        all_tasks = torch.stack([channels[:, :, own].all(2) for own in self._columns], dim=2)
-        return all_tasks.gather(2, tasks[:, None].expand(-1, channels.shape[1], -1))
+        return _of_tasks([channels[:, :, own].all(2) for own in self._columns], tasks)
 
     def absent(self, labels: Tensor) -> Tensor:
         """Whether a batch's labels (N, B, T, *S) contain none of a task (N, all tasks)."""
         missing = torch.isnan(labels).flatten(3).all(3) if labels.ndim > 3 else torch.isnan(labels)  # (N, B, T)
         return torch.stack([missing[:, :, own].all(2).all(1) for own in self._columns], dim=1)
+
+
+def _of_tasks(parts: Sequence[Tensor], tasks: Tensor) -> Tensor:
+    """The participating tasks' (N, B, K), for tasks (N, K), of those of all tasks, each (N, B)."""
+    return torch.stack([*parts], dim=2).gather(2, tasks[:, None].expand(-1, parts[0].shape[1], -1))
 
 
 def take(table: Tensor, rows: Tensor) -> Tensor:
