@@ -12,12 +12,7 @@ import mtl_gym
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-COMMANDS = [
-    line
-    for block in re.findall(r"^```\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-    for line in re.sub(r"\\\n\s*", "", block).splitlines()
-    if line.startswith("mtl-gym ")
-]
+COMMANDS = [line.replace("\\\n", "") for line in re.findall(r"^mtl-gym (?:.*\\\n)*.*$", README, flags=re.MULTILINE)]
 SHORTER = {
     r"instances=\d+": "instances=2, train_steps=40",
     r"--instances \d+": "--instances 2",
