@@ -38,32 +38,33 @@ lint: $(READY)  ## check format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# The package is installed from its wheel, not from this folder, and tested by files that do not import from here.
+# The package is installed from its wheel, and the tests do not see this folder's source. `build` would hand on deleted files.
 $(ENVIRONMENTS)/%/.ready: tests/clients/requirements/%.txt pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python $(INSTALL) $(TORCH)
 	$(@D)/bin/python $(INSTALL) -r $< .
 	@touch $@
 
-clients: $(CLIENTS:%=client-%)  ## train with other people's libraries, each in an environment of its own (a quarter of an hour, then minutes)
-
-wheel: client-wheel  ## build and install the wheel without extras, and run the README's lines from it (minutes)
+.PRECIOUS: $(ENVIRONMENTS)/%/.ready
 
 client-%: $(ENVIRONMENTS)/%/.ready
+	rm -rf build
 	$(<D)/bin/python $(INSTALL) --no-deps --force-reinstall .
 	OMP_NUM_THREADS=1 $(<D)/bin/pytest -c tests/clients/pytest.ini tests/clients/test_$*.py
 
-lowest: $(ENVIRONMENTS)/lowest/.ready  ## run the tests with the lowest versions that pyproject.toml allows (torch apart)
+clients: $(CLIENTS:%=client-%)  ## train with other people's libraries, each in an environment of its own (a quarter of an hour)
+
+wheel: client-wheel  ## install the wheel without extras, and run the README's lines from it (minutes)
+
+lowest: $(ENVIRONMENTS)/lowest/.ready  ## run the tests with the lowest versions that pyproject.toml allows, torch apart (minutes)
 	OMP_NUM_THREADS=1 $(<D)/bin/python -m pytest -n 2 -m "not slow" -W default
 
-# uv resolves the lowest versions. Torch's lowest is left out: PyPI has it with gigabytes of CUDA packages alone.
+# Every lower bound at once, so one that cannot be installed is an error. PyPI has old releases of torch with CUDA packages alone.
 $(ENVIRONMENTS)/lowest/.ready: pyproject.toml
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/python $(INSTALL) uv $(TORCH)
-	echo "$(TORCH)" > $(@D)/torch.txt
-	$(@D)/bin/uv pip compile --quiet --resolution lowest-direct --override $(@D)/torch.txt --extra data --extra dev \
-		--no-header --no-annotate --output-file $(@D)/lowest.txt pyproject.toml
-	$(@D)/bin/python $(INSTALL) -r $(@D)/lowest.txt
+	$(@D)/bin/python $(INSTALL) $(TORCH)
+	sed -nE 's/^ *"([^">]+)>=([^"]+)".*/\1==\2/p' pyproject.toml | grep -v "^torch==" > $(@D)/lowest.txt
+	$(@D)/bin/python $(INSTALL) -r $(@D)/lowest.txt -e ".[oracle]"
 	@touch $@
 
 docs: $(READY)  ## regenerate the tables of README.md, of the cards and of docs/

@@ -61,10 +61,11 @@ def check_seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[
         TypeError: If a seed is not a whole number.
         ValueError: If the number of seeds is wrong or one is negative.
     """
-    if isinstance(seed, (Sequence, np.ndarray)) and np.ndim(seed):
-        seeds = [check_seed(own) for own in seed]
+    given = seed.tolist() if isinstance(seed, np.ndarray) else seed
+    if isinstance(given, Sequence):
+        seeds = [check_seed(own) for own in given]
     else:
-        first = check_seed(seed)
+        first = check_seed(given)
         seeds = [None if first is None else first + row for row in range(num_envs)]
     if len(seeds) != num_envs:
         raise ValueError(should("seed", f"be one number, or {num_envs}", seed))

@@ -1,6 +1,6 @@
 """PPO in one file, as people write it who own their training loop: episodes of `num_envs` environments, one update per rollout.
 
-    python ppo_script.py --vectorization vector_entry_point --updates 4
+python ppo_script.py --vectorization vector_entry_point --updates 4
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def advantages(rewards: Tensor, values: Tensor, dones: Tensor) -> Tensor:
     return found
 
 
-def update(agent: Agent, optimizer: torch.optim.Optimizer, seen: Tensor, acted: Tensor, old: Tensor, gains: Tensor, returns: Tensor) -> None:
+def update(
+    agent: Agent, optimizer: torch.optim.Optimizer, seen: Tensor, acted: Tensor, old: Tensor, gains: Tensor, returns: Tensor
+) -> None:
     normalised = (gains - gains.mean()) / (gains.std() + 1e-8)
     for _ in range(EPOCHS):
         ratio = (agent.policy(seen).log_prob(acted) - old).exp()
@@ -74,7 +76,7 @@ def update(agent: Agent, optimizer: torch.optim.Optimizer, seen: Tensor, acted: 
 
 
 def train(envs: VectorEnv, updates: int, steps: int, seed: int = 0) -> list[dict]:
-    """Trains for `updates` rollouts of `steps` steps; returns each finished episode's return `r`, length `l`, instance and actions."""
+    """Trains for `updates` rollouts of `steps` steps; returns each episode's return, length, instance and actions."""
     assert envs.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
     torch.manual_seed(seed)
     agent = Agent(envs.single_observation_space.shape[0], envs.single_action_space.shape[0])
@@ -105,7 +107,7 @@ def train(envs: VectorEnv, updates: int, steps: int, seed: int = 0) -> list[dict
         gains = advantages(torch.stack(rewards), values, torch.stack(dones))
         real = torch.stack(dones[:-1]) == 0  # steps that only reset are not learned from
         batch = (torch.stack(seen[:-1]), torch.stack(acted), torch.stack(log_probs), gains, gains + values[:-1])
-        update(agent, optimizer, *(part[real] for part in batch))
+        update(agent, optimizer, tuple(part[real] for part in batch))
     return episodes
 
 

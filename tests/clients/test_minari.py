@@ -9,7 +9,12 @@ from recipes import ENV_ID, replay, run
 SMALL = {"problem": "quadratic", "train_steps": 60}
 DECISIONS = 6
 IDS = [f"mtl_gym:mtl_gym/{name}-v0" for name in ("LossWeighting", "SampleWeighting", "LayerMerging", "TaskGrouping")]
-ABOUT = {"algorithm_name": "random", "author": "a person", "author_email": "person@example.org", "code_permalink": "https://example.org"}
+ABOUT = {
+    "algorithm_name": "random",
+    "author": "a person",
+    "author_email": "person@example.org",
+    "code_permalink": "https://example.org",
+}
 
 
 @pytest.fixture(autouse=True)

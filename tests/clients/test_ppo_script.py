@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recipes import replay
 from ppo_script import make_envs, train
+from recipes import replay
 
 SMALL = {"problem": "quadratic", "train_steps": 60}
 DECISIONS = 6
@@ -29,8 +29,8 @@ def test_episodes_are_those_of_a_plain_loop(vectorization):
 @pytest.mark.slow
 def test_the_script_runs_by_itself_in_spawned_processes(tmp_path):
     script = Path(__file__).with_name("ppo_script.py")
-    words = [sys.executable, "-W", "error::UserWarning", str(script), "--vectorization", "async", "--num-envs", "2", "--updates", "1"]
-    answer = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+    options = ["--vectorization=async", "--num-envs=2", "--updates=1"]
+    answer = subprocess.run([sys.executable, str(script), *options], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
     lengths = [line.split(", ")[1] for line in answer.stdout.splitlines()]
     assert lengths == ["6 decisions"] * 4
