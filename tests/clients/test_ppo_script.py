@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ppo_script import make_envs, train
-from recipes import replay
+from recipes import replay, run
 
 SMALL = {"problem": "quadratic", "train_steps": 60}
 DECISIONS = 6
@@ -35,3 +35,8 @@ def test_the_script_runs_by_itself_in_spawned_processes(tmp_path):
     lengths = [line.split(", ")[1] for line in answer.stdout.splitlines()]
     assert lengths == ["6 decisions"] * 4
     assert np.isfinite([float(line.split()[1].rstrip(",")) for line in answer.stdout.splitlines()]).all()
+
+
+def test_the_recipe_runs(empty_folder):
+    envs = run("Scripts in CleanRL's style", empty_folder)["envs"]
+    assert envs.reset(seed=0)[0].shape == (4, *envs.single_observation_space.shape)
