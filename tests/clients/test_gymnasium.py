@@ -57,7 +57,9 @@ def plain():
     return episode(gymnasium.make(ENV_ID, **SMALL), np.zeros(3, dtype=np.float32))
 
 
-@pytest.mark.parametrize("name", KEEPING)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "RenderCollection" else name for name in KEEPING]
+)
 def test_a_wrapper_leaves_the_episode(name, plain):
     env = KEEPING[name](gymnasium.make(ENV_ID, render_mode="rgb_array" if name == "RenderCollection" else None, **SMALL))
     assert episode(env, np.zeros(3, dtype=np.float32)) == pytest.approx(plain, abs=1e-6)

@@ -13,7 +13,9 @@ SMALL = {"problem": "quadratic", "train_steps": 60}
 DECISIONS = 6
 
 
-@pytest.mark.parametrize("vectorization", ["vector_entry_point", "sync", pytest.param("async", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "vectorization", ["vector_entry_point", *(pytest.param(form, marks=pytest.mark.slow) for form in ("sync", "async"))]
+)
 def test_episodes_are_those_of_a_plain_loop(vectorization):
     envs = make_envs(vectorization, 3, **SMALL)
     episodes = train(envs, updates=2, steps=2 * (DECISIONS + 1))

@@ -11,12 +11,14 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 SMALL = {"problem": "quadratic", "train_steps": 60}
 
 
+@pytest.mark.slow
 def test_the_recipe_runs(empty_folder):
     names = run("Stable-Baselines3", empty_folder)
     assert {episode["l"] for episode in names["model"].ep_info_buffer} == {6}
     assert np.isfinite(names["mean"])
 
 
+@pytest.mark.slow
 def test_no_masker_is_needed():
     """By name, sb3-contrib's own fails under Gymnasium 1, whose wrappers hide attributes."""
     env = gymnasium.make("mtl_gym:mtl_gym/TaskGrouping-v0", problem="digit_tasks", num_tasks=3)
