@@ -50,7 +50,7 @@ $(ENVIRONMENTS)/%/.ready: tests/clients/requirements/%.txt pyproject.toml
 client-%: $(ENVIRONMENTS)/%/.ready
 	rm -rf build
 	$(<D)/bin/python $(INSTALL) --no-deps --force-reinstall .
-	OMP_NUM_THREADS=1 $(<D)/bin/pytest -c tests/clients/pytest.ini tests/clients/test_$*.py
+	OMP_NUM_THREADS=1 $(<D)/bin/pytest -c tests/clients/clients.ini tests/clients/test_$*.py
 
 clients: $(CLIENTS:%=client-%)  ## train with other people's libraries, each in an environment of its own (a quarter of an hour)
 

@@ -61,9 +61,8 @@ def advantages(rewards: Tensor, values: Tensor, dones: Tensor) -> Tensor:
     return found
 
 
-def update(
-    agent: Agent, optimizer: torch.optim.Optimizer, seen: Tensor, acted: Tensor, old: Tensor, gains: Tensor, returns: Tensor
-) -> None:
+def update(agent: Agent, optimizer: torch.optim.Optimizer, batch: tuple[Tensor, ...]) -> None:
+    seen, acted, old, gains, returns = batch
     normalised = (gains - gains.mean()) / (gains.std() + 1e-8)
     for _ in range(EPOCHS):
         ratio = (agent.policy(seen).log_prob(acted) - old).exp()
@@ -75,6 +74,22 @@ def update(
         optimizer.step()
 
 
+class Episodes:
+    """Returns `r`, lengths `l`, instances and actions of finished episodes."""
+
+    def __init__(self, num_envs: int) -> None:
+        self.found: list[dict] = []
+        self.actions: list[list[np.ndarray]] = [[] for _ in range(num_envs)]
+
+    def add(self, actions: np.ndarray, done: np.ndarray, infos: dict) -> None:
+        """Adds a step; rows that were `done` before it were only reset by it, and their action was ignored."""
+        for row, own in enumerate(actions):
+            self.actions[row] = [] if done[row] else [*self.actions[row], own]
+        for row in np.flatnonzero(infos.get("_episode", [])):
+            statistics = {name: infos["episode"][name][row] for name in "rl"}
+            self.found.append({**statistics, "instance": infos["instance"][row], "actions": self.actions[row]})
+
+
 def train(envs: VectorEnv, updates: int, steps: int, seed: int = 0) -> list[dict]:
     """Trains for `updates` rollouts of `steps` steps; returns each episode's return, length, instance and actions."""
     assert envs.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
@@ -82,7 +97,7 @@ def train(envs: VectorEnv, updates: int, steps: int, seed: int = 0) -> list[dict
     agent = Agent(envs.single_observation_space.shape[0], envs.single_action_space.shape[0])
     optimizer = torch.optim.Adam(agent.parameters(), lr=3e-3)
     observation, _ = envs.reset(seed=seed)
-    done, episodes, actions = np.zeros(envs.num_envs), [], [[] for _ in range(envs.num_envs)]
+    done, episodes = np.zeros(envs.num_envs, dtype=bool), Episodes(envs.num_envs)
     for _ in range(updates):
         seen, acted, log_probs, rewards, dones = [], [], [], [], []
         for _ in range(steps):
@@ -94,12 +109,8 @@ def train(envs: VectorEnv, updates: int, steps: int, seed: int = 0) -> list[dict
                 log_probs.append(policy.log_prob(acted[-1]))
             observation, reward, terminated, truncated, infos = envs.step(acted[-1].numpy())
             rewards.append(torch.as_tensor(reward, dtype=torch.float32))
-            for row in range(envs.num_envs):  # the step after an episode's last one only resets: its action is ignored
-                actions[row] = [] if done[row] else [*actions[row], acted[-1][row].numpy()]
+            episodes.add(acted[-1].numpy(), done, infos)
             done = np.logical_or(terminated, truncated)
-            for row in np.flatnonzero(infos.get("_episode", [])):
-                statistics = {name: infos["episode"][name][row] for name in "rl"}
-                episodes.append({**statistics, "instance": infos["instance"][row], "actions": actions[row]})
         seen.append(torch.as_tensor(np.array(observation), dtype=torch.float32))
         dones.append(torch.as_tensor(done, dtype=torch.float32))
         with torch.no_grad():
@@ -108,7 +119,7 @@ def train(envs: VectorEnv, updates: int, steps: int, seed: int = 0) -> list[dict
         real = torch.stack(dones[:-1]) == 0  # steps that only reset are not learned from
         batch = (torch.stack(seen[:-1]), torch.stack(acted), torch.stack(log_probs), gains, gains + values[:-1])
         update(agent, optimizer, tuple(part[real] for part in batch))
-    return episodes
+    return episodes.found
 
 
 def main() -> None:
