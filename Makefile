@@ -3,9 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+INSTALL := -m pip install --quiet --disable-pip-version-check
+TORCH := torch==2.13.0
+# Other people's libraries contradict each other: each has an environment of its own.
+ENVIRONMENTS ?= .environments
+CLIENTS := minari rl_zoo3 rllib tianshou torchrl
 POLICIES := ew,init,si,gls,rlw,uw,dwa,imtl-l,igb,constant:w=1,4,2,16,16,16,ppo
 
-.PHONY: help setup demo test slow lint docs benchmarks composition gpu methods pretrain
+.PHONY: help setup demo test slow lint wheel clients lowest docs benchmarks composition gpu methods pretrain
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -15,8 +20,8 @@ setup: $(READY)  ## create the virtual environment
 # torch is installed first and pinned: a wider range fetches gigabytes of CUDA packages.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[data,dev,oracle]"
+	$(BIN)/python $(INSTALL) $(TORCH)
+	$(BIN)/python $(INSTALL) -c constraints.txt -e ".[data,dev,oracle]"
 	@touch $@
 
 demo: $(READY)  ## compare heuristics and the pretrained agent on digits; prints the path of the page
@@ -32,6 +37,35 @@ lint: $(READY)  ## check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The package is installed from its wheel, and the tests do not see this folder's source. `build` would hand on deleted files.
+$(ENVIRONMENTS)/%/.ready: tests/clients/requirements/%.txt pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(INSTALL) $(TORCH)
+	$(@D)/bin/python $(INSTALL) -r $< .
+	@touch $@
+
+.PRECIOUS: $(ENVIRONMENTS)/%/.ready
+
+client-%: $(ENVIRONMENTS)/%/.ready
+	rm -rf build
+	$(<D)/bin/python $(INSTALL) --no-deps --force-reinstall .
+	OMP_NUM_THREADS=1 $(<D)/bin/pytest -c tests/clients/clients.ini tests/clients/test_$*.py
+
+clients: $(CLIENTS:%=client-%)  ## train with other people's libraries, each in an environment of its own (a quarter of an hour)
+
+wheel: client-wheel  ## install the wheel without extras, and run the README's lines from it (minutes)
+
+lowest: $(ENVIRONMENTS)/lowest/.ready  ## run the tests with the lowest versions that pyproject.toml allows, torch apart (minutes)
+	OMP_NUM_THREADS=1 $(<D)/bin/python -m pytest -n 2 -m "not slow" -W default
+
+# Every lower bound at once, so one that cannot be installed is an error. PyPI has old releases of torch with CUDA packages alone.
+$(ENVIRONMENTS)/lowest/.ready: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(INSTALL) $(TORCH)
+	sed -nE 's/^ *"([^">]+)>=([^"]+)".*/\1==\2/p' pyproject.toml | grep -v "^torch==" > $(@D)/lowest.txt
+	$(@D)/bin/python $(INSTALL) -r $(@D)/lowest.txt -e ".[oracle]"
+	@touch $@
 
 docs: $(READY)  ## regenerate the tables of README.md, of the cards and of docs/
 	$(BIN)/python -m docs.generate

@@ -40,7 +40,7 @@ class LeaveOneOut(VecEnvWrapper):
         if seed is None:
             seed = int(np.random.default_rng().integers(2**31))
         seeds = [seed + row // self.size for row in range(self.num_envs)]
-        self.venv._seeds = list(seeds)  # SB3 has no public way to give rows equal seeds
+        self.venv.unwrapped._seeds = list(seeds)  # SB3 has no public way to give rows equal seeds
         return seeds
 
     def reset(self) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, VectorEnv
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from mtl_gym import row_infos, should
@@ -19,14 +18,14 @@ Array = npt.NDArray[Any]
 _FINAL = ("final_obs", "final_info")
 
 
-class VectorEnvAdapter(VecEnv):
-    """A vector environment as Stable-Baselines3 expects it.
+class VectorEnvAdapter(VecMonitor):
+    """A vector environment as Stable-Baselines3 expects it, with the episodes' statistics of SB3's ``VecMonitor``.
 
     ``reset`` returns observations, and ``step`` observations, rewards (N,) float32, dones (N,) bool and a list of N infos. At the
     end of an episode its info has ``terminal_observation``, ``TimeLimit.truncated`` (truncated and not terminated) and ``episode``
-    (return ``r``, length ``l`` and seconds ``t`` since the adapter was made, as in SB3's ``Monitor``); all other entries are the
-    vector environment's, row by row. After ``seed(s)``, the next reset seeds row i with s + i. sb3-contrib's ``MaskablePPO`` finds
-    the vector environment's ``action_masks``, (N, actions), by ``env_method`` and ``has_attr``.
+    (return ``r``, length ``l`` and seconds ``t`` since the adapter was made); all other entries are the vector environment's, row
+    by row. After ``seed(s)``, the next reset seeds row i with s + i. sb3-contrib's ``MaskablePPO`` finds the vector environment's
+    ``action_masks``, (N, actions), by ``env_method`` and ``has_attr``.
 
     Args:
         envs: A vector environment that resets finished rows within the same step.
@@ -42,10 +41,23 @@ class VectorEnvAdapter(VecEnv):
         mode = envs.metadata.get("autoreset_mode")
         if mode is not AutoresetMode.SAME_STEP:
             raise ValueError(should("envs", "have the autoreset mode SAME_STEP", mode, "Make it with that `autoreset_mode`."))
+        super().__init__(_Rows(envs))
+
+    @property
+    def reset_infos(self) -> list[dict[str, Any]]:
+        """Infos of each row's last reset; SB3's wrappers do not pass them on."""
+        return self.venv.reset_infos
+
+    @reset_infos.setter
+    def reset_infos(self, infos: list[dict[str, Any]]) -> None:
+        self.venv.reset_infos = infos
+
+
+class _Rows(VecEnv):
+    """The rows of a vector environment, without statistics."""
+
+    def __init__(self, envs: VectorEnv[Any, Any, Any]) -> None:
         self.envs = envs
-        self._begun = time.perf_counter()
-        self._returns = np.zeros(envs.num_envs)
-        self._lengths = np.zeros(envs.num_envs, dtype=np.int64)
         self._actions: Array | None = None
         super().__init__(envs.num_envs, envs.single_observation_space, envs.single_action_space)
 
@@ -55,8 +67,6 @@ class VectorEnvAdapter(VecEnv):
         options = next((own for own in self._options if own), None)
         observations, infos = self.envs.reset(seed=seeds, options=options)
         self.reset_infos = self._rows_of(infos)
-        self._returns[:] = 0
-        self._lengths[:] = 0
         self._reset_seeds()
         self._reset_options()
         return observations
@@ -68,9 +78,6 @@ class VectorEnvAdapter(VecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         """Takes one step in every row; finished rows are reset within it."""
         observations, rewards, terminated, truncated, infos = self.envs.step(self._actions)
-        rewards = np.asarray(rewards, dtype=np.float64)
-        self._returns += rewards
-        self._lengths += 1
         dones = np.logical_or(terminated, truncated)
         ended = np.flatnonzero(dones).tolist()
         rows = self._rows_of({name: value for name, value in infos.items() if name.lstrip("_") not in _FINAL})
@@ -80,14 +87,7 @@ class VectorEnvAdapter(VecEnv):
             self.reset_infos[row] = dict(rows[row])
             rows[row] |= row_infos(infos["final_info"], row) if "final_info" in infos else {}
             rows[row]["terminal_observation"] = infos["final_obs"][row]
-            rows[row]["episode"] = self._statistics(row)
-        self._returns[ended] = 0
-        self._lengths[ended] = 0
-        return observations, rewards.astype(np.float32), dones, rows
-
-    def _statistics(self, row: int) -> dict[str, float]:
-        elapsed = round(time.perf_counter() - self._begun, 6)
-        return {"r": float(self._returns[row]), "l": int(self._lengths[row]), "t": elapsed}
+        return observations, np.asarray(rewards, dtype=np.float32), dones, rows
 
     def close(self) -> None:
         """Closes the vector environment."""
@@ -128,10 +128,8 @@ class VectorEnvAdapter(VecEnv):
     def env_is_wrapped(
         self, wrapper_class: type[gymnasium.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
     ) -> list[bool]:
-        """True only for SB3's ``Monitor``, whose statistics the adapter provides."""
-        from stable_baselines3.common.monitor import Monitor
-
-        return [wrapper_class is Monitor for _ in self._get_indices(indices)]
+        """False: wrappers of single environments do not apply to a vector environment."""
+        return [False for _ in self._get_indices(indices)]
 
     def _rows_of(self, infos: dict[str, Any]) -> list[dict[str, Any]]:
         return [row_infos(infos, row) for row in range(self.num_envs)]

@@ -356,12 +356,23 @@ def test_wrong_options_of_the_scalar_form_are_refused_and_change_nothing(options
     assert stream == env.np_random.bit_generator.state
 
 
-@pytest.mark.parametrize("seed", [[1, 2], [1, 2, 3, 4], -1, [5, 6, -1], "abc", 1.5])
+@pytest.mark.parametrize("seed", [-1, "abc", 1.5, True])
+def test_wrong_seeds_are_refused_by_the_scalar_form_too(seed):
+    env = make()
+    env.reset(seed=1)
+    before, stream = env.unwrapped.vector.state(), env.unwrapped.np_random.bit_generator.state
+    with pytest.raises(REFUSED, match=f"`seed` should be .*Received seed={seed!r}"):
+        env.reset(seed=seed)
+    assert not differing(before, env.unwrapped.vector.state())
+    assert stream == env.unwrapped.np_random.bit_generator.state
+
+
+@pytest.mark.parametrize("seed", [[1, 2], [1, 2, 3, 4], -1, [5, 6, -1], [5, 6, 1.5], "abc", 1.5])
 def test_wrong_seeds_are_refused_and_change_nothing(seed):
     env = make_vec()
     env.reset(seed=1)
     before = env.state()
-    with pytest.raises(REFUSED):
+    with pytest.raises(REFUSED, match="`seed` should be "):
         env.reset(seed=seed)
     assert not differing(before, env.state())
 

@@ -429,8 +429,9 @@ def test_seeds_of_each_row_may_be_given(seeds):
     assert same(env.reset(seed=4), twin.reset(seed=seeds))
 
 
-def test_a_seed_may_be_a_number_of_numpys():
-    assert same(make_vec().reset(seed=np.int64(4)), make_vec().reset(seed=4))
+@pytest.mark.parametrize("maker", [make, make_vec])
+def test_a_seed_may_be_a_number_of_numpys(maker):
+    assert same(maker().reset(seed=np.int64(4)), maker().reset(seed=4))
 
 
 def test_a_seed_of_none_keeps_a_rows_stream():

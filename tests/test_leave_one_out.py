@@ -40,7 +40,7 @@ def test_a_family_trains_the_same_instances_episode_after_episode():
 def test_rewards_are_what_a_row_gains_over_the_mean_of_its_siblings():
     plain, envs = adapter(), LeaveOneOut(adapter(), 3)
     envs.seed(5)
-    plain._seeds = [5, 5, 5, 6, 6, 6]
+    plain.unwrapped._seeds = [5, 5, 5, 6, 6, 6]
     plain.reset(), envs.reset()
     for (own, _, own_infos), (relative, _, infos) in zip(play(plain, 8), play(envs, 8), strict=True):
         for row in range(6):

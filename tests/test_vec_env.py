@@ -8,8 +8,8 @@ from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.monitor import Monitor, load_results
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 
 import mtl_gym
 from mtl_gym.agents.vec_env import VectorEnvAdapter
@@ -202,6 +202,29 @@ def test_wrappers_and_algorithms_of_stable_baselines_take_it():
     model = PPO("MultiInputPolicy", normalised, n_steps=4, batch_size=12, device="cpu")
     model.learn(24)
     assert len(model.ep_info_buffer) == 6
+
+
+def test_vec_monitor_takes_it_without_a_warning_and_records_the_same(tmp_path):
+    adapter = VectorEnvAdapter(ours())
+    envs = VecMonitor(adapter, str(tmp_path / "log"))
+    envs.seed(0)
+    envs.reset()
+    totals = np.zeros(3)
+    for _ in range(4):
+        _, rewards, dones, infos = envs.step(np.zeros((3, 3), dtype=np.float32))
+        totals += rewards
+    assert dones.all()
+    envs.close()
+    records = load_results(str(tmp_path))
+    np.testing.assert_allclose(records["r"], totals, atol=1e-5)
+    assert records["l"].tolist() == [info["episode"]["l"] for info in infos] == [4, 4, 4]
+
+
+def test_the_infos_of_resets_are_handed_on():
+    adapter = VectorEnvAdapter(ours())
+    adapter.reset()
+    assert adapter.reset_infos is adapter.unwrapped.reset_infos
+    assert len({info["instance"] for info in adapter.reset_infos}) == 3
 
 
 @pytest.mark.parametrize("name", ["ew", "init", "dwa"])

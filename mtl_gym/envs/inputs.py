@@ -11,7 +11,7 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 
-from mtl_gym.checks import choose, should
+from mtl_gym.checks import choose, positive_int, should
 from mtl_gym.problems.instances import TRAINING_IDS
 
 RESET_OPTIONS = {"instance": "an id, or one per row", "reset_mask": "(N,) bool, the rows to reset"}
@@ -44,15 +44,29 @@ def check_reset_options(options: dict[str, Any], num_envs: int) -> tuple[npt.NDA
     return mask.copy(), np.broadcast_to(ids, num_envs).tolist()
 
 
+def check_seed(seed: object) -> int | None:
+    """Returns a seed as Python's own int, which Gymnasium asks for, or ``None``.
+
+    Raises:
+        TypeError: If it is not a whole number.
+        ValueError: If it is negative.
+    """
+    return None if seed is None else positive_int("seed", seed, least=0)
+
+
 def check_seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> list[np.random.Generator | None]:
     """Returns each row's generator of instance ids, seeded with ``seed + row`` for one number; ``None`` keeps a row's generator.
 
     Raises:
-        ValueError, gymnasium.error.Error: If the number of seeds is wrong or one is negative.
+        TypeError: If a seed is not a whole number.
+        ValueError: If the number of seeds is wrong or one is negative.
     """
-    if isinstance(seed, (int, np.integer)):
-        seed = [int(seed) + row for row in range(num_envs)]
-    seeds = [None] * num_envs if seed is None else [None if own is None else int(own) for own in seed]
+    given = seed.tolist() if isinstance(seed, np.ndarray) else seed
+    if isinstance(given, Sequence):
+        seeds = [check_seed(own) for own in given]
+    else:
+        first = check_seed(given)
+        seeds = [None if first is None else first + row for row in range(num_envs)]
     if len(seeds) != num_envs:
         raise ValueError(should("seed", f"be one number, or {num_envs}", seed))
     return [None if own is None else seeding.np_random(own)[0] for own in seeds]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mtl_gym.checks import should
 from mtl_gym.envs.infos import Array, Infos, row_infos
-from mtl_gym.envs.inputs import check_reset_options
+from mtl_gym.envs.inputs import check_reset_options, check_seed
 from mtl_gym.envs.manual import manual
 from mtl_gym.envs.spec import EnvironmentSpec
 from mtl_gym.envs.vector import MTLVectorEnv
@@ -57,11 +57,11 @@ class MTLEnv(gymnasium.Env[dict[str, Array], Any]):
             options: ``{"instance": id}`` requests an instance instead of drawing one.
 
         Raises:
-            TypeError, ValueError: If an option is wrong, before anything changes.
+            TypeError, ValueError: If an option or the seed is wrong, before anything changes.
         """
         chosen = dict(options or {})
         check_reset_options(chosen, 1)
-        super().reset(seed=seed)
+        super().reset(seed=check_seed(seed))
         if "instance" not in chosen:
             chosen["instance"] = self.vector.decision.draw_id(self.np_random)
         observations, infos = self.vector.reset(options=chosen)
