@@ -290,6 +290,12 @@ def test_a_row_that_cannot_be_read_is_named_and_replaced_in_its_place(name, stor
     assert execute(stored.path, "SELECT rowid, key FROM results ORDER BY rowid") == before
 
 
+def test_a_setting_that_cannot_be_read_is_named(stored):
+    execute(stored.path, "UPDATE results SET setting = '{'")
+    with pytest.raises(ValueError, match=r"results\.sqlite"):
+        stored.latest()
+
+
 def test_metrics_of_a_training_that_diverged_may_be_nan(stored):
     execute(stored.path, "UPDATE results SET result = replace(replace(result, '0.5', 'NaN'), 'false', 'true') WHERE instance = 7")
     assert stored.read([spec_key(spec(7))])[spec_key(spec(7))].diverged

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import sqlite3
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_gym.checks import should
-from mtl_gym.problems.scores import WORST_DELTA_M
+from mtl_gym.evaluation.result_checks import checked
 
 Array = npt.NDArray[np.float64]
 _PATIENCE = 60.0
@@ -87,52 +86,6 @@ class Result:
 def spec_key(spec: Mapping[str, Any]) -> str:
     """The hash of a JSON-plain specification."""
     return hashlib.sha256(json.dumps(spec, sort_keys=True, allow_nan=False).encode()).hexdigest()
-
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "policy": (str,),
-    "instance": (int,),
-    "delta_m": (int, float),
-    "diverged": (bool,),
-    "episode_return": (int, float),
-    **dict.fromkeys(("metrics", "references", "cost", "curves", "planted", "outcome"), (dict,)),
-}
-
-
-def read_result(text: str | bytes) -> Result:
-    """The result in a row's JSON, which may be damaged.
-
-    Raises:
-        Exception: Of any class, if it is not what :meth:`Results.write` wrote: other fields or types, metrics without references,
-            curves of different lengths, or numbers that are not finite, except the metrics of a training that diverged.
-    """
-    result = Result(**json.loads(text))
-    for name, kinds in _TYPES.items():
-        if type(getattr(result, name)) not in kinds:
-            raise TypeError(f"{name}={getattr(result, name)!r:.60}")
-    if not set(result.metrics) <= set(result.references):
-        raise ValueError(f"metrics of {', '.join(result.metrics)}, references of {', '.join(result.references)}")
-    for name, values in {"cost": result.cost, "references": result.references, **result.planted}.items():
-        _check_numbers(name, [*values.values()])
-    _check_numbers("metrics", [*result.metrics.values()], finite=not result.diverged and result.delta_m != WORST_DELTA_M)
-    _check_numbers("delta_m and episode_return", [result.delta_m, result.episode_return])
-    if "step" in result.curves:
-        _check_curves(result.curves)
-    return result
-
-
-def _check_numbers(name: str, values: Sequence[Any], finite: bool = True) -> None:
-    if not all(type(value) in (int, float) and (math.isfinite(value) or not finite) for value in values):
-        raise ValueError(f"{name} {values!r:.60}")
-
-
-def _check_curves(curves: Mapping[str, Any]) -> None:
-    steps = curves["step"]
-    _check_numbers("steps", steps)
-    for own in [values for name, table in curves.items() if name != "step" for values in table.values()]:
-        if len(own) != len(steps):
-            raise ValueError(f"a curve of {len(own)} instead of {len(steps)} points")
-        _check_numbers("curves", [value for value in own if value is not None])
 
 
 class Results:
@@ -216,7 +169,11 @@ class Results:
         self._warn(defects, "are left out; run the comparison again to make them")
         if not found:
             raise ValueError(should("path", "hold results", str(self.path)))
-        return json.loads(last[0]), list({(result.policy, result.instance): result for result in found.values()}.values())
+        try:
+            setting = dict(json.loads(last[0]))
+        except (ValueError, TypeError) as error:
+            raise ValueError(self._error(_DAMAGED, error)) from error
+        return setting, list({(result.policy, result.instance): result for result in found.values()}.values())
 
     def _warn(self, defects: Mapping[str, str], consequence: str) -> None:
         if defects:
@@ -232,7 +189,7 @@ def _readable(connection: sqlite3.Connection, keys: Iterable[str]) -> tuple[dict
         row = connection.execute("SELECT CAST(result AS BLOB) FROM results WHERE key = ?", (key,)).fetchone()
         try:
             if row:
-                found[key] = read_result(row[0])
+                found[key] = checked(Result(**json.loads(row[0])))
         except Exception as error:  # damaged rows may raise anything
             defects[key] = f"{type(error).__name__}: {error}"
     return found, defects

@@ -1,0 +1,56 @@
+"""Checks results that were read from a file, which may be damaged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mtl_gym.problems.scores import WORST_DELTA_M
+
+if TYPE_CHECKING:
+    from mtl_gym.evaluation.results import Result
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "policy": (str,),
+    "instance": (int,),
+    "delta_m": (int, float),
+    "diverged": (bool,),
+    "episode_return": (int, float),
+    **dict.fromkeys(("metrics", "references", "cost", "curves", "planted", "outcome"), (dict,)),
+}
+
+
+def checked(result: Result) -> Result:
+    """Returns a result that was read from a file, if it can be what was written.
+
+    Raises:
+        Exception: Of any class, if not: other types, metrics without references, curves of different lengths, or numbers that are
+            not finite, except the metrics of a training that diverged.
+    """
+    for name, kinds in _TYPES.items():
+        if type(getattr(result, name)) not in kinds:
+            raise TypeError(f"{name}={getattr(result, name)!r:.60}")
+    if not set(result.metrics) <= set(result.references):
+        raise ValueError(f"metrics of {', '.join(result.metrics)}, references of {', '.join(result.references)}")
+    for name, values in {"cost": result.cost, "references": result.references, **result.planted}.items():
+        _check_numbers(name, [*values.values()])
+    _check_numbers("metrics", [*result.metrics.values()], finite=not result.diverged and result.delta_m != WORST_DELTA_M)
+    _check_numbers("delta_m and episode_return", [result.delta_m, result.episode_return])
+    if "step" in result.curves:
+        _check_curves(result.curves)
+    return result
+
+
+def _check_numbers(name: str, values: Sequence[Any], finite: bool = True) -> None:
+    if not all(type(value) in (int, float) and (math.isfinite(value) or not finite) for value in values):
+        raise ValueError(f"{name} {values!r:.60}")
+
+
+def _check_curves(curves: Mapping[str, Any]) -> None:
+    steps = curves["step"]
+    _check_numbers("steps", steps)
+    for own in [values for name, table in curves.items() if name != "step" for values in table.values()]:
+        if len(own) != len(steps):
+            raise ValueError(f"a curve of {len(own)} instead of {len(steps)} points")
+        _check_numbers("curves", [value for value in own if value is not None])
