@@ -17,18 +17,25 @@ from mtl_gym.agents.files import SUFFIX, read, write
 _ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
+def finite(model: BaseAlgorithm) -> bool:
+    """Whether all parameters of the policy are finite."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in model.policy.state_dict().values())
+
+
 def check_finite(model: BaseAlgorithm, folder: Path) -> None:
     """Raises FloatingPointError if a parameter of the policy is not finite, before anything in the folder is replaced."""
-    if not all(torch.isfinite(tensor).all() for tensor in model.policy.state_dict().values()):
+    if not finite(model):
         raise FloatingPointError(f"The agent's parameters are not finite. A smaller learning_rate may help; {folder} is as it was.")
 
 
-def write_checkpoint(folder: Path, settings: Mapping[str, Any], model: BaseAlgorithm, scores: list[dict[str, float]]) -> None:
-    """Writes the state of a training, atomically."""
+def write_checkpoint(
+    folder: Path, settings: Mapping[str, Any], model: BaseAlgorithm, steps: int, scores: list[dict[str, float]]
+) -> None:
+    """Writes the state of a training after so many time steps, atomically."""
     content = {
         "settings": settings,
         "versions": versions(),
-        "steps": model.num_timesteps,
+        "steps": steps,
         "updates": getattr(model, "_n_updates", 0),
         "scores": scores,
         "parameters": model.get_parameters(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,18 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from mtl_gym import LOSS_WEIGHTING, plain, should, specification, split_policies
+from mtl_gym import (
+    LOSS_WEIGHTING,
+    Problem,
+    check_argument_names,
+    check_writable,
+    load_problem,
+    plain,
+    progress_bar,
+    should,
+    specification,
+    split_policies,
+)
 from mtl_gym.agents.agent import Agent, load
 from mtl_gym.agents.algorithm import algorithm, policy_of
 from mtl_gym.agents.checkpoint import read_checkpoint, restore
@@ -30,7 +40,7 @@ OnProgress = Callable[[int, Mapping[str, float]], None]
 
 
 def train(
-    problem: str | None = None,
+    problem: str | Problem | None = None,
     *,
     out: str | Path,
     algorithm: str | None = None,
@@ -44,6 +54,7 @@ def train(
     references: str | Sequence[str] | None = None,
     options: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
+    progress: bool | None = None,
     **arguments: Any,
 ) -> Agent:
     """Trains an agent on random instances of a problem and returns the best one.
@@ -51,10 +62,13 @@ def train(
     The folder holds ``best.safetensors`` and ``last.safetensors`` (see :func:`mtl_gym.agents.load`), ``checkpoint.safetensors``,
     from which the same call resumes after an interruption (on new instances), and TensorBoard's ``events``. The best agent has the
     highest mean return on the held-out instances, the last ids for evaluation, measured on the *reward* split; the test split is
-    plotted but never used for selection.
+    plotted but never used for selection. The untrained agent takes part: if it stays the best, the last of ``about["scores"]`` has
+    0 ``steps``.
 
     Args:
-        problem: A problem's name; by default the environment's, ``digits`` or ``digit_tasks``.
+        problem: A problem's name or address (see :func:`mtl_gym.load_problem`), or a ``Problem``; by default the environment's,
+            ``digits`` or ``digit_tasks``. The agent's file records the address, or the name of a ``Problem`` without one; the agent
+            itself runs on any problem.
         out: Output folder.
         algorithm: Row of ``AGENTS``; by default ``ppo``, or ``maskable-ppo`` where actions are masked.
         env: The environment's id.
@@ -69,6 +83,7 @@ def train(
         references: Policies whose held-out scores are plotted with the agent's; by default the environment's.
         options: Hyper-parameters that override the algorithm's defaults.
         on_progress: Called as the training progresses.
+        progress: Whether a bar is shown, on stderr; ``None``: in terminals and notebooks.
         arguments: The environment's arguments; defaults are in :mod:`mtl_gym.agents.defaults`.
 
     Raises:
@@ -77,7 +92,9 @@ def train(
     """
     spec, defaults = specification(env), defaults_of(env)
     chosen = defaults.references if references is None else references
-    given = plain({**defaults.arguments, "problem": problem or spec.problem, **arguments})
+    check_argument_names(spec, arguments)
+    found = load_problem(spec.problem if problem is None else problem)
+    given = {**plain({**defaults.arguments, "problem": None, **arguments}), "problem": found.address or found}
     name = default_algorithm(env, given) if algorithm is None else algorithm
     settings = check_settings(
         Settings(
@@ -94,30 +111,43 @@ def train(
             references=split_policies(chosen) if isinstance(chosen, str) else list(chosen),
         )
     )
-    return _run(settings, Path(out), on_progress)
+    return _run(settings, Path(out), on_progress or (lambda steps, known: None), progress)
 
 
-def _run(settings: Settings, folder: Path, on_progress: OnProgress | None) -> Agent:
+def _run(settings: Settings, folder: Path, on_progress: OnProgress, progress: bool | None) -> Agent:
     """Begins the training of a folder, or goes on with it; returns the best agent."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(should("out", "be a folder", str(folder)))
-    checkpoint = read_checkpoint(folder, asdict(settings))
+    checkpoint = read_checkpoint(folder, settings.plain())
     if checkpoint and checkpoint["steps"] >= settings.time_steps:
         return load(folder)
+
+    def tell(steps: int, known: Mapping[str, float]) -> None:
+        update(description=f"delta_m {known['delta_m']:.1f} %", completed=steps)
+        on_progress(steps, known)
+
     with Stream(settings.seed):  # SB3 seeds and draws from the global generators, which must stay untouched here
-        _learn(settings, folder, checkpoint, on_progress)
+        done = int(checkpoint["steps"]) if checkpoint else 0
+        model = make_model(settings, done)
+        check_writable(folder, [f"{name}{SUFFIX}" for name in ("best", "last", "checkpoint")], ["events"])
+        with progress_bar(settings.time_steps, "references, evaluation", show=progress) as update:
+            update(completed=done)
+            _learn(model, settings, folder, checkpoint, tell)
     return load(folder / f"best{SUFFIX}")
 
 
-def _learn(settings: Settings, folder: Path, checkpoint: Mapping[str, Any] | None, on_progress: OnProgress | None) -> None:
-    done = int(checkpoint["steps"]) if checkpoint else 0
-    model = make_model(settings, done)
+def _learn(
+    model: BaseAlgorithm, settings: Settings, folder: Path, checkpoint: Mapping[str, Any] | None, on_progress: OnProgress
+) -> None:
     if checkpoint:
         restore(model, checkpoint)
     monitor = Monitor(settings, folder, checkpoint["scores"] if checkpoint else [], on_progress)
     try:
-        model.learn(settings.time_steps - done, callback=monitor, reset_num_timesteps=False)
+        model.learn(settings.time_steps - model.num_timesteps, callback=monitor, reset_num_timesteps=False)
         monitor.finish()
+    except KeyboardInterrupt:
+        monitor.keep()
+        raise
     finally:
         monitor.close()
         model.get_env().close()  # type: ignore[union-attr]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 import mtl_gym
 from mtl_gym import EVALUATION_IDS, Policy
 from mtl_gym.agents.agent import agent_of, load
-from mtl_gym.agents.checkpoint import check_finite, write_checkpoint
+from mtl_gym.agents.checkpoint import check_finite, finite, write_checkpoint
 from mtl_gym.agents.defaults import required_of, score_of
 from mtl_gym.agents.files import SUFFIX
 from mtl_gym.agents.settings import Settings
@@ -40,11 +39,11 @@ class Monitor(BaseCallback):
         settings: Settings,
         folder: Path,
         scores: list[dict[str, float]],
-        on_progress: Callable[[int, Mapping[str, float]], None] | None,
+        on_progress: Callable[[int, Mapping[str, float]], None],
     ) -> None:
         super().__init__()
         self.settings, self.folder, self.scores = settings, folder, list(scores)
-        self._on_progress = on_progress or (lambda steps, known: None)
+        self._on_progress, self._learned = on_progress, 0
         # From the file, not the scores: the run may have been killed between saving the best agent and writing the checkpoint.
         best = folder / f"best{SUFFIX}"
         self._best = load(best).about["scores"][-1]["reward"] if scores and best.is_file() else -np.inf
@@ -57,6 +56,7 @@ class Monitor(BaseCallback):
             self._evaluate()
 
     def _on_rollout_start(self) -> None:
+        self._learned = self.num_timesteps
         if self.num_timesteps >= len(self.scores) * self.settings.time_steps / self.settings.evaluations:
             self._evaluate()
 
@@ -75,6 +75,14 @@ class Monitor(BaseCallback):
         if self.scores[-1]["steps"] < self.num_timesteps:
             self._evaluate()
 
+    def keep(self) -> None:
+        """Writes a checkpoint at an interruption: of the steps that the agent has learned from, since the others are lost."""
+        if self.scores and finite(self.model):
+            self._write(self._learned)
+
+    def _write(self, steps: int) -> None:
+        write_checkpoint(self.folder, self.settings.plain(), self.model, steps, self.scores)
+
     def close(self) -> None:
         """Closes the event files."""
         for writer in self._writers.values():
@@ -91,7 +99,7 @@ class Monitor(BaseCallback):
         if score["reward"] > self._best:
             self._best = score["reward"]
             agent.save(self.folder / "best")
-        write_checkpoint(self.folder, asdict(self.settings), self.model, self.scores)
+        self._write(self.num_timesteps)
         for name, own in {"agent": score, **self._references}.items():
             self._draw(name, {"heldout/delta_m": own["delta_m"], "heldout/return": own["reward"]})
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
+
+from mtl_gym.checks import should
 
 
 def cache_folder() -> Path:
@@ -28,3 +31,24 @@ def write_whole(path: Path, content: str | bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_writable(folder: Path, files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
+    """Checks that files and folders of these names can be written in an output folder, which is created, before anything is run.
+
+    Raises:
+        ValueError: If one is a folder where a file is written, or the reverse, or the folder cannot be written.
+    """
+    for name in files:
+        if (folder / name).is_dir():
+            raise ValueError(should("out", f"not contain a folder called {name}, where a file is written", str(folder)))
+    for name in folders:
+        if (folder / name).is_file():
+            raise ValueError(should("out", f"not contain a file called {name}, where a folder is written", str(folder)))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trial = folder / f".trial.{os.getpid()}"
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise ValueError(should("out", "be a folder that can be written", str(folder), str(error))) from error

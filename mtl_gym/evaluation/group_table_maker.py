@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import mtl_gym
+from mtl_gym.cache import check_writable
 from mtl_gym.checks import should
 from mtl_gym.decisions.grouping.group_tables import read_group_table, write_group_table
 from mtl_gym.decisions.grouping.known_groups import LAYER_CKA, MOST_TASKS
@@ -21,6 +22,8 @@ from mtl_gym.envs.task_grouping import TaskGroupingVectorEnv
 from mtl_gym.models import make_model
 
 _STORED = (MAP_FEATURES, MAP_DISTANCES, COSINES, LOOKAHEAD, LAYER_CKA)
+_CHOSEN = ("group_table", "reward")
+"""Arguments that are set here."""
 _AT_ONCE = 8  # instances between two writes of a table
 
 
@@ -33,8 +36,11 @@ def make_table(
     arguments are those of ``mtl_gym/TaskGrouping-v0`` that determine the training.
 
     Raises:
-        ValueError: If there are more than 6 tasks or ``out`` is a table of other trainings; before anything is trained.
+        ValueError: If there are more than 6 tasks, ``out`` is a table of other trainings or cannot be written, or an argument does
+            not determine the training; before anything is trained.
     """
+    for name in set(_CHOSEN) & set(arguments):
+        raise ValueError(should(name, "be left out: a group table does not depend on it", arguments[name]))
     env = TaskGroupingVectorEnv(1, group_table="train", reward="none", **arguments)
     trainings: GroupTrainings = env.decision.trainings  # type: ignore[assignment]
     recipe, groups = trainings.recipe, trainings.groups
@@ -43,13 +49,14 @@ def make_table(
         raise ValueError(should("num_tasks", f"be at most {MOST_TASKS}: of K tasks, 2^K - 1 groups are trained", num_tasks))
     names = [name for name in _STORED if name != LAYER_CKA or stages]
     rows: dict[int, tuple[dict[str, Any], dict[int, Any]]] = {}
+    check_writable(out.parent, [out.name])
     if out.exists():
         table = read_group_table(str(out))
         table.check(groups.training)
         rows = {id: table.entry(id) for id in table.places}
     missing = [id for id in ids if id not in rows]
-    if advance:
-        advance(len(ids) - len(missing))
+    advance = advance or (lambda count: None)
+    advance(len(ids) - len(missing))
     header = {
         "training": groups.training,
         "metrics": trainings.all_metrics,
@@ -62,8 +69,7 @@ def make_table(
         trained = groups.train(batch, [range(1, 1 << num_tasks)] * len(batch))
         rows |= {id: (own.signals, own.outcomes) for id, own in zip(batch, trained, strict=True)}
         write_group_table(out, header, _arrays(rows, names, num_tasks))
-        if advance:
-            advance(len(batch))
+        advance(len(batch))
 
 
 def _arrays(

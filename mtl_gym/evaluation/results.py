@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import closing, suppress
@@ -24,7 +25,8 @@ CREATE TABLE IF NOT EXISTS results (
     spec TEXT NOT NULL, result TEXT NOT NULL, written TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
 )
 """
-_COMPARISONS = "CREATE TABLE IF NOT EXISTS comparisons (setting TEXT NOT NULL)"
+_COMPARISONS = "CREATE TABLE IF NOT EXISTS comparisons (setting TEXT NOT NULL, origin TEXT)"
+_FILE = "results.sqlite"
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class Results:
                 connection.execute(_RESULTS)
                 connection.execute(f"INSERT INTO results ({_COLUMNS}) SELECT {_COLUMNS} FROM results WHERE 0")
                 connection.execute(_COMPARISONS)
+                with suppress(sqlite3.OperationalError):  # there already, except in files of earlier versions
+                    connection.execute("ALTER TABLE comparisons ADD COLUMN origin TEXT")
                 connection.commit()
                 with suppress(sqlite3.OperationalError):  # locked: another process has just opened the file, and does this itself
                     connection.execute("PRAGMA journal_mode=WAL")
@@ -109,22 +113,41 @@ class Results:
         with closing(self._connect()) as connection, connection:
             connection.executemany(f"INSERT OR IGNORE INTO results ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def begin(self, setting: Mapping[str, Any]) -> None:
-        """Records for :meth:`latest` that a comparison with this setting begins."""
+    def begin(self, setting: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
+        """Records for :meth:`latest` that a comparison with this setting begins, and the seed and command that it comes from."""
+        row = (json.dumps(setting, sort_keys=True), json.dumps(origin))
         with closing(self._connect()) as connection, connection:
-            connection.execute("INSERT INTO comparisons VALUES (?)", (json.dumps(setting, sort_keys=True),))
+            connection.execute("INSERT INTO comparisons (setting, origin) VALUES (?, ?)", row)
 
-    def latest(self) -> tuple[dict[str, Any], list[Result]]:
-        """The setting of the last comparison, and its newest result for each policy and instance; raises ValueError if none."""
+    def latest(self) -> tuple[dict[str, Any], dict[str, Any], list[Result]]:
+        """The setting and origin of the last comparison, and its newest result for each policy and instance.
+
+        Raises:
+            ValueError: If there are no results.
+        """
         with closing(self._connect()) as connection:
-            begun = "SELECT setting FROM comparisons WHERE setting IN (SELECT setting FROM results) ORDER BY rowid DESC LIMIT 1"
-            written = "SELECT setting FROM results ORDER BY rowid DESC LIMIT 1"
+            ours = "WHERE setting IN (SELECT setting FROM results)"
+            begun = f"SELECT setting, origin FROM comparisons {ours} ORDER BY rowid DESC LIMIT 1"
+            written = "SELECT setting, NULL FROM results ORDER BY rowid DESC LIMIT 1"
             last = connection.execute(begun).fetchone() or connection.execute(written).fetchone()
             if last is None:
                 raise ValueError(should("path", "hold results", str(self.path)))
-            rows = connection.execute("SELECT result FROM results WHERE setting = ? ORDER BY rowid", last).fetchall()
+            rows = connection.execute("SELECT result FROM results WHERE setting = ? ORDER BY rowid", last[:1]).fetchall()
         results = [Result(**json.loads(row[0])) for row in rows]
-        return json.loads(last[0]), list({(result.policy, result.instance): result for result in results}.values())
+        newest = list({(result.policy, result.instance): result for result in results}.values())
+        return json.loads(last[0]), json.loads(last[1] or "{}"), newest
+
+
+def opened(folder: Path) -> Results:
+    """The results of an output folder, created if it is missing."""
+    return Results(folder / _FILE, "out")
+
+
+def stored(folder: Path) -> tuple[dict[str, Any], dict[str, Any], list[Result]]:
+    """The last comparison in an output folder, see :meth:`Results.latest`; raises ValueError if there is none."""
+    if not (folder / _FILE).is_file():
+        raise ValueError(should("folder", f"contain {_FILE}, which compare writes", str(folder)))
+    return Results(folder / _FILE).latest()
 
 
 def outcomes(results: Iterable[Result], key: str) -> dict[str, list[dict[str, Any]]]:
@@ -165,6 +188,15 @@ def _value(curve: Mapping[str, Any], task: str, kind: str, place: int) -> float 
 def plain(value: Any) -> Any:
     """Makes a value JSON-plain: tuples as lists, numpy's numbers as Python's; raises TypeError if it has no plain form."""
     return json.loads(json.dumps(value, default=_plain))
+
+
+def finite(value: Any) -> Any:
+    """Replaces numbers that are not finite by ``None``, since JSON has no NaN."""
+    if isinstance(value, Mapping):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: Any) -> Any:

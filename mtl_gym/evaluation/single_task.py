@@ -18,24 +18,25 @@ _AT_ONCE = 8
 def reference_metrics(
     arguments: Arguments, ids: Sequence[int], advance: Callable[[int], None] | None = None
 ) -> dict[int, dict[str, float]]:
-    """Test metrics of single-task learning by instance and ``task/metric``; calls ``advance`` with the number of instances done."""
+    """Test metrics of single-task learning by instance and ``task/metric``.
+
+    ``advance`` is called with the number of training steps just done, over all instances.
+    """
+    advance, train_steps = advance or (lambda steps: None), arguments.recipe.train_steps
     common = {"single_task": fingerprint(arguments.problem, arguments.recipe), "version": mtl_gym.__version__}
     specs: dict[int, dict[str, Any]] = {id: {**common, "instance": id} for id in ids}
     store = Results(cache_folder() / "references.sqlite")
     keys = {id: spec_key(spec) for id, spec in specs.items()}
     known = store.read(keys.values())
     missing = [id for id in ids if keys[id] not in known]
-    if advance:
-        advance(len(ids) - len(missing))
+    advance((len(ids) - len(missing)) * train_steps)
     for start in range(0, len(missing), _AT_ONCE):
         batch = missing[start : start + _AT_ONCE]
-        metrics = single_task_metrics(arguments.problem, arguments.recipe, batch, "test")
+        metrics = single_task_metrics(arguments.problem, arguments.recipe, batch, "test", advance)
         rows = [_checked({name: float(values[index]) for name, values in metrics.items()}, id) for index, id in enumerate(batch)]
         results = [Result("single-task", id, own, own, 0.0, {}, False) for id, own in zip(batch, rows, strict=True)]
         store.write([specs[id] for id in batch], results)
         known |= {keys[result.instance]: result for result in results}
-        if advance:
-            advance(len(batch))
     return {id: known[keys[id]].metrics for id in ids}
 
 

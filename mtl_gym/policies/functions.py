@@ -23,6 +23,9 @@ class FunctionPolicy:
     def __init__(self, function: Callable[[Array], npt.ArrayLike]) -> None:
         self.function = function
 
+    def __repr__(self) -> str:
+        return f"policy({getattr(self.function, '__qualname__', repr(self.function))})"
+
     def predict(
         self, observation: Observation, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[Array, Any]:
