@@ -217,6 +217,60 @@ def test_an_agent_in_the_place_of_a_checkpoint_is_refused(finished, tmp_path):
         train(tmp_path)
 
 
+@pytest.mark.parametrize("stop", [12, 16])
+def test_an_interrupted_training_loses_only_the_rollout_that_was_running(stop, tmp_path):
+    def interrupt(steps, known):
+        if steps >= stop + 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, time_steps=40, evaluations=1, on_progress=interrupt)
+    kept, told = read(tmp_path / "checkpoint.safetensors"), []
+    assert kept["steps"] == 16  # rollouts take 8 steps each
+    assert [score["steps"] for score in kept["scores"]] == [0]
+    assert kept["updates"] > 0
+    train(tmp_path, time_steps=40, evaluations=1, on_progress=lambda steps, known: told.append(steps))
+    assert told[0] == 24
+    assert read(tmp_path / "checkpoint.safetensors")["steps"] == 40
+
+
+# --- problems of one's own ------------------------------------------------------------------------------------------------
+
+
+def own_problem(seed=0):
+    rng, tasks = np.random.default_rng(seed), [mtl_gym.Task(name, "mse", ("nrmse",)) for name in "ab"]
+    inputs = {name: rng.normal(size=(40, 3)) for name in ("train", "meta", "reward", "test")}
+    splits = {name: mtl_gym.Split.of(own, [own[:, 0], own[:, 1] - own[:, 2]]) for name, own in inputs.items()}
+    return mtl_gym.Problem("of my own", tasks, splits)
+
+
+OWN = {"batch_size": 8, "holdout_size": 16, "hidden_sizes": [4]}
+
+
+def test_an_agent_is_trained_on_a_problem_of_ones_own(tmp_path):
+    agent = train(tmp_path, problem=own_problem(), **OWN)
+    assert agent.about["environment"]["arguments"]["problem"] == "of my own"
+    assert agent.about["environment"]["problem"] == own_problem().identity
+    assert "trained on of my own for" in repr(agent)
+    assert load(tmp_path).spec == agent.spec
+    mtl_gym.evaluate(load(tmp_path), problem="quadratic", train_steps=40, instances=1)
+    with pytest.raises(ValueError, match=r"of my own.*given as file\.py:function, or as a Problem"):
+        gymnasium.make(ENV, problem=agent.about["environment"]["arguments"]["problem"])
+    assert train(tmp_path, problem=own_problem(), **OWN).spec == agent.spec
+    with pytest.raises(ValueError, match="`arguments` should be .*of my own"):
+        train(tmp_path, problem=own_problem(seed=1), **OWN)
+
+
+def test_an_agent_records_where_its_problem_is_found(tmp_path, monkeypatch):
+    lines = ["import mtl_gym", "from test_agent_training import own_problem as make"]
+    (tmp_path / "mine.py").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    agent = train(tmp_path / "out", problem="mine.py:make", **OWN)
+    address = agent.about["environment"]["arguments"]["problem"]
+    assert address == f"{tmp_path}/mine.py:make"
+    assert mtl_gym.load_problem(address).name == "of my own"
+
+
 # --- algorithms and arguments ---------------------------------------------------------------------------------------------
 
 
@@ -253,6 +307,10 @@ WRONG = [
     {"env": "CartPole-v1"},
     {"env": "os:system"},
     {"problem": "digit"},
+    {"problem": ""},
+    {"problem": "missing.py:make"},
+    {"vectorization_mode": "sync"},
+    {"self": 1},
     {"problem": object()},
     {"train_steps": 30},
     {"nothing": 5},
@@ -299,6 +357,11 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match="out"):
         train(tmp_path / "file")
+    with pytest.raises(ValueError, match="`out` should be a folder that can be written"):
+        train(tmp_path / "file" / "below", on_progress=lambda steps, known: pytest.fail("trained"))
+    (tmp_path / "best.safetensors").mkdir()
+    with pytest.raises(ValueError, match=r"`out` should not contain a folder called best\.safetensors"):
+        train(tmp_path, on_progress=lambda steps, known: pytest.fail("trained"))
 
 
 # --- the command and the curves ---------------------------------------------------------------------------------------
@@ -349,6 +412,27 @@ def test_the_command_trains_and_says_what_comes_next(commanded):
     assert load(out).about["environment"]["arguments"]["train_steps"] == 40
 
 
+@pytest.mark.parametrize("steps", [0, 8])
+def test_the_command_says_whether_the_training_has_helped(steps, commanded):
+    """The file of the best agent is replaced by that of the untrained one, or of the last."""
+    out, _ = commanded
+    best, last = load(out), load(out / "last.safetensors")
+    scores = [score for score in last.about["scores"] if score["steps"] <= steps]
+    try:
+        Agent({**last.about, "scores": scores}, last.parameters).save(out / "best")
+        output = " ".join(command(out).output.split())
+    finally:
+        best.save(out / "best")
+    assert ("attention: no evaluation was better than that of the untrained agent" in output) == (steps == 0)
+    assert ("untrained, after 0 time steps" in output) == (steps == 0)
+
+
+def test_the_command_prints_json_and_nothing_else(commanded):
+    answer = command(commanded[0], "--json", "--quiet")
+    assert json.loads(answer.stdout)["scores"] == load(commanded[0]).about["scores"]
+    assert not answer.stderr
+
+
 def test_the_comparison_that_is_printed_names_a_folder_and_no_policy(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     answer = command("ppo")
@@ -391,6 +475,10 @@ def test_the_same_command_again_does_nothing(commanded):
         (["--option", "gamma"], "of the form key=value"),
         (["--rollouts-per-instance", "3"], "`rollouts_per_instance` should divide num_envs=4"),
         (["--references", "nothing"], "`policies` should be one of"),
+        (["--problem", ""], "`problem` should be one of"),
+        (["--set", "vectorization_mode=sync"], "Received --set='vectorization_mode'"),
+        (["--set", "settings=1"], "Received --set='settings'"),
+        (["--option", "batch_size=8"], "`--option` should set batch_size once"),
     ],
 )
 def test_the_command_says_what_is_wrong(words, message, commanded):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mtl_gym.checks import should
+from mtl_gym.checks import should, unknown
 from mtl_gym.environments import find_environments, specification
 from mtl_gym.policies.grammar import option_value
 from mtl_gym.problems import PROBLEMS
@@ -49,10 +49,10 @@ def environment_arguments(pairs: Sequence[str], options: Sequence[str], env: str
         env: The environment's id.
 
     Raises:
-        ValueError: If a pair is not of that form or repeats a key, or its key is an option of the command.
-        TypeError: If the environment has no such argument.
+        ValueError: If a pair is not of that form or repeats a key, or its key is an option of the command, or no argument of the
+            environment.
     """
-    from mtl_gym.envs.arguments import argument_names, check_argument_names  # with torch
+    from mtl_gym.envs.arguments import argument_names  # with torch
 
     arguments, spec = assignments("--set", pairs), specification(env)
     known = argument_names(spec)
@@ -61,7 +61,8 @@ def environment_arguments(pairs: Sequence[str], options: Sequence[str], env: str
         if nearest:
             condition = f"be an argument of the environment; use the option --{nearest[0].replace('_', '-')}"
             raise ValueError(should("--set", condition, f"{name}={value}"))
-    check_argument_names(spec, arguments)
+        if name not in known and name not in spec.excluded:  # for which the environment has another message
+            raise ValueError(unknown("--set", name, known))
     return arguments
 
 

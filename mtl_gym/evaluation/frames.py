@@ -29,6 +29,7 @@ class Attached(str):
     results: tuple[Result, ...]
 
     def __new__(cls, results: Sequence[Result]) -> Self:
+        """A text that carries the results."""
         own = super().__new__(cls, f"{len(results)} results")
         own.results = tuple(results)
         return own
@@ -85,7 +86,7 @@ def about(
         "address": address,
         "instances": sorted({result.instance for result in results}),
         "seed": seed,
-        "arguments": setting["arguments"],
+        "arguments": dict(sorted(setting["arguments"].items())),
         "command": command,
         "versions": {
             "python": platform.python_version(),
