@@ -96,7 +96,7 @@ def _next(agent: agents.Agent, out: Path, env: str, settings: list[str]) -> dict
     problem = shlex.quote(trained["problem"])
     return {
         **({} if best["steps"] else {"attention": _UNTRAINED}),
-        "best agent": f"{held_out}, {'after' if best['steps'] else 'untrained, after'} {best['steps']:,.0f} time steps",
+        "best agent": f"{held_out}, after {best['steps']:,.0f} time steps{'' if best['steps'] else ', untrained'}",
         "curves": f"tensorboard --logdir {place}/events",
         "compare it": f"mtl-gym compare --problem {problem} --policies {policies} --out {place}/comparison{given}",
     }

@@ -34,7 +34,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def check_writable(folder: Path, files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
-    """Checks that files and folders of these names can be written in an output folder, which is created, before anything is run.
+    """Checks, before anything is run, that files and folders of these names can be written in an output folder; leaves nothing.
 
     Raises:
         ValueError: If one is a folder where a file is written, or the reverse, or the folder cannot be written.
@@ -46,8 +46,8 @@ def check_writable(folder: Path, files: Iterable[str] = (), folders: Iterable[st
         if (folder / name).is_file():
             raise ValueError(should("out", f"not contain a file called {name}, where a folder is written", str(folder)))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        trial = folder / f".trial.{os.getpid()}"
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        trial = there / f".trial.{os.getpid()}"
         trial.touch()
         trial.unlink()
     except OSError as error:

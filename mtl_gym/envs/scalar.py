@@ -53,6 +53,7 @@ class MTLEnv(gymnasium.Env[dict[str, Array], Any]):
 
     @spec.setter
     def spec(self, spec: EnvSpec | None) -> None:
+        """Keeps it, with the problem as the text by which it is found."""
         self._spec = specified(spec, self.vector.arguments.problem)
 
     __repr__ = represented

@@ -116,6 +116,7 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
 
     @spec.setter
     def spec(self, spec: EnvSpec | None) -> None:
+        """Keeps it, with the problem as the text by which it is found."""
         self._spec = specified(spec, self.arguments.problem)
 
     @property

@@ -51,7 +51,7 @@ def report(source: Source, out: str | Path | None = None) -> Path:
 
 
 def check_outputs(folder: Path) -> None:
-    """Raises ValueError if a comparison cannot be written to a folder, which is created; before anything is run."""
+    """Raises ValueError if a comparison cannot be written to a folder, before anything is run."""
     check_writable(folder, _FILES, ["tensorboard"])
 
 
