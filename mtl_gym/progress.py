@@ -15,7 +15,8 @@ _PATIENCE = 1.0
 _PAUSE = 0.25
 """Seconds between two pictures in a notebook."""
 _LONGEST = 24
-"""Characters of a description."""
+"""Characters of a description; half of them in a narrow terminal."""
+_NARROW = 60
 
 
 class Update(Protocol):
@@ -57,9 +58,11 @@ def _bar(show: bool | None, total: int, description: str) -> _Bar | None:
     console = Console(stderr=True)
     if not (show or console.is_terminal or console.is_jupyter):
         return None
-    doing = TextColumn("{task.description}", markup=False, table_column=Column(width=_LONGEST, no_wrap=True, min_width=4))
-    bar = BarColumn(bar_width=None if console.width < 80 else 40)
-    columns = (doing, bar, TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    narrow = console.width < _NARROW
+    name = Column(width=_LONGEST // (1 + narrow), no_wrap=True)
+    doing = TextColumn("{task.description}", markup=False, table_column=name)
+    times = [TimeRemainingColumn()] if narrow else [TimeElapsedColumn(), TimeRemainingColumn()]
+    columns = (doing, BarColumn(bar_width=None if console.width < 80 else 40), TaskProgressColumn(), *times)
     return (_Cell if console.is_jupyter else _Bar)(Progress(*columns, console=console), total, description, bool(show))
 
 

@@ -82,8 +82,9 @@ def table(summary: Mapping[str, Any], width: int) -> Table:
         f"{summary['about']['problem']}: gain over single-task learning, {policies[first]['instances']} instances, 95 % intervals"
     )
     heads = [*columns][: shown + 1]
-    for head in heads:
-        result.add_column(escape(head), **({"overflow": "fold"} if head == "policy" else {"justify": "right", "no_wrap": True}))
+    result.add_column("policy", overflow="fold", min_width=min(names, _NARROW))
+    for head in heads[1:]:
+        result.add_column(escape(head), justify="right", no_wrap=True)
     for row in zip(*(columns[head] for head in heads), strict=True):
         result.add_row(*map(escape, row))
     if shown < len(rest):
