@@ -27,8 +27,8 @@ from mtl_gym.cli import (
 )
 
 _ALGORITHM = f"One of {', '.join(AGENTS)}; by default ppo, or maskable-ppo where some actions are masked."
-_ROLLOUTS = "Trainings that share an instance; their mean reward is the baseline. [default: 8; off-policy 1, none]"
-_REFERENCES = "Policies to plot with the agent. [default: three of the environment's]"
+_ROLLOUTS = "Trainings that share an instance; their mean reward is the baseline. By default 8; off-policy 1, none."
+_REFERENCES = "Policies to plot with the agent; by default three of the environment."
 _OPTION = typer.Option("--option", help="Hyper-parameter of the algorithm, key=value; can be repeated.", metavar="KEY=VALUE")
 
 _UNTRAINED = (

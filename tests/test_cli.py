@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import mtl_gym
 from mtl_gym.baselines import BASELINES
-from mtl_gym.cli import app, console
+from mtl_gym.cli import app, console, full_app
 from mtl_gym.evaluation.comparison import perform, plan
 from mtl_gym.evaluation.export import table
 from mtl_gym.evaluation.frames import to_frame
@@ -114,6 +114,23 @@ def test_list_is_filtered(words, inside, outside):
     output = invoke("list", *words).output
     assert all(f"{name} " in output for name in inside)
     assert not [name for name in outside if name in output]
+
+
+@pytest.mark.parametrize(
+    ("width", "heads"), [(40, ["name", "what"]), (60, ["name", "what", "for"]), (80, ["name", "what", "for", "home"])]
+)
+def test_a_list_in_a_narrow_terminal_keeps_names_whole(width, heads, monkeypatch):
+    monkeypatch.setattr(console, "_width", width)
+    lines = invoke("list", "policies").output.splitlines()
+    assert lines[1].split() == heads
+    assert max(map(len, lines)) <= width
+    assert set(BASELINES) <= {line.split()[0] for line in lines if line.strip()}
+
+
+@pytest.mark.parametrize("command", ["compare", "train"])
+def test_defaults_in_brackets_are_not_lost_in_the_help(command):
+    text = " ".join(CliRunner().invoke(full_app(), [command, "--help"]).output.replace("│", " ").split())
+    assert "by default the environment's" in text
 
 
 def test_list_of_nothing_says_so():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
@@ -17,6 +18,8 @@ from mtl_gym.policies.finding import environment_of, find_policies, policy_class
 from mtl_gym.problems import PROBLEMS
 
 Row = dict[str, str]
+_FOLDED = 20
+"""Characters into which a column is folded at most."""
 
 
 def list_names(
@@ -49,11 +52,16 @@ def _kept(table: str, env: str | None, text: str) -> list[Row]:
 def _print(title: str, rows: list[Row]) -> None:
     if not rows:
         return
+    name, *others = rows[0]
+    widths = {column: max(cell_len(text) for text in (column, *(row[column] for row in rows))) for column in rows[0]}
+    widths |= {column: min(_FOLDED, widths[column]) for column in others}
+    ends = [widths[name] + sum(2 + widths[column] for column in others[: count + 1]) for count in range(len(others))]
+    shown = [name, *others[: max(1, sum(end <= console.width for end in ends))]]  # the last ones are left out if there is no room
     result = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for column in rows[0]:
-        result.add_column(column, overflow="fold", min_width=max(min(len(row[column]), 12) for row in rows))
+    for column in shown:
+        result.add_column(column, overflow="fold", min_width=widths[column])
     for row in rows:
-        result.add_row(*map(escape, row.values()))
+        result.add_row(*(escape(row[column]) for column in shown))
     console.print(result)
     console.print()
 

@@ -24,7 +24,7 @@ def _complete_env() -> list[str]:
     return [*find_environments()]
 
 
-_PROBLEM = "A name (mtl-gym list problems), or file.py:function for one of your own. [default: the environment's]"
+_PROBLEM = "A name (mtl-gym list problems), or file.py:function for one of your own; by default the environment's."
 
 EnvironmentSettings = Annotated[
     list[str] | None, typer.Option("--set", help="Argument of the environment, key=value; can be repeated.", metavar="KEY=VALUE")
