@@ -14,7 +14,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
-from mtl_gym import Requirements, should, source_digest, specification
+from mtl_gym import Requirements, own_mode, should, source_digest, specification
 from mtl_gym.agents import compatibility
 from mtl_gym.agents.algorithm import Algorithm, algorithm, policy_of
 from mtl_gym.agents.compatibility import ACTION_MASK, FORMAT, acts_per_task, kinds_of, observation_row
@@ -87,6 +87,7 @@ class Agent:
         trained = f"trained on {environment['arguments'].get('problem')} for {steps} time steps{reached}"
         return f"<Agent: {self.about['algorithm']} for {environment['id']}, {trained}>"
 
+    @own_mode()
     def predict(
         self,
         observation: Mapping[str, Array],
@@ -143,6 +144,7 @@ class Agent:
         return file
 
 
+@own_mode()
 def load(path: str | Path) -> Agent:
     """Loads an agent; no code in the file is run.
 

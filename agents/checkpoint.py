@@ -17,25 +17,18 @@ from mtl_gym.agents.files import SUFFIX, read, write
 _ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
-def finite(model: BaseAlgorithm) -> bool:
-    """Whether all parameters of the policy are finite."""
-    return all(bool(torch.isfinite(tensor).all()) for tensor in model.policy.state_dict().values())
-
-
 def check_finite(model: BaseAlgorithm, folder: Path) -> None:
     """Raises FloatingPointError if a parameter of the policy is not finite, before anything in the folder is replaced."""
-    if not finite(model):
+    if not all(torch.isfinite(tensor).all() for tensor in model.policy.state_dict().values()):
         raise FloatingPointError(f"The agent's parameters are not finite. A smaller learning_rate may help; {folder} is as it was.")
 
 
-def write_checkpoint(
-    folder: Path, settings: Mapping[str, Any], model: BaseAlgorithm, steps: int, scores: list[dict[str, float]]
-) -> None:
-    """Writes the state of a training after so many time steps, atomically."""
+def write_checkpoint(folder: Path, settings: Mapping[str, Any], model: BaseAlgorithm, scores: list[dict[str, float]]) -> None:
+    """Writes the state of a training, atomically."""
     content = {
         "settings": settings,
         "versions": versions(),
-        "steps": steps,
+        "steps": model.num_timesteps,
         "updates": getattr(model, "_n_updates", 0),
         "scores": scores,
         "parameters": model.get_parameters(),
@@ -49,12 +42,16 @@ def read_checkpoint(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]
     """The state of the training in a folder; ``None`` if there is none.
 
     Raises:
-        ValueError: If the folder holds a training with other settings or of another version; the message names one.
+        ValueError: If the folder holds a training with other settings or of another version, of which the message names one, or
+            the checkpoint is damaged.
     """
     file = folder / f"checkpoint{SUFFIX}"
     if not file.is_file():
         return None
-    content = read(file)
+    try:
+        content = read(file)
+    except ValueError as error:
+        raise ValueError(f"{error} Move it away to train from the beginning.") from error
     if not {"settings", "versions", "steps", "scores", "parameters", "variables", "buffer", "updates"} <= set(content):
         raise ValueError(should("out", "hold the checkpoint of a training, or none", str(file)))
     check_version(content["versions"])

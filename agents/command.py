@@ -31,6 +31,7 @@ _ROLLOUTS = "Trainings that share an instance; their mean reward is the baseline
 _REFERENCES = "Policies to plot with the agent; by default three of the environment."
 _OPTION = typer.Option("--option", help="Hyper-parameter of the algorithm, key=value; can be repeated.", metavar="KEY=VALUE")
 
+_RESUMES = "The training resumes from its last evaluation, and then ends with the same agents as without the interruption."
 _UNTRAINED = (
     "no evaluation was better than that of the untrained agent, so the training has not helped. "
     "Try more --time-steps, more --instances to evaluate on, or a smaller --option learning_rate=..."
@@ -58,7 +59,7 @@ def train(
 
     Rerun the command to resume after an interruption.
     """
-    with reported(out):
+    with reported(out, _RESUMES):
         own = [name for name in inspect.signature(train).parameters if name not in ("settings", "options", "quiet", "as_json")]
         agent = agents.train(
             problem,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from mtl_gym import (
     check_argument_names,
     check_writable,
     load_problem,
+    locked,
+    own_mode,
     plain,
     progress_bar,
     should,
@@ -39,6 +42,7 @@ OnProgress = Callable[[int, Mapping[str, float]], None]
 """Called with the time steps done and the agent's mean ``return``, held-out ``score`` and ``delta_m``."""
 
 
+@own_mode()
 def train(
     problem: str | Problem | None = None,
     *,
@@ -60,7 +64,7 @@ def train(
     """Trains an agent on random instances of a problem and returns the best one.
 
     The folder holds ``best.safetensors`` and ``last.safetensors`` (see :func:`mtl_gym.agents.load`), ``checkpoint.safetensors``,
-    from which the same call resumes after an interruption (on new instances), and TensorBoard's ``events``. The best agent has the
+    from which the same call resumes after an interruption, to the same result, and TensorBoard's ``events``. The best agent has the
     highest mean return on the held-out instances, the last ids for evaluation, measured on the *reward* split; the test split is
     plotted but never used for selection. The untrained agent takes part: if it stays the best, the last of ``about["scores"]`` has
     0 ``steps``.
@@ -115,46 +119,67 @@ def train(
 
 
 def _run(settings: Settings, folder: Path, on_progress: OnProgress, progress: bool | None) -> Agent:
-    """Begins the training of a folder, or goes on with it; returns the best agent."""
+    """Begins the training of a folder, or resumes it; returns the best agent."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(should("out", "be a folder", str(folder)))
     checkpoint = read_checkpoint(folder, settings.plain())
-    if checkpoint and checkpoint["steps"] >= settings.time_steps:
-        return load(folder)
-
-    def tell(steps: int, known: Mapping[str, float]) -> None:
-        update(description=f"delta_m {known['delta_m']:.1f} %", completed=steps)
-        on_progress(steps, known)
-
-    with Stream(settings.seed):  # SB3 seeds and draws from the global generators, which must stay untouched here
-        done = int(checkpoint["steps"]) if checkpoint else 0
-        model = make_model(settings, done)
+    if checkpoint is None or checkpoint["steps"] < settings.time_steps:
         check_writable(folder, [f"{name}{SUFFIX}" for name in ("best", "last", "checkpoint")], ["events"])
-        with progress_bar(settings.time_steps, "references, evaluation", show=progress) as update:
-            update(completed=done)
-            _learn(model, settings, folder, checkpoint, tell)
+        # SB3 seeds and draws from the global generators, which stay untouched.
+        with Stream(settings.seed), _alone_in(folder), _shown(settings, on_progress, progress) as tell:
+            tell(int(checkpoint["steps"]) if checkpoint else 0, {})
+            _learn(settings, folder, tell)
     return load(folder / f"best{SUFFIX}")
 
 
-def _learn(
-    model: BaseAlgorithm, settings: Settings, folder: Path, checkpoint: Mapping[str, Any] | None, on_progress: OnProgress
-) -> None:
-    if checkpoint:
-        restore(model, checkpoint)
+@contextmanager
+def _shown(settings: Settings, on_progress: OnProgress, show: bool | None) -> Iterator[OnProgress]:
+    """A progress bar; yields what also moves it. Without a score, which is known later, only the bar is told."""
+    with progress_bar(settings.time_steps, "references, evaluation", show=show) as update:
+
+        def tell(steps: int, known: Mapping[str, float]) -> None:
+            update(completed=steps, description=f"delta_m {known['delta_m']:.1f} %" if known else None)
+            if known:
+                on_progress(steps, known)
+
+        yield tell
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Makes the folder, or removes it again if nothing is written; raises ValueError if another process trains in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(folder, wait=False):
+            try:
+                yield
+            finally:
+                if not any(folder.iterdir()):
+                    folder.rmdir()
+    except BlockingIOError as error:
+        raise ValueError(should("out", "be a folder in which no other process trains", str(folder))) from error
+
+
+def _learn(settings: Settings, folder: Path, on_progress: OnProgress) -> None:
+    """Trains from checkpoint to checkpoint. What follows one depends on nothing else, so that interruptions change nothing."""
+    checkpoint = read_checkpoint(folder, settings.plain())
     monitor = Monitor(settings, folder, checkpoint["scores"] if checkpoint else [], on_progress)
     try:
-        model.learn(settings.time_steps - model.num_timesteps, callback=monitor, reset_num_timesteps=False)
-        monitor.finish()
-    except KeyboardInterrupt:
-        monitor.keep()
-        raise
+        while checkpoint is None or checkpoint["steps"] < settings.time_steps:
+            done = int(checkpoint["steps"]) if checkpoint else 0
+            model = make_model(settings, done)
+            with closing(model.get_env()):  # type: ignore[type-var]
+                if checkpoint:
+                    restore(model, checkpoint)
+                model.learn(settings.time_steps - done, callback=monitor, reset_num_timesteps=False)
+                monitor.finish()
+            checkpoint = read_checkpoint(folder, settings.plain())
     finally:
         monitor.close()
-        model.get_env().close()  # type: ignore[union-attr]
 
 
 def make_model(settings: Settings, done: int) -> BaseAlgorithm:
-    """The algorithm with its environments; a resumed training draws new instances."""
+    """The algorithm with its environments. After each checkpoint all random numbers, and the instances, are new ones."""
     # Row i (or family i) draws its instances with seed + i: consecutive seeds would share most of them.
     seed = int(np.random.SeedSequence([settings.seed, done]).generate_state(1)[0] // 2)
     envs, episode = make_envs(settings)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 import mtl_gym
 from mtl_gym import EVALUATION_IDS, Policy
 from mtl_gym.agents.agent import agent_of, load
-from mtl_gym.agents.checkpoint import check_finite, finite, write_checkpoint
+from mtl_gym.agents.checkpoint import check_finite, write_checkpoint
 from mtl_gym.agents.defaults import required_of, score_of
 from mtl_gym.agents.files import SUFFIX
 from mtl_gym.agents.settings import Settings
@@ -43,24 +44,29 @@ class Monitor(BaseCallback):
     ) -> None:
         super().__init__()
         self.settings, self.folder, self.scores = settings, folder, list(scores)
-        self._on_progress, self._learned = on_progress, 0
+        self._on_progress = on_progress
         # From the file, not the scores: the run may have been killed between saving the best agent and writing the checkpoint.
         best = folder / f"best{SUFFIX}"
         self._best = load(best).about["scores"][-1]["reward"] if scores and best.is_file() else -np.inf
         self._writers: dict[str, SummaryWriter] = {}
         self._references: dict[str, dict[str, float]] = {}
+        self._evaluated = False
 
     def _on_training_start(self) -> None:
-        self._references = {name: self._score(name) for name in self.settings.references}
+        self._references = self._references or {name: self._score(name) for name in self.settings.references}
         if not self.scores:
             self._evaluate()
+        self._evaluated = False
 
     def _on_rollout_start(self) -> None:
-        self._learned = self.num_timesteps
-        if self.num_timesteps >= len(self.scores) * self.settings.time_steps / self.settings.evaluations:
+        due = self.num_timesteps >= len(self.scores) * self.settings.time_steps / self.settings.evaluations
+        if due and self.num_timesteps > self.scores[-1]["steps"]:
             self._evaluate()
 
     def _on_step(self) -> bool:
+        """Ends the training, by False, at the first step after an evaluation; the next one continues from the checkpoint."""
+        if self._evaluated:
+            return False
         ended = [info for info in self.locals["infos"] if "episode" in info]
         if ended:
             mean = float(np.mean([info["episode"]["r"] for info in ended]))
@@ -71,25 +77,19 @@ class Monitor(BaseCallback):
         return True
 
     def finish(self) -> None:
-        """Evaluates and saves the agent at the end of its training."""
-        if self.scores[-1]["steps"] < self.num_timesteps:
+        """Evaluates and saves the agent at the end of its training, unless an evaluation has ended it."""
+        if not self._evaluated:
             self._evaluate()
-
-    def keep(self) -> None:
-        """Writes a checkpoint at an interruption: of the steps that the agent has learned from, since the others are lost."""
-        if self.scores and finite(self.model):
-            self._write(self._learned)
-
-    def _write(self, steps: int) -> None:
-        write_checkpoint(self.folder, self.settings.plain(), self.model, steps, self.scores)
 
     def close(self) -> None:
         """Closes the event files."""
-        for writer in self._writers.values():
-            writer.close()
+        with self._named():
+            for writer in self._writers.values():
+                writer.close()
 
     def _evaluate(self) -> None:
         """Evaluates the agent, saves it, and plots it with the references."""
+        self._evaluated = True
         check_finite(self.model, self.folder)
         agent = agent_of(self.model, self.settings)
         score = {"steps": float(self.num_timesteps), **self._score(agent)}
@@ -99,7 +99,7 @@ class Monitor(BaseCallback):
         if score["reward"] > self._best:
             self._best = score["reward"]
             agent.save(self.folder / "best")
-        self._write(self.num_timesteps)
+        write_checkpoint(self.folder, self.settings.plain(), self.model, self.scores)
         for name, own in {"agent": score, **self._references}.items():
             self._draw(name, {"heldout/delta_m": own["delta_m"], "heldout/return": own["reward"]})
 
@@ -114,10 +114,19 @@ class Monitor(BaseCallback):
         return {"reward": float(runs["return"].mean()), "delta_m": float(trim_mean(runs["delta_m"], 0.25))}
 
     def _draw(self, run: str, scalars: Mapping[str, float]) -> None:
-        if run not in self._writers:
-            self._writers[run] = SummaryWriter(str(self.folder / "events" / run), purge_step=self.num_timesteps)
-        for name, value in scalars.items():
-            self._writers[run].add_scalar(name, value, self.num_timesteps)
+        with self._named():
+            if run not in self._writers:
+                self._writers[run] = SummaryWriter(str(self.folder / "events" / run), purge_step=self.num_timesteps)
+            for name, value in scalars.items():
+                self._writers[run].add_scalar(name, value, self.num_timesteps)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Names the folder in TensorBoard's errors, which do not."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.folder / "events")) from error
 
 
 def _last_fractions(ended: list[dict[str, Any]]) -> dict[str, float]:

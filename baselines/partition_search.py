@@ -77,7 +77,7 @@ def pairwise(table: Array) -> Value:
 
 
 def points_of(distances: Array) -> Array:
-    """Points (K, K - 1) with these Euclidean distances (K, K): classical multidimensional scaling, exact.
+    """Points (K, K - 1) with these Euclidean distances (K, K): classical multidimensional scaling, exact if there are such points.
 
     Torgerson, "Multidimensional Scaling: I. Theory and Method", Psychometrika 1952.
     """

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
 from mtl_gym import SAMPLE_WEIGHTING, Requirements
-from mtl_gym.baselines.base import Array, Heuristic, Observation
+from mtl_gym.baselines.base import Array, Heuristic, Observation, State
+
+LABELLED = "sample_labelled"
+"""The observation that tells which samples have a label, for heuristics that rank, count or average samples."""
+_FLOOR = -27.62
+"""Log losses below are those of missing labels, log(1e-12) = -27.63, where nothing else tells which labels are missing."""
 
 
 def weighs_samples(*observe: str) -> Requirements:
@@ -12,9 +22,33 @@ def weighs_samples(*observe: str) -> Requirements:
 
 
 class SampleHeuristic(Heuristic):
-    """A heuristic whose ``act`` returns weights (N, B, K) for ``mtl_gym/SampleWeighting-v0``."""
+    """A heuristic whose ``act`` returns weights (N, B, K) for ``mtl_gym/SampleWeighting-v0``.
+
+    Samples without a label of a task have weight 0 there and do not count. If ``sample_labelled`` is required, but not observed,
+    those with a log loss of log(1e-12) are unlabelled; without ``sample_log_loss`` either, none is.
+    """
 
     requires = weighs_samples("sample_log_loss")
+
+    def predict(
+        self,
+        observation: Observation,
+        state: State | None = None,
+        episode_start: npt.ArrayLike | None = None,
+        deterministic: bool = False,
+    ) -> tuple[npt.NDArray[Any], State]:
+        """Actions and the next memory; see :meth:`Heuristic.predict`."""
+        if LABELLED in (self.requires.observe or ()) and LABELLED not in observation:
+            observation = {**observation, **_guessed(observation)}
+        return super().predict(observation, state, episode_start, deterministic)
+
+
+def _guessed(observation: Observation) -> dict[str, Array]:
+    """``sample_labelled``, from other observations of samples; empty if there are none."""
+    if "sample_log_loss" in observation:
+        return {LABELLED: (np.asarray(observation["sample_log_loss"]) > _FLOOR).astype(float)}
+    shown = [np.ones(np.shape(observation[name])) for name in ("alignment", "label_right") if name in observation]
+    return {LABELLED: shown[0]} if shown else {}
 
 
 def table(obs: Observation, name: str) -> Array:
@@ -23,7 +57,8 @@ def table(obs: Observation, name: str) -> Array:
     return values.reshape(len(values), -1, obs["log_loss"].shape[1])
 
 
-def averaging_one(weights: Array) -> Array:
-    """Weights (N, B, K) over their mean over all samples and tasks; zeros stay zeros."""
-    mean = weights.mean((1, 2), keepdims=True)
-    return weights / (mean + (mean == 0))
+def averaging_one(weights: Array, labelled: Array) -> Array:
+    """Weights (N, B, K) over their mean over the ``labelled`` (N, B, K) samples of all tasks; zeros stay zeros."""
+    weights = weights * labelled
+    mean, fraction = (values.mean((1, 2), keepdims=True) for values in (weights, labelled))
+    return weights * fraction / (mean + (mean == 0))

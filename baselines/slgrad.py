@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from mtl_gym import choose
 from mtl_gym.baselines.base import Array, Observation, State
-from mtl_gym.baselines.sample_heuristic import SampleHeuristic, averaging_one, table, weighs_samples
+from mtl_gym.baselines.sample_heuristic import LABELLED, SampleHeuristic, averaging_one, table, weighs_samples
 
 
 class SLGrad(SampleHeuristic):
@@ -18,19 +20,21 @@ class SLGrad(SampleHeuristic):
     each batch twice, and its random held-out batches; ours is always the same.
 
     Args:
-        norm: ``"mean"``: weights average 1 over all samples and tasks. ``"sum"``: they sum to 1, as in the code; since the batch
-            loss is a mean too, SGD's steps are B K times smaller (Adam hardly notices).
+        norm: ``"mean"``: weights average 1 over the labelled samples of all tasks. ``"sum"``: they sum to 1, as in the code; since
+            the batch loss is a mean too, SGD's steps are up to B K times smaller (Adam hardly notices).
     """
 
-    requires = weighs_samples("alignment")
+    requires = weighs_samples("alignment", LABELLED)
 
     def __init__(self, norm: str = "mean") -> None:
         self.norm = choose("norm", norm, {"mean": "mean", "sum": "sum"})
 
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:
         """The positive parts of the alignments."""
-        weights = averaging_one(table(obs, "alignment").clip(min=0))
-        return (weights if self.norm == "mean" else weights / weights[0].size), state
+        labelled = table(obs, LABELLED)
+        weights = averaging_one(table(obs, "alignment").clip(min=0), labelled)
+        counts = labelled.sum((1, 2), keepdims=True).clip(min=1)
+        return (weights if self.norm == "mean" else weights / counts), state
 
 
 class L2RW(SampleHeuristic):
@@ -38,16 +42,16 @@ class L2RW(SampleHeuristic):
 
     The derivative of the held-out loss after one step of SGD with respect to a sample's weight is minus the learning rate times the
     inner product of its gradient with the held-out one. L2RW is a method for one task: auxiliary tasks have weight 0, so it is
-    SLGrad without them. Weights average 1 over the main task's samples.
+    SLGrad without them. Weights average 1 over the main task's labelled samples.
 
     Ren, Zeng, Yang and Urtasun, "Learning to Reweight Examples for Robust Deep Learning", ICML 2018, algorithm 1. Not followed: the
     paper's inner product covers all parameters, ours the shared ones, without the head's.
     """
 
-    requires = weighs_samples("alignment")
+    requires = weighs_samples("alignment", LABELLED)
 
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:
         """The positive parts of the main task's alignments."""
-        weights = table(obs, "alignment").clip(min=0)
-        weights[:, :, 1:] = 0
-        return averaging_one(weights) / weights.shape[2], state
+        weights = np.zeros_like(table(obs, "alignment"))
+        weights[:, :, :1] = averaging_one(table(obs, "alignment").clip(min=0)[:, :, :1], table(obs, LABELLED)[:, :, :1])
+        return weights, state

@@ -3,11 +3,13 @@
     python -m benchmarks.composition_speed --before PATH            all figures, 8 starts (a quarter of an hour)
     python -m benchmarks.composition_speed --before PATH stereo     only figures with this word in their names
     python -m benchmarks.composition_speed --before PATH --starts 2
+    python -m benchmarks.composition_speed --before PATH --starts 0   only counts (a minute)
 
 Each tree runs in its own process with one thread; the processes take turns, a tenth of a second each. A process may be a fifth
 faster or slower than another of the same tree, from its start to its end, so all of them are started anew several times, in
 alternating order, and a second process of the other tree runs along as a control. A ratio is this tree's speed over the other's,
-the control's over the other's: medians over the starts, with the lowest and the highest. Writes
+the control's over the other's: medians over the starts, with the lowest and the highest. ``calls`` and ``numbers`` are free of
+noise: this tree's calls into torch in a step over the other's, and the numbers that they compute. Writes
 ``benchmarks/results/composition_speed.json``.
 """
 
@@ -61,18 +63,18 @@ class Worker:
         words = [sys.executable, "-P", str(_WORKLOADS)]
         self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **environment(tree))
 
-    def seconds(self, figure: str, length: float | None) -> float:
-        """Seconds of a step of a figure, measured for that many seconds; ``None`` drops the figure."""
+    def ask(self, figure: str, length: float | None) -> Any:
+        """Seconds of a step of a figure, measured for that many seconds; 0: calls and numbers; ``None`` drops the figure."""
         if self._process.stdin is None or self._process.stdout is None:
             raise RuntimeError("the process has no pipes")
         self._process.stdin.write(json.dumps({"name": figure, "seconds": length}) + "\n")
         self._process.stdin.flush()
         if length is None:
-            return 0.0
+            return None
         answer = self._process.stdout.readline()
         if not answer:
             raise RuntimeError(f"the process of {self._tree} has ended at {figure!r}; its error is above")
-        return float(answer)
+        return json.loads(answer)
 
     def __enter__(self) -> Self:
         return self
@@ -103,12 +105,12 @@ def measured(figure: str, workers: Mapping[str, Worker], trees: Mapping[str, Pat
     if figure == IMPORT:
         return interleaved({name: lambda own=tree: import_seconds(own) for name, tree in trees.items()}, rounds)  # type: ignore[misc]
     pieces: dict[str, Callable[[], float]] = {
-        name: lambda own=worker: own.seconds(figure, SECONDS)  # type: ignore[misc]
+        name: lambda own=worker: own.ask(figure, SECONDS)  # type: ignore[misc]
         for name, worker in workers.items()
     }
     found = interleaved(pieces, rounds)
     for worker in workers.values():
-        worker.seconds(figure, None)
+        worker.ask(figure, None)
     return found
 
 
@@ -122,6 +124,20 @@ def one_start(names: Sequence[str], trees: Mapping[str, Path], start: int, round
         for figure in names:
             times = measured(figure, workers, trees, min(rounds, FEWER.get(figure, rounds)))
             found[figure] = {name: float(np.median(own)) for name, own in times.items()}
+    return found
+
+
+def counts(names: Sequence[str], trees: Mapping[str, Path]) -> dict[str, dict[str, float]]:
+    """This tree's calls into torch and numbers over the other's, by figure."""
+    found = {}
+    with Worker(trees["before"]) as before, Worker(trees["after"]) as after:
+        for figure in names:
+            if figure == IMPORT:
+                continue
+            others, own = (worker.ask(figure, 0) for worker in (before, after))
+            found[figure] = {kind: round(own[place] / others[place], 4) for place, kind in enumerate(("calls", "numbers"))}
+            for worker in (before, after):
+                worker.ask(figure, None)
     return found
 
 
@@ -145,11 +161,15 @@ def main(words: Sequence[str] | None = None) -> None:
     trees = {"before": before, "after": ROOT, "again": before}
     names = figures(run.names or (("scalar",) if run.smoke else ()))
     starts = [one_start(names, trees, start, run.size(ROUNDS)) for start in range(1 if run.smoke else given.starts)]
-    rows = run.known() | {figure: row([own[figure] for own in starts]) for figure in names}
+    known, counted = run.known(), counts(names, trees)
+    rows = {figure: own for figure, own in known.items() if figure not in names}
+    for figure in names:
+        timed = row([own[figure] for own in starts]) if starts else known.get(figure, {})
+        rows[figure] = {**timed, **counted.get(figure, {})}
     for figure in names:
         print(f"{figure:34}", rows[figure], flush=True)
     run.write(rows)
-    slow = [figure for figure in names if rows[figure]["ratio"] < GOAL]
+    slow = [figure for figure in names if rows[figure].get("ratio", 1) < GOAL]
     print(f"below {GOAL}: {', '.join(slow) or 'none'}")
 
 

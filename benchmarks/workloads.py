@@ -2,8 +2,9 @@
 ``mtl_gym`` that is first on the module path.
 
 It reads lines of JSON: ``{"name": figure, "seconds": s}`` is answered with the seconds of a step, measured for that long;
-``{"name": figure, "seconds": null}`` drops the figure. Trees from before the trainer (``mtl_gym.training.trainer``) have other
-names of arguments and classes; ``BEFORE`` and the functions that check it translate them.
+with 0 seconds, with the calls into torch and the numbers that a step computes; with ``null``, the figure is dropped. Trees from
+before the trainer (``mtl_gym.training.trainer``) have other names of arguments and classes; ``BEFORE`` and the functions that
+check it translate them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import mtl_gym  # noqa: F401  registers the environments
 
@@ -198,6 +201,28 @@ WORKLOADS: dict[str, Callable[[], Callable[[], int]]] = {
 """The workloads by name: functions that make the work, which returns its number of steps."""
 
 
+class Counts(TorchDispatchMode):
+    """Counts the calls into torch, and the numbers that they compute; those that only return views compute none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = self.numbers = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = function(*args, **(kwargs or {}))
+        self.calls += 1
+        if not function.is_view:
+            self.numbers += sum(own.numel() for own in tree_leaves(found) if isinstance(own, torch.Tensor))
+        return found
+
+
+def counted(work: Callable[[], int]) -> list[float]:
+    """Calls and numbers of a step."""
+    with Counts() as counts:
+        steps = work()
+    return [counts.calls / steps, counts.numbers / steps]
+
+
 def serve() -> None:
     """Answers requests until the input ends."""
     torch.set_num_threads(1)
@@ -212,7 +237,8 @@ def serve() -> None:
         if name not in works:
             works[name] = WORKLOADS[name]()
             works[name]()
-        sys.stdout.write(json.dumps(piece(works[name], seconds)) + "\n")
+        answer = piece(works[name], seconds) if seconds else counted(works[name])
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 

@@ -15,8 +15,9 @@ from mtl_gym.environments import ENVIRONMENTS, find_environments as find_environ
 
 if TYPE_CHECKING:
     from mtl_gym import plots as plots
-    from mtl_gym.cache import check_writable as check_writable, write_whole as write_whole
+    from mtl_gym.cache import check_writable as check_writable, locked as locked, write_whole as write_whole
     from mtl_gym.checks import choose as choose, number as number, positive_int as positive_int, should as should
+    from mtl_gym.context import own_mode as own_mode
     from mtl_gym.decisions.base import Decision as Decision, TrainingDecision as TrainingDecision
     from mtl_gym.decisions.partitions import (
         MOST_LISTED as MOST_LISTED,
@@ -63,8 +64,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES = {
-    "cache": "check_writable write_whole",
+    "cache": "check_writable locked write_whole",
     "checks": "choose number positive_int should",
+    "context": "own_mode",
     "decisions.base": "Decision TrainingDecision",
     "decisions.partitions": "MOST_LISTED MOST_SEARCHED partitions together",
     "environments": "LAYER_MERGING LOSS_WEIGHTING SAMPLE_WEIGHTING TASK_GROUPING find_environments specification",

@@ -1,15 +1,14 @@
-"""The environments by id. They are named by strings, so that this module loads neither torch nor the environments."""
+"""The environments by id. They are named by strings, so that this module loads neither torch nor the environments.
+
+It is all that ``import mtl_gym`` loads, so what only its functions need is imported there.
+"""
 
 from __future__ import annotations
 
-import pkgutil
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
 from gymnasium.envs.registration import parse_env_id
-
-from mtl_gym.checks import choose
-from mtl_gym.plugins import ENVIRONMENTS as GROUP, entries, skip
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -32,20 +31,25 @@ ENVIRONMENTS = {
 
 def find_environments() -> dict[str, str]:
     """Maps ids to ``"module:NameEnv"``: ours, and those of other packages with the entry point ``mtl_gym.environments``."""
+    from mtl_gym.plugins import ENVIRONMENTS as GROUP, entries
+
     others = {entry.name: entry.value for entry in reversed(entries(GROUP)) if entry.name not in ENVIRONMENTS and _sound(entry)}
     return ENVIRONMENTS | others
 
 
 def _sound(entry: EntryPoint) -> bool:
     """Whether an entry point has a valid Gymnasium id and names a class; warns if not."""
+    from mtl_gym.plugins import skip
+
     try:
         parse_env_id(entry.name)
-    except gymnasium.error.Error as error:
+        named = bool(entry.attr)
+    except (gymnasium.error.Error, AttributeError) as error:  # the latter if it is no name of an object at all
         skip(entry, str(error))
         return False
-    if not entry.attr:
+    if not named:
         skip(entry, "it names no class: 'module:NameEnv'")
-    return bool(entry.attr)
+    return named
 
 
 def vector_home(home: str) -> str:
@@ -58,12 +62,17 @@ def environment_class(id: str) -> Any:
 
     Raises:
         ValueError: If the id is unknown; the known ones are listed.
-        ImportError, AttributeError: If another package's class cannot be loaded.
+        ImportError: If another package's class cannot be loaded.
     """
-    return pkgutil.resolve_name(choose("env", id, find_environments()))
+    from mtl_gym.checks import choose
+    from mtl_gym.plugins import resolve
+
+    return resolve(id, choose("env", id, find_environments()))
 
 
 def specification(id: str) -> EnvironmentSpec:
     """The specification of an environment; raises as :func:`environment_class` does."""
-    found: EnvironmentSpec = environment_class(id).specification
+    found: EnvironmentSpec | None = getattr(environment_class(id), "specification", None)
+    if found is None:
+        raise ImportError(f"{id!r} is a class without `specification`, as mtl_gym.MTLEnv has.")
     return found

@@ -9,8 +9,12 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import random
 import sys
+import sysconfig
 import types
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +84,7 @@ def _of_function(function: types.FunctionType, seen: tuple[Any, ...]) -> Any:
         return ["function", seen.index(function)]
     used = inspect.getclosurevars(function)
     values = [function.__defaults__, function.__kwdefaults__, dict(used.nonlocals), dict(sorted(used.globals.items()))]
+    values += [vars(function)] if vars(function) else []
     return [function_content(function.__code__), [function_content(value, (*seen, function)) for value in values]]
 
 
@@ -94,3 +99,79 @@ def _instructions(code: types.CodeType, seen: tuple[Any, ...]) -> list[Any]:
 
 def _operand(step: dis.Instruction, seen: tuple[Any, ...]) -> Any:
     return function_content(step.argval, seen) if step.opcode in dis.hasconst else step.argrepr or step.arg
+
+
+_RANDOM = (random.Random, np.random.Generator, np.random.BitGenerator, np.random.RandomState)
+"""Random generators, whose state is no memory of what a function has seen."""
+_PLAIN = (bool, int, float, complex, str, bytes, np.generic, type(None))
+_INSTALLED = ("stdlib", "platstdlib", "purelib", "platlib")
+_MOST_VALUES = 10_000
+"""Largest number of values that are followed."""
+
+
+def memory_digest(function: Any) -> str | None:
+    """A digest of the values that a callable may change: its closure, defaults, attributes and globals, and what these contain.
+
+    Modules, classes, random generators, and functions and objects of installed packages do not count. ``None`` if there are too
+    many values.
+    """
+    hashed, waiting, places = hashlib.sha256(), [*_parts(function)], dict[int, int]()
+    kept = []  # so that no other value gets the id of one that is gone
+    while waiting:
+        value = waiting.pop()
+        kept.append(value)
+        if len(kept) > _MOST_VALUES:
+            return None
+        if isinstance(value, _PLAIN):
+            hashed.update(f"{type(value).__qualname__} {value!r}".encode())
+        elif id(value) in places:
+            hashed.update(f"as {places[id(value)]}".encode())
+        else:
+            places[id(value)] = len(places)
+            content, parts = _content(value)
+            hashed.update(f"{type(value).__qualname__} {len(parts)}".encode() + content)
+            waiting += parts
+    return hashed.hexdigest()
+
+
+def _content(value: Any) -> tuple[bytes, Sequence[Any]]:
+    """The bytes of an array or tensor, and the values that any other one contains or refers to."""
+    if (torch := sys.modules.get("torch")) and isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        return (b"", value.tolist()) if value.dtype == object else (f"{value.dtype}{value.shape}".encode() + value.tobytes(), ())
+    if isinstance(value, (*_RANDOM, type, types.ModuleType)):
+        return b"", ()
+    if isinstance(value, dict):
+        return b"", [*value, *value.values()]
+    if isinstance(value, (list, tuple, set, frozenset, deque)):
+        return b"", [*value]
+    if isinstance(value, (types.MethodType, functools.partial)):
+        return b"", _parts(value)
+    of = value if isinstance(value, types.FunctionType) else type(value)
+    return b"", () if _is_installed(of.__module__) else _parts(value)
+
+
+def _parts(value: Any) -> Sequence[Any]:
+    """What a function or another object refers to."""
+    if isinstance(value, types.FunctionType):
+        try:
+            used = inspect.getclosurevars(value)
+        except ValueError:  # a variable of its closure has no value yet
+            return ()
+        return value.__defaults__, value.__kwdefaults__, dict(used.nonlocals), dict(used.globals), vars(value)
+    if isinstance(value, types.MethodType):
+        return value.__self__, value.__func__
+    if isinstance(value, functools.partial):
+        return value.func, value.args, value.keywords
+    call = inspect.getattr_static(type(value), "__call__", None)  # that of an object, written in Python
+    return call if isinstance(call, types.FunctionType) else None, getattr(value, "__dict__", None)
+
+
+@functools.cache
+def _is_installed(module: str) -> bool:
+    """Whether a module is Python's own or one of an installed package."""
+    if module in sys.builtin_module_names:
+        return True
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return file is not None and any(Path(file).is_relative_to(sysconfig.get_path(name)) for name in _INSTALLED)

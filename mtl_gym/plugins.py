@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pkgutil
 import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -26,13 +27,13 @@ def entries(group: str) -> list[EntryPoint]:
 
 
 def load(entry: EntryPoint, check: Callable[[Any], object] | None = None) -> Any | None:
-    """The object of an entry point; ``None``, with a warning that names it, if loading or the check raises an error."""
+    """The object of an entry point; ``None``, with a warning that names it, if loading or the check raises an error or exits."""
     try:
         found = entry.load()
         if check is not None:
             check(found)
         return found
-    except Exception as error:  # whatever another package does
+    except (Exception, SystemExit) as error:  # whatever another package does
         skip(entry, f"{type(error).__name__}: {error}")
         return None
 
@@ -40,12 +41,31 @@ def load(entry: EntryPoint, check: Callable[[Any], object] | None = None) -> Any
 def load_table(entry: EntryPoint) -> Mapping[str, str]:
     """The table from names to ``"module:Class"`` of an entry point; empty, with a warning, if the object is no such table."""
     table = load(entry)
-    if table is None:
-        return {}
-    if isinstance(table, Mapping) and all(isinstance(text, str) and ":" in text for text in table.values()):
-        return table
+    if table is None or _is_table(table):
+        return table or {}
     skip(entry, "it is no table of names with values 'module:Class'")
     return {}
+
+
+def _is_table(table: Any) -> bool:
+    try:
+        return isinstance(table, Mapping) and all(
+            isinstance(name, str) and isinstance(home, str) and ":" in home for name, home in table.items()
+        )
+    except Exception:  # whatever another package does
+        return False
+
+
+def resolve(name: str, home: str) -> Any:
+    """The object that ``"module:name"`` refers to.
+
+    Raises:
+        ImportError: If it cannot be loaded, for whatever reason; the message has the ``name`` under which it is known.
+    """
+    try:
+        return pkgutil.resolve_name(home)
+    except (Exception, SystemExit) as error:  # whatever another package does
+        raise ImportError(f"{name!r} is {home!r}, which cannot be loaded: {type(error).__name__}: {error}") from error
 
 
 def skip(entry: EntryPoint, reason: str) -> None:
@@ -59,4 +79,7 @@ def _warn(distribution: str, group: str, name: str, reason: str) -> None:
 
 
 def _distribution(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist else ""
+    try:
+        return str(entry.dist.name) if entry.dist else ""
+    except Exception:  # its metadata are damaged
+        return ""

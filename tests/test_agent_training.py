@@ -27,6 +27,7 @@ from mtl_gym.agents import AGENTS
 from mtl_gym.agents.agent import Agent, load
 from mtl_gym.agents.defaults import DEFAULTS
 from mtl_gym.agents.files import read
+from mtl_gym.cache import locked
 from mtl_gym.cli import full_app
 from mtl_gym.environments import ENVIRONMENTS
 from mtl_gym.policies.grammar import make_policy
@@ -169,6 +170,28 @@ def test_a_killed_training_is_gone_on_from(algorithm, killed, tmp_path):
         assert not torch.equal(after["variables"]["log_ent_coef"], before["variables"]["log_ent_coef"])
     best = max(after["scores"], key=lambda score: score["reward"])
     assert load(out).about["training"]["time_steps"] == best["steps"]
+    agents.train(out=tmp_path, algorithm=algorithm, options=OPTIONS[algorithm], **LONG)
+    for name in ("last", "best", "checkpoint"):  # as if nothing had happened
+        assert (out / f"{name}.safetensors").read_bytes() == (tmp_path / f"{name}.safetensors").read_bytes()
+
+
+def test_a_training_that_is_interrupted_at_once_ends_as_if_it_had_not_been(tmp_path):
+    def stop(steps, known):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        agents.train(out=tmp_path / "a", options=ON_POLICY, on_progress=stop, **LONG)
+    assert read(tmp_path / "a" / "checkpoint.safetensors")["steps"] == 0
+    for name in "ab":
+        agents.train(out=tmp_path / name, options=ON_POLICY, **LONG)
+    for name in ("last", "best", "checkpoint"):
+        assert (tmp_path / "a" / f"{name}.safetensors").read_bytes() == (tmp_path / "b" / f"{name}.safetensors").read_bytes()
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(tmp_path):
+    with locked(tmp_path), pytest.raises(ValueError, match="`out` should be a folder in which no other process trains"):
+        train(tmp_path)
+    assert not names(tmp_path)
 
 
 def test_a_finished_training_returns_at_once_and_changes_nothing(finished):
@@ -206,7 +229,7 @@ def test_another_setting_in_the_same_folder_is_refused_and_named(name, finished)
 def test_a_truncated_checkpoint_is_refused(finished, tmp_path):
     whole = (finished[0] / "checkpoint.safetensors").read_bytes()
     (tmp_path / "checkpoint.safetensors").write_bytes(whole[:-100])
-    with pytest.raises(ValueError, match="`path` should be a complete agent file"):
+    with pytest.raises(ValueError, match=r"`path` should be a complete agent file.*checkpoint\.safetensors.*Move it away"):
         train(tmp_path)
     assert names(tmp_path) == {"checkpoint.safetensors"}
 
@@ -217,20 +240,15 @@ def test_an_agent_in_the_place_of_a_checkpoint_is_refused(finished, tmp_path):
         train(tmp_path)
 
 
-def test_an_interrupted_training_loses_only_the_rollout_that_was_running(tmp_path):
-    def interrupt(steps, known):
-        if steps == 24:
-            raise KeyboardInterrupt
+def test_an_interrupted_command_says_from_where_it_resumes(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, time_steps=40, evaluations=1, on_progress=interrupt)
-    kept, told = read(tmp_path / "checkpoint.safetensors"), []
-    assert kept["steps"] == 16  # rollouts take 8 steps each
-    assert [score["steps"] for score in kept["scores"]] == [0]
-    assert kept["updates"] > 0
-    train(tmp_path, time_steps=40, evaluations=1, on_progress=lambda steps, known: told.append(steps))
-    assert told[0] == 24
-    assert read(tmp_path / "checkpoint.safetensors")["steps"] == 40
+    monkeypatch.setattr("mtl_gym.agents.monitor.Monitor._on_step", interrupted)
+    answer = command(tmp_path)
+    assert answer.exit_code == 130
+    assert "The training resumes from its last evaluation" in answer.stderr
+    assert read(tmp_path / "checkpoint.safetensors")["steps"] == 0
 
 
 # --- problems of one's own ------------------------------------------------------------------------------------------------

@@ -61,6 +61,7 @@ def observation(losses, *, epoch=0, lr=1e-2):
         "sample_log_loss": np.log(losses)[:, None] + spread,
         "alignment": spread,
         "label_right": spread > -1,
+        "sample_labelled": spread < 1,
         **gram_observations(rng.normal(size=(rows, tasks, 8)) * np.exp(rng.normal(size=(rows, tasks, 1)))),
     }
     return {
@@ -169,7 +170,9 @@ def permuted(obs, order, samples=slice(None)):
         next(n for n in range(TASKS) if {first[n], second[n]} == {order[i], order[j]}) for i, j in zip(first, second, strict=True)
     ]
     moved = {"log_loss": order, "log_loss_after": order, "log_norms": order, "cosines": pairs}
-    of_samples = {name: rearranged(obs[name], order, samples) for name in ("sample_log_loss", "alignment", "label_right")}
+    of_samples = {
+        name: rearranged(obs[name], order, samples) for name in ("sample_log_loss", "alignment", "label_right", "sample_labelled")
+    }
     return obs | {name: obs[name][:, own] for name, own in moved.items()} | of_samples
 
 

@@ -1,4 +1,3 @@
-import contextlib
 import copy
 import inspect
 import pickle
@@ -35,7 +34,6 @@ from rollouts import (
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
-from mtl_gym.decisions.grouping.known_groups import _remembered
 from mtl_gym.decisions.grouping.modes import GROUPINGS
 from mtl_gym.decisions.merging.structures import MERGE_ACTIONS
 from mtl_gym.decisions.sample_rules import SAMPLE_ACTIONS
@@ -47,9 +45,7 @@ from mtl_gym.envs.task_grouping import TaskGroupingVectorEnv
 from mtl_gym.envs.vector import MTLVectorEnv
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.instances import EVALUATION_IDS, TRAINING_IDS
-from mtl_gym.training import references
 from mtl_gym.training.measurements import holdout_losses, last_batch
-from mtl_gym.training.references import _known
 
 ENVIRONMENTS = sorted(IDS)
 PAIRS = [(env_id, name) for name in PROBLEMS for env_id in IDS if name in supported_problems(specification(env_id))]
@@ -1099,51 +1095,3 @@ def test_there_are_masks_exactly_where_actions_are_masked(env_id, mode):
 def test_where_there_are_no_masks_the_error_says_why():
     with pytest.raises(AttributeError, match="mtl_gym/LossWeighting-v0 has no masks: all of its actions are valid"):
         _ = make_vec().action_masks
-
-
-# --- the caller's modes -----------------------------------------------------------------------------------------------
-
-
-CONTEXTS = {
-    "no_grad": torch.no_grad,
-    "inference_mode": torch.inference_mode,
-    "autocast": lambda: torch.autocast("cpu"),
-    "device": lambda: torch.device("meta"),
-}
-
-
-@pytest.mark.parametrize("maker", [make, make_vec])
-@pytest.mark.parametrize("context", CONTEXTS)
-@pytest.mark.parametrize("env_id", ENVIRONMENTS)
-def test_the_callers_modes_change_nothing(env_id, context, maker):
-    settings = {"observe": OBSERVED[env_id], "train_steps": 12, "num_tasks": 3}
-    if env_id == TASK_GROUPING:  # what was trained before is remembered: an instance for each context
-        settings["affinity_every"] = 2 + 2 * [*CONTEXTS].index(context) + (maker is make)
-    twin = maker(env_id=env_id, **settings)
-    actions = random_actions(twin.action_space, 3)
-    with CONTEXTS[context]():
-        env = maker(env_id=env_id, **settings)
-        answers = play(env, actions[:1], seed=1)
-        kept = env.unwrapped.state()
-        answers += [env.step(action) for action in actions[1:2]]
-        env.unwrapped.restore(kept)
-        again = env.step(actions[1])
-        answers += [env.step(actions[2])]
-    if env_id == TASK_GROUPING:
-        _remembered.clear()
-    expected = play(twin, actions, seed=1)
-    assert same(answers, expected)
-    assert same(again, expected[2])
-    assert torch.get_default_dtype() is torch.float32
-
-
-@pytest.mark.parametrize("context", CONTEXTS)
-def test_references_are_trained_as_ever_in_the_callers_modes(context):
-    answers, settings = [], {"reward": "terminal_delta_m", "lr": 0.01 + 0.001 * [*CONTEXTS].index(context), "num_envs": 1}
-    for own in (CONTEXTS[context], contextlib.nullcontext):
-        _known.clear()
-        env = make_vec("quadratic", **settings)
-        with own(), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(references, "_read_references", lambda key: None)
-            answers.append(play(env, random_actions(env.action_space, 2)))
-    assert same(*answers)

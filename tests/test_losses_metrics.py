@@ -38,7 +38,8 @@ def labels(loss, count, shape, rng):
 
 def objectives(losses, targets):
     """Objectives of a problem with these losses; whether they are masked follows from the targets of `train`."""
-    tasks = [Task(f"{index}", loss, ("rmse",), OUTPUTS[loss]) for index, loss in enumerate(losses)]
+    suited = {loss: "rmse" if LOSSES[loss].labels == "real" else "accuracy" for loss in losses}
+    tasks = [Task(f"{index}", loss, (suited[loss],), OUTPUTS[loss]) for index, loss in enumerate(losses)]
     full = torch.nan_to_num(targets)
     splits = {name: Split(torch.zeros(len(targets), 1), targets if name == "train" else full) for name in SPLITS}
     made = Objectives(Problem("own", tasks, splits), [task.name for task in tasks], torch.device("cpu"))
@@ -180,6 +181,12 @@ def test_accuracy_of_classes_equals_that_of_scikit_learn():
     outputs, classes = rng.normal(size=(3, 4, 50)), rng.integers(0, 4, 50)
     values = METRICS["accuracy"].function(torch.tensor(outputs), torch.tensor(classes[None], dtype=torch.float32))
     np.testing.assert_allclose(values, [sklearn.metrics.accuracy_score(classes, row.argmax(0)) for row in outputs])
+
+
+def test_accuracy_of_several_labels_is_that_of_each_on_average():
+    outputs = torch.tensor([[[1.0, -1.0, 2.0], [-1.0, -1.0, 3.0]]])
+    targets = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
+    assert METRICS["accuracy"].function(outputs, targets).item() == pytest.approx(4 / 6)
 
 
 def test_errors_equal_those_of_scikit_learn():

@@ -73,6 +73,9 @@ def policies(code=""):
         ),
         pytest.param("third:TABLE", {"third": "this is no Python"}, "SyntaxError", marks=pytest.mark.slow),
         pytest.param("third:TABLE", {"third": "TABLE = lambda: None"}, "it is no table of names", marks=pytest.mark.slow),
+        pytest.param("third:TABLE", {"third": "TABLE = {3: 'third:EW'}"}, "it is no table of names", marks=pytest.mark.slow),
+        ("third:TABLE", {"third": "import sys; sys.exit('of their own')"}, "SystemExit: of their own"),
+        pytest.param("not a name at all!", {}, "AttributeError", marks=pytest.mark.slow),
         ("third:TABLE", {"third": "TABLE = {'theirs': 3}"}, "it is no table of names"),
     ],
 )
@@ -128,6 +131,7 @@ print(json.dumps([find_environments(), {name: gymnasium.spec(name).entry_point f
         ("third/Their-v0", "nowhere:TheirEnv"),
         ("third party, first try", "third:TheirEnv"),
         pytest.param("third/Their-v0", "third", marks=pytest.mark.slow),
+        ("third/Their-v0", "not a name at all!"),
     ],
 )
 def test_a_broken_environment_leaves_ours_as_they_are(package, name, value):
@@ -173,3 +177,73 @@ import json, mtl_gym.plugins as plugins
 print(json.dumps([[entry.name, entry.dist.name] for entry in plugins.entries(plugins.COMMANDS)]))
 """
     assert package.answer(code)[0] == [["train", "mtl-gym"], ["also", "aaa"], ["train", "aaa"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        pytest.param("", "AttributeError", marks=pytest.mark.slow),
+        pytest.param("raise RuntimeError('of their own')", "RuntimeError: of their own", marks=pytest.mark.slow),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+    ],
+)
+def test_a_broken_command_is_named_and_the_others_work(package, text, reason):
+    package("aaa", {"mtl_gym.commands": {"broken": "third:broken"}}, {"third": text})
+    package(
+        "zzz", {"mtl_gym.commands": {"compare": "fourth:theirs", "more": "fourth:theirs"}}, {"fourth": "def theirs(): print(4)"}
+    )
+    code = """
+import json, sys
+from typer.testing import CliRunner
+from mtl_gym.cli import full_app
+app = full_app()
+answers = [CliRunner().invoke(app, words) for words in (["--version"], ["more"], ["compare", "--help"], ["broken"])]
+print(json.dumps([[answer.exit_code, answer.output] for answer in answers]))
+"""
+    (version, more, compare, broken), said = package.answer(code)
+    assert version == [0, f"{mtl_gym.__version__}\n"]
+    assert more == [0, "4\n"]
+    assert "--policies" in compare[1]
+    assert broken[0] == 2
+    assert f"'broken' of mtl_gym.commands, from the package 'aaa', is skipped: {reason}" in said
+
+
+def test_a_policy_of_others_that_cannot_be_loaded_is_named(package):
+    table = "TABLE = {'theirs': 'nowhere:Theirs', 'leaving': 'leaves:Theirs'}"
+    package("third-party", {"mtl_gym.policies": {"some": "third:TABLE"}}, {"third": table, "leaves": "import sys; sys.exit()"})
+    code = """
+import json
+from mtl_gym.policies.grammar import make_policy
+reasons = []
+for name in ("theirs", "leaving", "ew"):
+    try:
+        make_policy(name)
+    except ImportError as error:
+        reasons.append(str(error))
+print(json.dumps(reasons))
+"""
+    (theirs, leaving), _ = package.answer(code)
+    assert theirs.startswith("'theirs' is 'nowhere:Theirs', which cannot be loaded: ModuleNotFoundError")
+    assert leaving.startswith("'leaving' is 'leaves:Theirs', which cannot be loaded: SystemExit")
+
+
+def test_a_loader_that_fails_on_a_file_does_not_stop_the_others(package, tmp_path):
+    modules = {"third": "def load(path): raise KeyError(path)", "fourth": "def load(path): return 'loaded'"}
+    package("aaa", {"mtl_gym.policy_files": {"failing": "third:load"}}, modules)
+    package("zzz", {"mtl_gym.policy_files": {"working": "fourth:load"}})
+    (tmp_path / "file.theirs").write_text("of their own")
+    code = f"""
+import json
+from mtl_gym.policies.finding import policy_of_file
+print(json.dumps(policy_of_file({str(tmp_path / "file.theirs")!r})))
+"""
+    loaded, said = package.answer(code)
+    assert loaded == "loaded"
+    assert "'failing' of mtl_gym.policy_files, from the package 'aaa', is skipped: KeyError" in said
+
+
+@pytest.mark.slow
+def test_a_package_without_metadata_is_found_all_the_same(package, tmp_path):
+    package("third-party", {"mtl_gym.policies": {"some": "third:TABLE"}}, {"third": "TABLE = {'theirs': 'third:Theirs'}"})
+    (tmp_path / "third-party-1.0.dist-info" / "METADATA").unlink()
+    assert "theirs" in package.answer(policies())[0]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import collections
 import doctest
+import functools
 import importlib
+import logging
+import random
 import sys
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings, strategies as st
+from scipy.special import softmax
 
 import mtl_gym
 from mtl_gym.baselines import BASELINES
@@ -26,7 +32,8 @@ LOG_LOSS = {"log_loss": np.log([[4.0, 1.0], [9.0, 16.0]]).astype(np.float32)}
 
 def test_a_function_is_called_for_each_row_with_its_losses():
     seen = []
-    weights, state = mtl_gym.policy(lambda losses: [seen.append(losses), [1.0, 2.0]][1]).predict(LOG_LOSS, "memory")
+    with pytest.warns(RuntimeWarning, match="`function` should keep no values"):  # which `seen` is
+        weights, state = mtl_gym.policy(lambda losses: [seen.append(losses), [1.0, 2.0]][1]).predict(LOG_LOSS, "memory")
     np.testing.assert_allclose(seen, [[4, 1], [9, 16]], rtol=1e-6)
     assert (weights.tolist(), weights.dtype, state) == ([[1, 2], [1, 2]], np.float32, "memory")
 
@@ -69,6 +76,119 @@ def test_a_function_is_a_policy_that_needs_the_losses_at_every_step():
     made = mtl_gym.policy(lambda losses: losses)
     assert isinstance(made, Policy)
     assert made.requires.arguments() == {"observe": ["log_loss"], "action": "weights", "steps_per_action": 1}
+
+
+def test_tensors_are_weights_with_or_without_a_gradient():
+    for answer in (torch.ones(2, requires_grad=True), [torch.tensor(1.0, requires_grad=True), 1.0]):
+        assert mtl_gym.policy(lambda losses, answer=answer: answer).predict(LOG_LOSS)[0].tolist() == [[1, 1], [1, 1]]
+
+
+class Mean:
+    """A moving average."""
+
+    def __init__(self):
+        self.mean = np.zeros(2)
+
+    def __call__(self, losses):
+        self.mean = (self.mean + losses) / 2
+        return self.mean
+
+
+def test_each_training_has_its_own_function():
+    mine = mtl_gym.policy(Mean, per_training=True)
+    memory = mine.initial_state(np.array([5, 6]), 2)
+    first, memory = mine.predict(LOG_LOSS, memory)
+    np.testing.assert_allclose(first, [[2, 0.5], [4.5, 8]], rtol=1e-6)
+    later, memory = mine.predict(LOG_LOSS, memory, episode_start=np.array([True, False]))
+    np.testing.assert_allclose(later, [[2, 0.5], [6.75, 12]], rtol=1e-6)
+    np.testing.assert_allclose(mine.predict(LOG_LOSS)[0], first, rtol=1e-6)
+    single, _ = mine.predict({"log_loss": LOG_LOSS["log_loss"][0]})
+    np.testing.assert_allclose(single, [2, 0.5], rtol=1e-6)
+
+
+def test_the_spec_of_a_factory_is_not_that_of_a_function():
+    assert mtl_gym.policy(nested, per_training=True).spec != mtl_gym.policy(nested).spec
+    assert mtl_gym.policy(nested, per_training=True).spec == mtl_gym.policy(nested, per_training=True).spec
+    assert mtl_gym.policy(Mean, per_training=True).spec is None
+
+
+def test_a_factory_makes_functions():
+    with pytest.raises(TypeError, match="`function` should return a function with per_training=True"):
+        mtl_gym.policy(lambda: 3, per_training=True).initial_state(np.array([0]), 2)
+
+
+def attributed(losses):
+    attributed.mean = losses
+    return losses
+
+
+def counted(losses, calls=[0]):  # noqa: B006
+    calls[0] += 1
+    return losses
+
+
+KEEPING = {
+    "closure": lambda: (lambda kept: lambda losses: [kept.append(losses), losses][1])([]),
+    "deque": lambda: (lambda kept: lambda losses: [kept.append(1), losses][1])(collections.deque([1])),
+    "nested": lambda: (lambda kept: lambda losses: [kept["a"][0].add(1), losses][1])({"a": [set()]}),
+    "object": Mean,
+    "method": lambda: Mean().__call__,
+    "partial": lambda: functools.partial(lambda kept, losses: [kept.append(1), losses][1], []),
+    "attribute": lambda: attributed,
+    "default": lambda: counted,
+    "tensor": lambda: (lambda kept: lambda losses: [kept.add_(1), losses][1])(torch.zeros(2)),
+}
+
+
+@pytest.mark.parametrize("kind", KEEPING)
+def test_what_a_function_keeps_is_noticed(kind):
+    with pytest.warns(RuntimeWarning, match="`function` should keep no values"):
+        mtl_gym.policy(KEEPING[kind]()).predict(LOG_LOSS)
+
+
+LOGGER = logging.getLogger(__name__)
+RATES = {"a": [0.5, np.arange(3)], 3: torch.ones(2)}
+FORGETTING = {
+    "numpy's generator": lambda: (lambda rng: lambda losses: rng.uniform(size=2))(np.random.default_rng(0)),
+    "python's generator": lambda: (lambda rng: lambda losses: losses * rng.random())(random.Random(0)),
+    "global generator": lambda: lambda losses: losses * random.random(),
+    "torch's generator": lambda: (lambda rng: lambda losses: torch.rand(2, generator=rng))(torch.Generator()),
+    "network": lambda: (lambda net: lambda losses: net(torch.tensor(losses)))(torch.nn.Linear(2, 2).double()),
+    "constants": lambda: lambda losses: losses * RATES["a"][0],
+    "packages": lambda: lambda losses: [LOGGER.debug("%s", losses), softmax(losses)][1],
+}
+
+
+@pytest.mark.parametrize("kind", FORGETTING)
+def test_a_function_that_keeps_nothing_is_no_reason_to_warn(kind):
+    made = mtl_gym.policy(FORGETTING[kind]())
+    for start in (None, np.ones(2, dtype=bool), np.zeros(2, dtype=bool)):
+        made.predict(LOG_LOSS, None, start)
+
+
+def test_a_memory_is_no_matter_in_a_training_alone():
+    mine = mtl_gym.policy(Mean())
+    for _ in range(4):
+        mine.predict({"log_loss": LOG_LOSS["log_loss"][:1]})
+
+
+def test_a_memory_that_begins_late_is_noticed():
+    calls = iter(range(100))
+    kept = []
+    mine = mtl_gym.policy(lambda losses: [kept.append(1) if next(calls) > 20 else None, losses][1])
+    with pytest.warns(RuntimeWarning, match="`function` should keep no values"):
+        [mine.predict(LOG_LOSS) for _ in range(20)]
+
+
+def test_the_spec_of_a_function_tells_its_attributes():
+    def weights(losses):
+        return weights.rate * losses
+
+    specs = []
+    for rate in (1.0, 2.0, 1.0):
+        weights.rate = rate
+        specs.append(mtl_gym.policy(weights).spec)
+    assert specs[0] == specs[2] != specs[1]
 
 
 def nested(losses):

@@ -1,20 +1,23 @@
 import copy
+import dataclasses
 import importlib.util
 import math
 import pickle
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from rollouts import make
+from rollouts import make, play
 
 import mtl_gym.problems
 from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING, specification
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.base import SPLITS, Problem, Split, Task, divide, shipped
 from mtl_gym.problems.clusters import planted_clusters
+from mtl_gym.problems.losses import LOSSES
 from mtl_gym.problems.quadratic import CENTRES, objectives, optimum
 
 EACH = pytest.mark.parametrize("name", PROBLEMS)
@@ -236,9 +239,114 @@ def test_class_numbers_outside_the_range_are_refused(value):
 
 @pytest.mark.parametrize("value", [-1.0, 7.0, 0.5, math.inf])
 def test_labels_of_two_classes_that_are_neither_are_refused(value):
-    splits = {name: split() for name in SPLITS[:3]} | {"test": Split(torch.zeros(8, 3), torch.full((8, 2), value))}
+    targets = torch.zeros(8, 2)
+    targets[:, 1] = value
+    splits = {name: split() for name in SPLITS[:3]} | {"test": Split(torch.zeros(8, 3), targets)}
     with pytest.raises(ValueError, match=r"`splits\['test'\].targets` should be 0 or 1, or NaN where missing, for the task 'b'"):
         Problem("own", TASKS, splits)
+
+
+@pytest.mark.parametrize("name", SPLITS)
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 1e300])
+def test_infinite_labels_are_refused(name, value):
+    targets = np.zeros((8, 2))
+    targets[3, 0] = value
+    splits = {own: split() for own in SPLITS} | {name: Split(torch.zeros(8, 3), targets)}
+    with pytest.raises(ValueError, match=rf"`splits\['{name}'\].targets` should be finite, or NaN where missing, for the task 'a'"):
+        Problem("own", TASKS, splits)
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_a_constant_label_is_refused_where_a_metric_divides_by_its_deviation(name):
+    tasks, varied = (Task("a", "mse", ("rmse", "nrmse")),), Split(torch.zeros(8, 3), torch.arange(8.0))
+    splits = dict.fromkeys(SPLITS, varied) | {name: Split(torch.zeros(8, 3), torch.full((8,), 2.5))}
+    with pytest.raises(ValueError, match=rf"`splits\['{name}'\].targets` should vary for the task 'a', whose metric 'nrmse'.*2.5"):
+        Problem("own", tasks, splits)
+    Problem("own", (Task("a", "mse", ("rmse",)),), splits)
+
+
+@pytest.mark.parametrize(
+    ("loss", "metric", "outputs"),
+    [
+        *(("mse", "auc", 1), ("l1", "accuracy", 1), ("cross_entropy", "auc", 3), ("bce", "nrmse", 1), ("cross_entropy", "rmse", 3)),
+        ("bce", "auc", 2),
+    ],
+)
+def test_a_metric_of_other_labels_is_refused(loss, metric, outputs):
+    with pytest.raises(ValueError, match=f"`metrics` should not include '{metric}' for {outputs} output.*'{loss}'"):
+        Task("a", loss, (metric,), outputs=outputs)
+
+
+FORMS = {
+    "float64": lambda values: values.double(),
+    "int64": lambda values: values.long(),
+    "uint8": lambda values: values.to(torch.uint8),
+    "bool": lambda values: values.bool(),
+    "half": lambda values: values.half(),
+    "numpy": lambda values: values.numpy().astype(float),
+    "list": lambda values: values.tolist(),
+    "read-only": lambda values: np.broadcast_to(values.numpy(), values.shape),
+    "gradient": lambda values: values.clone().requires_grad_(),
+    "transposed": lambda values: values.T.contiguous().T,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_arrays_of_any_real_type_become_float32_tensors(form):
+    inputs, targets = (torch.randint(0, 2, (8, columns)).float() for columns in (3, 2))
+    own = Split(FORMS[form](inputs), FORMS[form](targets))
+    for found, expected in ((own.inputs, inputs), (own.targets, targets)):
+        assert found.dtype is torch.float32
+        assert not found.requires_grad
+        assert torch.equal(found, expected)
+
+
+def test_one_column_needs_no_second_axis():
+    own = Split(np.arange(4), [0, 1, 0, 1])
+    assert own.inputs.shape == own.targets.shape == (4, 1)
+
+
+@pytest.mark.parametrize("values", ["words", ["a", "b"], [[1], [1, 2]], np.ones(2, complex), torch.ones(2).to_sparse(), {"a": 1}])
+def test_what_are_no_real_numbers_are_refused(values):
+    with pytest.raises(TypeError, match="`targets` should be an array of real numbers"):
+        Split(torch.zeros(2, 3), values)
+
+
+def test_what_is_no_split_is_refused():
+    splits = {name: split() for name in SPLITS} | {"meta": (torch.zeros(8, 3), torch.zeros(8, 2))}
+    with pytest.raises(TypeError, match=r"`splits\['meta'\]` should be a Split. Received .*'tuple'"):
+        Problem("own", TASKS, splits)
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_a_task_without_labels_in_a_split_is_named(name):
+    generator = torch.Generator().manual_seed(0)
+
+    def own(missing):
+        targets = torch.randn(64, 2, generator=generator)
+        targets[:, 1] = torch.nan if missing else (targets[:, 1] > 0).float()
+        return Split(torch.randn(64, 3, generator=generator), targets)
+
+    problem = Problem("own", TASKS, {split: own(split == name) for split in SPLITS})
+    with pytest.raises(ValueError, match=rf"`splits\['{name}'\].targets` should contain a label of the task 'b'"):
+        mtl_gym.compare("ew", problem=problem, instances=1, train_steps=20, batch_size=8)
+    mtl_gym.compare("ew", problem=problem, tasks=["a"], instances=1, train_steps=20, batch_size=8)
+
+
+def shifted(outputs, targets):
+    return (outputs - targets).square() - 1
+
+
+@pytest.mark.parametrize("observe", [["log_loss"], ["meta_log_loss"]])
+def test_a_negative_loss_is_refused_instead_of_clamped(monkeypatch, observe):
+    monkeypatch.setitem(LOSSES, "shifted", dataclasses.replace(LOSSES["mse"], function=shifted))
+    problem = load_problem("quadratic")
+    tasks = (dataclasses.replace(problem.tasks[0], loss="shifted"), *problem.tasks[1:])
+    splits = {name: Split(own.inputs, own.targets * 1e-3) for name, own in problem.splits.items()}
+    small = Problem("own", tasks, splits, network="point", defaults=problem.defaults)
+    env = gymnasium.make("mtl_gym/LossWeighting-v0", problem=small, observe=observe)
+    with pytest.raises(ValueError, match=rf"`loss` should be at least 0.*task '{tasks[0].name}'.*LOSSES"):
+        play(env, [np.zeros(env.action_space.shape)] * 20)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -35,7 +35,19 @@ from typer.testing import CliRunner
 import mtl_gym
 from mtl_gym.baselines import BASELINES
 from mtl_gym.cli import app
-from mtl_gym.decisions.sample_rules import ALIGNMENT, COSINE, FEATURES, LOSS, MAIN, MEAN, RIGHT, SampleWeighing, separation
+from mtl_gym.decisions.sample_rules import (
+    ALIGNMENT,
+    COSINE,
+    FEATURES,
+    LABELLED,
+    LOSS,
+    MAIN,
+    MEAN,
+    RIGHT,
+    SampleWeighing,
+    ranks,
+    separation,
+)
 from mtl_gym.decisions.sample_weights import SampleWeights
 from mtl_gym.environments import specification
 from mtl_gym.envs.arguments import LEAST_META
@@ -45,7 +57,7 @@ from mtl_gym.evaluation.sample_plots import separations
 from mtl_gym.policies.finding import environment_of
 from mtl_gym.policies.grammar import make_policy
 from mtl_gym.problems import load_problem
-from mtl_gym.problems.base import Split
+from mtl_gym.problems.base import Problem, Split, Task
 from mtl_gym.problems.scores import relative_gain
 from mtl_gym.training.measurements import holdout_losses
 from mtl_gym.training.references import average_references
@@ -222,7 +234,7 @@ def test_looking_does_not_change_the_training(needs):
 
 @pytest.mark.parametrize(
     ("needs", "cost"),
-    [([LOSS, MEAN, RIGHT], [0, 0]), ([ALIGNMENT], [2, 1]), ([MAIN], [2, 1]), ([ALIGNMENT, COSINE], [2, 1 + 16 * 6])],
+    [([LOSS, MEAN, RIGHT, LABELLED], [0, 0]), ([ALIGNMENT], [2, 1]), ([MAIN], [2, 1]), ([ALIGNMENT, COSINE], [2, 1 + 16 * 6])],
 )
 def test_looking_costs_once_and_changes_nothing_else(needs, cost):
     decision = decision_of()
@@ -362,6 +374,7 @@ def samples_of(seed, batch_size=BATCH, num_tasks=TASKS, rows=2):
     """What a trainer may say of a batch."""
     rng, shape = np.random.default_rng(seed), (rows, batch_size, num_tasks)
     tables = {LOSS: rng.exponential(size=shape), MEAN: rng.exponential(size=shape), ALIGNMENT: rng.normal(size=shape)}
+    tables[LABELLED] = np.ones(shape)
     return {name: torch.from_numpy(values) for name, values in tables.items()}
 
 
@@ -420,7 +433,7 @@ def test_quantiles_hold_equally_many_samples(batch_size):
         if not 1 <= quantiles <= batch_size:
             continue
         mode = weighing("quantiles", batch_size=batch_size, num_tasks=1, num_quantiles=quantiles, sharpness=1.0)
-        samples = {LOSS: torch.rand(1, batch_size, 1)}
+        samples = {LOSS: torch.rand(1, batch_size, 1), LABELLED: torch.ones(1, batch_size, 1)}
         weights = mode.weights(torch.linspace(-1, 1, quantiles)[None], samples)
         _, counts = weights.unique(return_counts=True)
         assert len(counts) == quantiles
@@ -488,12 +501,25 @@ def test_clipped_counts_the_entries_on_a_bound_but_no_weight_of_zero(action, ste
 # --- right and wrong labels ---------------------------------------------------------------------------------------------
 
 
+@given(seed=st.integers(0, 2**16))
+@settings(max_examples=25, deadline=None)
+def test_the_separation_is_that_of_the_labelled_samples(seed):
+    rng = np.random.default_rng(seed)
+    weights, right, labelled = rng.random((1, 9, 1)), rng.integers(0, 2, (1, 9, 1)), rng.integers(0, 2, (1, 9, 1))
+    found = separation(*(torch.from_numpy(own).double() for own in (weights * labelled, right * labelled, labelled)))
+    few = labelled[0, :, 0] > 0
+    expected = separation(*(torch.from_numpy(own[:, few]).double() for own in (weights, right, labelled)))
+    for name, values in found.items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-6)
+
+
 @given(data=st.data(), count=st.integers(2, 12), levels=st.integers(1, 5))
 @settings(max_examples=60, deadline=None)
 def test_the_separation_is_the_area_under_the_curve(data, count, levels):
     weights = np.array(data.draw(st.lists(st.integers(0, levels), min_size=count * 2, max_size=count * 2))).reshape(1, count, 2) / 3
     right = np.array(data.draw(st.lists(st.booleans(), min_size=count * 2, max_size=count * 2))).reshape(1, count, 2)
-    tables = separation(torch.from_numpy(weights), torch.from_numpy(right).double())
+    right_ones = torch.from_numpy(right).double()
+    tables = separation(torch.from_numpy(weights), right_ones, torch.ones_like(right_ones))
     scaled = weights / max(weights.mean(), 1e-30)
     for task in range(2):
         kinds = right[0, :, task]
@@ -547,6 +573,80 @@ def test_a_label_is_right_if_it_is_the_true_one_whoever_it_came_from():
         own = trainer.problem.target_slices[task]
         expected = (targets[samples][:, own] == targets[source[samples, task].astype(np.int64)][:, own]).all(1)
         assert right[:, column].tolist() == expected.float().tolist()
+
+
+def half_labelled(*, noise, own=(0.0, np.nan, 1.0, np.nan)):
+    """A decision on the first batch of a problem of one task, with these labels in turn."""
+    rng = np.random.default_rng(0)
+    count = 16
+
+    def split(labels):
+        return Split.of(rng.normal(size=(count, 2)), [np.resize(labels, count)])
+
+    splits = {"train": split(own), **{name: split([0.0, 1.0]) for name in ("meta", "reward", "test")}}
+    problem = Problem("halves", [Task("half", "bce", ("accuracy",))], splits)
+    return decision_of(problem, ids=(3,), distribution={"noise": (noise, noise)}, batch_size=16, holdout_size=16)
+
+
+def test_an_unlabelled_sample_is_not_right_even_with_the_label_of_another():
+    decision = half_labelled(noise=0.9)
+    right = look(decision, {RIGHT})[RIGHT][0, :, 0]
+    trainer = decision.trainer
+    samples = batch_of(trainer)
+    source = trainer.ledger.instances[0].label_source(trainer.problem)[samples, 0]
+    targets = trainer.problem.splits["train"].targets[:, 0]
+    own, borne = targets[samples], targets[source.astype(np.int64)]
+    assert (own.isnan() & ~borne.isnan()).any()  # an unlabelled sample bears the label of another
+    assert right.tolist() == (own == borne).float().tolist()
+    assert look(decision, {LABELLED})[LABELLED][0, :, 0].tolist() == (~borne.isnan()).float().tolist()
+
+
+def test_without_noise_the_labelled_samples_are_right():
+    seen = look(half_labelled(noise=0.0), {RIGHT, LABELLED})
+    assert seen[RIGHT].sum() == 8
+    assert same(seen[RIGHT], seen[LABELLED])
+
+
+def test_the_labels_that_are_there_are_observed():
+    env = env_of(holed(), observe=["sample_labelled", "sample_log_loss"], tasks=["digit", "ink"])
+    observations, _ = env.reset(seed=0)
+    assert env.observation_space.contains(observations)
+    known = observations["sample_labelled"]
+    assert set(np.unique(known)) == {0, 1}
+    np.testing.assert_array_equal(known == 0, observations["sample_log_loss"] < -27.6)
+    assert "sample_labelled" not in specification(SAMPLE_WEIGHTING).observe
+    complete, _ = env_of(observe=["sample_labelled"]).reset(seed=0)
+    assert (complete["sample_labelled"] == 1).all()
+
+
+@pytest.mark.parametrize(("action", "length"), [("rule", 5), ("quantiles", 4 * 3)])
+@given(seed=st.integers(0, 2**16))
+@settings(max_examples=15, deadline=None)
+def test_weights_are_those_of_the_labelled_samples_alone(action, length, seed):
+    rng = np.random.default_rng(seed)
+    samples = samples_of(seed, rows=1)
+    labelled = np.zeros((1, BATCH, TASKS))
+    labelled[:, :6] = 1  # the last three samples have no label at all, with losses of 0
+    masked = {name: values * torch.from_numpy(labelled) for name, values in samples.items()}
+    actions = torch.from_numpy(rng.uniform(-1, 1, (1, length)))
+    found = weighing(action).weights(actions, masked)
+    few = {name: values[:, :6] for name, values in samples.items()}
+    np.testing.assert_allclose(found[:, :6], weighing(action, batch_size=6).weights(actions, few), rtol=1e-6)
+    assert not found[:, 6:].any()
+
+
+def test_ranks_are_those_among_the_labelled():
+    losses, labelled = torch.tensor([0.0, 3.0, 0.0, 1.0, 2.0]), torch.tensor([0.0, 1.0, 0.0, 1.0, 1.0])
+    assert ranks(losses[None, :, None], labelled[None, :, None])[0, :, 0].tolist() == [0, 1, 0, -1, 0]
+
+
+def test_a_weight_without_a_label_trains_nothing():
+    env = env_of(holed(), action="weights", steps_per_action=1, observe=["sample_labelled"], tasks=["digit", "ink"])
+    observations, _ = env.reset(seed=0)
+    before = env.decision.trainer.replicas.flat.clone()
+    *_, infos = env.step(1 - observations["sample_labelled"])
+    assert infos["skipped"].tolist() == [1, 1, 1]
+    assert same(before, env.decision.trainer.replicas.flat)
 
 
 def test_which_labels_are_right_is_never_seen_unless_it_is_asked_for(monkeypatch):
@@ -840,6 +940,50 @@ def test_self_paced_raises_its_first_threshold_with_every_epoch():
     np.testing.assert_allclose(found[0], [[2.5] * 3] * 2 + [[0] * 3] * 3)
     np.testing.assert_allclose(found[1], [[2.5, 2.5, 5], [2.5, 2.5, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]])  # below 3.9, 13 and 0.39
     np.testing.assert_allclose(found[2][:, 1], np.array([1, 1, 1, 1, 0]) * 5 / 4)  # below 21.97
+
+
+def sparse(text, losses=(-27.63, -27.63, -27.63, -0.5, -1.0), **others):
+    """The weights (B,) of one task's samples after 20 epochs, of which those with a log loss of log(1e-12) have no label."""
+    observed = {"log_loss": np.zeros((1, 1)), "epoch": np.array([[20.0]]), "sample_log_loss": np.array([losses]), **others}
+    return make_policy(text).predict(observed)[0][0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"), [("small-loss", [1, 1]), ("self-paced", [1, 1]), ("ohem", [2, 0]), ("ohem:keep=1", [1, 1])]
+)
+def test_unlabelled_samples_are_neither_chosen_nor_counted(text, weights):
+    assert sparse(text) == [0, 0, 0, *weights]
+    known = np.array([[0.0, 0.0, 0.0, 1.0, 1.0]])
+    assert sparse(text, (5.0, -3.0, 0.0, -0.5, -1.0), sample_labelled=known) == [0, 0, 0, *weights]
+    assert sparse(text, (-27.63,) * 5) == [0] * 5
+
+
+@pytest.mark.parametrize("text", ["slgrad", "l2rw", "oracle"])
+def test_weights_average_one_over_the_labelled_samples(text):
+    known = np.array([[0.0, 0.0, 0.0, 1.0, 1.0]])
+    shown = {"alignment": np.array([[0.0, 0.0, 0.0, 2.0, 6.0]]), "label_right": known, "sample_labelled": known}
+    assert sparse(text, **shown) == [0, 0, 0, *([1, 1] if text == "oracle" else [0.5, 1.5])]
+
+
+def test_self_paced_begins_with_the_first_batch_that_has_labels():
+    policy, memory = make_policy("self-paced"), None
+    for epoch, losses, expected in [(0, [-27.63] * 4, [0] * 4), (1, [-27.63, 1.0, 2.0, 3.0], [0, 1.5, 1.5, 0])]:
+        batch = {"log_loss": np.zeros((1, 1)), "epoch": np.array([[epoch]]), "sample_log_loss": np.array([losses])}
+        weights, memory = policy.predict(batch, memory)
+        assert weights[0].tolist() == expected
+
+
+def test_every_heuristic_that_ranks_or_counts_sees_which_labels_are_there():
+    asking = {name for name in BASELINES if name != "constant" and "sample_labelled" in (make_policy(name).requires.observe or ())}
+    assert asking == {"small-loss", "self-paced", "ohem", "oracle", "slgrad", "l2rw"}
+
+
+def test_heuristics_train_on_sparse_labels():
+    frame = mtl_gym.compare(
+        "small-loss,self-paced,ohem,oracle,slgrad", SAMPLE_WEIGHTING, **{"instances": 1, **SMALL, "problem": holed()}
+    )
+    assert np.isfinite(frame["delta_m"]).all()
+    assert not frame["diverged"].any()
 
 
 def test_self_paced_takes_the_easiest_sample_where_none_is_easy_enough():

@@ -181,28 +181,103 @@ def test_the_data_maps_of_a_warm_up_are_those_of_a_loop_by_hand(others):
     warmed = warm_up(ids=(3, 1, 2), **others)
     found = warmed.run(Watching(3, 10), [MAP_FEATURES, MAP_DISTANCES, MAPS])
     maps, visits = hand_maps(arguments(**others), 3, 3)
-    np.testing.assert_allclose(found[MAPS][0].movedim(2, 0).mT, maps[-1], atol=2e-5)
-    flat = maps.transpose(3, 0, 1, 2).reshape(maps.shape[3], -1)
-    count = len(warmed.trainer.ledger.instances[0].rows)
-    expected = [
-        np.linalg.norm(flat[one] - flat[two]) / math.sqrt(3 * count * 2) for one, two in itertools.combinations(range(len(flat)), 2)
-    ]
+    trainer = warmed.trainer
+    targets, tasks = trainer.problem.splits["train"].targets, trainer.ledger.tasks[0].tolist()
+    known = ~torch.stack(
+        [targets[:, trainer.problem.target_slices[task]].isnan().any(1) for task in tasks], dim=1
+    ).numpy()  # (n, K)
+    count = len(trainer.ledger.instances[0].rows)
+    shown = np.where(known, maps[-1], np.nan) if not known.all() else maps[-1]
+    np.testing.assert_allclose(found[MAPS][0].movedim(2, 0).mT, shown, atol=2e-5)
+    expected = []
+    for one, two in itertools.combinations(range(maps.shape[3]), 2):
+        both = known[:, one] & known[:, two]
+        apart = np.linalg.norm(maps[:, :, both, one] - maps[:, :, both, two])
+        expected.append(apart / math.sqrt(3 * (count if both.all() else both.sum()) * 2))
     np.testing.assert_allclose(found[MAP_DISTANCES][0], expected, atol=1e-5)
     for place, (means, spread) in enumerate(maps):
-        confidence, variability = means[visits[place] > 0], spread[visits[place] > 0]
-        features = found[MAP_FEATURES][0, :, place]
-        np.testing.assert_allclose(features[:, 0], confidence.mean(0), atol=2e-5)
-        np.testing.assert_allclose(features[:, 1], variability.mean(0), atol=2e-5)
-        np.testing.assert_allclose(features[:, 2], confidence.std(0), atol=2e-5)
-        np.testing.assert_allclose(features[:, 3], variability.std(0), atol=2e-5)
-        np.testing.assert_allclose(features[:, 4:].sum(1), 1, atol=1e-5)
+        for task in range(maps.shape[3]):
+            counting = (visits[place] > 0) & known[:, task]
+            confidence, variability = means[counting, task], spread[counting, task]
+            features = found[MAP_FEATURES][0, task, place]
+            np.testing.assert_allclose(features[0], confidence.mean(), atol=2e-5)
+            np.testing.assert_allclose(features[1], variability.mean(), atol=2e-5)
+            np.testing.assert_allclose(features[2], confidence.std(), atol=2e-5)
+            np.testing.assert_allclose(features[3], variability.std(), atol=2e-5)
+            np.testing.assert_allclose(features[4:].sum(), 1, atol=1e-5)
+
+
+def halved(split_labels, tasks=2, count=60, seed=0):
+    """A problem of tasks with the same labels, of which ``split_labels(labels, task)`` removes some in *train*."""
+    rng = np.random.default_rng(seed)
+
+    def split(change):
+        inputs = rng.normal(size=(count, 5))
+        return Split.of(inputs, [change((inputs[:, 0] > 0).astype(np.float32), task) for task in range(tasks)])
+
+    splits = {
+        name: split(split_labels if name == "train" else lambda labels, task: labels)
+        for name in ("train", "meta", "reward", "test")
+    }
+    return Problem("halved", [Task(f"task {task}", "bce", ("accuracy",)) for task in range(tasks)], splits)
+
+
+def signals(problem):
+    return warm_up(ids=(0,), problem=problem, train_steps=60, lr=0.05).run(
+        Watching(2, 3), [MAP_FEATURES, MAP_DISTANCES, COSINES, LOOKAHEAD]
+    )
+
+
+def test_missing_labels_do_not_make_a_task_less_confident():
+    """60 % missing moved a task from a confidence of .64 to .24."""
+
+    def remove(labels, task):
+        return np.where((np.arange(60) % 5 < 3) & (task == 1), np.nan, labels)
+
+    full, sparse = (signals(halved(change)) for change in (lambda labels, task: labels, remove))
+    confident = [float(found[MAP_FEATURES][0, 1, -1, 0]) for found in (full, sparse)]
+    assert confident[0] > 0.6
+    assert abs(confident[1] - confident[0]) < 0.1
+    assert sparse[MAP_DISTANCES][0, 0] < 0.1  # of the common samples
+    assert sparse[MAP_FEATURES][0, 1, -1, 4:].sum() == pytest.approx(1)
+
+
+def test_tasks_without_a_common_sample_are_compared_by_their_means():
+    found = signals(halved(lambda labels, task: np.where(np.arange(60) % 2 == task, labels, np.nan)))
+    means = found[MAP_FEATURES][0, :, :, :2]  # (K, E, 2)
+    expected = ((means[0] - means[1]) ** 2).sum(1).mean().div(2).sqrt()
+    assert found[MAP_DISTANCES][0, 0] == pytest.approx(float(expected), abs=1e-6)
+    assert 0 <= found[MAP_DISTANCES][0, 0] < 0.2
+
+
+def test_affinities_are_means_over_the_batches_with_labels_of_both_tasks():
+    order = warm_up(ids=(0,), problem=halved(lambda labels, task: labels)).trainer.losses.batches.order[0]
+    first = order[0].long().numpy()  # in the first batch, the second task has no label
+    problem = halved(lambda labels, task: np.where(np.isin(np.arange(60), first) & (task == 1), np.nan, labels))
+    step_by_step, steps = warm_up(ids=(0,), problem=problem), 5
+    found = []
+    for step in range(steps):
+        absent = bool(np.isin(order[step].numpy(), first).all())
+        found += [] if absent else [step_by_step.affinities([COSINES, LOOKAHEAD])]
+        step_by_step.trainer.update(torch.ones(1, 2), torch.ones(1, dtype=torch.bool))
+    assert len(found) == steps - 1
+    means = warm_up(ids=(0,), problem=problem, train_steps=steps).run(Watching(2, 1), [COSINES, LOOKAHEAD])
+    torch.testing.assert_close(means[COSINES], sum(own[COSINES] for own in found) / 4)
+    pairs = [own[LOOKAHEAD][0, [0, 1], [1, 0]] for own in found]
+    torch.testing.assert_close(means[LOOKAHEAD][0, [0, 1], [1, 0]], sum(pairs) / 4)
+
+
+def test_groups_are_found_where_labels_are_missing():
+    problem = halved(lambda labels, task: np.where(np.arange(60) % 4 == task, np.nan, labels), tasks=4)
+    frame = mtl_gym.compare("stg-mtl,cosine-groups,tag", TASK_GROUPING, instances=1, **small(problem=problem))
+    assert np.isfinite(frame["delta_m"]).all()
 
 
 def test_the_regions_of_a_map_are_shares():
     confidence = torch.tensor([0.9, 0.9, 0.1, 0.1, 0.5, 0.0])[None, :, None]
     variability = torch.tensor([0.0, 0.3, 0.3, 0.1, 0.2, 0.0])[None, :, None]
     visited = torch.tensor([[True] * 5 + [False]])
-    assert summaries(confidence, variability, visited)[0, 0, 4:].tolist() == pytest.approx([0.4, 0.4, 0.2])
+    assert summaries(confidence, variability, visited[:, :, None])[0, 0, 4:].tolist() == pytest.approx([0.4, 0.4, 0.2])
 
 
 def test_distances_are_euclidean():
@@ -714,6 +789,9 @@ def test_a_table_of_another_version_is_refused(table, tmp_path):
         ("outcomes", lambda values: values.astype(str), "outcomes does not have 4 rows of numbers"),
         ("map_distances", lambda values: values[:-1], "map_distances does not have 4 rows of numbers"),
         ("ids", lambda values: values[:-1], "outcomes have shape (4, 15, 3, 14) instead of (3, 15, 3, 14)"),
+        ("map_features", lambda values: values[:, :, :-1], "map_features has shape (4, 3, 7) instead of (4, 4, 7)"),
+        ("map_distances", lambda values: values[:, :-1], "map_distances has shape (5,) instead of (6,)"),
+        ("lookahead", lambda values: values[:, :-1], "lookahead has shape (3, 4) instead of (4, 4)"),
     ],
 )
 def test_a_damaged_table_is_refused(table, tmp_path, name, spoil, words):
@@ -724,6 +802,29 @@ def test_a_damaged_table_is_refused(table, tmp_path, name, spoil, words):
     with pytest.raises(ValueError, match="`group_table` should be a group table") as caught:
         make_vec(group_table=str(tmp_path / "damaged.npz"))
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7, 0.9, 0.99])
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_table_with_random_bytes_or_cut_short_is_refused(table, tmp_path, place, cut):
+    content = bytearray(table.read_bytes())
+    start = int(len(content) * place)
+    if cut:
+        del content[start:]
+    else:
+        content[start : start + 500] = np.random.default_rng(0).bytes(len(content[start : start + 500]))
+    (tmp_path / "damaged.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"`group_table` should be a group table.*damaged\.npz"):
+        make_vec(group_table=str(tmp_path / "damaged.npz"))
+
+
+def test_a_table_of_other_metrics_is_refused(table, tmp_path):
+    with np.load(table) as arrays:
+        content = dict(arrays)
+    header = json.loads(str(content.pop("header")))
+    write_group_table(tmp_path / "other.npz", {**header, "metrics": header["metrics"][::-1]}, content)
+    with pytest.raises(ValueError, match=r"`group_table` should be a table of the same problem.*metrics="):
+        make_vec(group_table=str(tmp_path / "other.npz"))
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing of this kind", None])
@@ -745,6 +846,22 @@ def test_a_shipped_table_is_used_where_its_arguments_are_the_environments(table,
     assert make_vec().decision.trainings.groups.path == str(folder / "yeast.npz")
     assert make_vec(lr=0.1).decision.trainings.groups.path is None
     assert make_vec(group_table="train").decision.trainings.groups.path is None
+
+
+def test_a_shipped_table_that_is_damaged_is_named_and_groups_are_trained(monkeypatch, tmp_path):
+    (tmp_path / "data" / "grouping").mkdir(parents=True)
+    (tmp_path / "data" / "grouping" / "yeast.npz").write_bytes(b"damaged")
+    monkeypatch.setattr("mtl_gym.envs.task_grouping.resources.files", lambda package: tmp_path)
+    with pytest.warns(RuntimeWarning, match=r"Groups are trained: `group_table` should be .*yeast\.npz"):
+        assert make_vec().decision.trainings.groups.path is None
+
+
+def test_processes_add_to_the_same_table(table, tmp_path):
+    path = tmp_path / "both.npz"
+    path.write_bytes(table.read_bytes())
+
+    make_table(path, [4], advance=lambda count: count or make_table(path, [5], **SMALL), **SMALL)
+    assert set(read_group_table(str(path)).places) == {*read_group_table(str(table)).places, 4, 5}
 
 
 def test_a_table_says_how_it_was_made_and_goes_on_where_it_was(table, tmp_path):

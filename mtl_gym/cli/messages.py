@@ -26,16 +26,17 @@ def print_json(value: Any) -> None:
 
 
 @contextmanager
-def reported(folder: Path | None = None) -> Iterator[None]:
-    """Turns expected errors and interruptions into a message and an exit status; ``folder`` keeps what is finished."""
+def reported(folder: Path | None = None, resumes: str = "") -> Iterator[None]:
+    """Turns expected errors and interruptions into a message and an exit status.
+
+    ``folder`` keeps what is finished; ``resumes`` says from where the command resumes.
+    """
     try:
         yield
     except (ValueError, TypeError, OSError, FloatingPointError, ImportError, gymnasium.error.Error) as error:
         errors.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(WRONG) from error
     except KeyboardInterrupt:
-        text = (
-            "Interrupted." if folder is None else f"Interrupted. What is finished is kept in {folder}; rerun the command to resume."
-        )
-        errors.print(text, soft_wrap=True, markup=False, highlight=False)
+        kept = "" if folder is None else f" What is finished is kept in {folder}; rerun the command to resume."
+        errors.print(f"Interrupted.{kept} {resumes}".strip(), soft_wrap=True, markup=False, highlight=False)
         raise typer.Exit(INTERRUPTED) from None

@@ -142,7 +142,7 @@ class TrainingDecision(Decision):
 
     def progress(self) -> Tensor:
         """Completed fraction (N,) of the training steps."""
-        return self.trainer.ledger.step / self.trainer.recipe.train_steps
+        return self.trainer.progress()
 
     def history(self, previous: LossHistory | None, *, base: bool) -> LossHistory:
         """The losses of the last decision's batches; see :meth:`Decision.history`."""

@@ -15,6 +15,7 @@ from mtl_gym.checks import choose, number, positive_int, several, should
 from mtl_gym.policies.protocol import WEIGHT_BOUND
 
 LOSS, MEAN, ALIGNMENT, COSINE, RIGHT, MAIN = "loss", "mean", "alignment", "cosine", "right", "main"
+LABELLED = "labelled"
 """Measurements of a batch's samples; see :meth:`mtl_gym.decisions.sample_weights.SampleWeights.observe`."""
 
 Samples = Mapping[str, Tensor]
@@ -36,19 +37,26 @@ class Feature:
     meaning: str
 
 
-def places(values: Tensor) -> Tensor:
-    """Positions (N, B, K) in the sorted batch, per task, 0 for the smallest value."""
-    return values.argsort(dim=1, stable=True).argsort(dim=1)
+def mean(values: Tensor, labelled: Tensor, dims: tuple[int, ...], *, keepdim: bool = False) -> Tensor:
+    """Mean of values (N, B, K) over labelled samples, 0 where there is none; the bits of ``values.mean`` if all have labels."""
+    fraction = labelled.mean(dims, keepdim=keepdim)
+    return (values * labelled).mean(dims, keepdim=keepdim) / torch.where(fraction > 0, fraction, 1)
 
 
-def ranks(values: Tensor) -> Tensor:
-    """Ranks (N, B, K) within the batch, per task, from -1 (smallest) to 1."""
-    return 2 * places(values).to(values.dtype) / max(values.shape[1] - 1, 1) - 1
+def places(values: Tensor, labelled: Tensor) -> Tensor:
+    """Positions (N, B, K) among the labelled samples of a batch, per task, 0 for the smallest value; unlabelled ones come last."""
+    return torch.where(labelled > 0, values, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
+
+
+def ranks(values: Tensor, labelled: Tensor) -> Tensor:
+    """Ranks (N, B, K) among the labelled samples of a batch, per task, from -1 (smallest) to 1; 0 for unlabelled ones."""
+    most = (labelled.sum(1, keepdim=True) - 1).clamp(min=1).to(values.dtype)
+    return torch.where(labelled > 0, 2 * places(values, labelled).to(values.dtype) / most - 1, 0)
 
 
 def _aligned(samples: Samples) -> Tensor:
     values = samples[ALIGNMENT]
-    return torch.tanh(values / values.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-30))
+    return torch.tanh(values / mean(values.square(), samples[LABELLED], (1, 2), keepdim=True).sqrt().clamp(min=1e-30))
 
 
 def _is_main(samples: Samples) -> Tensor:
@@ -58,9 +66,13 @@ def _is_main(samples: Samples) -> Tensor:
 
 
 FEATURES = {
-    "rank": Feature(lambda s: ranks(s[LOSS]), (LOSS,), "rank of the loss within the batch and task, from -1 (smallest) to 1"),
-    "mean": Feature(lambda s: ranks(s[MEAN]), (MEAN,), "rank of the sample's mean loss so far, likewise"),
-    "alignment": Feature(_aligned, (ALIGNMENT,), "tanh of `alignment` over its root mean square in the batch"),
+    "rank": Feature(
+        lambda s: ranks(s[LOSS], s[LABELLED]),
+        (LOSS, LABELLED),
+        "rank of the loss within the batch and task, from -1 (smallest) to 1",
+    ),
+    "mean": Feature(lambda s: ranks(s[MEAN], s[LABELLED]), (MEAN, LABELLED), "rank of the sample's mean loss so far, likewise"),
+    "alignment": Feature(_aligned, (ALIGNMENT, LABELLED), "tanh of `alignment` over its root mean square in the batch"),
     "main": Feature(_is_main, (LOSS,), "1 for the main task, -1 for the others"),
 }
 """Features that a rule weights samples by."""
@@ -99,7 +111,7 @@ class SampleWeighing:
     def needs(self) -> tuple[str, ...]:
         """Names of the required measurements of a batch's samples."""
         of_features = tuple(need for name in self._features for need in FEATURES[name].needs)
-        return {"rule": of_features, "quantiles": (LOSS,), "weights": ()}[self._action]
+        return {"rule": (*of_features, LABELLED), "quantiles": (LOSS, LABELLED), "weights": (LABELLED,)}[self._action]
 
     def clipped(self, actions: Tensor) -> Tensor:
         """Number (N,) of action entries on a bound; for weights, 0 does not count as one."""
@@ -107,11 +119,17 @@ class SampleWeighing:
         return ((actions >= high) | ((actions <= -high) & (high == 1))).sum(1)
 
     def weights(self, actions: Tensor, samples: Samples) -> Tensor:
-        """Weights (N, B, K) of one optimiser step; those of ``rule`` and ``quantiles`` average 1 over samples and tasks."""
+        """Weights (N, B, K) of one optimiser step, 0 where a label is missing.
+
+        Those of ``rule`` and ``quantiles`` average 1 over the labelled samples of all tasks.
+        """
+        labelled = samples[LABELLED]
         if self._action == "weights":
-            return actions.unflatten(1, self._shape)
+            return actions.unflatten(1, self._shape) * labelled
         logits = self._rule(actions, samples) if self._action == "rule" else self._of_quantiles(actions, samples)
-        return (torch.softmax(logits.flatten(1), dim=1) * logits[0].numel()).view_as(logits)
+        counts = labelled.flatten(1).sum(1, keepdim=True)
+        chances = torch.softmax(logits.masked_fill(labelled == 0, -torch.inf).flatten(1), dim=1)
+        return torch.where(counts > 0, chances * counts, 0).view_as(logits)
 
     def _rule(self, actions: Tensor, samples: Samples) -> Tensor:
         """Logarithms of ``sigmoid(sharpness (a_0 + sum_f a_f phi_f))``."""
@@ -120,25 +138,30 @@ class SampleWeighing:
         return functional.logsigmoid(threshold + sum(own * FEATURES[name].function(samples) for own, name in pairs))
 
     def _of_quantiles(self, actions: Tensor, samples: Samples) -> Tensor:
-        quantiles = places(samples[LOSS]) * self._quantiles // self._shape[0]  # (N, B, K), integer: equal counts
+        labelled = samples[LABELLED]
+        counts = labelled.sum(1, keepdim=True).long().clamp(min=1)
+        quantiles = places(samples[LOSS], labelled) * self._quantiles // counts  # (N, B, K), integer: equal counts
+        quantiles = quantiles.clamp(max=self._quantiles - 1)  # unlabelled samples, which weigh nothing
         table = self._sharpness * actions.unflatten(1, (-1, self._quantiles))  # (N, K, Q)
         return table.gather(2, quantiles.transpose(1, 2)).transpose(1, 2)
 
 
-def separation(weights: Tensor, right: Tensor) -> dict[str, Tensor]:
-    """How well weights (N, B, K) separate correct labels from wrong ones; ``right`` (N, B, K) is 1 or 0.
+def separation(weights: Tensor, right: Tensor, labelled: Tensor) -> dict[str, Tensor]:
+    """How well weights (N, B, K) separate correct labels from wrong ones; ``right`` and ``labelled`` (N, B, K) are 1 or 0.
 
     Returns:
-        Tensors (N, K): ``right`` and ``wrong``, the mean weight of each kind over the mean weight of all samples of all tasks;
-        ``auc``, the probability that a correct label outweighs a wrong one, ties counting half. All NaN if a kind is missing.
+        Tensors (N, K): ``right`` and ``wrong``, the mean weight of each kind over the mean weight of all labelled samples of all
+        tasks; ``auc``, the probability that a correct label outweighs a wrong one, ties counting half. All NaN if a kind is
+        missing.
     """
-    numbers = torch.stack([right.sum(1), (1 - right).sum(1)])  # (2, N, K)
-    scaled = weights / weights.mean((1, 2), keepdim=True).clamp(min=1e-30)
-    means = torch.stack([(scaled * right).sum(1), (scaled * (1 - right)).sum(1)]) / numbers
+    wrong = labelled - right
+    numbers = torch.stack([right.sum(1), wrong.sum(1)])  # (2, N, K)
+    scaled = weights / mean(weights, labelled, (1, 2), keepdim=True).clamp(min=1e-30)
+    means = torch.stack([(scaled * right).sum(1), (scaled * wrong).sum(1)]) / numbers
     means = torch.where((numbers > 0).all(0), means, torch.nan)
     order = weights.sort(dim=1)
     kinds = right.gather(1, order.indices)
-    below = (1 - kinds).cumsum(1)  # wrong ones up to each position
+    below = wrong.gather(1, order.indices).cumsum(1)  # wrong ones up to each position
     rising = order.values.mT.contiguous()
     first = torch.searchsorted(rising, rising).mT  # ties: first and last position
     last = torch.searchsorted(rising, rising, right=True).mT

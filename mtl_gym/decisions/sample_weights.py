@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mtl_gym.decisions.base import TrainingDecision
-from mtl_gym.decisions.sample_rules import ALIGNMENT, COSINE, LOSS, MAIN, MEAN, RIGHT, SampleWeighing, separation
+from mtl_gym.decisions.sample_rules import ALIGNMENT, COSINE, LABELLED, LOSS, MAIN, MEAN, RIGHT, SampleWeighing, mean, separation
 from mtl_gym.training.alignments import align, cosines
 from mtl_gym.training.data import take
 from mtl_gym.training.probes import Probe, Reading, View
@@ -46,7 +46,7 @@ class SampleWeights(TrainingDecision):
 
     def probes(self) -> list[Probe]:
         """The measurements of the next batch's samples; then those of any training, which reuse the pass."""
-        return [Probe((LOSS, MEAN, ALIGNMENT, COSINE, RIGHT, MAIN), self.observe), *super().probes()]
+        return [Probe((LOSS, MEAN, ALIGNMENT, COSINE, RIGHT, LABELLED, MAIN), self.observe), *super().probes()]
 
     def observe(self, names: Collection[str]) -> Reading:
         """Measurements of the next batch, computed once and reused by the step.
@@ -55,7 +55,8 @@ class SampleWeights(TrainingDecision):
             By name, all but the last (N, B, K) and including the instances' loss scales: ``loss`` of each sample; ``mean`` of each
             sample's losses in all batches up to this one; ``alignment``, the dot product of the sample's gradient with the unit
             gradient of the main task's *meta* loss, both with respect to the shared parameters; ``cosine`` of the two; ``right``,
-            1 if the label is correct, else 0; ``main`` (N,), the main task's *meta* loss.
+            1 if the label is correct, else 0; ``labelled``, 1 if there is a label, correct or not, else 0; ``main`` (N,), the main
+            task's *meta* loss.
         """
         known: dict[str, Tensor] = self.trainer.losses.pending.notes.setdefault(_KNOWN, {})
         forward: float | Tensor = 0.0
@@ -68,7 +69,7 @@ class SampleWeights(TrainingDecision):
         if COSINE in names and COSINE not in known:
             known[COSINE], passes = cosines(self.trainer, known[ALIGNMENT])
             backward = backward + passes
-        computed: dict[str, Callable[[], Tensor]] = {MEAN: self._means, RIGHT: self._right}
+        computed: dict[str, Callable[[], Tensor]] = {MEAN: self._means, RIGHT: self._right, LABELLED: self._labelled}
         known |= {name: compute() for name, compute in computed.items() if name in names and name not in known}
         return Reading({name: known[name] for name in names}, forward, backward)
 
@@ -82,12 +83,12 @@ class SampleWeights(TrainingDecision):
             self.trainer.ledger.charge(active, forward, backward)
             weights = self.weighing.weights(actions, values)
             if last:
-                self.traces = separation(weights, values[RIGHT])
+                self.traces = separation(weights, values[RIGHT], values[LABELLED])
             losses, samples = self.trainer.losses.sample_graph().detach(), self._samples()
             self.trainer.update_samples(weights, active)
             self._remember(losses, samples, active)
             self._skipped += (weights == 0).flatten(1).all(1)
-            total += weights.mean(1)
+            total += mean(weights, values[LABELLED], (1,))
         self.last_weights.copy_(torch.where(active[:, None], total / self.steps, self.last_weights))
 
     def infos(self, view: View) -> dict[str, Any]:
@@ -113,9 +114,14 @@ class SampleWeights(TrainingDecision):
         self.visits.view(-1).index_add_(0, places, counts.flatten())
 
     def _right(self) -> Tensor:
-        """1 where the batch's labels are the samples' own, else 0 (N, B, K)."""
+        """1 where the batch's labels are the samples' own, else 0 (N, B, K); an unlabelled sample has none that could be right."""
         batch, data = self.trainer.losses.batch(), self.trainer.losses.data
         own = take(data.splits["train"].targets, batch.samples)
-        same = (own == batch.labels) | own.isnan()
+        same = (own == batch.labels) | (own.isnan() & batch.labels.isnan())  # of a dense label, some pixels may be missing
         same = same.flatten(3).all(3) if own.ndim > 3 else same
-        return data.by_task(same, self.trainer.ledger.tasks).to(self.sums.dtype)
+        return data.by_task(same, self.trainer.ledger.tasks) * self._labelled()
+
+    def _labelled(self) -> Tensor:
+        """1 where the batch's samples have a label, their own or not, else 0 (N, B, K)."""
+        known = self.trainer.losses.batch().known
+        return torch.ones_like(self.trainer.losses.sample_graph().detach()) if known is None else known.to(self.sums.dtype)

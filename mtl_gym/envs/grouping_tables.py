@@ -23,7 +23,7 @@ _OUTCOMES = (
 GROUPING_OBSERVATIONS = {
     "map_features": measured("map", 0, 1, MAP_FEATURES, _FEATURES),
     "map_distances": measured(
-        "pair", 0, 1, MAP_DISTANCES, "Euclidean distance of two tasks' maps at all snapshots / `sqrt(E n 2)`"
+        "pair", 0, 1, MAP_DISTANCES, "Euclidean distance of two tasks' maps at all snapshots / `sqrt(E n 2)`, over n common samples"
     ),
     "gradient_cosines": measured("pair", -1, 1, COSINES, "cosine of two tasks' shared-parameter gradients, mean over the warm-up"),
     "lookahead": measured("square", -10, 10, LOOKAHEAD, _LOOKAHEAD),

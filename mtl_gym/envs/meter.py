@@ -10,11 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtl_gym.checks import should
 from mtl_gym.decisions.base import Decision
 from mtl_gym.training.probes import AFTER, BASE, META, REWARD, UPCOMING, Probe, Reading, View, pick
 
 _OF_LOSSES = (UPCOMING, AFTER, META, REWARD)
 """Measurements that become non-finite when a training diverges."""
+_ROUNDING = 1e-3
+"""A loss of 0 may be rounded to a smaller number by less than this."""
 
 
 class Meter:
@@ -44,7 +47,9 @@ class Meter:
         """The view of episodes that have just begun in ``rows`` (N,) bool, which are charged."""
         now = self._measure(rows, torch.ones_like(rows), None)
         history = self._decision.history(None, base=BASE in self._needs)
-        return View(now, now, history, self._decision.progress(), self._initial_lr)
+        view = View(now, now, history, self._decision.progress(), self._initial_lr)
+        self._losses(view)
+        return view
 
     def next(self, previous: View, active: Tensor) -> View:
         """The view after a decision in the ``active`` rows (N,), which are charged; the others keep the previous one."""
@@ -68,10 +73,20 @@ class Meter:
         return replace(view, now={**view.now, **known})
 
     def finite(self, view: View) -> Tensor:
-        """Whether all losses and parameters of a row are finite (N,)."""
-        losses = [view.now[name] for name in _OF_LOSSES if name in view.now] + ([view.history.mean] if view.history else [])
-        reached = self._decision.trainings.finite()
+        """Whether all losses and parameters of a row are finite (N,); raises a ValueError if a loss is negative."""
+        losses, reached = self._losses(view), self._decision.trainings.finite()
         return reached & torch.isfinite(torch.cat(losses, dim=1)).all(1) if losses else reached
+
+    def _losses(self, view: View) -> list[Tensor]:
+        """The measured losses, each (N, K), or (N, 1) of the main task; they are at least 0, since their logarithms are used."""
+        losses = [view.now[name] for name in _OF_LOSSES if name in view.now] + ([view.history.mean] if view.history else [])
+        for own in losses:
+            if (own < -_ROUNDING).any():
+                row, column = (own < -_ROUNDING).nonzero()[0].tolist()
+                task, value = self._decision.trainings.ledger.task_names(row)[column], own[row, column].item()
+                condition = f"be at least 0, since its logarithm is used: that of the task {task!r} is not"
+                raise ValueError(should("loss", condition, value, "Add a constant to its row of mtl_gym.problems.losses.LOSSES."))
+        return losses
 
     def _measure(self, charged: Tensor, due: Tensor, previous: View | None) -> dict[str, Tensor]:
         """The needed measurements; periodic ones only in the rows (N,) that are due, while the others keep the previous values."""

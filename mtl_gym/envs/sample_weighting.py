@@ -10,7 +10,7 @@ from gymnasium.spaces import Box
 from torch import Tensor
 
 from mtl_gym.checks import should
-from mtl_gym.decisions.sample_rules import ALIGNMENT, COSINE, FEATURES, LOSS, MEAN, RIGHT, Feature, SampleWeighing
+from mtl_gym.decisions.sample_rules import ALIGNMENT, COSINE, FEATURES, LABELLED, LOSS, MEAN, RIGHT, Feature, SampleWeighing
 from mtl_gym.decisions.sample_weights import SampleWeights
 from mtl_gym.environments import SAMPLE_WEIGHTING
 from mtl_gym.envs.arguments import Arguments
@@ -83,7 +83,10 @@ _OBSERVATIONS = {
     ),
     "alignment_cosine": measured("sample", -1, 1, COSINE, "cosine of these two gradients; costs B K more backward passes"),
     **{f"{name}_feature": _of_feature(row) for name, row in FEATURES.items()},
-    "label_right": measured("sample", 0, 1, RIGHT, "1 if the label is correct, else 0: only for the policy `oracle`"),
+    "sample_labelled": measured("sample", 0, 1, LABELLED, "1 if the sample has a label of the task, else 0"),
+    "label_right": measured(
+        "sample", 0, 1, RIGHT, "1 if the label is correct, else 0, also without a label: only for the policy `oracle`"
+    ),
     "main_meta_log_loss": Observation(
         "one", -20, 20, lambda v: relative(v[META], v.losses.initial)[:, 0], "`meta_log_loss` of the main task", (META,)
     ),
@@ -139,17 +142,18 @@ class SampleWeightingEnv(MTLEnv):
     | `quantiles` | `exp(c a_kq)` over their mean, for samples in the q-th quantile of task k's losses (least first) | agents |
     | `weights` | `a` itself, (B, K) by rows, not normalised | heuristics |
 
-    The weights of the first two average 1 over samples and tasks; an action of 0 weights all equally. If all weights of a step are
-    0, the parameters stay unchanged, but the step counts. Negative weights, and actions outside the space or not finite, raise
-    ``ValueError`` before anything changes. Features:
+    The weights of the first two average 1 over the labelled samples of all tasks; an action of 0 weights all equally. A sample
+    without a label of a task has no weight there, whatever the action, and counts neither in ranks nor in quantiles. If all weights
+    of a step are 0, the parameters stay unchanged, but the step counts. Negative weights, and actions outside the space or not
+    finite, raise ``ValueError`` before anything changes. Features:
 
     {features}
 
     ## Observation Space
     {observations}
 
-    Sample observations are (B, K) by rows, for the next training batch; the main task comes first. A missing label has loss 0.
-    {logarithms} The default is {default}.
+    Sample observations are (B, K) by rows, for the next training batch; the main task comes first. A missing label has loss
+    0, a log loss of log(1e-12), and `sample_labelled` 0. {logarithms} The default is {default}.
 
     ## Rewards
     {rewards}

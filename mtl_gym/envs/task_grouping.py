@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -10,6 +11,7 @@ from gymnasium.spaces import Discrete
 
 from mtl_gym.checks import choose, number, positive_int, should
 from mtl_gym.decisions.grouping.decision import TaskGroups, group_sizes
+from mtl_gym.decisions.grouping.group_tables import read_group_table
 from mtl_gym.decisions.grouping.known_groups import MOST_TASKS, OUTCOMES, KnownGroups
 from mtl_gym.decisions.grouping.modes import GROUPINGS
 from mtl_gym.decisions.grouping.trainings import GroupTrainings
@@ -82,6 +84,11 @@ def _table(group_table: str, common: Arguments, watching: Watching) -> str | Non
         return None if group_table == "train" else group_table
     shipped = resources.files("mtl_gym").joinpath("data", "grouping", f"{common.problem.name}.npz")
     if not shipped.is_file():
+        return None
+    try:
+        read_group_table(str(shipped))
+    except ValueError as error:
+        warnings.warn(f"Groups are trained: {error}", RuntimeWarning, stacklevel=2)
         return None
     try:
         KnownGroups(common.problem, common.recipe, watching, str(shipped))
@@ -200,7 +207,9 @@ class TaskGroupingEnv(MTLEnv):
     A *data map* gives, for every training sample, the mean (*confidence*) and standard deviation (with n - 1; *variability*) over
     the epochs so far of the probability that the network assigned to the sample's label when training on it. A sample is
     *ambiguous* if its variability exceeds 0.2; of the others, those with a confidence of at least 0.5 are *easy*, the rest *hard*.
-    A sample without a label has 0 in both. Maps are taken at E times, evenly spread over the epochs from the second on.
+    Maps are taken at E times, evenly spread over the epochs from the second on. A sample without a label of a task is not in its
+    map: features are those of the labelled samples, and distances and affinities those of the samples, or batches, with labels of
+    both tasks (without any such sample: the distance of the maps' means).
 
     ``"merge"`` has no `next_task`; ``"memberships"`` has no `next_task`, `groups` or `action_mask`. Some cost passes beyond the
     warm-up: `gradient_cosines` and `lookahead` K backward passes every ``affinity_every`` steps (`lookahead` K forward passes too),

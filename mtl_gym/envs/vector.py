@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import gymnasium
@@ -20,6 +19,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from mtl_gym.checks import positive_int, should
+from mtl_gym.context import own_mode
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.envs.infos import Array, Infos, final_infos, masked
 from mtl_gym.envs.inputs import check_actions, check_autoreset_mode, check_reset_options, check_seeds
@@ -32,24 +32,6 @@ from mtl_gym.training.probes import View
 UNKNOWN = -1.0
 """Value of missing numbers in infos, which are otherwise at least 0."""
 _RESET_FIRST = "Call reset before step or render."
-
-
-@contextmanager
-def own_mode() -> Iterator[None]:
-    """Enables gradients and disables autocast and default devices: ``with torch.no_grad(): env.step(action)`` still trains."""
-    kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
-    device = torch.get_default_device()
-    if torch.is_grad_enabled() and not torch.is_inference_mode_enabled() and not kinds and device.type == "cpu":
-        yield  # the usual case: nothing to set
-        return
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        for kind in kinds:
-            stack.enter_context(torch.autocast(kind, enabled=False))
-        if device.type != "cpu":  # only if necessary, since it slows down every call into torch
-            stack.enter_context(torch.device("cpu"))
-        yield
 
 
 class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):

@@ -13,11 +13,13 @@ import pandas as pd
 
 import mtl_gym
 from mtl_gym.checks import positive_int, should
+from mtl_gym.context import own_mode
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import Arguments, check_argument_names
 from mtl_gym.evaluation.frames import about, to_frame
+from mtl_gym.evaluation.player import Player, initial_memory
 from mtl_gym.evaluation.results import Result, opened, plain, spec_key
-from mtl_gym.evaluation.rollout import initial_memory, make_env, rollout
+from mtl_gym.evaluation.rollout import make_env, rollout
 from mtl_gym.evaluation.single_task import reference_metrics
 from mtl_gym.policies.grammar import names_and_policies
 from mtl_gym.policies.protocol import Policy
@@ -48,6 +50,7 @@ class Plan:
         return (len(self.policies) + 1) * len(self.ids) * self.checked.recipe.train_steps
 
 
+@own_mode()
 def plan(
     policies: str | Sequence[str | Policy] | Mapping[str, str | Policy],
     env: str = LOSS_WEIGHTING,
@@ -63,11 +66,18 @@ def plan(
     ids = instance_ids(instances, seed)
     count = positive_int("num_envs", num_envs)
     given = {name: value if name == "problem" else plain(value) for name, value in arguments.items()}
-    made = [make_env(policy, env, 1, given, label).unwrapped for label, policy in chosen.items()]
-    checked: list[Arguments] = [own.arguments for own in made]  # type: ignore[attr-defined]
+    checked = [_checked(label, policy, env, given) for label, policy in chosen.items()]
+    checked[0].problem.check_labelled("test", checked[0].recipe.tasks)
     for policy in chosen.values():  # which also checks that the policy's options fit the number of tasks
         initial_memory(policy, ids[:1], checked[0].recipe.num_tasks)
     return Plan(chosen, env, ids, seed, count, given, checked[0])
+
+
+def _checked(label: str, policy: Policy, env: str, arguments: Mapping[str, Any]) -> Arguments:
+    """The arguments of a policy's environment, after checking that the policy is for its observations and actions."""
+    envs = make_env(policy, env, 1, arguments, label)
+    Player(label, policy, envs)
+    return envs.unwrapped.arguments  # type: ignore[attr-defined]
 
 
 def instance_ids(instances: int | Sequence[int], seed: int) -> list[int]:
@@ -107,6 +117,7 @@ def _origin(plan: Plan, command: str | None) -> dict[str, Any]:
     return {"seed": plan.seed, "command": command, "address": plan.checked.problem.address}
 
 
+@own_mode()
 def run(plan: Plan, *, out: Path | None = None, command: str | None = None, on_progress: OnProgress | None = None) -> list[Result]:
     """Runs every policy on every instance that ``out/results.sqlite`` does not hold yet; ``None`` stores nothing.
 
@@ -154,7 +165,9 @@ def compare(
     """Runs every policy on the same instances and compares each with single-task learning.
 
     Args:
-        policies: Names with options (``"ew,si,constant:w=1,2,3"`` or a list), policies, or a mapping of labels to either.
+        policies: Names with options (``"ew,si,constant:w=1,2,3"`` or a list), policies, or a mapping of labels to either. A
+            Stable-Baselines3 model is a policy; if it has an environment with ``VecNormalize``, observations are normalised with
+            its statistics. After loading a model, this takes ``PPO.load(path, env=VecNormalize.load(statistics, venv))``.
         env: The environment's id.
         instances: Number of instances, or their ids.
         seed: Selects the ids of a number n of instances: ``seed * 10^4`` to ``seed * 10^4 + n - 1``.
@@ -174,7 +187,12 @@ def compare(
         was made. :func:`mtl_gym.leaderboard` and :func:`mtl_gym.summarize` compute the statistics, and :mod:`mtl_gym.plots` draws.
 
     Raises:
-        ValueError, TypeError, gymnasium.error.Error: If an argument is wrong, before anything is run.
+        ValueError, TypeError, gymnasium.error.Error: If an argument is wrong, or a policy is for other observations or actions,
+            before anything is run; or if an answer of a policy is wrong.
+
+    Warns:
+        RuntimeWarning: If a policy's actions are clipped to the action space, if its weights were never above 0, or if a function
+            mixes trainings, see :func:`mtl_gym.policy`.
     """
     checked = plan(policies, env, instances=instances, seed=seed, num_envs=num_envs, **arguments)
     if out is None:

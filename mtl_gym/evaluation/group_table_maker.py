@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import mtl_gym
-from mtl_gym.cache import check_writable
+from mtl_gym.cache import check_writable, locked
 from mtl_gym.checks import should
 from mtl_gym.decisions.grouping.group_tables import read_group_table, write_group_table
 from mtl_gym.decisions.grouping.known_groups import LAYER_CKA, MOST_TASKS
@@ -25,6 +25,8 @@ _STORED = (MAP_FEATURES, MAP_DISTANCES, COSINES, LOOKAHEAD, LAYER_CKA)
 _CHOSEN = ("group_table", "reward")
 """Arguments that are set here."""
 _AT_ONCE = 8  # instances between two writes of a table
+Rows = dict[int, tuple[dict[str, Any], dict[int, Any]]]
+"""Signals by name and metrics by groups' bit masks, by instance."""
 
 
 def make_table(
@@ -48,13 +50,9 @@ def make_table(
     if num_tasks > MOST_TASKS:
         raise ValueError(should("num_tasks", f"be at most {MOST_TASKS}: of K tasks, 2^K - 1 groups are trained", num_tasks))
     names = [name for name in _STORED if name != LAYER_CKA or stages]
-    rows: dict[int, tuple[dict[str, Any], dict[int, Any]]] = {}
     check_writable(out.parent, [out.name])
-    if out.exists():
-        table = read_group_table(str(out))
-        table.check(groups.training)
-        rows = {id: table.entry(id) for id in table.places}
-    missing = [id for id in ids if id not in rows]
+    stored = _stored(out, trainings)
+    missing = [id for id in ids if id not in stored]
     advance = advance or (lambda count: None)
     advance(len(ids) - len(missing))
     header = {
@@ -67,14 +65,25 @@ def make_table(
         batch = missing[start : start + _AT_ONCE]
         groups.known(batch, names)
         trained = groups.train(batch, [range(1, 1 << num_tasks)] * len(batch))
-        rows |= {id: (own.signals, own.outcomes) for id, own in zip(batch, trained, strict=True)}
-        write_group_table(out, header, _arrays(rows, names, num_tasks))
+        rows = {id: (own.signals, own.outcomes) for id, own in zip(batch, trained, strict=True)}
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with locked(out.parent):  # other processes may add to the table too
+            stored = _stored(out, trainings)
+            added = {id: own for id, own in rows.items() if id not in stored}
+            write_group_table(out, header, _arrays(stored | added, names, num_tasks))
         advance(len(batch))
 
 
-def _arrays(
-    rows: dict[int, tuple[dict[str, Any], dict[int, Any]]], names: Sequence[str], num_tasks: int
-) -> dict[str, np.ndarray[Any, Any]]:
+def _stored(out: Path, trainings: GroupTrainings) -> Rows:
+    """The rows of a table; none if there is no file. Raises ValueError if it is no table of these trainings."""
+    if not out.exists():
+        return {}
+    table = read_group_table(str(out))
+    table.check(trainings.groups.training, trainings.all_metrics)
+    return {id: table.entry(id) for id in table.places}
+
+
+def _arrays(rows: Rows, names: Sequence[str], num_tasks: int) -> dict[str, np.ndarray[Any, Any]]:
     masks = range(1, 1 << num_tasks)
     outcomes = torch.stack([torch.stack([own[mask] for mask in masks]) for _, own in rows.values()])
     signals = {name: torch.stack([own[name] for own, _ in rows.values()]).float().numpy() for name in names}

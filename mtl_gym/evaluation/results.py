@@ -6,8 +6,10 @@ import hashlib
 import json
 import math
 import sqlite3
-from collections.abc import Iterable, Mapping
-from contextlib import closing, suppress
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_gym.checks import should
+from mtl_gym.problems.scores import WORST_DELTA_M
 
 Array = npt.NDArray[np.float64]
+_PATIENCE = 60.0
+"""Seconds to wait for another process's lock."""
 _COLUMNS = "key, setting, policy, instance, delta_m, spec, result"
 _RESULTS = """
 CREATE TABLE IF NOT EXISTS results (
@@ -26,6 +31,24 @@ CREATE TABLE IF NOT EXISTS results (
 )
 """
 _COMPARISONS = "CREATE TABLE IF NOT EXISTS comparisons (setting TEXT NOT NULL, origin TEXT)"
+_ADD = f"INSERT INTO results ({_COLUMNS})"
+_REPLACE = "ON CONFLICT (key) DO UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS.split(", ")[1:])
+"""Keeps the place of the row that is replaced."""
+
+_UNUSABLE = (ValueError, "be in a writable folder, and a database of results if it exists", "")
+_DAMAGED = (
+    ValueError,
+    "be a database of results, undamaged",
+    "It is left as it is. Move it away and run the command again, or recover what is readable with: sqlite3 FILE .recover",
+)
+_FULL = (OSError, "be on a disk with free space", "What was written before is kept; run the command again to resume.")
+_LOCKED = (OSError, f"be free: another process has kept it locked for {_PATIENCE:g} seconds", "")
+_TROUBLES: dict[int, tuple[type[Exception], str, str]] = {
+    **dict.fromkeys((sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOTADB), _UNUSABLE),
+    **dict.fromkeys((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR), _FULL),
+    **dict.fromkeys((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED), _LOCKED),
+}
+"""SQLite's error codes to class, condition and remedy; others mean that the file is damaged."""
 _FILE = "results.sqlite"
 
 
@@ -67,56 +90,123 @@ def spec_key(spec: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(spec, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
+_TYPES: dict[str, tuple[type, ...]] = {
+    "policy": (str,),
+    "instance": (int,),
+    "delta_m": (int, float),
+    "diverged": (bool,),
+    "episode_return": (int, float),
+    **dict.fromkeys(("metrics", "references", "cost", "curves", "planted", "outcome"), (dict,)),
+}
+
+
+def read_result(text: str | bytes) -> Result:
+    """The result in a row's JSON, which may be damaged.
+
+    Raises:
+        Exception: Of any class, if it is not what :meth:`Results.write` wrote: other fields or types, metrics without references,
+            curves of different lengths, or numbers that are not finite, except the metrics of a training that diverged.
+    """
+    result = Result(**json.loads(text))
+    for name, kinds in _TYPES.items():
+        if type(getattr(result, name)) not in kinds:
+            raise TypeError(f"{name}={getattr(result, name)!r:.60}")
+    if not set(result.metrics) <= set(result.references):
+        raise ValueError(f"metrics of {', '.join(result.metrics)}, references of {', '.join(result.references)}")
+    for name, values in {"cost": result.cost, "references": result.references, **result.planted}.items():
+        _check_numbers(name, [*values.values()])
+    _check_numbers("metrics", [*result.metrics.values()], finite=not result.diverged and result.delta_m != WORST_DELTA_M)
+    _check_numbers("delta_m and episode_return", [result.delta_m, result.episode_return])
+    if "step" in result.curves:
+        _check_curves(result.curves)
+    return result
+
+
+def _check_numbers(name: str, values: Sequence[Any], finite: bool = True) -> None:
+    if not all(type(value) in (int, float) and (math.isfinite(value) or not finite) for value in values):
+        raise ValueError(f"{name} {values!r:.60}")
+
+
+def _check_curves(curves: Mapping[str, Any]) -> None:
+    steps = curves["step"]
+    _check_numbers("steps", steps)
+    for own in [values for name, table in curves.items() if name != "step" for values in table.values()]:
+        if len(own) != len(steps):
+            raise ValueError(f"a curve of {len(own)} instead of {len(steps)} points")
+        _check_numbers("curves", [value for value in own if value is not None])
+
+
 class Results:
     """A results file; rows are durable as soon as :meth:`write` returns, which writes them atomically.
+
+    Rows that cannot be read are skipped with a warning, and replaced when they are written again. A file that SQLite finds damaged
+    is left as it is.
 
     Args:
         path: The SQLite file, created if it is missing; several processes may share it (WAL mode).
         argument: Name of the path in errors.
 
     Raises:
-        ValueError: If the file cannot be created or written, or is not a database of results.
+        ValueError: Here and in all methods, if the file cannot be opened, is no database of results or is damaged.
+        OSError: Here and in all methods, if the disk is full or another process keeps the file locked for a minute.
     """
 
     def __init__(self, path: Path, argument: str = "path") -> None:
-        self.path = path
+        self.path, self._argument = path, argument
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(self._connect()) as connection, connection:
-                connection.execute(_RESULTS)
-                connection.execute(f"INSERT INTO results ({_COLUMNS}) SELECT {_COLUMNS} FROM results WHERE 0")
-                connection.execute(_COMPARISONS)
-                with suppress(sqlite3.OperationalError):  # there already, except in files of earlier versions
-                    connection.execute("ALTER TABLE comparisons ADD COLUMN origin TEXT")
-                connection.commit()
-                with suppress(sqlite3.OperationalError):  # locked: another process has just opened the file, and does this itself
-                    connection.execute("PRAGMA journal_mode=WAL")
-        except (OSError, sqlite3.DatabaseError) as error:
-            condition = "be in a writable folder, and a database of results if it exists"
-            raise ValueError(f"{should(argument, condition, str(path))} ({error})") from error
+        except OSError as error:
+            raise ValueError(self._error(_UNUSABLE, error)) from error
+        with self._open() as connection:
+            [damage] = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if damage != "ok":
+                raise sqlite3.DatabaseError(" ".join(damage.split()))
+            connection.execute(_RESULTS)
+            connection.execute(f"{_ADD} SELECT {_COLUMNS} FROM results WHERE 0 {_REPLACE}")  # the columns are ours, and writable
+            connection.execute(_COMPARISONS)
+            if "origin" not in [row[1] for row in connection.execute("PRAGMA table_info(comparisons)")]:  # of an earlier version
+                connection.execute("ALTER TABLE comparisons ADD COLUMN origin TEXT")
+            connection.execute("INSERT INTO comparisons (setting) SELECT setting FROM comparisons WHERE 0")
+            _share(connection)
 
-    def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, timeout=60)
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """A connection; SQLite's errors name the file and the remedy."""
+        try:
+            with closing(sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)) as connection, connection:
+                yield connection
+        except (sqlite3.ProgrammingError, sqlite3.InterfaceError):
+            raise  # the caller's own
+        except sqlite3.Error as error:
+            row = _TROUBLES.get(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF, _DAMAGED)
+            raise row[0](self._error(row, error)) from error
+
+    def _error(self, row: tuple[type[Exception], str, str], error: Exception) -> str:
+        return should(self._argument, row[1], str(self.path), f"({error}) {row[2]}".strip())
 
     def read(self, keys: Iterable[str]) -> dict[str, Result]:
-        """The stored results, by their keys."""
-        with closing(self._connect()) as connection:
-            found = [connection.execute("SELECT key, result FROM results WHERE key = ?", (key,)).fetchone() for key in keys]
-        return {row[0]: Result(**json.loads(row[1])) for row in found if row}
+        """The stored results, by their keys; those that cannot be read are skipped with a warning."""
+        with self._open() as connection:
+            found, defects = _readable(connection, keys)
+        self._warn(defects, "are made again")
+        return found
 
     def write(self, specs: Iterable[Mapping[str, Any]], results: Iterable[Result]) -> None:
-        """Adds results with their specifications in one transaction; rows of existing keys are kept."""
-        rows = []
+        """Adds results with their specifications in one transaction; rows of existing keys are kept if they can be read."""
+        rows: dict[str, tuple[Any, ...]] = {}
         for spec, result in zip(specs, results, strict=True):
             head = (spec_key(spec), json.dumps(spec.get("setting", {}), sort_keys=True), result.policy, result.instance)
-            rows.append((*head, result.delta_m, json.dumps(spec), json.dumps(asdict(result))))
-        with closing(self._connect()) as connection, connection:
-            connection.executemany(f"INSERT OR IGNORE INTO results ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            rows.setdefault(head[0], (*head, result.delta_m, json.dumps(spec), json.dumps(asdict(result))))
+        with self._open() as connection:
+            connection.execute("BEGIN IMMEDIATE")  # what can be read does not change before the rest is written
+            known, _ = _readable(connection, rows)
+            missing = [row for key, row in rows.items() if key not in known]
+            connection.executemany(f"{_ADD} VALUES (?, ?, ?, ?, ?, ?, ?) {_REPLACE}", missing)
 
     def begin(self, setting: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
         """Records for :meth:`latest` that a comparison with this setting begins, and the seed and command that it comes from."""
         row = (json.dumps(setting, sort_keys=True), json.dumps(origin))
-        with closing(self._connect()) as connection, connection:
+        with self._open() as connection:
             connection.execute("INSERT INTO comparisons (setting, origin) VALUES (?, ?)", row)
 
     def latest(self) -> tuple[dict[str, Any], dict[str, Any], list[Result]]:
@@ -125,17 +215,54 @@ class Results:
         Raises:
             ValueError: If there are no results.
         """
-        with closing(self._connect()) as connection:
+        with self._open() as connection:
             ours = "WHERE setting IN (SELECT setting FROM results)"
             begun = f"SELECT setting, origin FROM comparisons {ours} ORDER BY rowid DESC LIMIT 1"
             written = "SELECT setting, NULL FROM results ORDER BY rowid DESC LIMIT 1"
-            last = connection.execute(begun).fetchone() or connection.execute(written).fetchone()
-            if last is None:
-                raise ValueError(should("path", "hold results", str(self.path)))
-            rows = connection.execute("SELECT result FROM results WHERE setting = ? ORDER BY rowid", last[:1]).fetchall()
-        results = [Result(**json.loads(row[0])) for row in rows]
-        newest = list({(result.policy, result.instance): result for result in results}.values())
+            last = connection.execute(begun).fetchone() or connection.execute(written).fetchone() or ("{}", None)
+            rows = connection.execute("SELECT key FROM results WHERE setting = ? ORDER BY rowid", last[:1]).fetchall()
+            found, defects = _readable(connection, [row[0] for row in rows])
+        self._warn(defects, "are left out; run the comparison again to make them")
+        if not found:
+            raise ValueError(should("path", "hold results", str(self.path)))
+        newest = list({(result.policy, result.instance): result for result in found.values()}.values())
         return json.loads(last[0]), json.loads(last[1] or "{}"), newest
+
+    def _warn(self, defects: Mapping[str, str], consequence: str) -> None:
+        if defects:
+            reason = next(iter(defects.values()))
+            text = f"{len(defects)} rows of {self.path} cannot be read ({reason}); they {consequence}."
+            warnings.warn(text, RuntimeWarning, stacklevel=3)
+
+
+def _readable(connection: sqlite3.Connection, keys: Iterable[str]) -> tuple[dict[str, Result], dict[str, str]]:
+    """The results of keys, and what is wrong with those that cannot be read."""
+    found, defects = {}, {}
+    for key in keys:
+        row = connection.execute("SELECT CAST(result AS BLOB) FROM results WHERE key = ?", (key,)).fetchone()
+        try:
+            if row:
+                found[key] = read_result(row[0])
+        except Exception as error:  # damaged rows may raise anything
+            defects[key] = f"{type(error).__name__}: {error}"
+    return found, defects
+
+
+def _share(connection: sqlite3.Connection) -> None:
+    """Switches the file to WAL mode for good: one process writes while others read.
+
+    While another connection writes, SQLite refuses this at once, whatever the timeout: it upgrades a read lock that it already
+    holds, and two that did so and waited would wait for each other. So the wait is here.
+    """
+    last = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")  # some network file systems keep their mode, which also works
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > last:
+                raise
+            time.sleep(0.01)
 
 
 def opened(folder: Path) -> Results:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,13 +9,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-from gymnasium.spaces import Box
 from gymnasium.vector import VectorEnv
 
 from mtl_gym.checks import should
 from mtl_gym.envs.infos import row_infos
 from mtl_gym.envs.vector import MTLVectorEnv
 from mtl_gym.evaluation.curves import Curves
+from mtl_gym.evaluation.player import Player, trainer_of
 from mtl_gym.evaluation.results import Result, plain
 from mtl_gym.policies.protocol import Policy, Requirements
 from mtl_gym.problems.scores import WORST_DELTA_M, delta_m
@@ -73,37 +72,20 @@ def rollout(
     """
     envs = make_env(policy, env, len(ids), arguments, label)
     base: MTLVectorEnv = envs.unwrapped  # type: ignore[assignment]
+    player = Player(label, policy, envs)
     observations, _ = envs.reset(options={"instance": np.asarray(ids)})
     record = _Record(base)
-    memory = initial_memory(policy, ids, base.arguments.recipe.num_tasks)
-    start = np.full(len(ids), memory is None)  # a given memory is not reset
-    masked = _takes_masks(policy, base)
+    player.begin(ids)
     while not base.finished.all():
-        masks = {"action_masks": base.action_masks()} if masked else {}
-        actions, memory = policy.predict(observations, state=memory, episode_start=start, deterministic=True, **masks)
-        start = np.zeros(len(ids), dtype=bool)
-        if isinstance(base.action_space, Box):
-            actions = np.clip(actions, base.action_space.low, base.action_space.high)
-        playing = ~base.finished
+        actions, playing = player.act(observations), ~base.finished
         observations, rewards, _, _, infos = envs.step(actions)
         steps = record.add(playing, rewards, infos)
         if advance:
             advance(steps)
+    player.end()
     results = record.results(label, ids, references)
     envs.close()
     return results
-
-
-def _takes_masks(policy: Policy, base: MTLVectorEnv) -> bool:
-    """Whether ``predict`` takes action masks, as sb3_contrib's MaskablePPO does."""
-    choices = base.decision.masked and not isinstance(base.action_space, Box)
-    return choices and "action_masks" in inspect.signature(policy.predict).parameters
-
-
-def initial_memory(policy: Policy, ids: Sequence[int], num_tasks: int) -> Any:
-    """The policy's initial memory on these instances; ``None`` if it does not define one."""
-    begin = getattr(policy, "initial_state", None)
-    return begin(np.asarray(ids), num_tasks) if begin else None
 
 
 class _Record:
@@ -111,8 +93,7 @@ class _Record:
 
     def __init__(self, base: MTLVectorEnv) -> None:
         self._base, self._decision = base, base.decision
-        # Only decisions during step-by-step trainings have a trainer.
-        trainer = None if "curves" in base.specification.without else getattr(base.decision, "trainer", None)
+        trainer = trainer_of(base)
         self._curves = trainer and Curves(base.decision, trainer, base.arguments.steps_per_action)
         self._returns, self._decisions = np.zeros((2, base.num_envs))
         self._invalid: npt.NDArray[np.float64] | None = None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pkgutil
 from pathlib import Path
 from typing import Any
 
 from mtl_gym.checks import choose, should
-from mtl_gym.plugins import POLICIES, POLICY_FILES, entries, load, load_table
+from mtl_gym.plugins import POLICIES, POLICY_FILES, entries, load, load_table, resolve, skip
 from mtl_gym.policies.protocol import Policy, Requirements
 
 
@@ -18,8 +17,13 @@ def find_policies() -> dict[str, str]:
 
 
 def policy_class(name: str) -> Any:
-    """The class (or factory) of a policy; raises ``ValueError`` with the known names if the name is unknown."""
-    return pkgutil.resolve_name(choose("policies", name, find_policies()))
+    """The class (or factory) of a policy.
+
+    Raises:
+        ValueError: If the name is unknown; the known ones are listed.
+        ImportError: If another package's class cannot be loaded.
+    """
+    return resolve(name, choose("policies", name, find_policies()))
 
 
 def environment_of(name: str) -> str | None:
@@ -30,14 +34,16 @@ def environment_of(name: str) -> str | None:
 
 def policy_of_file(path: str) -> Policy:
     """The policy in a file or folder, from the first installed loader that accepts it; raises ``ValueError`` if none does."""
-    loaders = [loader for loader in map(load, entries(POLICY_FILES)) if loader]
+    loaders = [(entry, loader) for entry in entries(POLICY_FILES) if (loader := load(entry))]
     if not Path(path).exists() or not loaders:
         known = ", ".join(find_policies())
         raise ValueError(should("policies", "be known names or paths of existing agents", path, f"Known: {known}."))
     reasons = []
-    for loader in loaders:
+    for entry, loader in loaders:
         try:
             return loader(path)
         except ValueError as error:
             reasons.append(error)
-    raise reasons[0]
+        except Exception as error:  # whatever another package does
+            skip(entry, f"{type(error).__name__}: {error}")
+    raise reasons[0] if reasons else ValueError(should("policies", "be paths of agents", path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,17 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_gym.checks import should
-from mtl_gym.identity import function_content
+from mtl_gym.identity import function_content, memory_digest
+from mtl_gym.policies.answers import array_of
 from mtl_gym.policies.protocol import LOSSES_TO_WEIGHTS, WEIGHT_BOUND, Array, Observation
+
+Function = Callable[[Array], npt.ArrayLike]
 
 
 class FunctionPolicy:
-    """A policy from a plain function; see :func:`policy`."""
+    """A policy from a plain function that is called for all trainings; see :func:`policy`."""
 
     requires = LOSSES_TO_WEIGHTS
 
-    def __init__(self, function: Callable[[Array], npt.ArrayLike]) -> None:
+    def __init__(self, function: Function) -> None:
         self.function = function
+        self._memory = _Memory(function)
 
     def __repr__(self) -> str:
         return f"policy({getattr(self.function, '__qualname__', repr(self.function))})"
@@ -29,45 +34,147 @@ class FunctionPolicy:
     def predict(
         self, observation: Observation, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[Array, Any]:
-        """Calls the function for each row; raises ``ValueError`` unless it returns K finite weights."""
-        losses = np.exp(np.asarray(observation["log_loss"], dtype=np.float64))
-        rows = [self._weights(row) for row in np.atleast_2d(losses)]
-        return np.stack(rows).reshape(losses.shape), state
+        """Calls the function for each row.
 
-    def _weights(self, losses: Array) -> Array:
-        answer = self.function(losses.copy())
-        try:
-            weights = np.asarray(answer, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise ValueError(should("function", f"return {len(losses)} finite weights", answer)) from None
-        if weights.shape != losses.shape or not np.isfinite(weights).all():
-            raise ValueError(should("function", f"return {len(losses)} finite weights", weights.tolist(), f"Losses: {losses}."))
-        return weights.clip(-WEIGHT_BOUND, WEIGHT_BOUND).astype(np.float32)
+        Raises:
+            ValueError: Unless it returns K finite weights.
+        """
+        losses = _losses(observation)
+        with_others = losses.ndim > 1 and (len(losses) > 1 or episode_start is not None)
+        if with_others:
+            self._memory.before(bool(np.any(episode_start)))
+        rows = [_weights(self.function, row) for row in np.atleast_2d(losses)]
+        if with_others:
+            self._memory.after()
+        return np.stack(rows).reshape(losses.shape), state
 
     @property
     def spec(self) -> dict[str, Any] | None:
         """Identifies the function by its code and the values it uses; ``None`` if that is impossible."""
-        try:
-            content = function_content(self.function)
-        except TypeError:
-            return None
-        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-        return {"function": self.function.__qualname__, "code": digest}
+        return _spec("function", self.function)
 
 
-def policy(function: Callable[[Array], npt.ArrayLike]) -> FunctionPolicy:
+class FunctionPerTraining:
+    """A policy from a factory of functions, one for each training; see :func:`policy`. Its memory is the list of functions."""
+
+    requires = LOSSES_TO_WEIGHTS
+
+    def __init__(self, make: Callable[[], Function]) -> None:
+        self.function = make
+
+    def initial_state(self, seeds: npt.NDArray[np.int64], num_tasks: int) -> list[Function]:
+        """A new function for each row; raises ``TypeError`` if the factory makes anything that cannot be called."""
+        return [self._made() for _ in seeds]
+
+    def predict(
+        self, observation: Observation, state: list[Function] | None = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[Array, list[Function]]:
+        """Calls each row's function, a new one where an episode starts.
+
+        Raises:
+            ValueError: Unless it returns K finite weights.
+        """
+        losses = _losses(observation)
+        batch = np.atleast_2d(losses)
+        if state is None:
+            state = [self._made() for _ in batch]
+        elif episode_start is not None:
+            starts = np.broadcast_to(np.asarray(episode_start, dtype=bool), len(batch))
+            state = [self._made() if starts[row] else own for row, own in enumerate(state)]
+        rows = [_weights(function, row) for function, row in zip(state, batch, strict=True)]
+        return np.stack(rows).reshape(losses.shape), state
+
+    @property
+    def spec(self) -> dict[str, Any] | None:
+        """Identifies the factory by its code and the values it uses; ``None`` if that is impossible."""
+        return _spec("per_training", self.function)
+
+    def _made(self) -> Function:
+        made = self.function()
+        if not callable(made):
+            raise TypeError(should("function", "return a function with per_training=True", made))
+        return made
+
+
+class _Memory:
+    """Notices that a function changes values of its own from call to call, and warns once.
+
+    Its digest is computed at the beginning of an episode, and after the 1st, 2nd, 4th, 8th ... call, which costs next to nothing.
+    """
+
+    def __init__(self, function: Function) -> None:
+        self._function, self._warned = function, False
+        self._digest: str | None = None
+        self._calls = 0
+
+    def before(self, begins: bool) -> None:
+        """Called before the function, and told whether an episode begins."""
+        if not self._warned and (begins or not self._calls):
+            self._digest, self._calls = memory_digest(self._function), 0
+
+    def after(self) -> None:
+        """Called after the function."""
+        self._calls += 1
+        if self._warned or self._calls & (self._calls - 1) or self._digest is None:
+            return
+        if memory_digest(self._function) != self._digest:
+            self._warned = True
+            remedy = "To make a function for each training, pass a function that makes it: mtl_gym.policy(make, per_training=True)."
+            condition = "keep no values from call to call, since it is called for all trainings in turn"
+            warnings.warn(should("function", condition, self._function, remedy), RuntimeWarning, stacklevel=3)
+
+
+def _losses(observation: Observation) -> Array:
+    return np.exp(np.asarray(observation["log_loss"], dtype=np.float64))
+
+
+def _weights(function: Function, losses: Array) -> Array:
+    """The function's weights (K,); raises ``ValueError`` if they are not K finite numbers."""
+    answer = function(losses.copy())
+    condition = f"return {len(losses)} finite weights"
+    try:
+        weights = array_of(answer).astype(np.float64)
+    except TypeError:
+        raise ValueError(should("function", condition, answer)) from None
+    if weights.shape != losses.shape or not np.isfinite(weights).all():
+        raise ValueError(should("function", condition, weights.tolist(), f"Losses: {losses}."))
+    return weights.clip(-WEIGHT_BOUND, WEIGHT_BOUND).astype(np.float32)
+
+
+def _spec(kind: str, function: Callable[..., Any]) -> dict[str, Any] | None:
+    try:
+        content = function_content(function)
+    except TypeError:
+        return None
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return {kind: function.__qualname__, "code": digest}
+
+
+def policy(function: Callable[..., Any], *, per_training: bool = False) -> FunctionPolicy | FunctionPerTraining:
     """Makes a policy from a function that maps losses to weights: the easiest way to compare your own method.
 
     Args:
         function: Called at every optimiser step with the K losses of the batch about to be trained on, float64; returns K weights,
-            which are applied unchanged.
+            which are applied unchanged. Many trainings run at once, and it is called for all of them: if it keeps values from call
+            to call, such as a moving average, use ``per_training``, or the trainings mix (there is a warning).
+        per_training: Whether ``function`` has no arguments and makes such a function, called once for each training.
 
     Example:
         >>> import mtl_gym
         >>> mine = mtl_gym.policy(lambda losses: 1 / losses**0.5)
         >>> mine.predict({"log_loss": np.log([[4.0, 1.0]])})[0]
         array([[0.5, 1. ]], dtype=float32)
+        >>> def make():
+        ...     mean = 1.0
+        ...     def weights(losses):
+        ...         nonlocal mean
+        ...         mean = 0.9 * mean + 0.1 * losses
+        ...         return 1 / mean
+        ...     return weights
+        >>> smooth = mtl_gym.policy(make, per_training=True)
+        >>> smooth.predict({"log_loss": np.log([[11.0, 1.0]])})[0]
+        array([[0.5, 1. ]], dtype=float32)
     """
     if not callable(function):
         raise TypeError(should("function", "be callable", function))
-    return FunctionPolicy(function)
+    return FunctionPerTraining(function) if per_training else FunctionPolicy(function)

@@ -92,7 +92,8 @@ def load_problem(problem: str | Problem) -> Problem:
 
 @functools.cache
 def _load(name: str) -> Problem:
-    from mtl_gym.problems.base import Problem  # here, so that `import mtl_gym` stays light
+    from mtl_gym.context import own_mode  # here, so that `import mtl_gym` stays light
+    from mtl_gym.problems.base import Problem
 
     row = PROBLEMS[name]
     if row.package and importlib.util.find_spec(row.package) is None:
@@ -101,7 +102,8 @@ def _load(name: str) -> Problem:
             'Install it with: pip install "mtl-gym[data]"'
         )
     module, function = row.load.split(":")
-    tasks, splits = getattr(importlib.import_module(module), function)()
+    with own_mode():
+        tasks, splits = getattr(importlib.import_module(module), function)()
     problem = Problem(name, tasks, splits, network=row.network, defaults=row.defaults, version=row.version)
     problem.found_by = (load_problem, (name,))
     return problem

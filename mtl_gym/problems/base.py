@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import pkgutil
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from itertools import accumulate
@@ -19,6 +20,7 @@ from mtl_gym.checks import choose, positive_int, should
 from mtl_gym.problems.losses import LOSSES
 from mtl_gym.problems.metrics import METRICS
 from mtl_gym.problems.rows import Defaults
+from mtl_gym.problems.splits import Split as Split
 
 SPLITS = ("train", "meta", "reward", "test")
 """*train*: weights are applied here. *meta*: signals. *reward*: the reward. *test*: only in the last step's ``info``."""
@@ -45,45 +47,17 @@ class Task:
         positive_int("outputs", self.outputs)
         if isinstance(self.metrics, str) or not self.metrics:
             raise ValueError(should("metrics", "be a tuple with at least one name", self.metrics))
+        kind = LOSSES[self.loss].labels
         for metric in self.metrics:
-            choose("metrics", metric, METRICS)
-            if self.outputs > 1 and (metric == "auc" or (metric == "accuracy" and self.loss != "cross_entropy")):
-                condition = f"not include {metric!r} for {self.outputs} outputs with {self.loss!r}"
+            row = choose("metrics", metric, METRICS)
+            if kind not in row.labels or (row.single and self.outputs > 1):
+                condition = f"not include {metric!r} for {self.outputs} output{'s' * (self.outputs > 1)} with {self.loss!r}"
                 raise ValueError(should("metrics", condition, self.metrics))
 
     @property
     def target_channels(self) -> int:
         """Number of columns of its labels."""
         return LOSSES[self.loss].target_channels(self.outputs)
-
-
-@dataclass(frozen=True)
-class Split:
-    """Samples with their labels.
-
-    Attributes:
-        inputs: (n, *shape) float32.
-        targets: (n, T, *S) float32, the labels of all tasks side by side; class indices, NaN where a label is missing.
-    """
-
-    inputs: Tensor
-    targets: Tensor
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    @classmethod
-    def of(cls, inputs: npt.ArrayLike, labels: Sequence[npt.ArrayLike]) -> Split:
-        """Makes a split from arrays.
-
-        Args:
-            inputs: (n, *shape).
-            labels: One array per task: (n,), (n, channels) or (n, channels, *S); NaN where a label is missing.
-        """
-        columns = [np.asarray(label, dtype=np.float32) for label in labels]
-        columns = [column[:, None] if column.ndim == 1 else column for column in columns]
-        samples = np.ascontiguousarray(inputs, dtype=np.float32)
-        return cls(torch.from_numpy(samples), torch.from_numpy(np.concatenate(columns, axis=1)))
 
 
 class Problem:
@@ -99,7 +73,8 @@ class Problem:
         version: To be increased whenever data, tasks or splits change.
 
     Raises:
-        ValueError: If there are no tasks, a split is missing or empty, inputs are not finite, or labels do not match the tasks.
+        ValueError: If there are no tasks, a split is missing or empty, inputs or labels are infinite, labels do not match the tasks
+            or their metrics, or the network is unknown.
     """
 
     def __init__(
@@ -114,8 +89,8 @@ class Problem:
     ) -> None:
         self.name = name
         self.tasks = tuple(tasks)
-        self.splits = dict(splits)
-        self.network = network
+        self.splits = {name: _on_cpu(name, split) for name, split in splits.items()}
+        self.network = network if callable(network) else _known_network(network)
         self.defaults = defaults or Defaults()
         self.version = version
         self.found_by: tuple[Callable[..., Problem], tuple[str, ...]] | None = None
@@ -152,15 +127,22 @@ class Problem:
     def _check_labels(self) -> None:
         for name, split in self.splits.items():
             for task, own in zip(self.tasks, self.target_slices, strict=True):
-                labels = split.targets[:, own]
-                labels = labels[~torch.isnan(labels)]
-                if task.loss == "bce" and not ((labels == 0) | (labels == 1)).all():
-                    condition = f"be 0 or 1, or NaN where missing, for the task {task.name!r}"
-                elif task.loss == "cross_entropy" and not ((labels >= 0) & (labels < task.outputs) & (labels % 1 == 0)).all():
-                    condition = f"be class indices from 0 to {task.outputs - 1} for the task {task.name!r}"
-                else:
-                    continue
-                raise ValueError(should(f"splits[{name!r}].targets", condition, sorted(set(labels.tolist()))[:20]))
+                condition, labels = f"for the task {task.name!r}", split.targets[:, own]
+                known = labels[~torch.isnan(labels)]
+                wrong = known[~_valid(task, known)]
+                if len(wrong):
+                    allowed = _LABELS[LOSSES[task.loss].labels].format(last=task.outputs - 1)
+                    raise ValueError(should(_targets(name), f"be {allowed}, {condition}", sorted(set(wrong.tolist()))[:20]))
+                varied = [metric for metric in task.metrics if METRICS[metric].varied]
+                if varied and len(known) and _constant(labels):
+                    condition += f", whose metric {varied[0]!r} divides by their deviation"
+                    raise ValueError(should(_targets(name), f"vary {condition}", f"only {known[0].item():g}"))
+
+    def check_labelled(self, split: str, tasks: Collection[str]) -> None:
+        """Raises a ValueError if a split has no label of one of these tasks."""
+        for task, own in zip(self.tasks, self.target_slices, strict=True):
+            if task.name in tasks and bool(self.splits[split].targets[:, own].isnan().all()):
+                raise ValueError(should(_targets(split), f"contain a label of the task {task.name!r}", "only NaN"))
 
     @functools.cached_property
     def identity(self) -> list[str | int]:
@@ -213,6 +195,46 @@ class Problem:
 
     def __repr__(self) -> str:
         return f"Problem({self.name!r}, tasks={[task.name for task in self.tasks]})"
+
+
+_LABELS = {
+    "binary": "0 or 1, or NaN where missing",
+    "classes": "class indices from 0 to {last}",
+    "real": "finite, or NaN where missing",
+}
+"""The valid labels of each kind, for errors."""
+
+
+def _valid(task: Task, labels: Tensor) -> Tensor:
+    """Which of these labels, without NaN, suit a task's loss."""
+    kind = LOSSES[task.loss].labels
+    if kind == "binary":
+        return (labels == 0) | (labels == 1)
+    if kind == "classes":
+        return (labels >= 0) & (labels < task.outputs) & (labels % 1 == 0)
+    return torch.isfinite(labels)
+
+
+def _known_network(name: str) -> str:
+    """The name, if it is a row of ``NETWORKS``, whose package knows this one."""
+    choose("network", name, pkgutil.resolve_name("mtl_gym.models:NETWORKS"))
+    return name
+
+
+def _on_cpu(name: str, split: Split) -> Split:
+    if not isinstance(split, Split):
+        raise TypeError(should(f"splits[{name!r}]", "be a Split", type(split).__name__))
+    return split.to(torch.device("cpu"))
+
+
+def _constant(labels: Tensor) -> bool:
+    """Whether each channel of labels (n, T, *S) has at most one value, NaN apart."""
+    channels = [channel[~channel.isnan()] for channel in labels.unbind(1)]
+    return all(len(channel) == 0 or bool(channel.min() == channel.max()) for channel in channels)
+
+
+def _targets(split: str) -> str:
+    return f"splits[{split!r}].targets"
 
 
 def _slices(widths: Sequence[int]) -> tuple[slice, ...]:

@@ -18,13 +18,15 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Loss:
-    """One row of ``LOSSES``."""
+    """One row of ``LOSSES``. Values are at least 0, since observations and rewards use their logarithms."""
 
     function: Callable[[Tensor, Tensor], Tensor]  # ``(outputs (R, C, *S), targets (R, T, *S)) -> values (R, V, *S)``
     # whether there is one value for all channels of a task (V = 1, and each task is computed separately); otherwise V = T, and
     # neighbouring tasks with this loss are computed in one call
     joint: bool
     target_channels: Callable[[int], int]  # number of target channels, given the number of outputs
+    # kind of labels: ``"classes"`` (indices), ``"binary"`` (0 or 1) or ``"real"``
+    labels: str = "real"
     # an equivalent function for forward mode, if torch has no fast forward-mode rule for ``function``
     dual: Callable[[Tensor, Tensor], Tensor] | None = None
 
@@ -83,8 +85,10 @@ def cosine_distance(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 LOSSES = {
-    "cross_entropy": Loss(cross_entropy, joint=True, target_channels=lambda outputs: 1),
-    "bce": Loss(binary_cross_entropy, joint=False, target_channels=lambda outputs: outputs, dual=dual_binary_cross_entropy),
+    "cross_entropy": Loss(cross_entropy, joint=True, target_channels=lambda outputs: 1, labels="classes"),
+    "bce": Loss(
+        binary_cross_entropy, joint=False, target_channels=lambda outputs: outputs, labels="binary", dual=dual_binary_cross_entropy
+    ),
     "mse": Loss(squared_error, joint=False, target_channels=lambda outputs: outputs),
     "l1": Loss(absolute_error, joint=False, target_channels=lambda outputs: outputs),
     "cosine": Loss(cosine_distance, joint=True, target_channels=lambda outputs: outputs),

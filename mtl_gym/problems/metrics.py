@@ -22,12 +22,15 @@ class Metric:
     function: Callable[[Tensor, Tensor], Tensor]  # ``(outputs (N, C, M), targets (T, M)) -> (N,)``
     higher_is_better: bool  # whether larger values are better
     floor: float  # smallest divisor of a difference in ``delta_m``
+    labels: tuple[str, ...] = ("real",)  # kinds of labels that it suits, see :class:`~mtl_gym.problems.losses.Loss`
+    varied: bool = False  # whether it is undefined if all labels are equal
+    single: bool = False  # whether it is defined for one output only
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Fraction of correctly classified values, in [0, 1]; a single output channel is interpreted as a logit."""
-    predicted = outputs.argmax(1) if outputs.shape[1] > 1 else (outputs[:, 0] > 0).long()
-    return (predicted == targets[0].long()).double().mean(1)
+    """Fraction of correctly classified values, in [0, 1]; output channels are logits of classes, or each of a binary target."""
+    predicted = outputs > 0 if outputs.shape[1] == len(targets) else outputs.argmax(1, keepdim=True)
+    return (predicted == targets.long()).double().mean((1, 2))
 
 
 def area_under_curve(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -59,9 +62,9 @@ def angular_error(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 METRICS = {
-    "accuracy": Metric(accuracy, higher_is_better=True, floor=0.1),
-    "auc": Metric(area_under_curve, higher_is_better=True, floor=0.1),
-    "nrmse": Metric(normalized_error, higher_is_better=False, floor=0.01),
+    "accuracy": Metric(accuracy, higher_is_better=True, floor=0.1, labels=("classes", "binary")),
+    "auc": Metric(area_under_curve, higher_is_better=True, floor=0.1, labels=("binary",), single=True),
+    "nrmse": Metric(normalized_error, higher_is_better=False, floor=0.01, varied=True),
     "rmse": Metric(root_mean_squared_error, higher_is_better=False, floor=0.01),
     "angle": Metric(angular_error, higher_is_better=False, floor=1.0),
 }

@@ -23,7 +23,7 @@ class TrainingData:
     def __init__(self, problem: Problem, recipe: Recipe) -> None:
         device = torch.device(recipe.device)
         splits = problem.splits.items()
-        self.splits = {name: Split(split.inputs.to(device), split.targets.to(device)) for name, split in splits}
+        self.splits = {name: split.to(device) for name, split in splits}
         # (n,) indices of the fixed samples, evenly spaced over their split
         self.holdouts = {name: spread(len(problem.splits[name]), recipe.holdout_size).to(device) for name in HOLDOUTS}
         held_out = [(name, self.splits[name], rows) for name, rows in self.holdouts.items()]
@@ -101,13 +101,15 @@ def check_data(problem: Problem, recipe: Recipe) -> None:
     smallest = round(len(problem.splits["train"]) * recipe.distribution["size"][0])
     if smallest < recipe.batch_size:
         raise ValueError(should("batch_size", f"be at most {smallest}, the smallest training set", recipe.batch_size))
+    for name in ("train", *HOLDOUTS):
+        problem.check_labelled(name, recipe.tasks)
     for task, own in zip(problem.tasks, problem.target_slices, strict=True):
         if task.name not in recipe.tasks:
             continue
         known = {name: (~problem.splits[name].targets[:, own].isnan()).flatten(1).any(1) for name in ("train", *HOLDOUTS)}
         for name in HOLDOUTS:
             if not known[name][spread(len(known[name]), recipe.holdout_size)].any():
-                condition = f"be larger: {name} has no label of the task {task.name!r}"
+                condition = f"be larger: the fixed samples of {name} have no label of the task {task.name!r}"
                 raise ValueError(should("holdout_size", condition, recipe.holdout_size))
         fraction = float(known["train"].float().mean())
         if (1 - fraction) ** recipe.batch_size > _RARE:

@@ -45,7 +45,7 @@ class Ledger:
                 self.passes += rows[:, None] * self.passes.new_tensor([forward, backward])
             return
         for column, passes in zip(self.passes.unbind(1), (forward, backward), strict=True):
-            column += rows * passes
+            column += rows.to(column.dtype) * passes
 
     def task_names(self, row: int) -> list[str]:
         """Names (K) of the participating tasks of a row."""

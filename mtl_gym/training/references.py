@@ -8,16 +8,19 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mtl_gym.cache import cache_folder, write_whole
+from mtl_gym.cache import keep_cached, read_cached
+from mtl_gym.checks import should
+from mtl_gym.context import own_mode
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.instances import TRAINING_IDS
 from mtl_gym.training.recipe import Recipe
@@ -27,6 +30,7 @@ _REPLICAS = 64
 _AVERAGED = 32
 
 
+@own_mode()
 def single_task_metrics(
     problem: Problem, recipe: Recipe, ids: Sequence[int], split: str, advance: Callable[[int], None] | None = None
 ) -> dict[str, Tensor]:
@@ -55,7 +59,6 @@ def _one_round(
     return {name: _own(trainer, name, values) for name, values in trainer.metrics(split).items()}
 
 
-@torch.enable_grad()
 def train(trainer: Trainer, weights: Tensor, after_step: Callable[[], object] = lambda: None) -> None:
     """Trains all rows to the end, with constant weights (N, K); calls ``after_step`` after each step."""
     active = torch.ones(trainer.num_replicas, dtype=torch.bool, device=trainer.state.device)
@@ -88,9 +91,8 @@ def average_references(problem: Problem, recipe: Recipe) -> Mapping[str, float]:
     recipe = replace(recipe, num_tasks=len(recipe.tasks))
     key = json.dumps(fingerprint(problem, recipe), sort_keys=True)
     if key not in _known:
-        _known[key] = _read_references(key) or train_average_references(problem, recipe)
-        if key not in _shipped():
-            write_whole(_cache_file(key), json.dumps({key: _known[key]}))
+        names = [f"{task.name}/{metric}" for task in problem.tasks if task.name in recipe.tasks for metric in task.metrics]
+        _known[key] = _shipped().get(key) or read_metrics("references", key, names) or _train_and_keep(problem, recipe, key)
     return _known[key]
 
 
@@ -102,14 +104,13 @@ def _shipped() -> dict[str, dict[str, float]]:
     return dict(json.loads((resources.files("mtl_gym") / "data" / "references.json").read_text()))
 
 
-def _cache_file(key: str) -> Path:
-    return cache_folder() / f"references-{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
-
-
-def _read_references(key: str) -> dict[str, float] | None:
-    path = _cache_file(key)
-    known = _shipped() if key in _shipped() or not path.is_file() else json.loads(path.read_text())
-    return known.get(key)
+def _train_and_keep(problem: Problem, recipe: Recipe, key: str) -> dict[str, float]:
+    metrics = train_average_references(problem, recipe)
+    if diverged := [name for name, value in metrics.items() if not math.isfinite(value)]:
+        text = should("lr", "be smaller: single-task training, which rewards refer to, diverged", recipe.lr, ", ".join(diverged))
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+    keep_metrics("references", key, metrics)
+    return metrics
 
 
 def train_average_references(problem: Problem, recipe: Recipe) -> dict[str, float]:
@@ -117,3 +118,33 @@ def train_average_references(problem: Problem, recipe: Recipe) -> dict[str, floa
     ids = range(TRAINING_IDS[0], TRAINING_IDS[0] + _AVERAGED)
     metrics = single_task_metrics(problem, recipe, ids, "reward")
     return {name: float(values.nanmean()) for name, values in metrics.items() if name.rsplit("/", 1)[0] in recipe.tasks}
+
+
+def read_metrics(kind: str, key: str, names: Collection[str]) -> dict[str, float] | None:
+    """The cached metrics of a training; ``None`` if there are none or, with a warning, they are not finite and of these names.
+
+    Args:
+        kind: What they are, the beginning of the file's name.
+        key: JSON of everything that determines the training.
+        names: The metrics, ``task/metric``.
+    """
+
+    def check(content: Any) -> dict[str, float]:
+        metrics = content[key]
+        if set(metrics) != set(names):
+            raise ValueError(f"it should hold {', '.join(names)}, not {', '.join(metrics)}")
+        if not all(type(value) in (int, float) and math.isfinite(value) for value in metrics.values()):
+            raise ValueError(f"its metrics should be finite numbers, not {metrics}")
+        return {name: float(metrics[name]) for name in names}
+
+    return read_cached(_file_of(kind, key), check)
+
+
+def keep_metrics(kind: str, key: str, metrics: Mapping[str, float]) -> None:
+    """Caches metrics for :func:`read_metrics`; not those of a training that diverged."""
+    if all(map(math.isfinite, metrics.values())):
+        keep_cached(_file_of(kind, key), {key: dict(metrics)})
+
+
+def _file_of(kind: str, key: str) -> str:
+    return f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"

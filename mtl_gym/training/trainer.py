@@ -147,7 +147,7 @@ class Trainer:
 
     def progress(self) -> Tensor:
         """Completed fraction (N,) of the training steps."""
-        return self.ledger.step / self.recipe.train_steps
+        return self.ledger.step.float() / self.recipe.train_steps
 
     def task_gradients(self, charged: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Gradients (N, K, P) of the tasks' losses on the next batch, those of shared parameters averaged with ``gradient_ema``.

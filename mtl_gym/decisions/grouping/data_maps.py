@@ -25,12 +25,13 @@ class DataMaps:
         order: (R, S, B) the samples of each step's batch, at most once per epoch.
         length: Steps per epoch, L; the last epoch may be shorter.
         samples, num_tasks: n and K.
+        labelled: (R, n, K) bool, which samples have a label of which task; ``None``: all.
 
     Attributes:
-        confidence: (R, n, K) mean probability of the true label; 0 for samples that were not recorded.
+        confidence: (R, n, K) mean probability of the true label; 0 for samples that were not recorded or have no label.
     """
 
-    def __init__(self, order: Tensor, length: int, samples: int, num_tasks: int) -> None:
+    def __init__(self, order: Tensor, length: int, samples: int, num_tasks: int, labelled: Tensor | None = None) -> None:
         def count(size: int) -> Tensor:  # half the memory of int64, which dominates the time here
             return torch.arange(size, dtype=torch.int32, device=order.device)
 
@@ -44,7 +45,7 @@ class DataMaps:
         ones = torch.ones(cells.shape, device=order.device)  # scattering a number would take six times as long
         self._seen.view(-1).scatter_(0, cells, ones)
         self._rates = self._seen / self._seen.cumsum(0).clamp_(min=1)
-        self._epochs = 0
+        self._epochs, self._labelled = 0, labelled
         self.confidence = torch.zeros(rows, samples, num_tasks, device=order.device)
         self._squares = torch.zeros_like(self.confidence)
 
@@ -52,6 +53,8 @@ class DataMaps:
         """Records the next epoch from the true labels' probabilities (L, R, B, K) in its steps' batches."""
         sources, seen, rates = (table[self._epochs] for table in (self._sources, self._seen, self._rates))
         change = probabilities.flatten(0, 2).index_select(0, sources).view_as(self.confidence).sub_(self.confidence)
+        if self._labelled is not None:
+            change.masked_fill_(~self._labelled, 0)
         self.confidence.addcmul_(change, rates[:, :, None])
         self._squares.addcmul_(change.square_(), (seen - rates)[:, :, None])
         self._epochs += 1
@@ -61,18 +64,24 @@ class DataMaps:
         """How often each sample was recorded (R, n)."""
         return self._seen[: self._epochs].sum(0)
 
+    @property
+    def counting(self) -> Tensor:
+        """Which samples count for which task (R, n, K), or (R, n, 1) if all have all labels: those recorded with a label."""
+        recorded = (self.visits > 0)[:, :, None]
+        return recorded if self._labelled is None else recorded & self._labelled
+
     def variability(self) -> Tensor:
         """Standard deviations (R, n, K) of the probabilities, with n - 1; 0 before a sample's second visit."""
         return (self._squares / (self.visits - 1).clamp(min=1)[:, :, None]).sqrt_()
 
 
-def summaries(confidence: Tensor, variability: Tensor, visited: Tensor) -> Tensor:
+def summaries(confidence: Tensor, variability: Tensor, counting: Tensor) -> Tensor:
     """Statistics (R, K, 7) of the tasks' data maps, in [0, 1]: mean confidence, mean variability, the deviations of both over the
     samples (with n), and the fractions of easy, ambiguous and hard samples (``AMBIGUOUS``, ``EASY``).
 
-    Confidence and variability are (R, n, K), 0 for samples that do not count; ``visited`` (R, n) bool are those that count.
+    Confidence and variability are (R, n, K), 0 for samples that do not count; ``counting`` (R, n, K or 1) bool are those that do.
     """
-    counts, scratch = visited.sum(1).clamp(min=1)[:, None], torch.empty_like(confidence)
+    counts, scratch = counting.sum(1).clamp(min=1), torch.empty_like(confidence)
 
     def deviation(values: Tensor, mean: Tensor) -> Tensor:
         return (torch.square(values, out=scratch).sum(1) / counts - mean.square()).clamp(min=0).sqrt()
@@ -84,11 +93,18 @@ def summaries(confidence: Tensor, variability: Tensor, visited: Tensor) -> Tenso
     return torch.stack([*means, *deviations, easy, ambiguous, 1 - easy - ambiguous], dim=2)
 
 
-def squared_distances(confidence: Tensor, variability: Tensor) -> Tensor:
-    """Squared Euclidean distances (R, K, K) between the tasks' flattened maps (n, 2), from (R, n, K)."""
+def squared_distances(confidence: Tensor, variability: Tensor, labelled: Tensor | None = None) -> Tensor:
+    """Squared Euclidean distances (R, K, K) between the tasks' flattened maps (n, 2), from (R, n, K).
+
+    If not all samples are ``labelled`` (R, n, K), each pair of tasks is compared on the samples that have labels of both, where the
+    maps of the others are 0.
+    """
     rows, samples, num_tasks = confidence.shape
     maps = confidence.new_empty(rows, num_tasks, 2, samples, dtype=torch.float64)
     maps[:, :, 0], maps[:, :, 1] = confidence.mT, variability.mT
     products = maps.flatten(2) @ maps.flatten(2).mT  # contiguous: twice as fast
-    norms = products.diagonal(dim1=1, dim2=2)
-    return (norms[:, :, None] + norms[:, None] - 2 * products).clamp(min=0)
+    if labelled is None:
+        norms = products.diagonal(dim1=1, dim2=2)[:, :, None]
+    else:
+        norms = maps.square().sum(2) @ labelled.to(maps.dtype)  # (R, K, K) of task i over the samples of task j
+    return (norms + norms.mT - 2 * products).clamp(min=0)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import functools
 import io
 import json
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,9 @@ from torch import Tensor
 
 from mtl_gym.cache import write_whole
 from mtl_gym.checks import should
-from mtl_gym.decisions.grouping.group_training import MEASURED
+from mtl_gym.decisions.grouping.data_maps import FEATURES
+from mtl_gym.decisions.grouping.group_training import LAYER_CKA, MEASURED
+from mtl_gym.decisions.grouping.warm_up import COSINES, LOOKAHEAD, MAP_DISTANCES, MAP_FEATURES
 
 _REMEDY = "Make one with: mtl-gym groupings PROBLEM"
 
@@ -44,9 +45,10 @@ class GroupTable:
         self._signals = {name: values for name, values in arrays.items() if name not in ("ids", "outcomes")}
         self.places = {id: place for place, id in enumerate(arrays["ids"].tolist())}
 
-    def check(self, training: Mapping[str, Any]) -> None:
-        """Checks that the table contains these trainings; raises ``ValueError`` with the differences if not."""
-        wanted, own = json.loads(json.dumps(training)), self.header["training"]
+    def check(self, training: Mapping[str, Any], metrics: Sequence[str]) -> None:
+        """Checks that the table contains these trainings and metrics; raises ``ValueError`` with the differences if not."""
+        wanted = json.loads(json.dumps({**training, "metrics": metrics}))
+        own = {**self.header["training"], "metrics": self.header["metrics"]}
         differing = [name for name in {**wanted, **own} if wanted.get(name) != own.get(name)]
         if differing:
             others = ", ".join(f"{name}={own.get(name)!r} (here {wanted.get(name)!r})" for name in differing)
@@ -65,29 +67,36 @@ def read_group_table(path: str) -> GroupTable:
     file = Path(path)
     if not file.is_file():
         raise ValueError(should("group_table", "be 'auto', 'train' or the path of an existing table", path, _REMEDY))
-    return _read(path, file.stat().st_mtime_ns)
+    status = file.stat()
+    return _read(path, (status.st_mtime_ns, status.st_ino, status.st_size))
 
 
 @functools.lru_cache(maxsize=8)
-def _read(path: str, changed: int) -> GroupTable:
+def _read(path: str, version: tuple[int, ...]) -> GroupTable:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False) as arrays:  # NumPy leaves damaged files open
             table = dict(arrays)
         header = json.loads(str(table.pop("header")))
         _check_shapes(header, table)
         return GroupTable(path, {name: header[name] for name in ("training", "metrics", "versions", "command")}, table)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged files may raise anything
         raise ValueError(f"{should('group_table', 'be a group table', path, _REMEDY)} ({error})") from error
 
 
 def _check_shapes(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    count, groups = len(arrays["ids"]), 2 ** int(header["training"]["num_tasks"]) - 1
+    count, num_tasks, snapshots = len(arrays["ids"]), int(header["training"]["num_tasks"]), int(header["training"]["snapshots"])
+    groups, pairs = 2**num_tasks - 1, num_tasks * (num_tasks - 1) // 2
     expected = (count, groups, len(MEASURED), len(header["metrics"]))
     if arrays["outcomes"].shape != expected:
         raise ValueError(f"outcomes have shape {arrays['outcomes'].shape} instead of {expected}")
     for name, values in arrays.items():
         if values.shape[:1] != (count,) or values.dtype.kind not in "if":
             raise ValueError(f"{name} does not have {count} rows of numbers")
+    known = {MAP_FEATURES: (num_tasks, snapshots, FEATURES), MAP_DISTANCES: (pairs,), COSINES: (pairs,)}
+    known |= {LOOKAHEAD: (num_tasks, num_tasks), LAYER_CKA: (pairs,)}
+    for name, shape in known.items():
+        if name in arrays and arrays[name].shape[1:] != shape:
+            raise ValueError(f"{name} has shape {arrays[name].shape[1:]} instead of {shape} for each instance")
 
 
 def write_group_table(path: Path, header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -22,6 +22,8 @@ from mtl_gym.training.trainer import Trainer
 
 MEASURED = ("meta", "reward", "test")
 """Splits on which groups are measured."""
+LAYER_CKA = "layer_cka"
+"""The signal of :func:`layer_similarity`."""
 COMPARED = 256
 """Training samples on which the layers of single-task networks are compared."""
 _AT_ONCE = 64  # trainings that run in parallel

@@ -10,13 +10,22 @@ from dataclasses import asdict, dataclass, field
 from torch import Tensor
 
 from mtl_gym.decisions.grouping.group_tables import GroupTable, read_group_table
-from mtl_gym.decisions.grouping.group_training import COMPARED, MEASURED, group_metrics, layer_similarity, mask_of, measure
+from mtl_gym.decisions.grouping.group_training import (
+    COMPARED,
+    LAYER_CKA as LAYER_CKA,
+    MEASURED,
+    group_metrics,
+    layer_similarity,
+    mask_of,
+    measure,
+)
 from mtl_gym.decisions.grouping.warm_up import COSINES, LOOKAHEAD, OF_WARM_UP, WarmUp, Watching
 from mtl_gym.problems.base import Problem
+from mtl_gym.problems.scores import MetricTable
 from mtl_gym.training.recipe import Recipe
 from mtl_gym.training.references import fingerprint
 
-LAYER_CKA, PAIR_GAINS, OUTCOMES = "layer_cka", "pair_gains", "outcomes"
+PAIR_GAINS, OUTCOMES = "pair_gains", "outcomes"
 SIGNALS = (*OF_WARM_UP, LAYER_CKA, PAIR_GAINS, OUTCOMES)
 """Signals of how an instance's tasks relate."""
 MOST_TASKS = 6
@@ -52,7 +61,7 @@ class KnownGroups:
         self.problem, self.recipe, self.watching, self.path = problem, recipe, watching, group_table
         self.training = {**fingerprint(problem, recipe), **asdict(watching)}
         if group_table is not None:
-            read_group_table(group_table).check(self.training)
+            read_group_table(group_table).check(self.training, MetricTable(problem).names)
         self._key = json.dumps([self.training, recipe.device, group_table], sort_keys=True)
 
     @property

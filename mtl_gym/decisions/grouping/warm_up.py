@@ -47,10 +47,7 @@ class WarmUp:
         self.trainer.begin(range(len(ids)), ids)
 
     def _keep(self, losses: Tensor, labels: Tensor) -> None:
-        """Keeps the losses (N, B, all tasks) of a batch's samples; infinite without a label, so that the probability is 0."""
-        if not self.problem.complete:
-            known = torch.stack([~torch.isnan(labels[:, :, own]).flatten(2).all(2) for own in self.problem.target_slices], dim=2)
-            losses = losses.masked_fill(~known, torch.inf)
+        """Keeps the losses (N, B, all tasks) of a batch's samples."""
         self._recent.append(losses)
 
     def run(self, watching: Watching, needs: Collection[str]) -> dict[str, Tensor]:
@@ -59,23 +56,27 @@ class WarmUp:
         Returns:
             The needed signals by name: ``map_features`` (N, K, E, 7), :func:`~mtl_gym.decisions.grouping.data_maps.summaries` of
             the tasks' data maps at the snapshots; ``map_distances`` (N, K (K - 1) / 2), Euclidean distances of the data maps at all
-            snapshots, over ``sqrt(E * n * 2)``; ``maps`` (N, K, n, 2), final confidence and variability; ``gradient_cosines``
-            (N, K (K - 1) / 2), mean cosines of the tasks' shared-parameter gradients; ``lookahead`` (N, K, K), mean
-            :meth:`lookahead`. Pairs are the upper triangle by rows.
+            snapshots, over ``sqrt(E * n * 2)``; ``maps`` (N, K, n, 2), final confidence and variability, NaN for samples without a
+            label; ``gradient_cosines`` (N, K (K - 1) / 2), mean cosines of the tasks' shared-parameter gradients; ``lookahead``
+            (N, K, K), mean :meth:`lookahead`. Pairs are the upper triangle by rows.
+
+            Where labels are missing, features are those of each task's labelled samples, distances are over the n samples with
+            labels of both tasks, and cosines and looks ahead are means over the batches with labels of both. If no sample has both,
+            the distance is that of the maps' means, over ``sqrt(E * 2)``.
         """
         trainer, steps = self.trainer, self.trainer.recipe.train_steps
         ones, active = torch.ones_like(trainer.ledger.scales), torch.ones_like(trainer.ledger.step, dtype=torch.bool)
         recorders = [] if _MAPPED.isdisjoint(needs) else self._recorders(watching.snapshots)
         sums: dict[str, Tensor] = {}
+        counts: dict[str, Tensor | int] = {}
         for step in range(steps):
             if step % watching.affinity_every == 0:
-                for name, values in self.affinities(needs).items():
-                    sums[name] = sums.get(name, 0) + values
+                for name, (values, known) in self._measured(needs).items():
+                    sums[name], counts[name] = sums.get(name, 0) + values, counts.get(name, 0) + known
             trainer.update(ones, active)
             for recorder in recorders:
                 recorder.record(step, self._recent)
-        times = -(-steps // watching.affinity_every)
-        found = {name: total / times for name, total in sums.items()}
+        found = {name: total / torch.as_tensor(counts[name]).clamp(min=1) for name, total in sums.items()}
         if recorders:
             maps, places = [recorder.found(needs) for recorder in recorders], torch.cat([own.rows for own in recorders]).argsort()
             found |= {name: torch.cat([own[name] for own in maps])[places] for name in maps[0]}
@@ -87,6 +88,17 @@ class WarmUp:
         lengths = steps_per_epoch(self.trainer)
         self._recent = deque(maxlen=int(lengths.max()))
         return [_Recorder(self.trainer, (lengths == own).nonzero()[:, 0], own, snapshots) for own in lengths.unique().tolist()]
+
+    def _measured(self, needs: Collection[str]) -> dict[str, tuple[Tensor, Tensor | int]]:
+        """:meth:`affinities`, 0 where the batch has no label of one of the two tasks, and whether it has labels of both: 1 or 0."""
+        found, losses = self.affinities(needs), self.trainer.losses
+        if self.problem.complete or not found:
+            return {name: (values, 1) for name, values in found.items()}
+        present = ~losses.data.absent(losses.batch().labels).gather(1, self.trainer.ledger.tasks)  # (N, K)
+        both = (present[:, :, None] & present[:, None]).long()
+        first, second = torch.triu_indices(both.shape[1], both.shape[2], offset=1)
+        known = {COSINES: both[:, first, second], LOOKAHEAD: both}
+        return {name: (values * known[name], known[name]) for name, values in found.items()}
 
     def affinities(self, needs: Collection[str]) -> dict[str, Tensor]:
         """``gradient_cosines`` and ``lookahead``, if needed, on the batch about to be trained on."""
@@ -126,7 +138,9 @@ class _Recorder:
         self._counts = torch.tensor([len(own.rows) for own in trainer.ledger.instances if own], device=rows.device)[rows]
         self._times = torch.linspace(min(2, epochs), epochs, snapshots).round().tolist()
         order = trainer.losses.batches.order[rows, : self._train_steps]
-        self._maps = DataMaps(order, length, len(trainer.problem.splits["train"]), trainer.recipe.num_tasks)
+        self._labelled = None if trainer.problem.complete else labelled_samples(trainer)[rows]
+        samples = len(trainer.problem.splits["train"])
+        self._maps = DataMaps(order, length, samples, trainer.recipe.num_tasks, self._labelled)
         self._features: list[Tensor] = []  # per snapshot, (R, K, 7)
         self._squares: list[Tensor] = []  # per snapshot, (R, K, K)
 
@@ -145,19 +159,46 @@ class _Recorder:
         """Takes the snapshots due after that many epochs."""
         if due := self._times.count(epoch):
             confidence, variability = self._maps.confidence, self._maps.variability()
-            self._features += due * [summaries(confidence, variability, self._maps.visits > 0)]
-            self._squares += due * [squared_distances(confidence, variability)]
+            self._features += due * [summaries(confidence, variability, self._maps.counting)]
+            self._squares += due * [squared_distances(confidence, variability, self._labelled)]
 
     def found(self, needs: Collection[str]) -> dict[str, Tensor]:
         """The needed signals by name; see :meth:`WarmUp.run`."""
         kept: dict[str, Callable[[], Tensor]] = {
             MAP_FEATURES: lambda: torch.stack(self._features, dim=2),
             MAP_DISTANCES: self._distances,
-            MAPS: lambda: torch.stack([self._maps.confidence, self._maps.variability()], dim=3).movedim(1, 2),
+            MAPS: self._final,
         }
         return {name: compute() for name, compute in kept.items() if name in needs}
 
+    def _final(self) -> Tensor:
+        maps = torch.stack([self._maps.confidence, self._maps.variability()], dim=3)
+        known = maps if self._labelled is None else maps.masked_fill(~self._labelled[:, :, :, None], torch.nan)
+        return known.movedim(1, 2)
+
     def _distances(self) -> Tensor:
-        means = torch.stack(self._squares).mean(0) / (2 * self._counts)[:, None, None]
+        squares = torch.stack(self._squares).mean(0)
+        means = squares / (2 * self._counts)[:, None, None] if self._labelled is None else self._of_common(squares, self._labelled)
         first, second = torch.triu_indices(means.shape[1], means.shape[1], offset=1)
         return means[:, first, second].sqrt().float()
+
+    def _of_common(self, squares: Tensor, labelled: Tensor) -> Tensor:
+        """Mean squared distances (R, K, K) of the tasks' maps over their common samples; of the maps' means if there are none."""
+        common = labelled.double().mT @ labelled.double()
+        centres = torch.stack(self._features)[..., :2].double()  # (E, R, K, 2)
+        apart = (centres[:, :, :, None] - centres[:, :, None]).square().sum(4).mean(0)
+        return torch.where(common > 0, squares / common.clamp(min=1), apart) / 2
+
+
+def labelled_samples(trainer: Trainer) -> Tensor:
+    """Whether each sample that an instance trains on has a label of each task, its own or another sample's (N, n, K) bool."""
+    data, tasks, sources = trainer.losses.data, trainer.ledger.tasks, trainer.losses.sources
+    every = torch.arange(trainer.problem.num_tasks, device=tasks.device)[None]
+    known = data.known(data.splits["train"].targets[None], every).expand(len(tasks), -1, -1)  # (N, n, all tasks) of own labels
+    if "train" in sources:
+        known = known.gather(1, sources["train"].long())
+    used = torch.zeros(known.shape[:2], dtype=torch.bool, device=tasks.device)
+    for row, instance in enumerate(trainer.ledger.instances):
+        if instance is not None:
+            used[row, torch.from_numpy(instance.rows)] = True
+    return known.gather(2, tasks[:, None].expand(-1, known.shape[1], -1)) & used[:, :, None]

@@ -131,7 +131,7 @@ class Merging(TrainingDecision):
         """Parameters in use (N,), as a fraction of those of separate networks."""
         separate = torch.arange(self.trainer.recipe.num_tasks, device=self._rows.device).expand_as(self.assign)
         tasks = self.trainer.ledger.tasks
-        return self.model.parameter_count(self.assign, tasks) / self.model.parameter_count(separate, tasks)
+        return self.model.parameter_count(self.assign, tasks).float() / self.model.parameter_count(separate, tasks)
 
     def depths(self) -> Tensor:
         """Number of stages (N, K, K) that two tasks share, from the first on."""
