@@ -80,6 +80,13 @@ class Agent:
             "stable_baselines3": version("stable-baselines3"),
         }
 
+    def __repr__(self) -> str:
+        environment, scores = self.about["environment"], self.about.get("scores") or [{}]
+        reached = f", held-out delta_m {scores[-1]['delta_m']:.1f} %" if "delta_m" in scores[-1] else ""
+        steps = self.about["training"]["time_steps"]
+        trained = f"trained on {environment['arguments'].get('problem')} for {steps} time steps{reached}"
+        return f"<Agent: {self.about['algorithm']} for {environment['id']}, {trained}>"
+
     @own_mode()
     def predict(
         self,
@@ -164,7 +171,8 @@ def agent_of(model: BaseAlgorithm, settings: Settings) -> Agent:
     common, own = envs.get_attr("arguments")[0], envs.get_attr("own_arguments")[0]
     brought = {"observe": list(common.observe), "steps_per_action": common.steps_per_action}
     known = {name: value for name, value in {**own, **brought}.items() if name in required_of(settings.env)}
-    arguments = {**settings.arguments, **{name: value for name, value in known.items() if name not in spec.excluded}}
+    named = {"problem": common.problem.address or common.problem.name}
+    arguments = {**settings.arguments, **named, **{name: value for name, value in known.items() if name not in spec.excluded}}
     kept = {name: value for name, value in arguments.items() if name not in defaults_of(settings.env).forgotten}
     environment = {"id": settings.env, "arguments": kept, "problem": common.problem.identity}
     if policy_of(settings.env, settings.algorithm) is None:  # such a policy is for the lengths that it was trained on

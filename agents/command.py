@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -14,19 +13,36 @@ import typer
 from mtl_gym import LOSS_WEIGHTING, agents
 from mtl_gym.agents import AGENTS
 from mtl_gym.agents.defaults import defaults_of, required_of
-from mtl_gym.cli import EnvironmentSettings, assignments, console, environment_arguments, progress, reported
+from mtl_gym.cli import (
+    EnvironmentId,
+    EnvironmentSettings,
+    Json,
+    ProblemName,
+    Quiet,
+    assignments,
+    console,
+    environment_arguments,
+    print_json,
+    reported,
+)
 
 _ALGORITHM = f"One of {', '.join(AGENTS)}; by default ppo, or maskable-ppo where some actions are masked."
-_ROLLOUTS = "Trainings that share an instance; their mean reward is the baseline. [default: 8; off-policy 1, none]"
-_REFERENCES = "Policies to plot with the agent. [default: three of the environment's]"
+_ROLLOUTS = "Trainings that share an instance; their mean reward is the baseline. By default 8; off-policy 1, none."
+_REFERENCES = "Policies to plot with the agent; by default three of the environment."
 _OPTION = typer.Option("--option", help="Hyper-parameter of the algorithm, key=value; can be repeated.", metavar="KEY=VALUE")
+
+_RESUMES = "The training resumes from its last evaluation, and then ends with the same agents as without the interruption."
+_UNTRAINED = (
+    "no evaluation was better than that of the untrained agent, so the training has not helped. "
+    "Try more --time-steps, more --instances to evaluate on, or a smaller --option learning_rate=..."
+)
 
 
 def train(
     out: Annotated[Path, typer.Option(help="Output folder; rerun the command to resume.")],
-    problem: Annotated[str | None, typer.Option(help="See: mtl-gym list problems. [default: the environment's]")] = None,
+    problem: ProblemName = None,
     algorithm: Annotated[str | None, typer.Option(help=_ALGORITHM)] = None,
-    env: Annotated[str, typer.Option(help="Id of the environment.")] = LOSS_WEIGHTING,
+    env: EnvironmentId = LOSS_WEIGHTING,
     time_steps: Annotated[int, typer.Option(help="Number of decisions, over all trainings.")] = 76_800,
     seed: Annotated[int, typer.Option(help="Seed of networks, exploration and instances.")] = 0,
     num_envs: Annotated[int, typer.Option(help="Number of parallel trainings.")] = 64,
@@ -36,35 +52,36 @@ def train(
     references: Annotated[str | None, typer.Option(help=_REFERENCES)] = None,
     settings: EnvironmentSettings = None,
     options: Annotated[list[str] | None, _OPTION] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Train an agent on random instances of a problem; save the best agent, the last one, and TensorBoard curves.
 
     Rerun the command to resume after an interruption.
     """
-    with reported(out):
-        with progress(time_steps, "references, evaluation") as update:
-            agent = agents.train(
-                problem,
-                out=out,
-                algorithm=algorithm,
-                env=env,
-                time_steps=time_steps,
-                seed=seed,
-                num_envs=num_envs,
-                rollouts_per_instance=rollouts_per_instance,
-                evaluations=evaluations,
-                instances=instances,
-                references=references,
-                options=assignments("--option", options or []),
-                on_progress=lambda steps, known: update(description=_described(known), completed=steps),
-                **environment_arguments(settings or [], list(inspect.signature(train).parameters)),
-            )
+    with reported(out, _RESUMES):
+        own = [name for name in inspect.signature(train).parameters if name not in ("settings", "options", "quiet", "as_json")]
+        agent = agents.train(
+            problem,
+            out=out,
+            algorithm=algorithm,
+            env=env,
+            time_steps=time_steps,
+            seed=seed,
+            num_envs=num_envs,
+            rollouts_per_instance=rollouts_per_instance,
+            evaluations=evaluations,
+            instances=instances,
+            references=references,
+            options=assignments("--option", options or []),
+            progress=False if quiet else None,
+            **environment_arguments(settings or [], own, env),
+        )
+        if as_json:
+            print_json({"agent": str(out), **agent.about})
+            return
         for name, line in _next(agent, out, env, settings or []).items():
             console.print(f"{name + ':':12} {line}", soft_wrap=True, markup=False, highlight=False)
-
-
-def _described(known: Mapping[str, float]) -> str:
-    return f"return {known['return']:.3f}, held-out delta_m {known['delta_m']:.1f} %"
 
 
 def _next(agent: agents.Agent, out: Path, env: str, settings: list[str]) -> dict[str, str]:
@@ -77,8 +94,10 @@ def _next(agent: agents.Agent, out: Path, env: str, settings: list[str]) -> dict
     given = "".join(f" --set {shlex.quote(text)}" for text in texts) + f" --env {env}"
     policies = ",".join((*defaults.references, place))
     held_out = f"return {best['reward']:.3f}, delta_m {best['delta_m']:.1f} % on held-out instances"
+    problem = shlex.quote(trained["problem"])
     return {
-        "best agent": f"{held_out}, after {best['steps']:,.0f} time steps",
+        **({} if best["steps"] else {"attention": _UNTRAINED}),
+        "best agent": f"{held_out}, after {best['steps']:,.0f} time steps{'' if best['steps'] else ', untrained'}",
         "curves": f"tensorboard --logdir {place}/events",
-        "compare it": f"mtl-gym compare --problem {trained['problem']} --policies {policies} --out {place}/comparison{given}",
+        "compare it": f"mtl-gym compare --problem {problem} --policies {policies} --out {place}/comparison{given}",
     }

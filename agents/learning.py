@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,20 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from mtl_gym import LOSS_WEIGHTING, locked, own_mode, plain, should, specification, split_policies
+from mtl_gym import (
+    LOSS_WEIGHTING,
+    Problem,
+    check_argument_names,
+    check_writable,
+    load_problem,
+    locked,
+    own_mode,
+    plain,
+    progress_bar,
+    should,
+    specification,
+    split_policies,
+)
 from mtl_gym.agents.agent import Agent, load
 from mtl_gym.agents.algorithm import algorithm, policy_of
 from mtl_gym.agents.checkpoint import read_checkpoint, restore
@@ -32,7 +44,7 @@ OnProgress = Callable[[int, Mapping[str, float]], None]
 
 @own_mode()
 def train(
-    problem: str | None = None,
+    problem: str | Problem | None = None,
     *,
     out: str | Path,
     algorithm: str | None = None,
@@ -46,6 +58,7 @@ def train(
     references: str | Sequence[str] | None = None,
     options: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
+    progress: bool | None = None,
     **arguments: Any,
 ) -> Agent:
     """Trains an agent on random instances of a problem and returns the best one.
@@ -53,10 +66,13 @@ def train(
     The folder holds ``best.safetensors`` and ``last.safetensors`` (see :func:`mtl_gym.agents.load`), ``checkpoint.safetensors``,
     from which the same call resumes after an interruption, to the same result, and TensorBoard's ``events``. The best agent has the
     highest mean return on the held-out instances, the last ids for evaluation, measured on the *reward* split; the test split is
-    plotted but never used for selection.
+    plotted but never used for selection. The untrained agent takes part: if it stays the best, the last of ``about["scores"]`` has
+    0 ``steps``.
 
     Args:
-        problem: A problem's name; by default the environment's, ``digits`` or ``digit_tasks``.
+        problem: A problem's name or address (see :func:`mtl_gym.load_problem`), or a ``Problem``; by default the environment's,
+            ``digits`` or ``digit_tasks``. The agent's file records the address, or the name of a ``Problem`` without one; the agent
+            itself runs on any problem.
         out: Output folder.
         algorithm: Row of ``AGENTS``; by default ``ppo``, or ``maskable-ppo`` where actions are masked.
         env: The environment's id.
@@ -71,6 +87,7 @@ def train(
         references: Policies whose held-out scores are plotted with the agent's; by default the environment's.
         options: Hyper-parameters that override the algorithm's defaults.
         on_progress: Called as the training progresses.
+        progress: Whether a bar is shown, on stderr; ``None``: in terminals and notebooks.
         arguments: The environment's arguments; defaults are in :mod:`mtl_gym.agents.defaults`.
 
     Raises:
@@ -79,7 +96,9 @@ def train(
     """
     spec, defaults = specification(env), defaults_of(env)
     chosen = defaults.references if references is None else references
-    given = plain({**defaults.arguments, "problem": problem or spec.problem, **arguments})
+    check_argument_names(spec, arguments)
+    found = load_problem(spec.problem if problem is None else problem)
+    given = {**plain({**defaults.arguments, "problem": None, **arguments}), "problem": found.address or found}
     name = default_algorithm(env, given) if algorithm is None else algorithm
     settings = check_settings(
         Settings(
@@ -96,18 +115,34 @@ def train(
             references=split_policies(chosen) if isinstance(chosen, str) else list(chosen),
         )
     )
-    return _run(settings, Path(out), on_progress)
+    return _run(settings, Path(out), on_progress or (lambda steps, known: None), progress)
 
 
-def _run(settings: Settings, folder: Path, on_progress: OnProgress | None) -> Agent:
+def _run(settings: Settings, folder: Path, on_progress: OnProgress, progress: bool | None) -> Agent:
     """Begins the training of a folder, or resumes it; returns the best agent."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(should("out", "be a folder", str(folder)))
-    checkpoint = read_checkpoint(folder, asdict(settings))
+    checkpoint = read_checkpoint(folder, settings.plain())
     if checkpoint is None or checkpoint["steps"] < settings.time_steps:
-        with Stream(settings.seed), _alone_in(folder):  # SB3 seeds and draws from the global generators, which stay untouched
-            _learn(settings, folder, on_progress)
+        check_writable(folder, [f"{name}{SUFFIX}" for name in ("best", "last", "checkpoint")], ["events"])
+        # SB3 seeds and draws from the global generators, which stay untouched.
+        with Stream(settings.seed), _alone_in(folder), _shown(settings, on_progress, progress) as tell:
+            tell(int(checkpoint["steps"]) if checkpoint else 0, {})
+            _learn(settings, folder, tell)
     return load(folder / f"best{SUFFIX}")
+
+
+@contextmanager
+def _shown(settings: Settings, on_progress: OnProgress, show: bool | None) -> Iterator[OnProgress]:
+    """A progress bar; yields what also moves it. Without a score, which is known later, only the bar is told."""
+    with progress_bar(settings.time_steps, "references, evaluation", show=show) as update:
+
+        def tell(steps: int, known: Mapping[str, float]) -> None:
+            update(completed=steps, description=f"delta_m {known['delta_m']:.1f} %" if known else None)
+            if known:
+                on_progress(steps, known)
+
+        yield tell
 
 
 @contextmanager
@@ -125,9 +160,9 @@ def _alone_in(folder: Path) -> Iterator[None]:
         raise ValueError(should("out", "be a folder in which no other process trains", str(folder))) from error
 
 
-def _learn(settings: Settings, folder: Path, on_progress: OnProgress | None) -> None:
+def _learn(settings: Settings, folder: Path, on_progress: OnProgress) -> None:
     """Trains from checkpoint to checkpoint. What follows one depends on nothing else, so that interruptions change nothing."""
-    checkpoint = read_checkpoint(folder, asdict(settings))
+    checkpoint = read_checkpoint(folder, settings.plain())
     monitor = Monitor(settings, folder, checkpoint["scores"] if checkpoint else [], on_progress)
     try:
         while checkpoint is None or checkpoint["steps"] < settings.time_steps:
@@ -138,7 +173,7 @@ def _learn(settings: Settings, folder: Path, on_progress: OnProgress | None) -> 
                     restore(model, checkpoint)
                 model.learn(settings.time_steps - done, callback=monitor, reset_num_timesteps=False)
                 monitor.finish()
-            checkpoint = read_checkpoint(folder, asdict(settings))
+            checkpoint = read_checkpoint(folder, settings.plain())
     finally:
         monitor.close()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +40,11 @@ class Monitor(BaseCallback):
         settings: Settings,
         folder: Path,
         scores: list[dict[str, float]],
-        on_progress: Callable[[int, Mapping[str, float]], None] | None,
+        on_progress: Callable[[int, Mapping[str, float]], None],
     ) -> None:
         super().__init__()
         self.settings, self.folder, self.scores = settings, folder, list(scores)
-        self._on_progress = on_progress or (lambda steps, known: None)
+        self._on_progress = on_progress
         # From the file, not the scores: the run may have been killed between saving the best agent and writing the checkpoint.
         best = folder / f"best{SUFFIX}"
         self._best = load(best).about["scores"][-1]["reward"] if scores and best.is_file() else -np.inf
@@ -100,7 +99,7 @@ class Monitor(BaseCallback):
         if score["reward"] > self._best:
             self._best = score["reward"]
             agent.save(self.folder / "best")
-        write_checkpoint(self.folder, asdict(self.settings), self.model, self.scores)
+        write_checkpoint(self.folder, self.settings.plain(), self.model, self.scores)
         for name, own in {"agent": score, **self._references}.items():
             self._draw(name, {"heldout/delta_m": own["delta_m"], "heldout/return": own["reward"]})
 
@@ -109,7 +108,7 @@ class Monitor(BaseCallback):
         env, own = self.settings.env, {*required_of(self.settings.env), "reward"}
         arguments = {name: value for name, value in self.settings.arguments.items() if name not in own}
         ids = list(range(HELD_OUT, HELD_OUT + self.settings.instances))
-        shared = {"num_envs": self.settings.num_envs, "reward": score_of(env), **arguments}
+        shared = {"num_envs": self.settings.num_envs, "reward": score_of(env), "progress": False, **arguments}
         frame = mtl_gym.evaluate(policy, env, instances=ids, **shared)
         runs = frame.drop_duplicates("instance")
         return {"reward": float(runs["return"].mean()), "delta_m": float(trim_mean(runs["delta_m"], 0.25))}

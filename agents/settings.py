@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import gymnasium
 from gymnasium.spaces import Discrete
 
-from mtl_gym import names_and_policies, positive_int, should, specification
+from mtl_gym import PROBLEMS, load_problem, names_and_policies, positive_int, should, specification
 from mtl_gym.agents.algorithm import algorithm
 
 ROLLOUTS_PER_INSTANCE = 8
@@ -18,9 +18,10 @@ ROLLOUTS_PER_INSTANCE = 8
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a training depends on, JSON-plain: the arguments of :func:`mtl_gym.agents.train`, with defaults filled in.
+    """Everything that a training depends on: the arguments of :func:`mtl_gym.agents.train`, with defaults filled in.
 
-    ``arguments`` are those of the environment, ``references`` names of policies or paths of agents.
+    ``arguments`` are those of the environment, with its ``problem`` as a text by which it is found, or as a ``Problem``;
+    ``references`` names of policies or paths of agents.
     """
 
     env: str
@@ -34,6 +35,12 @@ class Settings:
     evaluations: int
     instances: int
     references: list[str]
+
+    def plain(self) -> dict[str, Any]:
+        """The settings, JSON-plain. A problem that is not in the table is its identity, of which its data are a part."""
+        problem = self.arguments["problem"]
+        known = problem if problem in PROBLEMS else load_problem(problem).identity
+        return {**asdict(self), "arguments": {**self.arguments, "problem": known}}
 
 
 def default_algorithm(env: str, arguments: Mapping[str, Any]) -> str:

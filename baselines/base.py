@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -31,6 +32,11 @@ class Heuristic(ABC):
     requires: ClassVar[Requirements] = LOSSES_TO_WEIGHTS
     of_tasks: ClassVar[str] = "log_loss"
     """The observation (N, K) that determines N and K."""
+
+    def __repr__(self) -> str:
+        own = {name: vars(self)[name] for name in inspect.signature(type(self)).parameters if name in vars(self)}
+        plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in own.items()}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in plain.items())})"
 
     @property
     def spec(self) -> dict[str, Any]:

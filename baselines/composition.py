@@ -38,6 +38,9 @@ class Composition:
         observe = dict.fromkeys((*(own.observe or ()), *(last.observe or ())))
         self.requires = replace(last, observe=tuple(observe), env_kwargs={**own.env_kwargs, **last.env_kwargs})
 
+    def __repr__(self) -> str:
+        return f"Composition({self.first!r}, {self.second!r})"
+
     @property
     def spec(self) -> dict[str, Any] | None:
         """Both policies' specs; ``None`` if one of them cannot be identified."""

@@ -14,7 +14,8 @@ from gymnasium.envs.registration import register
 from mtl_gym.environments import ENVIRONMENTS, find_environments as find_environments, vector_home
 
 if TYPE_CHECKING:
-    from mtl_gym.cache import locked as locked, write_whole as write_whole
+    from mtl_gym import plots as plots
+    from mtl_gym.cache import check_writable as check_writable, locked as locked, write_whole as write_whole
     from mtl_gym.checks import choose as choose, number as number, positive_int as positive_int, should as should
     from mtl_gym.context import own_mode as own_mode
     from mtl_gym.decisions.base import Decision as Decision, TrainingDecision as TrainingDecision
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         TASK_GROUPING as TASK_GROUPING,
         specification as specification,
     )
+    from mtl_gym.envs.arguments import check_argument_names as check_argument_names
     from mtl_gym.envs.infos import row_infos as row_infos
     from mtl_gym.envs.observations import OBSERVATIONS as OBSERVATIONS, SIZES as SIZES, Observation as Observation
     from mtl_gym.envs.rewards import REWARDS as REWARDS, Reward as Reward
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from mtl_gym.envs.spec import Column as Column, EnvironmentSpec as EnvironmentSpec, PageFigure as PageFigure
     from mtl_gym.envs.vector import MTLVectorEnv as MTLVectorEnv
     from mtl_gym.evaluation.comparison import compare as compare, evaluate as evaluate
+    from mtl_gym.evaluation.export import report as report
+    from mtl_gym.evaluation.leaderboard import leaderboard as leaderboard
     from mtl_gym.evaluation.results import plain as plain
     from mtl_gym.evaluation.statistics import summarize as summarize
     from mtl_gym.identity import source_digest as source_digest
@@ -50,21 +54,23 @@ if TYPE_CHECKING:
         Policy as Policy,
         Requirements as Requirements,
     )
-    from mtl_gym.problems import PROBLEMS as PROBLEMS
+    from mtl_gym.problems import PROBLEMS as PROBLEMS, load_problem as load_problem
     from mtl_gym.problems.base import Problem as Problem, Split as Split, Task as Task
     from mtl_gym.problems.instances import EVALUATION_IDS as EVALUATION_IDS
+    from mtl_gym.progress import progress_bar as progress_bar
     from mtl_gym.training.probes import Probe as Probe, Reading as Reading, View as View
     from mtl_gym.training.trainer import Trainer as Trainer
 
 __version__ = "0.1.0"
 
 _NAMES = {
-    "cache": "locked write_whole",
+    "cache": "check_writable locked write_whole",
     "checks": "choose number positive_int should",
     "context": "own_mode",
     "decisions.base": "Decision TrainingDecision",
     "decisions.partitions": "MOST_LISTED MOST_SEARCHED partitions together",
     "environments": "LAYER_MERGING LOSS_WEIGHTING SAMPLE_WEIGHTING TASK_GROUPING find_environments specification",
+    "envs.arguments": "check_argument_names",
     "envs.infos": "row_infos",
     "envs.observations": "OBSERVATIONS SIZES Observation",
     "envs.rewards": "REWARDS Reward",
@@ -72,6 +78,8 @@ _NAMES = {
     "envs.spec": "Column EnvironmentSpec PageFigure",
     "envs.vector": "MTLVectorEnv",
     "evaluation.comparison": "compare evaluate",
+    "evaluation.export": "report",
+    "evaluation.leaderboard": "leaderboard",
     "evaluation.results": "plain",
     "evaluation.statistics": "summarize",
     "identity": "source_digest",
@@ -79,24 +87,28 @@ _NAMES = {
     "policies.functions": "policy",
     "policies.grammar": "names_and_policies split_policies",
     "policies.protocol": "LOSSES_TO_WEIGHTS WEIGHT_BOUND Policy Requirements",
-    "problems": "PROBLEMS",
+    "problems": "PROBLEMS load_problem",
     "problems.base": "Problem Split Task",
     "problems.instances": "EVALUATION_IDS",
+    "progress": "progress_bar",
     "training.probes": "Probe Reading View",
     "training.trainer": "Trainer",
 }
 _HOMES = {name: f"mtl_gym.{module}" for module, names in _NAMES.items() for name in names.split()}
-__all__ = [*_HOMES]
+_MODULES = ("plots",)
+__all__ = [*_HOMES, *_MODULES]
 
 for _id, _home in ENVIRONMENTS.items():  # those of other packages register themselves when they are loaded
     register(_id, entry_point=_home, vector_entry_point=vector_home(_home))
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"mtl_gym.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'mtl_gym' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_HOMES, *_MODULES])

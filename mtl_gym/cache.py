@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +46,27 @@ def write_whole(path: Path, content: str | bytes) -> None:
         if isinstance(error, OSError):  # those of `write` and `fsync` name no file, the others the temporary one
             raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
+
+
+def check_writable(folder: Path, files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
+    """Checks, before anything is run, that files and folders of these names can be written in an output folder; leaves nothing.
+
+    Raises:
+        ValueError: If one is a folder where a file is written, or the reverse, or the folder cannot be written.
+    """
+    for name in files:
+        if (folder / name).is_dir():
+            raise ValueError(should("out", f"not contain a folder called {name}, where a file is written", str(folder)))
+    for name in folders:
+        if (folder / name).is_file():
+            raise ValueError(should("out", f"not contain a file called {name}, where a folder is written", str(folder)))
+    try:
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        trial = there / f".trial.{os.getpid()}"
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise ValueError(should("out", "be a folder that can be written", str(folder), str(error))) from error
 
 
 @contextlib.contextmanager

@@ -19,7 +19,8 @@ def should(name: str, condition: str, value: object, remedy: str = "") -> str:
 def unknown(name: str, value: object, known: Iterable[str]) -> str:
     """The message for an unknown name: lists the known ones and suggests the nearest."""
     known = list(known)
-    nearest = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5)
+    # One wrong letter of two is a slip of the hand; longer names have to be more alike.
+    nearest = difflib.get_close_matches(str(value), known, n=1, cutoff=0.5 if len(str(value)) < 4 else 0.6)
     remedy = f"Did you mean {nearest[0]!r}?" if nearest else ""
     return should(name, f"be one of {', '.join(known)}", value, remedy)
 
@@ -73,7 +74,7 @@ def number(name: str, value: object, *, low: float = -math.inf, high: float = ma
 
 def several(name: str, value: Any, table: Mapping[str, Any], *, noun: str) -> tuple[str, ...]:
     """Checks a list of a table's names: at least one, each once; raises ``TypeError`` or ``ValueError``."""
-    chosen = sequence(name, value, f"A list of one is {json.dumps([value])}." if isinstance(value, str) else "")
+    chosen = sequence(name, value)
     for row in chosen:
         choose(name, row, table)
     if not chosen or len(set(chosen)) < len(chosen):
@@ -81,8 +82,9 @@ def several(name: str, value: Any, table: Mapping[str, Any], *, noun: str) -> tu
     return tuple(chosen)
 
 
-def sequence(name: str, value: Any, remedy: str = "") -> Sequence[Any]:
-    """Returns ``value`` if it is a list or tuple; raises ``TypeError`` if not."""
+def sequence(name: str, value: Any) -> Sequence[Any]:
+    """Returns ``value`` if it is a list or tuple; raises ``TypeError`` if not, with the list to write instead of one item."""
     if isinstance(value, str) or not isinstance(value, Sequence):
+        remedy = f"A list of one is {json.dumps([value])}." if isinstance(value, (str, int, float)) else ""
         raise TypeError(should(name, "be a list", value, remedy))
     return value

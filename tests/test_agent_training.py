@@ -240,6 +240,56 @@ def test_an_agent_in_the_place_of_a_checkpoint_is_refused(finished, tmp_path):
         train(tmp_path)
 
 
+def test_an_interrupted_command_says_from_where_it_resumes(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mtl_gym.agents.monitor.Monitor._on_step", interrupted)
+    answer = command(tmp_path)
+    assert answer.exit_code == 130
+    assert "The training resumes from its last evaluation" in answer.stderr
+    assert read(tmp_path / "checkpoint.safetensors")["steps"] == 0
+
+
+# --- problems of one's own ------------------------------------------------------------------------------------------------
+
+
+def own_problem(seed=0):
+    rng, tasks = np.random.default_rng(seed), [mtl_gym.Task(name, "mse", ("nrmse",)) for name in "ab"]
+    inputs = {name: rng.normal(size=(40, 3)) for name in ("train", "meta", "reward", "test")}
+    splits = {name: mtl_gym.Split.of(own, [own[:, 0], own[:, 1] - own[:, 2]]) for name, own in inputs.items()}
+    return mtl_gym.Problem("of my own", tasks, splits)
+
+
+OWN = {"batch_size": 8, "holdout_size": 16, "hidden_sizes": [4]}
+
+
+def test_an_agent_is_trained_on_a_problem_of_ones_own(tmp_path):
+    agent = train(tmp_path, problem=own_problem(), **OWN)
+    assert agent.about["environment"]["arguments"]["problem"] == "of my own"
+    assert agent.about["environment"]["problem"] == own_problem().identity
+    assert "trained on of my own for" in repr(agent)
+    assert load(tmp_path).spec == agent.spec
+    mtl_gym.evaluate(load(tmp_path), problem="quadratic", train_steps=40, instances=1)
+    with pytest.raises(ValueError, match=r"of my own.*given as file\.py:function, or as a Problem"):
+        gymnasium.make(ENV, problem=agent.about["environment"]["arguments"]["problem"])
+    assert train(tmp_path, problem=own_problem(), **OWN).spec == agent.spec
+    with pytest.raises(ValueError, match=r"`arguments` should be .*of my own"):
+        train(tmp_path, problem=own_problem(seed=1), **OWN)
+
+
+def test_an_agent_records_where_its_problem_is_found(tmp_path, monkeypatch):
+    lines = ["import mtl_gym", "from test_agent_training import own_problem as make"]
+    (tmp_path / "mine.py").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    agent = train(tmp_path / "out", problem="mine.py:make", **OWN)
+    address = agent.about["environment"]["arguments"]["problem"]
+    assert address == f"{tmp_path}/mine.py:make"
+    assert mtl_gym.load_problem(address).name == "of my own"
+    (tmp_path / "mine.py").write_text("raise AssertionError('an agent runs no code')")
+    mtl_gym.evaluate(load(tmp_path / "out"), problem="quadratic", train_steps=40, instances=1)
+
+
 # --- algorithms and arguments ---------------------------------------------------------------------------------------------
 
 
@@ -276,6 +326,10 @@ WRONG = [
     {"env": "CartPole-v1"},
     {"env": "os:system"},
     {"problem": "digit"},
+    {"problem": ""},
+    {"problem": "missing.py:make"},
+    {"vectorization_mode": "sync"},
+    {"self": 1},
     {"problem": object()},
     {"train_steps": 30},
     {"nothing": 5},
@@ -322,6 +376,11 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match="out"):
         train(tmp_path / "file")
+    with pytest.raises(ValueError, match="`out` should be a folder that can be written"):
+        train(tmp_path / "file" / "below", on_progress=lambda steps, known: pytest.fail("trained"))
+    (tmp_path / "best.safetensors").mkdir()
+    with pytest.raises(ValueError, match=r"`out` should not contain a folder called best\.safetensors"):
+        train(tmp_path, on_progress=lambda steps, known: pytest.fail("trained"))
 
 
 # --- the command and the curves ---------------------------------------------------------------------------------------
@@ -372,6 +431,27 @@ def test_the_command_trains_and_says_what_comes_next(commanded):
     assert load(out).about["environment"]["arguments"]["train_steps"] == 40
 
 
+@pytest.mark.parametrize("steps", [0, 8])
+def test_the_command_says_whether_the_training_has_helped(steps, commanded):
+    """The file of the best agent is replaced by that of the untrained one, or of the last."""
+    out, _ = commanded
+    best, last = load(out), load(out / "last.safetensors")
+    scores = [score for score in last.about["scores"] if score["steps"] <= steps]
+    try:
+        Agent({**last.about, "scores": scores}, last.parameters).save(out / "best")
+        output = " ".join(command(out).output.split())
+    finally:
+        best.save(out / "best")
+    assert ("attention: no evaluation was better than that of the untrained agent" in output) == (steps == 0)
+    assert ("after 0 time steps, untrained" in output) == (steps == 0)
+
+
+def test_the_command_prints_json_and_nothing_else(commanded):
+    answer = command(commanded[0], "--json", "--quiet")
+    assert json.loads(answer.stdout)["scores"] == load(commanded[0]).about["scores"]
+    assert not answer.stderr
+
+
 def test_the_comparison_that_is_printed_names_a_folder_and_no_policy(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     answer = command("ppo")
@@ -414,6 +494,10 @@ def test_the_same_command_again_does_nothing(commanded):
         (["--option", "gamma"], "of the form key=value"),
         (["--rollouts-per-instance", "3"], "`rollouts_per_instance` should divide num_envs=4"),
         (["--references", "nothing"], "`policies` should be one of"),
+        (["--problem", ""], "`problem` should be one of"),
+        (["--set", "vectorization_mode=sync"], "Received --set='vectorization_mode'"),
+        (["--set", "settings=1"], "Received --set='settings'"),
+        (["--option", "batch_size=8"], "`--option` should set batch_size once"),
     ],
 )
 def test_the_command_says_what_is_wrong(words, message, commanded):
@@ -531,7 +615,7 @@ def test_an_agent_over_samples_is_refused_where_whole_tasks_are_weighted(of_samp
         ({"action": "quantiles"}, "`action` should be 'rule' for agents. Received action='quantiles'. Other actions weigh"),
         ({"action": "weights", "steps_per_action": 1}, "`action` should be 'rule' for agents"),
         ({"observe": ["sample_loss", "progress"]}, "`observe` should hold at least one observation of each task"),
-        ({"references": ["ew"]}, "which EW is for"),
+        ({"references": ["ew"]}, "which ew is for"),
     ],
 )
 def test_what_does_not_fit_samples_is_refused_before_anything_is_written(changes, message, tmp_path):

@@ -9,14 +9,19 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 import mtl_gym
 from mtl_gym.baselines import BASELINES
-from mtl_gym.cli import app, console
+from mtl_gym.cli import app, console, full_app
+from mtl_gym.evaluation.comparison import perform, plan
+from mtl_gym.evaluation.export import table
+from mtl_gym.evaluation.frames import to_frame
 from mtl_gym.problems import PROBLEMS
 
 ROOT = Path(mtl_gym.__file__).parents[1]
@@ -97,6 +102,58 @@ def test_list_of_something_else_is_refused():
     assert invoke("list", "things").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "inside", "outside"),
+    [
+        (["--search", "FAMO"], ["famo"], ["igb", "digits"]),
+        (["policies", "--env", "mtl_gym/TaskGrouping-v0"], ["stg-mtl", "single-task", "ppo"], ["famo", "mtsl"]),
+        (["--env", "mtl_gym/TaskGrouping-v0", "--search", "which tasks"], ["mtl_gym/TaskGrouping-v0"], ["LossWeighting"]),
+    ],
+)
+def test_list_is_filtered(words, inside, outside):
+    output = invoke("list", *words).output
+    assert all(f"{name} " in output for name in inside)
+    assert not [name for name in outside if name in output]
+
+
+@pytest.mark.parametrize(
+    ("width", "heads"), [(40, ["name", "what"]), (60, ["name", "what", "for"]), (80, ["name", "what", "for", "home"])]
+)
+def test_a_list_in_a_narrow_terminal_keeps_names_whole(width, heads, monkeypatch):
+    monkeypatch.setattr(console, "_width", width)
+    lines = invoke("list", "policies").output.splitlines()
+    assert lines[1].split() == heads
+    assert max(map(len, lines)) <= width
+    assert set(BASELINES) <= {line.split()[0] for line in lines if line.strip()}
+
+
+@pytest.mark.parametrize("command", ["compare", "train"])
+def test_defaults_in_brackets_are_not_lost_in_the_help(command):
+    text = " ".join(CliRunner().invoke(full_app(), [command, "--help"]).output.replace("│", " ").split())
+    assert "by default the environment's" in text
+
+
+def test_list_of_nothing_says_so():
+    answer = invoke("list", "--search", "nothing of the kind")
+    assert answer.exit_code == 1
+    assert not answer.stdout
+    assert "Nothing of that kind" in answer.stderr
+    assert "Did you mean 'mtl_gym/LossWeighting-v0'" in invoke("list", "--env", "LossWeighting-v0").stderr
+
+
+def test_list_is_json_if_asked_for():
+    assert [row["name"] for row in json.loads(invoke("list", "problems", "--json").stdout)["problems"]] == list(PROBLEMS)
+
+
+def test_the_command_is_a_module_too_and_completes():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "_MTL_GYM_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
+    command = [sys.executable, "-m", "mtl_gym"]
+    words = {**environment, "COMP_WORDS": "mtl-gym comp"}
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, env=words, cwd="/")
+    assert answer.stdout.split() == ["compare"], answer.stderr
+    assert "--show-completion" in invoke("--help").output
+
+
 def test_version():
     assert invoke("--version").output.strip() == mtl_gym.__version__
 
@@ -153,6 +210,26 @@ def test_what_is_printed_has_the_table_and_says_where_the_page_is(finished):
     out, output = finished
     for text in ("ew", "si", "constant:w=1,2,3", "delta_m", str(out / "report.html"), f"tensorboard --logdir {out}"):
         assert text in output
+    assert "0:00" not in output
+
+
+def test_what_is_asked_for_as_json_is_the_summary_and_nothing_else(finished):
+    out, _ = finished
+    answer = invoke("report", out, "--json")
+    assert json.loads(answer.stdout) == summary(out)
+    assert not answer.stderr
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80])
+def test_a_narrow_terminal_keeps_the_policies(width, finished):
+    summarized = summary(finished[0])
+    narrow = Console(width=width, file=StringIO())
+    narrow.print(table(summarized, width))
+    lines = narrow.file.getvalue().splitlines()
+    assert any(line.startswith("constant:w=1") for line in lines)
+    assert any(line.startswith("ew ") for line in lines)
+    assert any("delta_m" in line for line in lines)
+    assert ("F + B" in narrow.file.getvalue()) == (width > 60)
 
 
 def test_compare_again_keeps_every_row(finished):
@@ -179,12 +256,15 @@ def test_report_rebuilds_everything_from_the_database_alone(finished, tmp_path):
     assert answer.exit_code == 0, answer.output
     assert {path.name for path in tmp_path.iterdir()} == FILES
     assert (tmp_path / "results.csv").read_text() == (out / "results.csv").read_text()
-    assert summary(tmp_path)["policies"] == summary(out)["policies"]
+    assert summary(tmp_path) == summary(out)
+    about = summary(tmp_path)["about"]
+    assert about["seed"] == 0
+    assert about["command"].startswith("mtl-gym ")
 
 
 def python_compare(out, policies="ew", **others):
     arguments = {"problem": "quadratic", "instances": 2, "train_steps": 4, "batch_size": 16, "holdout_size": 16, **others}
-    return mtl_gym.summarize(mtl_gym.compare(policies, out=out, **arguments))
+    return mtl_gym.summarize(to_frame(*perform(plan(policies, **arguments), out=out)))  # no page: report draws it
 
 
 def report(out):
@@ -307,11 +387,26 @@ def test_a_comma_before_a_number_continues_the_value(tmp_path):
         (["--set", "tasks=[]"], "at least one task"),
         (["--set", "tasks="], "tasks"),
         (["--set", "tasks=objective_1,objective_2", "--set", "num_tasks=3"], "num_tasks"),
+        (["--set", "hidden_sizes=32"], "A list of one is [32]."),
+        (["--set", "instance=2"], "use the option --instances"),
+        (["--set", "id=x"], "`--set` should be one of action, rule"),
+        (["--set", "self=1"], "Received --set='self'."),
+        (["--set", "vectorization_mode=sync"], "Received --set='vectorization_mode'."),
+        (["--set", "lr=0.1", "--set", "lr=0.2"], "`--set` should set lr once. Received --set='lr=0.2'."),
+        (["--set", "distribution={'noize': [0, 1]}"], "Did you mean 'noise'"),
+        (["--problem", ""], "`problem` should be one of"),
+        (["--problem", "missing.py:make"], "missing.py"),
+        (["--policies", "si", "--env", "mtl_gym/TaskGrouping-v0", "--set", "num_tasks=3"], "which si is for"),
+        (["--policies", "igb+si"], "Received policies='igb+si'"),
+        (["--policies", "mgda+cagrad"], "Received policies='mgda+cagrad'"),
+        (["--set", "steps_per_action=5"], "which ew requires"),
     ],
 )
 def test_wrong_input_is_named_with_status_2_and_nothing_is_written(words, message, tmp_path):
     out = tmp_path / "out"
-    answer = invoke("compare", "--out", out, *SMALL, *(() if "--policies" in words else ("--policies", "ew")), *words)
+    given = {word.partition("=")[0] for word in words}
+    small = [word for pair in zip(SMALL[::2], SMALL[1::2], strict=True) for word in pair if pair[1].partition("=")[0] not in given]
+    answer = invoke("compare", "--out", out, *small, *(() if "--policies" in words else ("--policies", "ew")), *words)
     assert answer.exit_code == 2
     assert message in answer.stderr.replace("\n", " ")
     assert "Traceback" not in answer.output

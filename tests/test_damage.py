@@ -284,7 +284,7 @@ def test_a_row_that_cannot_be_read_is_named_and_replaced_in_its_place(name, stor
         found = stored.read(keys)
     assert found == {key: own for key, own in whole.items() if own.instance != 7}
     with pytest.warns(RuntimeWarning, match=r"results\.sqlite cannot be read"):
-        assert {result.instance for result in stored.latest()[1]} == {*range(40)} - {7}
+        assert {result.instance for result in stored.latest()[2]} == {*range(40)} - {7}
     stored.write([spec(6), spec(7)], [make_result(0), make_result(7)])
     assert stored.read(keys) == whole  # without a warning
     assert execute(stored.path, "SELECT rowid, key FROM results ORDER BY rowid") == before
@@ -356,7 +356,7 @@ def test_a_database_that_is_damaged_while_it_is_used_is_named(stored):
     stored.path.write_bytes(b"certainly no database" * 10_000)
     for use in (
         lambda: stored.read(["key"]),
-        lambda: stored.begin({}),
+        lambda: stored.begin({}, {}),
         stored.latest,
         lambda: stored.write([{}], [make_result(0)]),
     ):
@@ -380,7 +380,7 @@ def test_a_file_that_stays_locked_is_named(stored, monkeypatch):
     with closing(sqlite3.connect(stored.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(OSError, match=r"another process.*results\.sqlite"):
-            stored.begin({})
+            stored.begin({}, {})
 
 
 def test_the_switch_to_wal_waits_for_another_writer(tmp_path):

@@ -596,9 +596,18 @@ def test_a_problem_of_ones_own_plays_as_its_name_does():
     assert same(*(play(env, actions) for env in envs))
 
 
-def test_a_problem_of_ones_own_is_not_written_as_json():
-    with pytest.raises((TypeError, ValueError)):
-        make(load_problem("digits")).spec.to_json()
+def test_a_problem_that_is_found_by_its_name_is_written_as_json():
+    for env, again in ((make, gymnasium.make), (make_vec, gymnasium.make_vec)):
+        made = env(load_problem("quadratic"))
+        spec = gymnasium.envs.registration.EnvSpec.from_json(made.spec.to_json())
+        assert spec.kwargs["problem"] == "quadratic"
+        actions = random_actions(made.action_space, 2)
+        assert same(play(made, actions), play(again(spec), actions))
+
+
+def test_a_problem_that_cannot_be_found_is_not_written_as_json():
+    with pytest.raises(TypeError, match=r"`problem` should be one that can be found again.*Pass file\.py:function"):
+        make(blind("quadratic")).spec.to_json()
 
 
 def test_ppo_trains_on_the_scalar_form_without_a_wrapper():

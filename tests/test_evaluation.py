@@ -17,7 +17,8 @@ from rollouts import LOSS_WEIGHTING, small
 
 import mtl_gym
 from mtl_gym.cache import cache_folder
-from mtl_gym.evaluation.comparison import plan, run
+from mtl_gym.evaluation.comparison import perform, plan, run
+from mtl_gym.evaluation.frames import to_frame
 from mtl_gym.training.measurements import holdout_losses
 
 ROOT = Path(mtl_gym.__file__).parents[1]
@@ -32,8 +33,10 @@ def setting(problem="quadratic", **others):
     return {"instances": 3, **arguments, **others}
 
 
-def compare(policies="ew,si", problem="quadratic", **others):
-    return mtl_gym.compare(policies, **setting(problem, **others))
+def compare(policies="ew,si", problem="quadratic", out=None, **others):
+    """As ``mtl_gym.compare``, but of what it writes only the database: a page takes longer than all that is tested here."""
+    checked = plan(policies, **setting(problem, **others))
+    return to_frame(*perform(checked, out=None if out is None else Path(out)))
 
 
 def rows(out):
@@ -267,6 +270,25 @@ def test_a_policy_is_not_asked_again(tmp_path):
     again = Counted(stop=1)
     assert compare({"own": again}, out=str(tmp_path)).equals(first)
     assert again.calls == 0
+
+
+@pytest.mark.slow
+def test_out_is_the_folder_of_the_command_line(tmp_path):
+    frame = mtl_gym.compare("ew,si", out=tmp_path / "new", **setting())
+    names = {path.name for path in (tmp_path / "new").iterdir()}
+    assert names == {"results.sqlite", "results.csv", "summary.json", "report.html", "tensorboard"}
+    assert list((tmp_path / "new" / "tensorboard").rglob("events.out.tfevents.*"))
+    assert (tmp_path / "new" / "results.csv").read_text() == frame.to_csv(index=False)
+
+
+@pytest.mark.parametrize("name", ["summary.json", "report.html", "results.csv", "results.sqlite"])
+def test_a_folder_in_the_place_of_a_file_is_named_before_anything_is_run(name, tmp_path):
+    (tmp_path / name).mkdir()
+    policy = Counted()
+    with pytest.raises(ValueError, match=f"`out` should not contain a folder called {name}"):
+        mtl_gym.compare({"own": policy}, out=tmp_path, **setting(lr=0.0432))
+    assert policy.calls == 0
+    assert {path.name for path in tmp_path.iterdir()} == {name}
 
 
 def test_without_out_nothing_is_written(tmp_path, monkeypatch):

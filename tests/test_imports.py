@@ -30,8 +30,8 @@ HEAVY = (
     "skimage",
     "river",
 )
-LAYERS = ("problems", "policies", "models", "training", "decisions", "envs", "evaluation", "cli", "__main__")
-EVERYWHERE = ("checks", "cache", "identity", "environments", "plugins")
+LAYERS = ("problems", "policies", "models", "training", "decisions", "envs", "evaluation", "plots", "cli", "__main__")
+EVERYWHERE = ("checks", "cache", "context", "identity", "environments", "plugins", "progress")
 PARTS = ("mtl_gym.agents", "mtl_gym.baselines")
 """Links to folders at the top: parts of what is installed that the library itself does not know."""
 
@@ -242,7 +242,8 @@ def test_no_module_prints_or_sets_global_seeds(path):
 
 @pytest.mark.parametrize("name", LAYERS[:-2])
 def test_every_module_can_be_imported(name):
-    for path in sorted((ROOT / "mtl_gym" / name).rglob("*.py")):
+    home = ROOT / "mtl_gym" / name
+    for path in sorted(home.rglob("*.py")) if home.is_dir() else [home.with_suffix(".py")]:
         assert importlib.import_module(name_of(path)).__doc__
 
 

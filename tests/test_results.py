@@ -80,9 +80,21 @@ def test_latest_holds_the_setting_written_last_in_the_order_of_writing(tmp_path)
     store = Results(tmp_path / "results.sqlite")
     for lr, policy in ((1, "ew"), (2, "si"), (2, "ew")):
         store.write([spec(policy=policy, lr=lr)], [make_result(policy)])
-    setting, results = store.latest()
+    setting, _, results = store.latest()
     assert setting == {"lr": 2}
     assert [result.policy for result in results] == ["si", "ew"]
+
+
+def test_latest_keeps_the_seed_and_the_command_also_in_a_file_of_an_earlier_version(tmp_path):
+    path = tmp_path / "results.sqlite"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE comparisons (setting TEXT NOT NULL)")
+        connection.execute("INSERT INTO comparisons VALUES ('{}')")
+    store = Results(path)
+    store.write([spec()], [make_result()])
+    assert store.latest()[:2] == ({}, {})
+    store.begin({}, {"seed": 3, "command": "mtl-gym compare"})
+    assert Results(path).latest()[1] == {"seed": 3, "command": "mtl-gym compare"}
 
 
 def test_threads_share_a_file(tmp_path):
@@ -105,7 +117,7 @@ def test_threads_share_a_file(tmp_path):
     for thread in threads:
         thread.join()
     assert not errors
-    assert len(Results(path).latest()[1]) == 20 * 5
+    assert len(Results(path).latest()[2]) == 20 * 5
 
 
 WRITER = """
@@ -133,7 +145,7 @@ def test_processes_share_a_file_and_a_kill_leaves_whole_rows(tmp_path):
         whole.communicate()
         told += [int(line) for line in killed.communicate()[0].split() if line]
     assert (whole.returncode, killed.returncode) == (0, -signal.SIGKILL)
-    instances = {result.instance for result in Results(path).latest()[1]}
+    instances = {result.instance for result in Results(path).latest()[2]}
     assert set(range(50)) | set(told[:-1]) <= instances
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -1257,7 +1257,7 @@ def test_of_clean_trainings_no_wrong_labels_are_drawn(played):
 @pytest.mark.parametrize(
     ("policies", "message"),
     [
-        ("uniform,ew", "`env` should be 'mtl_gym/LossWeighting-v0', which EW is for. Received env='mtl_gym/SampleWeighting-v0'"),
+        ("uniform,ew", "`env` should be 'mtl_gym/LossWeighting-v0', which ew is for. Received env='mtl_gym/SampleWeighting-v0'"),
         ("uniform,slgradd", "Did you mean 'slgrad'"),
         ("ohem:keep=2", "`keep` should"),
     ],
@@ -1270,10 +1270,10 @@ def test_policies_that_do_not_fit_are_named_and_nothing_is_written(policies, mes
 
 
 def test_a_function_of_losses_is_for_the_other_environment():
-    with pytest.raises(ValueError, match="`env` should be 'mtl_gym/LossWeighting-v0', which FunctionPolicy is for"):
+    with pytest.raises(ValueError, match="`env` should be 'mtl_gym/LossWeighting-v0', which function is for"):
         compare([mtl_gym.policy(lambda losses: losses)])
 
 
 def test_heuristics_of_samples_are_for_this_environment_alone():
-    with pytest.raises(ValueError, match="`env` should be 'mtl_gym/SampleWeighting-v0', which SLGrad is for"):
+    with pytest.raises(ValueError, match="`env` should be 'mtl_gym/SampleWeighting-v0', which slgrad is for"):
         mtl_gym.compare("slgrad", **{"instances": 2, **SMALL})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +70,7 @@ def check_arguments(
     Raises:
         ValueError, TypeError: If one of them is wrong; the message names it, its value and the remedy.
     """
-    _check_names(spec, own)
+    check_argument_names(spec, own)
     _refuse_excluded(
         spec, main_task=main_task, steps_per_action=steps_per_action, reward_every=reward_every, holdout_size=holdout_size
     )
@@ -114,11 +114,13 @@ def argument_names(spec: EnvironmentSpec) -> list[str]:
     return [*spec.own_arguments, *(name for name in common if name not in spec.excluded)]
 
 
-def _check_names(spec: EnvironmentSpec, own: Mapping[str, Any]) -> None:
-    for name in own:
-        if name not in spec.own_arguments:
+def check_argument_names(spec: EnvironmentSpec, names: Iterable[str]) -> None:
+    """Raises TypeError if an environment has no such argument; the message lists those that it has."""
+    known = argument_names(spec)
+    for name in names:
+        if name not in known and name not in spec.excluded:  # for which there is another message
             # Clients such as TorchRL try arguments and look for Python's own message.
-            message = unknown("argument", name, argument_names(spec))
+            message = unknown("argument", name, known)
             raise TypeError(f"{message} ({spec.id} got an unexpected keyword argument {name!r})")
 
 

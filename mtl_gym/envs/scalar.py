@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 import numpy.typing as npt
+from gymnasium.envs.registration import EnvSpec
 
 from mtl_gym.checks import should
 from mtl_gym.envs.infos import Array, Infos, row_infos
 from mtl_gym.envs.inputs import check_reset_options, check_seed
+from mtl_gym.envs.made import represented, specified
 from mtl_gym.envs.manual import manual
 from mtl_gym.envs.spec import EnvironmentSpec
 from mtl_gym.envs.vector import MTLVectorEnv
@@ -42,6 +44,19 @@ class MTLEnv(gymnasium.Env[dict[str, Array], Any]):
         self.observation_space = self.vector.single_observation_space
         self.action_space = self.vector.single_action_space
         self.render_mode = render_mode
+        self._given = arguments
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """Gymnasium's specification of how it was made, JSON-plain if its problem can be found again."""
+        return vars(self).get("_spec")
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        """Keeps it, with the problem as the text by which it is found."""
+        self._spec = specified(spec, self.vector.arguments.problem)
+
+    __repr__ = represented
 
     @property
     def action_masks(self) -> Callable[[], npt.NDArray[np.bool_]]:

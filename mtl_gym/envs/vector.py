@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 import torch
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
@@ -22,6 +23,7 @@ from mtl_gym.context import own_mode
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.envs.infos import Array, Infos, final_infos, masked
 from mtl_gym.envs.inputs import check_actions, check_autoreset_mode, check_reset_options, check_seeds
+from mtl_gym.envs.made import represented, specified
 from mtl_gym.envs.meter import Meter
 from mtl_gym.envs.observations import observe, space
 from mtl_gym.envs.spec import EnvironmentSpec
@@ -70,6 +72,7 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.max_episode_steps = None if max_episode_steps is None else positive_int("max_episode_steps", max_episode_steps)
         self.arguments = common = check_arguments(spec, **arguments)
+        self._given = {"num_envs": self.num_envs, **arguments}
         self.own_arguments = {name: arguments.get(name, default) for name, default in spec.own_arguments.items()}
         self.decision = spec.decide(common, self.num_envs, **self.own_arguments)
         rows = {name: spec.observations[name] for name in common.observe}
@@ -85,6 +88,18 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         self._decisions = np.zeros(self.num_envs, dtype=np.int64)
         self._diverged = np.zeros(self.num_envs, dtype=bool)
         self._view: View | None = None
+
+    __repr__ = represented
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """Gymnasium's specification of how it was made, JSON-plain if its problem can be found again."""
+        return vars(self).get("_spec")
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        """Keeps it, with the problem as the text by which it is found."""
+        self._spec = specified(spec, self.arguments.problem)
 
     @property
     def view(self) -> View:

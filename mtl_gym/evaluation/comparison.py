@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +15,16 @@ import mtl_gym
 from mtl_gym.checks import positive_int, should
 from mtl_gym.context import own_mode
 from mtl_gym.environments import LOSS_WEIGHTING, specification
-from mtl_gym.envs.arguments import Arguments
-from mtl_gym.evaluation.columns import columns_of
+from mtl_gym.envs.arguments import Arguments, check_argument_names
+from mtl_gym.evaluation.frames import about, to_frame
 from mtl_gym.evaluation.player import Player, initial_memory
-from mtl_gym.evaluation.results import Result, Results, plain, spec_key
+from mtl_gym.evaluation.results import Result, opened, plain, spec_key
 from mtl_gym.evaluation.rollout import make_env, rollout
 from mtl_gym.evaluation.single_task import reference_metrics
 from mtl_gym.policies.grammar import names_and_policies
 from mtl_gym.policies.protocol import Policy
 from mtl_gym.problems.instances import EVALUATION_IDS
-from mtl_gym.problems.metrics import METRICS
-from mtl_gym.problems.scores import relative_gain
+from mtl_gym.progress import progress_bar
 
 IDS_PER_SEED = 10_000
 REFERENCES = "single-task references"
@@ -35,13 +32,14 @@ REFERENCES = "single-task references"
 
 @dataclass(frozen=True)
 class Plan:
-    """A valid comparison: policies by label, the environment's id, ids of instances, the number of parallel trainings, and the
-    environment's arguments, as given and ``checked``, with defaults.
+    """A valid comparison: policies by label, the environment's id, ids of instances and the seed of which they are, the number of
+    parallel trainings, and the environment's arguments, as given and ``checked``, with defaults.
     """
 
     policies: dict[str, Policy]
     env: str
     ids: list[int]
+    seed: int
     num_envs: int
     arguments: dict[str, Any]
     checked: Arguments
@@ -63,7 +61,7 @@ def plan(
     **arguments: Any,
 ) -> Plan:
     """Checks the arguments of :func:`compare` and makes every policy's environment, before anything is run; raises its errors."""
-    specification(env)  # which also registers another package's
+    check_argument_names(specification(env), arguments)
     chosen = names_and_policies(policies, env)
     ids = instance_ids(instances, seed)
     count = positive_int("num_envs", num_envs)
@@ -72,12 +70,12 @@ def plan(
     checked[0].problem.check_labelled("test", checked[0].recipe.tasks)
     for policy in chosen.values():  # which also checks that the policy's options fit the number of tasks
         initial_memory(policy, ids[:1], checked[0].recipe.num_tasks)
-    return Plan(chosen, env, ids, count, given, checked[0])
+    return Plan(chosen, env, ids, seed, count, given, checked[0])
 
 
 def _checked(label: str, policy: Policy, env: str, arguments: Mapping[str, Any]) -> Arguments:
     """The arguments of a policy's environment, after checking that the policy is for its observations and actions."""
-    envs = make_env(policy, env, 1, arguments)
+    envs = make_env(policy, env, 1, arguments, label)
     Player(label, policy, envs)
     return envs.unwrapped.arguments  # type: ignore[attr-defined]
 
@@ -105,9 +103,25 @@ OnProgress = Callable[[str, int], None]
 """Called with a label and the number of training steps just done."""
 
 
+def perform(
+    plan: Plan, *, out: Path | None = None, command: str | None = None, progress: bool | None = None
+) -> tuple[list[Result], dict[str, Any]]:
+    """Runs a plan with a progress bar; returns the results, and how they were made. ``progress`` is as in :func:`compare`."""
+    with progress_bar(plan.steps, "starting", show=progress) as update:
+        results = run(plan, out=out, command=command, on_progress=lambda label, done: update(description=label, advance=done))
+    return results, about(setting(plan), results, **_origin(plan, command))
+
+
+def _origin(plan: Plan, command: str | None) -> dict[str, Any]:
+    """What a comparison comes from, besides its setting."""
+    return {"seed": plan.seed, "command": command, "address": plan.checked.problem.address}
+
+
 @own_mode()
-def run(plan: Plan, *, out: Path | None = None, on_progress: OnProgress | None = None) -> list[Result]:
+def run(plan: Plan, *, out: Path | None = None, command: str | None = None, on_progress: OnProgress | None = None) -> list[Result]:
     """Runs every policy on every instance that ``out/results.sqlite`` does not hold yet; ``None`` stores nothing.
+
+    ``command`` is recorded as what made the results.
 
     Returns:
         The results, policy by policy, in the order of the instances.
@@ -116,10 +130,10 @@ def run(plan: Plan, *, out: Path | None = None, on_progress: OnProgress | None =
     train_steps, shared = plan.checked.recipe.train_steps, setting(plan)
     specs = {label: _specs(plan, shared, label, policy) for label, policy in plan.policies.items()}
     keys = {label: {id: spec_key(spec) for id, spec in own.items()} for label, own in specs.items()}
-    store = None if out is None else Results(out / "results.sqlite", "out")
+    store = None if out is None else opened(out)
     if store:
-        store.begin(shared)
-    references = reference_metrics(plan.checked, plan.ids, lambda count: on_progress(REFERENCES, count * train_steps))
+        store.begin(shared, _origin(plan, command))
+    references = reference_metrics(plan.checked, plan.ids, partial(on_progress, REFERENCES))
     results = []
     for label, policy in plan.policies.items():
         known = store.read(keys[label].values()) if store else {}
@@ -145,6 +159,7 @@ def compare(
     seed: int = 0,
     num_envs: int = 16,
     out: str | Path | None = None,
+    progress: bool | None = None,
     **arguments: Any,
 ) -> pd.DataFrame:
     """Runs every policy on the same instances and compares each with single-task learning.
@@ -157,7 +172,9 @@ def compare(
         instances: Number of instances, or their ids.
         seed: Selects the ids of a number n of instances: ``seed * 10^4`` to ``seed * 10^4 + n - 1``.
         num_envs: Number of parallel trainings.
-        out: Folder with ``results.sqlite``, where finished results are kept and reused; ``None`` stores nothing.
+        out: Output folder, as on the command line: ``results.sqlite``, where finished results are kept and reused, and, at the end,
+            ``report.html``, ``results.csv``, ``summary.json`` and TensorBoard curves. ``None`` writes nothing.
+        progress: Whether a bar is shown; ``None``: in terminals and notebooks, if it takes longer than a second. On stderr.
         arguments: The environment's arguments (``problem``, ``distribution``, ``lr`` ...), the same for all policies.
 
     Returns:
@@ -167,7 +184,7 @@ def compare(
         ``parameter_fraction`` and ``corrupted`` of LayerMerging; ``num_groups`` and, where the best grouping is known, ``regret``
         of TaskGrouping; and with action masks ``invalid_actions``, the fraction of the policy's decisions that were masked and
         replaced: 0 if its ``predict`` takes ``action_masks``, as sb3_contrib's do. ``frame.attrs["about"]`` records how the frame
-        was made; :func:`mtl_gym.summarize` computes the statistics.
+        was made. :func:`mtl_gym.leaderboard` and :func:`mtl_gym.summarize` compute the statistics, and :mod:`mtl_gym.plots` draws.
 
     Raises:
         ValueError, TypeError, gymnasium.error.Error: If an argument is wrong, or a policy is for other observations or actions,
@@ -178,8 +195,14 @@ def compare(
             mixes trainings, see :func:`mtl_gym.policy`.
     """
     checked = plan(policies, env, instances=instances, seed=seed, num_envs=num_envs, **arguments)
-    results = run(checked, out=None if out is None else Path(out))
-    return to_frame(results, about(setting(checked), results, seed=seed))
+    if out is None:
+        return to_frame(*perform(checked, progress=progress))
+    from mtl_gym.evaluation.export import check_outputs, export  # draws, which takes a second to load
+
+    check_outputs(Path(out))
+    results, made = perform(checked, out=Path(out), progress=progress)
+    export(results, made, Path(out))
+    return to_frame(results, made)
 
 
 def evaluate(
@@ -195,29 +218,6 @@ def evaluate(
     return compare([policy], env, instances=instances, seed=seed, num_envs=num_envs, **arguments)
 
 
-def to_frame(results: Sequence[Result], about: Mapping[str, Any]) -> pd.DataFrame:
-    """The tidy frame of results; see :func:`compare`. Adds ``columns``, the names of the environment's columns, to ``about``."""
-    own = {column.name: column.key or column.name for column in columns_of(about["env"])}
-    known = {name: key for name, key in own.items() if any(key in result.outcome for result in results)}
-    rows = []
-    for result in results:
-        common: dict[str, Any] = {
-            "delta_m": result.delta_m,
-            **result.cost,
-            "return": result.episode_return,
-            "diverged": result.diverged,
-            **{name: result.outcome[key] for name, key in known.items() if key in result.outcome},
-        }
-        for name, value in result.metrics.items():
-            task, metric = name.rsplit("/", 1)
-            reference = result.references[name]
-            head = {"policy": result.policy, "instance": result.instance, "task": task, "metric": metric}
-            rows.append({**head, "value": value, "reference": reference, "gain": relative_gain(value, reference, metric), **common})
-    frame = pd.DataFrame(rows)
-    frame.attrs["about"] = {**about, "columns": [*known]}
-    return frame
-
-
 def setting(plan: Plan) -> dict[str, Any]:
     """The settings that all results of a comparison share, JSON-plain."""
     # Given arguments come last, except `tasks`, which the recipe has sorted.
@@ -229,27 +229,6 @@ def setting(plan: Plan) -> dict[str, Any]:
         "identity": problem.identity,
         "arguments": {**plan.checked.recipe.plain(problem), **arguments},
         "version": mtl_gym.__version__,
-    }
-
-
-def about(
-    setting: Mapping[str, Any], results: Sequence[Result], *, seed: int | None = None, command: str | None = None
-) -> dict[str, Any]:
-    """How results were made, JSON-plain: the setting, the instances, the versions and each metric's direction."""
-    metrics = {name: METRICS[name.rsplit("/", 1)[1]].higher_is_better for result in results for name in result.metrics}
-    return {
-        "env": setting["env"],
-        "problem": setting["problem"],
-        "instances": sorted({result.instance for result in results}),
-        "seed": seed,
-        "arguments": setting["arguments"],
-        "command": command,
-        "versions": {
-            "python": platform.python_version(),
-            "mtl-gym": setting["version"],
-            **{name: version(name) for name in ("torch", "numpy", "gymnasium", "stable-baselines3")},
-        },
-        "metrics": {name: {"higher_is_better": higher} for name, higher in metrics.items()},
     }
 
 

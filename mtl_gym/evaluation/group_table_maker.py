@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import mtl_gym
-from mtl_gym.cache import locked
+from mtl_gym.cache import check_writable, locked
 from mtl_gym.checks import should
 from mtl_gym.decisions.grouping.group_tables import read_group_table, write_group_table
 from mtl_gym.decisions.grouping.known_groups import LAYER_CKA, MOST_TASKS
@@ -22,6 +22,8 @@ from mtl_gym.envs.task_grouping import TaskGroupingVectorEnv
 from mtl_gym.models import make_model
 
 _STORED = (MAP_FEATURES, MAP_DISTANCES, COSINES, LOOKAHEAD, LAYER_CKA)
+_CHOSEN = ("group_table", "reward")
+"""Arguments that are set here."""
 _AT_ONCE = 8  # instances between two writes of a table
 Rows = dict[int, tuple[dict[str, Any], dict[int, Any]]]
 """Signals by name and metrics by groups' bit masks, by instance."""
@@ -36,8 +38,11 @@ def make_table(
     arguments are those of ``mtl_gym/TaskGrouping-v0`` that determine the training.
 
     Raises:
-        ValueError: If there are more than 6 tasks or ``out`` is a table of other trainings; before anything is trained.
+        ValueError: If there are more than 6 tasks, ``out`` is a table of other trainings or cannot be written, or an argument does
+            not determine the training; before anything is trained.
     """
+    for name in set(_CHOSEN) & set(arguments):
+        raise ValueError(should(name, "be left out: a group table does not depend on it", arguments[name]))
     env = TaskGroupingVectorEnv(1, group_table="train", reward="none", **arguments)
     trainings: GroupTrainings = env.decision.trainings  # type: ignore[assignment]
     recipe, groups = trainings.recipe, trainings.groups
@@ -45,10 +50,11 @@ def make_table(
     if num_tasks > MOST_TASKS:
         raise ValueError(should("num_tasks", f"be at most {MOST_TASKS}: of K tasks, 2^K - 1 groups are trained", num_tasks))
     names = [name for name in _STORED if name != LAYER_CKA or stages]
+    check_writable(out.parent, [out.name])
     stored = _stored(out, trainings)
     missing = [id for id in ids if id not in stored]
-    if advance:
-        advance(len(ids) - len(missing))
+    advance = advance or (lambda count: None)
+    advance(len(ids) - len(missing))
     header = {
         "training": groups.training,
         "metrics": trainings.all_metrics,
@@ -65,8 +71,7 @@ def make_table(
             stored = _stored(out, trainings)
             added = {id: own for id, own in rows.items() if id not in stored}
             write_group_table(out, header, _arrays(stored | added, names, num_tasks))
-        if advance:
-            advance(len(batch))
+        advance(len(batch))
 
 
 def _stored(out: Path, trainings: GroupTrainings) -> Rows:

@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS results (
     spec TEXT NOT NULL, result TEXT NOT NULL, written TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
 )
 """
-_COMPARISONS = "CREATE TABLE IF NOT EXISTS comparisons (setting TEXT NOT NULL)"
+_COMPARISONS = "CREATE TABLE IF NOT EXISTS comparisons (setting TEXT NOT NULL, origin TEXT)"
 _ADD = f"INSERT INTO results ({_COLUMNS})"
 _REPLACE = "ON CONFLICT (key) DO UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS.split(", ")[1:])
 """Keeps the place of the row that is replaced."""
@@ -48,6 +48,7 @@ _TROUBLES: dict[int, tuple[type[Exception], str, str]] = {
     **dict.fromkeys((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED), _LOCKED),
 }
 """SQLite's error codes to class, condition and remedy; others mean that the file is damaged."""
+_FILE = "results.sqlite"
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,8 @@ class Results:
             connection.execute(_RESULTS)
             connection.execute(f"{_ADD} SELECT {_COLUMNS} FROM results WHERE 0 {_REPLACE}")  # the columns are ours, and writable
             connection.execute(_COMPARISONS)
+            if "origin" not in [row[1] for row in connection.execute("PRAGMA table_info(comparisons)")]:  # of an earlier version
+                connection.execute("ALTER TABLE comparisons ADD COLUMN origin TEXT")
             connection.execute("INSERT INTO comparisons (setting) SELECT setting FROM comparisons WHERE 0")
             _share(connection)
 
@@ -153,27 +156,33 @@ class Results:
             missing = [row for key, row in rows.items() if key not in known]
             connection.executemany(f"{_ADD} VALUES (?, ?, ?, ?, ?, ?, ?) {_REPLACE}", missing)
 
-    def begin(self, setting: Mapping[str, Any]) -> None:
-        """Records for :meth:`latest` that a comparison with this setting begins."""
+    def begin(self, setting: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
+        """Records for :meth:`latest` that a comparison with this setting begins, and the seed and command that it comes from."""
+        row = (json.dumps(setting, sort_keys=True), json.dumps(origin))
         with self._open() as connection:
-            connection.execute("INSERT INTO comparisons (setting) VALUES (?)", (json.dumps(setting, sort_keys=True),))
+            connection.execute("INSERT INTO comparisons (setting, origin) VALUES (?, ?)", row)
 
-    def latest(self) -> tuple[dict[str, Any], list[Result]]:
-        """The setting of the last comparison, and its newest result for each policy and instance; raises ValueError if none."""
+    def latest(self) -> tuple[dict[str, Any], dict[str, Any], list[Result]]:
+        """The setting and origin of the last comparison, and its newest result for each policy and instance.
+
+        Raises:
+            ValueError: If there are no results.
+        """
         with self._open() as connection:
-            begun = "SELECT setting FROM comparisons WHERE setting IN (SELECT setting FROM results) ORDER BY rowid DESC LIMIT 1"
-            written = "SELECT setting FROM results ORDER BY rowid DESC LIMIT 1"
-            last = connection.execute(begun).fetchone() or connection.execute(written).fetchone()
-            keys = last and [row[0] for row in connection.execute("SELECT key FROM results WHERE setting = ? ORDER BY rowid", last)]
-            found, defects = _readable(connection, keys or [])
+            ours = "WHERE setting IN (SELECT setting FROM results)"
+            begun = f"SELECT setting, origin FROM comparisons {ours} ORDER BY rowid DESC LIMIT 1"
+            written = "SELECT setting, NULL FROM results ORDER BY rowid DESC LIMIT 1"
+            last = connection.execute(begun).fetchone() or connection.execute(written).fetchone() or ("{}", None)
+            rows = connection.execute("SELECT key FROM results WHERE setting = ? ORDER BY rowid", last[:1]).fetchall()
+            found, defects = _readable(connection, [row[0] for row in rows])
         self._warn(defects, "are left out; run the comparison again to make them")
         if not found:
             raise ValueError(should("path", "hold results", str(self.path)))
         try:
-            setting = dict(json.loads(last[0]))
+            setting, made = dict(json.loads(last[0])), dict(json.loads(last[1] or "{}"))
         except (ValueError, TypeError) as error:
             raise ValueError(self._error(_DAMAGED, error)) from error
-        return setting, list({(result.policy, result.instance): result for result in found.values()}.values())
+        return setting, made, list({(result.policy, result.instance): result for result in found.values()}.values())
 
     def _warn(self, defects: Mapping[str, str], consequence: str) -> None:
         if defects:
@@ -210,6 +219,18 @@ def _share(connection: sqlite3.Connection) -> None:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > last:
                 raise
             time.sleep(0.01)
+
+
+def opened(folder: Path) -> Results:
+    """The results of an output folder, created if it is missing."""
+    return Results(folder / _FILE, "out")
+
+
+def stored(folder: Path) -> tuple[dict[str, Any], dict[str, Any], list[Result]]:
+    """The last comparison in an output folder, see :meth:`Results.latest`; raises ValueError if there is none."""
+    if not (folder / _FILE).is_file():
+        raise ValueError(should("folder", f"contain {_FILE}, which compare writes", str(folder)))
+    return Results(folder / _FILE).latest()
 
 
 def outcomes(results: Iterable[Result], key: str) -> dict[str, list[dict[str, Any]]]:
@@ -250,6 +271,15 @@ def _value(curve: Mapping[str, Any], task: str, kind: str, place: int) -> float 
 def plain(value: Any) -> Any:
     """Makes a value JSON-plain: tuples as lists, numpy's numbers as Python's; raises TypeError if it has no plain form."""
     return json.loads(json.dumps(value, default=_plain))
+
+
+def finite(value: Any) -> Any:
+    """Replaces numbers that are not finite by ``None``, since JSON has no NaN."""
+    if isinstance(value, Mapping):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: Any) -> Any:

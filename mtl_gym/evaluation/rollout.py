@@ -24,21 +24,23 @@ from mtl_gym.training.ledger import Ledger
 Advance = Callable[[int], None]
 
 
-def make_env(policy: Policy, env: str, num_envs: int, arguments: Mapping[str, Any]) -> VectorEnv[Any, Any, Any]:
-    """Makes the vector environment that a policy requires, with the other arguments as given.
+def make_env(
+    policy: Policy, env: str, num_envs: int, arguments: Mapping[str, Any], name: str | None = None
+) -> VectorEnv[Any, Any, Any]:
+    """Makes the vector environment that a policy requires, with the other arguments as given; errors call it by its ``name``.
 
     Raises:
         ValueError: If the policy is for another environment, or an argument contradicts its requirements.
     """
-    requirements = getattr(policy, "requires", Requirements())
+    requirements, own_name = getattr(policy, "requires", Requirements()), name or type(policy).__name__
     if requirements.env not in (None, env):
         own = "To write a policy for another, give it `predict` and `requires`, see `mtl_gym.Policy`."
-        raise ValueError(should("env", f"be {requirements.env!r}, which {type(policy).__name__} is for", env, own))
+        raise ValueError(should("env", f"be {requirements.env!r}, which {own_name} is for", env, own))
     required = requirements.arguments()
     for name, value in required.items():
         if name in arguments and plain(arguments[name]) != plain(value):
             raise ValueError(
-                f"`{name}` should be {value!r}, which {type(policy).__name__} requires. Received {name}={arguments[name]!r}. "
+                f"`{name}` should be {value!r}, which {own_name} requires. Received {name}={arguments[name]!r}. "
                 f"Leave it out, or set the policy's option accordingly, if it has one."
             )
     given = {"reward": "none", **arguments, **required}
@@ -50,7 +52,7 @@ def make_env(policy: Policy, env: str, num_envs: int, arguments: Mapping[str, An
         steps = required.get("steps_per_action")
         if steps is None or f"steps_per_action={steps}" not in str(error):
             raise
-        raise ValueError(f"{str(error).removesuffix('.')}. {type(policy).__name__} requires steps_per_action={steps}.") from None
+        raise ValueError(f"{str(error).removesuffix('.')}. {own_name} requires steps_per_action={steps}.") from None
 
 
 def rollout(
@@ -68,7 +70,7 @@ def rollout(
     ``references`` are single-task test metrics by instance and ``task/metric``. ``advance`` is called with the number of training
     steps just done, over all instances.
     """
-    envs = make_env(policy, env, len(ids), arguments)
+    envs = make_env(policy, env, len(ids), arguments, label)
     base: MTLVectorEnv = envs.unwrapped  # type: ignore[assignment]
     player = Player(label, policy, envs)
     observations, _ = envs.reset(options={"instance": np.asarray(ids)})

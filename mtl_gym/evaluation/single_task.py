@@ -19,28 +19,28 @@ _KIND = "instances/reference"
 def reference_metrics(
     arguments: Arguments, ids: Sequence[int], advance: Callable[[int], None] | None = None
 ) -> dict[int, dict[str, float]]:
-    """Test metrics of single-task learning by instance and ``task/metric``; calls ``advance`` with the number of instances done.
+    """Test metrics of single-task learning by instance and ``task/metric``.
+
+    ``advance`` is called with the number of training steps just done, over all instances.
 
     Raises:
         ValueError: If a single-task training diverged.
     """
+    advance, train_steps = advance or (lambda steps: None), arguments.recipe.train_steps
     common = {"single_task": fingerprint(arguments.problem, arguments.recipe), "version": mtl_gym.__version__}
     keys = {id: json.dumps({**common, "instance": id}, sort_keys=True) for id in ids}
     names = _names(arguments, ids)
     found = {id: read_metrics(_KIND, key, names[id]) for id, key in keys.items()}
     known = {id: metrics for id, metrics in found.items() if metrics}
     missing = [id for id in ids if id not in known]
-    if advance:
-        advance(len(ids) - len(missing))
+    advance((len(ids) - len(missing)) * train_steps)
     for start in range(0, len(missing), _AT_ONCE):
         batch = missing[start : start + _AT_ONCE]
-        metrics = single_task_metrics(arguments.problem, arguments.recipe, batch, "test")
+        metrics = single_task_metrics(arguments.problem, arguments.recipe, batch, "test", advance)
         for index, id in enumerate(batch):
             known[id] = _checked({name: float(metrics[name][index]) for name in names[id]}, id)
         for id in batch:
             keep_metrics(_KIND, keys[id], known[id])
-        if advance:
-            advance(len(batch))
     return {id: known[id] for id in ids}
 
 

@@ -28,6 +28,9 @@ class FunctionPolicy:
         self.function = function
         self._memory = _Memory(function)
 
+    def __repr__(self) -> str:
+        return f"policy({getattr(self.function, '__qualname__', repr(self.function))})"
+
     def predict(
         self, observation: Observation, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[Array, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
@@ -33,7 +34,7 @@ def make_policy(text: str, env: str | None = None) -> Policy:
         return policy_of_file(text)
     *before, last = _PLUS.split(text)
     if before:
-        return _after(make_policy("+".join(before), env), make_policy(last, env))
+        return _after(text, make_policy("+".join(before), env), make_policy(last, env))
     name, *pairs = text.strip().split(":")
     options = {}
     for pair in pairs:
@@ -56,10 +57,13 @@ _PLUS = re.compile(r"\+(?=\s*[a-z])")
 """A plus between two names; in a number such as 1e+3, a digit follows."""
 
 
-def _after(first: Policy, second: Policy) -> Policy:
+def _after(text: str, first: Policy, second: Policy) -> Policy:
     if not hasattr(second, "after"):
-        raise ValueError(should("policies", "have a gradient balancer after the plus, as in igb+cagrad", type(second).__name__))
-    return second.after(first)
+        raise ValueError(should("policies", "have a gradient balancer after the plus, as in igb+cagrad", text))
+    try:
+        return second.after(first)
+    except ValueError:
+        raise ValueError(should("policies", "have one that weights losses at every step before the plus", text)) from None
 
 
 _COMMA = re.compile(r",(?!\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?\s*(?:[],:]|$))", re.IGNORECASE)
@@ -72,18 +76,28 @@ def split_policies(text: str) -> list[str]:
 
 
 def option_value(text: str) -> Any:
-    """The value of an option: JSON if possible; a list if it contains commas; otherwise the text itself."""
+    """The value of an option: JSON if possible, also with single quotes; a list if it contains commas; otherwise the text."""
     for candidate in (text, f"[{text}]"):
         try:
             return json.loads(candidate)
         except json.JSONDecodeError:
             continue
+    if text.strip()[:1] in tuple("[{('\""):
+        return _literal(text)
     parts = text.split(",")
     try:
         numbers = [float(part) for part in parts]  # such as .5 and +1, which JSON lacks
     except ValueError:
         return [part.strip() for part in parts] if len(parts) > 1 else text
     return numbers if len(parts) > 1 else numbers[0]
+
+
+def _literal(text: str) -> Any:
+    """The JSON-plain value of a Python literal, such as ``{'noise': [0, 1]}``; the text, in one piece, if it is none."""
+    try:
+        return json.loads(json.dumps(ast.literal_eval(text)))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return text
 
 
 def names_and_policies(

@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING
 
-from mtl_gym.checks import choose, should
+from mtl_gym.checks import should, unknown
 from mtl_gym.problems.rows import Defaults, ProblemRow
 
 if TYPE_CHECKING:
@@ -60,11 +60,16 @@ PROBLEMS = {
 
 
 def load_problem(problem: str | Problem) -> Problem:
-    """Returns the problem of that name, loaded once per process; a :class:`Problem` is returned unchanged.
+    """Returns the problem of that name or at that address; a :class:`Problem` is returned unchanged.
+
+    Args:
+        problem: A row of ``PROBLEMS``, or ``file.py:function`` or ``module:function``, where the function returns a
+            :class:`Problem` (or is one). Each is made once per process, and again when its file has changed. Such a problem is
+            found again by worker processes, results, agents and Gymnasium's specifications; its data are part of its identity.
 
     Raises:
-        ValueError: If the name is unknown.
-        TypeError: If ``problem`` is neither a name nor a ``Problem``.
+        ValueError: If the name is unknown, or the address is wrong or its code fails.
+        TypeError: If ``problem`` is neither a text nor a ``Problem``, or there is none at the address.
         ModuleNotFoundError: If the package that provides the data is not installed; the message says how to install it.
     """
     from mtl_gym.problems.base import Problem  # here, so that `import mtl_gym` stays light
@@ -72,9 +77,17 @@ def load_problem(problem: str | Problem) -> Problem:
     if isinstance(problem, Problem):
         return problem
     if not isinstance(problem, str):
-        raise TypeError(should("problem", "be a name or a Problem", problem))
-    choose("problem", problem, PROBLEMS)
-    return _load(problem)
+        raise TypeError(should("problem", "be a name, file.py:function or a Problem", problem))
+    if problem in PROBLEMS:
+        return _load(problem)
+    if ":" not in problem and not problem.endswith(".py"):
+        raise ValueError(f"{unknown('problem', problem, PROBLEMS)} One of your own is given as file.py:function, or as a Problem.")
+    from mtl_gym.problems.addresses import problem_at
+
+    address, found = problem_at(problem)
+    if found.found_by is None:  # unless the function returns a problem of the table
+        found.found_by = (load_problem, (address,))
+    return found
 
 
 @functools.cache

@@ -147,7 +147,7 @@ class Problem:
     @functools.cached_property
     def identity(self) -> list[str | int]:
         """Identifies it: name and version, and for a problem that is not in the table also a hash of its data."""
-        if self.found_by is not None:
+        if self.address is not None and ":" not in self.address:
             return [self.name, self.version]
         digest = hashlib.sha256(repr((self.tasks, self.network_name)).encode())
         for name in SPLITS:
@@ -155,6 +155,11 @@ class Problem:
                 digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
                 digest.update(tensor.contiguous().numpy().tobytes())
         return [self.name, self.version, digest.hexdigest()]
+
+    @property
+    def address(self) -> str | None:
+        """The text by which :func:`mtl_gym.load_problem` finds it: a name or ``file.py:function``; ``None`` if it cannot."""
+        return self.found_by[1][0] if self.found_by else None
 
     @property
     def network_name(self) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from typing import Any
@@ -31,33 +31,40 @@ _AVERAGED = 32
 
 
 @own_mode()
-def single_task_metrics(problem: Problem, recipe: Recipe, ids: Sequence[int], split: str) -> dict[str, Tensor]:
+def single_task_metrics(
+    problem: Problem, recipe: Recipe, ids: Sequence[int], split: str, advance: Callable[[int], None] | None = None
+) -> dict[str, Tensor]:
     """Trains each task of each instance alone, and measures it on the whole ``split``.
+
+    ``advance`` is called with the number of training steps just done, over all instances; an instance's tasks count as one.
 
     Returns metrics (len(ids),) float64 by ``task/metric``; NaN where a task does not take part, infinite where training diverged.
     """
     results: dict[str, Tensor] = {}
     per_round = max(1, _REPLICAS // recipe.num_tasks)
     for start in range(0, len(ids), per_round):
-        for name, values in _one_round(problem, recipe, ids[start : start + per_round], split).items():
+        for name, values in _one_round(problem, recipe, ids[start : start + per_round], split, advance).items():
             results[name] = torch.cat([results.get(name, values[:0]), values])
     return results
 
 
-def _one_round(problem: Problem, recipe: Recipe, ids: Sequence[int], split: str) -> dict[str, Tensor]:
+def _one_round(
+    problem: Problem, recipe: Recipe, ids: Sequence[int], split: str, advance: Callable[[int], None] | None
+) -> dict[str, Tensor]:
     count = recipe.num_tasks
     trainer = Trainer(problem, recipe, len(ids) * count)
     trainer.begin(range(len(ids) * count), [id for id in ids for _ in range(count)])
     weights = torch.eye(count, device=trainer.state.device).repeat(len(ids), 1)  # row i * K + k trains task k alone
-    train(trainer, weights)
+    train(trainer, weights, lambda: advance(len(ids)) if advance else None)
     return {name: _own(trainer, name, values) for name, values in trainer.metrics(split).items()}
 
 
-def train(trainer: Trainer, weights: Tensor) -> None:
-    """Trains all rows to the end, with constant weights (N, K)."""
+def train(trainer: Trainer, weights: Tensor, after_step: Callable[[], object] = lambda: None) -> None:
+    """Trains all rows to the end, with constant weights (N, K); calls ``after_step`` after each step."""
     active = torch.ones(trainer.num_replicas, dtype=torch.bool, device=trainer.state.device)
     for _ in range(trainer.recipe.train_steps):
         trainer.update(weights, active)
+        after_step()
 
 
 def _own(trainer: Trainer, name: str, values: Tensor) -> Tensor:

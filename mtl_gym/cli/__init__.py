@@ -1,0 +1,35 @@
+"""The command line ``mtl-gym``: one file a command, and a row of ``COMMANDS``."""
+
+from mtl_gym.cli.listing import first_sentence, tables
+from mtl_gym.cli.messages import console, errors, print_json, reported
+from mtl_gym.cli.options import (
+    EnvironmentId,
+    EnvironmentSettings,
+    Json,
+    ProblemName,
+    Quiet,
+    assignments,
+    command_line,
+    environment_arguments,
+)
+from mtl_gym.cli.program import app, full_app, main
+
+__all__ = [
+    "EnvironmentId",
+    "EnvironmentSettings",
+    "Json",
+    "ProblemName",
+    "Quiet",
+    "app",
+    "assignments",
+    "command_line",
+    "console",
+    "environment_arguments",
+    "errors",
+    "first_sentence",
+    "full_app",
+    "main",
+    "print_json",
+    "reported",
+    "tables",
+]

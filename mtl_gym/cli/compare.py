@@ -1,0 +1,43 @@
+"""The command ``mtl-gym compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mtl_gym.cli.messages import reported
+from mtl_gym.cli.options import EnvironmentId, EnvironmentSettings, Json, ProblemName, Quiet, command_line, environment_arguments
+from mtl_gym.cli.report import show
+from mtl_gym.environments import LOSS_WEIGHTING
+from mtl_gym.policies.grammar import split_policies
+
+_OPTIONS = ("problem", "env", "policies", "instances", "seed", "num_envs", "out")
+
+
+def compare(
+    policies: Annotated[str, typer.Option(help="Names with options or paths of agents, e.g. ew,si,constant:w=1,2,3,runs/mine.")],
+    out: Annotated[Path, typer.Option(help="Output folder; finished results are reused.")],
+    problem: ProblemName = None,
+    env: EnvironmentId = LOSS_WEIGHTING,
+    instances: Annotated[int, typer.Option(help="Number of instances.")] = 20,
+    seed: Annotated[int, typer.Option(help="Instances seed * 10^4, seed * 10^4 + 1, ...")] = 0,
+    num_envs: Annotated[int, typer.Option(help="Number of parallel trainings.")] = 16,
+    settings: EnvironmentSettings = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Run every policy on the same instances; write a table, a page, a database and TensorBoard curves.
+
+    Rerun the command to resume after an interruption.
+    """
+    with reported(out):
+        from mtl_gym.evaluation.comparison import perform, plan
+        from mtl_gym.evaluation.export import check_outputs, export
+
+        arguments = {"problem": problem, **environment_arguments(settings or [], _OPTIONS, env)}
+        checked = plan(split_policies(policies), env, instances=instances, seed=seed, num_envs=num_envs, **arguments)
+        check_outputs(out)
+        results, about = perform(checked, out=out, command=command_line(), progress=False if quiet else None)
+        show(export(results, about, out), out, as_json)

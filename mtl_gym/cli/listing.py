@@ -1,0 +1,124 @@
+"""The command ``mtl-gym list``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.cells import cell_len
+from rich.markup import escape
+from rich.table import Table
+
+from mtl_gym.checks import choose
+from mtl_gym.cli.messages import console, errors, print_json, reported
+from mtl_gym.cli.options import Json
+from mtl_gym.environments import environment_class, find_environments, specification
+from mtl_gym.policies.finding import environment_of, find_policies, policy_class
+from mtl_gym.problems import PROBLEMS
+
+Row = dict[str, str]
+_FOLDED = 20
+"""Characters into which a column is folded at most."""
+
+
+def list_names(
+    what: Annotated[Literal["all", "environments", "problems", "policies"], typer.Argument(help="What to list.")] = "all",
+    env: Annotated[str | None, typer.Option(help="Only what this environment has or supports.")] = None,
+    search: Annotated[str | None, typer.Option(help="Only lines with this text, upper and lower case alike.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the available environments, problems and policies."""
+    with reported():
+        if env is not None:
+            choose("env", env, find_environments())
+        found = {name: _kept(name, env, search or "") for name in _TABLES if what in ("all", name)}
+        if as_json:
+            print_json(found)
+        elif not any(found.values()):
+            errors.print("Nothing of that kind: try another --search, or mtl-gym list.", highlight=False)
+            raise typer.Exit(1)
+        else:
+            for name, rows in found.items():
+                _print(name, rows)
+
+
+def _kept(table: str, env: str | None, text: str) -> list[Row]:
+    """The rows of a table with a text, and for an environment."""
+    rows = [row for row in _TABLES[table]() if text.lower() in " ".join(row.values()).lower()]
+    return rows if env is None else [row for row in rows if _BELONGS[table](next(iter(row.values())), env)]
+
+
+def _print(title: str, rows: list[Row]) -> None:
+    if not rows:
+        return
+    name, *others = rows[0]
+    widths = {column: max(cell_len(text) for text in (column, *(row[column] for row in rows))) for column in rows[0]}
+    widths |= {column: min(_FOLDED, widths[column]) for column in others}
+    ends = [widths[name] + sum(2 + widths[column] for column in others[: count + 1]) for count in range(len(others))]
+    shown = [name, *others[: max(1, sum(end <= console.width for end in ends))]]  # the last ones are left out if there is no room
+    result = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in shown:
+        result.add_column(column, overflow="fold", min_width=widths[column])
+    for row in rows:
+        result.add_row(*(escape(row[column]) for column in shown))
+    console.print(result)
+    console.print()
+
+
+def tables() -> dict[str, list[Row]]:
+    """The rows of ``environments``, ``problems`` and ``policies`` that ``mtl-gym list`` and the README show."""
+    return {name: find() for name, find in _TABLES.items()}
+
+
+def _environments() -> list[Row]:
+    return [{"id": id, "what": _said(lambda env: first_sentence(environment_class(env)), id)} for id in find_environments()]
+
+
+def _problems() -> list[Row]:
+    return [
+        {"name": name, "what": row.summary, "network": row.network, "needs": 'extra "data"' if row.package else ""}
+        for name, row in PROBLEMS.items()
+    ]
+
+
+def _policies() -> list[Row]:
+    return [
+        {
+            "name": name,
+            "what": _said(lambda name: first_sentence(policy_class(name)), name),
+            "for": _said(lambda name: (environment_of(name) or "each its own").removeprefix("mtl_gym/"), name),
+            "home": home,
+        }
+        for name, home in find_policies().items()
+    ]
+
+
+def _said(describe: Callable[[str], str], name: str) -> str:
+    """The description of a name, or the reason why it cannot be loaded."""
+    try:
+        return describe(name)
+    except Exception as error:  # another package may raise anything
+        return f"cannot be loaded: {type(error).__name__}: {error}"
+
+
+def _supports(problem: str, env: str) -> bool:
+    from mtl_gym.envs.arguments import supported_problems  # with torch and the data
+
+    return problem in supported_problems(specification(env))
+
+
+def _plays(policy: str, env: str) -> bool:
+    return environment_of(policy) in (None, env)
+
+
+_TABLES: dict[str, Callable[[], list[Row]]] = {"environments": _environments, "problems": _problems, "policies": _policies}
+_BELONGS: dict[str, Callable[[str, str], bool]] = {"environments": str.__eq__, "problems": _supports, "policies": _plays}
+"""Whether a row, by its name, is for an environment."""
+
+
+def first_sentence(thing: Any) -> str:
+    """The beginning of a docstring, up to its first colon, semicolon, period or question mark."""
+    text = " ".join((thing.__doc__ or "").split())
+    ends = [position + (mark == "? ") for mark in (": ", "; ", ". ", "? ") if (position := text.find(mark)) > 0]
+    return text[: min(ends)] if ends else text.rstrip(".")

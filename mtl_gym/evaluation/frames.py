@@ -1,0 +1,124 @@
+"""The tidy frame of a comparison, and the way back from a frame, or from an output folder, to its results."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+
+from mtl_gym.checks import should
+from mtl_gym.evaluation.columns import columns_of
+from mtl_gym.evaluation.results import Result, stored
+from mtl_gym.problems.metrics import METRICS
+from mtl_gym.problems.scores import relative_gain
+
+Source = pd.DataFrame | str | Path
+"""A comparison: the frame of :func:`mtl_gym.compare`, or its output folder."""
+
+
+class Attached(str):
+    """Results that travel in a frame's ``attrs``, since curves do not fit in its rows.
+
+    pandas deep-copies attributes at nearly every step, compares them, and writes them as JSON; to it, this is a short text.
+    """
+
+    results: tuple[Result, ...]
+
+    def __new__(cls, results: Sequence[Result]) -> Self:
+        """A text that carries the results."""
+        own = super().__new__(cls, f"{len(results)} results")
+        own.results = tuple(results)
+        return own
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Attached:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Attached, (self.results,)
+
+
+def to_frame(results: Sequence[Result], about: Mapping[str, Any]) -> pd.DataFrame:
+    """The tidy frame of results; see :func:`mtl_gym.compare`. Adds ``columns``, the names of the environment's columns, to
+    ``about``.
+    """
+    own = {column.name: column.key or column.name for column in columns_of(about["env"])}
+    known = {name: key for name, key in own.items() if any(key in result.outcome for result in results)}
+    rows = []
+    for result in results:
+        common: dict[str, Any] = {
+            "delta_m": result.delta_m,
+            **result.cost,
+            "return": result.episode_return,
+            "diverged": result.diverged,
+            **{name: result.outcome[key] for name, key in known.items() if key in result.outcome},
+        }
+        for name, value in result.metrics.items():
+            task, metric = name.rsplit("/", 1)
+            reference = result.references[name]
+            head = {"policy": result.policy, "instance": result.instance, "task": task, "metric": metric}
+            rows.append({**head, "value": value, "reference": reference, "gain": relative_gain(value, reference, metric), **common})
+    frame = pd.DataFrame(rows)
+    frame.attrs["about"] = {**about, "columns": [*known]}
+    frame.attrs["results"] = Attached(results)
+    return frame
+
+
+def about(
+    setting: Mapping[str, Any],
+    results: Sequence[Result],
+    *,
+    seed: int | None = None,
+    command: str | None = None,
+    address: str | None = None,
+) -> dict[str, Any]:
+    """How results were made, JSON-plain: the setting, the instances, the versions and each metric's direction.
+
+    ``address`` is the text by which :func:`mtl_gym.load_problem` finds the problem.
+    """
+    metrics = {name: METRICS[name.rsplit("/", 1)[1]].higher_is_better for result in results for name in result.metrics}
+    return {
+        "env": setting["env"],
+        "problem": setting["problem"],
+        "address": address,
+        "instances": sorted({result.instance for result in results}),
+        "seed": seed,
+        "arguments": dict(sorted(setting["arguments"].items())),
+        "command": command,
+        "versions": {
+            "python": platform.python_version(),
+            "mtl-gym": setting["version"],
+            **{name: version(name) for name in ("torch", "numpy", "gymnasium", "stable-baselines3")},
+        },
+        "metrics": {name: {"higher_is_better": higher} for name, higher in metrics.items()},
+    }
+
+
+def results_of(source: Source) -> tuple[list[Result], dict[str, Any]]:
+    """The results of a comparison, and how they were made.
+
+    Of a frame, those that its rows still name, so that a part of a frame is a part of the comparison; of a folder, all policies in
+    the setting of the last comparison.
+
+    Raises:
+        ValueError: If a frame is not of :func:`mtl_gym.compare`, or has lost its ``attrs``, or a folder has no results.
+        TypeError: If it is neither.
+    """
+    if isinstance(source, (str, Path)):
+        setting, origin, results = stored(Path(source))
+        return results, about(setting, results, **origin)
+    if not isinstance(source, pd.DataFrame):
+        raise TypeError(should("source", "be the frame of mtl_gym.compare, or its output folder", source))
+    attached = source.attrs.get("results")
+    if not isinstance(attached, Attached):
+        remedy = "Files and some operations of pandas lose `attrs`. Pass the output folder (`out`) instead."
+        raise ValueError(
+            should("source", "be the frame of mtl_gym.compare, with its attrs", sorted(map(str, source.attrs)), remedy)
+        )
+    kept = set(zip(source["policy"], source["instance"], strict=True))
+    results = [result for result in attached.results if (result.policy, result.instance) in kept]
+    known: dict[str, Any] = source.attrs["about"]
+    return results, {**known, "instances": sorted({result.instance for result in results})}
