@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ def find_policies() -> dict[str, str]:
     return {name: home for table in reversed(tables) for name, home in table.items()}
 
 
-def policy_class(name: str) -> Any:
-    """The class (or factory) of a policy; raises ``ValueError`` with the known names if the name is unknown."""
-    return pkgutil.resolve_name(choose("policies", name, find_policies()))
+def policy_class(name: str, known: Mapping[str, str] | None = None) -> Any:
+    """The class (or factory) of a policy; raises ``ValueError`` with the known names if the name is unknown.
+
+    ``known``: the policies, if :func:`find_policies`, which looks through all installed packages, has been called already.
+    """
+    return pkgutil.resolve_name(choose("policies", name, find_policies() if known is None else known))
 
 
 def environment_of(name: str) -> str | None:
@@ -31,7 +35,7 @@ def environment_of(name: str) -> str | None:
 def policy_of_file(path: str) -> Policy:
     """The policy in a file or folder, from the first installed loader that accepts it; raises ``ValueError`` if none does."""
     loaders = [loader for loader in map(load, entries(POLICY_FILES)) if loader]
-    if not Path(path).exists() or not loaders:
+    if not exists(path) or not loaders:
         known = ", ".join(find_policies())
         raise ValueError(should("policies", "be known names or paths of existing agents", path, f"Known: {known}."))
     reasons = []
@@ -41,3 +45,11 @@ def policy_of_file(path: str) -> Policy:
         except ValueError as error:
             reasons.append(error)
     raise reasons[0]
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or folder of that name; none if the system takes no such name."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
