@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from mtl_gym.problems import PROBLEMS as PROBLEMS
     from mtl_gym.problems.base import Problem as Problem, Split as Split, Task as Task
     from mtl_gym.problems.instances import EVALUATION_IDS as EVALUATION_IDS
+    from mtl_gym.training.memory import check_bytes as check_bytes, check_memory as check_memory
     from mtl_gym.training.probes import Probe as Probe, Reading as Reading, View as View
     from mtl_gym.training.trainer import Trainer as Trainer
 
@@ -80,6 +81,7 @@ _NAMES = {
     "problems": "PROBLEMS",
     "problems.base": "Problem Split Task",
     "problems.instances": "EVALUATION_IDS",
+    "training.memory": "check_bytes check_memory",
     "training.probes": "Probe Reading View",
     "training.trainer": "Trainer",
 }

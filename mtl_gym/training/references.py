@@ -40,6 +40,11 @@ def single_task_metrics(problem: Problem, recipe: Recipe, ids: Sequence[int], sp
     return results
 
 
+def reference_rows(recipe: Recipe) -> int:
+    """The largest number of trainings of :func:`average_references` that run side by side."""
+    return max(_REPLICAS, len(recipe.tasks))
+
+
 def _one_round(problem: Problem, recipe: Recipe, ids: Sequence[int], split: str) -> dict[str, Tensor]:
     count = recipe.num_tasks
     trainer = Trainer(problem, recipe, len(ids) * count)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from torch import Tensor
 
 from mtl_gym.decisions.grouping.group_tables import GroupTable, read_group_table
-from mtl_gym.decisions.grouping.group_training import COMPARED, MEASURED, group_metrics, layer_similarity, mask_of, measure
+from mtl_gym.decisions.grouping.group_training import AT_ONCE, COMPARED, MEASURED, group_metrics, layer_similarity, mask_of, measure
 from mtl_gym.decisions.grouping.warm_up import COSINES, LOOKAHEAD, OF_WARM_UP, WarmUp, Watching
 from mtl_gym.problems.base import Problem
 from mtl_gym.training.recipe import Recipe
@@ -22,7 +22,6 @@ SIGNALS = (*OF_WARM_UP, LAYER_CKA, PAIR_GAINS, OUTCOMES)
 MOST_TASKS = 6
 """Largest number of tasks for which all groups are trained: 63 groups for 6 tasks."""
 META, REWARD, TEST = range(len(MEASURED))
-_AT_ONCE = 64  # warm-ups that run in parallel
 _KEPT = 1024  # cached instances
 
 
@@ -70,8 +69,8 @@ class KnownGroups:
         found = {id: self._remember(id) for id in ids}
         signals = [name for name in needs if name in OF_WARM_UP]
         missing = [id for id, own in found.items() if self.everything not in own.outcomes or not own.signals.keys() >= {*signals}]
-        for start in range(0, len(missing), _AT_ONCE):
-            self._warm_up(found, missing[start : start + _AT_ONCE], signals)
+        for start in range(0, len(missing), AT_ONCE):
+            self._warm_up(found, missing[start : start + AT_ONCE], signals)
         unlike = [id for id, own in found.items() if LAYER_CKA in needs and LAYER_CKA not in own.signals]
         if unlike:
             self._compare_layers(found, unlike)
