@@ -10,7 +10,7 @@ ENVIRONMENTS ?= .environments
 CLIENTS := minari rl_zoo3 rllib tianshou torchrl
 POLICIES := ew,init,si,gls,rlw,uw,dwa,imtl-l,igb,constant:w=1,4,2,16,16,16,ppo
 
-.PHONY: help setup demo test slow lint wheel clients lowest docs benchmarks composition gpu methods pretrain
+.PHONY: help setup demo test slow lint wheel clients lowest docs benchmarks fuzz composition gpu methods pretrain
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -78,6 +78,9 @@ benchmarks: $(READY)  ## measure the speeds quoted in the README, and how often 
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.solver_speed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.merging_speed
 	$(BIN)/python -m benchmarks.grouping_speed
+
+fuzz: $(READY)  ## make 10,000 environments and 10,000 policies from random arguments (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz
 
 composition: $(READY)  ## compare the speed of this source tree with another, interleaved: make composition BEFORE=folder (a quarter of an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.composition_speed --before $(BEFORE)

@@ -55,10 +55,9 @@ class Agent:
         size = sum(tensor.numel() for tensor in self.parameters.values())
         if any(name.endswith("_size") and not 0 <= value <= size for name, value in about["policy"].items()):
             raise ValueError(should("policy", f"have sizes from 0 to {size}, the number of parameters", about["policy"]))
-        lengths = about["environment"].get("lengths", {})
-        if any(not 0 <= length <= size for length in lengths.values()):
-            raise ValueError(should("lengths", f"be from 0 to {size}, the number of parameters", lengths))
-        self._policy(lengths or compatibility.lengths(about["environment"], 2))  # rejects parameters that do not fit
+        lengths = about["environment"].get("lengths") or compatibility.lengths(about["environment"], 2)
+        compatibility.check_lengths({row["size"]: lengths[row["size"]] for row in about["observations"].values()}, about, size)
+        self._policy(lengths)  # rejects parameters that do not fit
 
     @property
     def requires(self) -> Requirements:

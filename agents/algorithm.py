@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv
 
-from mtl_gym import choose, number, positive_int, should
+from mtl_gym import check_bytes, choose, number, positive_int, should
 from mtl_gym.agents import AGENTS
 from mtl_gym.agents.defaults import defaults_of
 
@@ -25,6 +26,10 @@ _ELSEWHERE = (
 )
 """SB3's arguments that are set here or cannot be written as JSON."""
 _COUNTS = ("episodes", "n_epochs", "batch_size", "buffer_size", "gradient_steps")
+_FRACTIONS = ("learning_rate", "gamma", "gae_lambda", "tau")
+"""Hyper-parameters that are at most 1."""
+_LARGEST_LOG = 20.0  # of a deviation
+_MOST_UNITS = 4096  # of a layer that an option sizes
 
 
 class Algorithm:
@@ -85,6 +90,7 @@ class Algorithm:
         if cls.rollouts:
             chosen["n_steps"] = episode * chosen.pop("episodes", 1)
             chosen["batch_size"] = min(chosen["batch_size"], chosen["n_steps"] * envs.num_envs)
+        cls._check_buffer(envs, chosen, episode)
         if "noise" in chosen:
             deviation = np.full(envs.action_space.sample().shape, chosen.pop("noise"))
             chosen["action_noise"] = NormalActionNoise(np.zeros_like(deviation), deviation)
@@ -105,6 +111,17 @@ class Algorithm:
         return model
 
     @classmethod
+    def _check_buffer(cls, envs: VecEnv, chosen: Mapping[str, Any], episode: int) -> None:
+        """Raises ValueError if the buffer would take more than a quarter of the free memory."""
+        seen: Any = envs.observation_space
+        numbers = sum(math.prod(box.shape) for box in seen.spaces.values()) * (1 if cls.rollouts else 2)  # and the next ones
+        row = 4 * (numbers + math.prod(envs.action_space.shape or (1,)) + 8)
+        if cls.rollouts:
+            check_bytes("episodes", chosen["n_steps"] // episode, row * chosen["n_steps"] * envs.num_envs)
+        else:
+            check_bytes("buffer_size", chosen["buffer_size"], row * chosen["buffer_size"])
+
+    @classmethod
     def check_options(cls, options: Mapping[str, Any]) -> None:
         """Raises ValueError or TypeError if a hyper-parameter is unknown, invalid or set elsewhere; names the known ones."""
         own = inspect.signature(cls.load(cls.home)).parameters
@@ -113,11 +130,12 @@ class Algorithm:
             known["episodes"] = "episodes"
         for name in options:
             choose("options", name, known)
-            default = own[name].default if name in own else 1
-            if isinstance(default, (int, float)) and not isinstance(default, bool):
-                number(name, options[name], low=0.0, ends="(]" if name == "learning_rate" else "[]")
-            if name in _COUNTS:
-                positive_int(name, options[name])
+            default = own[name].default if name in own else 1.0
+            if name in _COUNTS or (isinstance(default, int) and not isinstance(default, bool)):
+                positive_int(name, options[name], least=int(name in _COUNTS))
+            elif isinstance(default, float):
+                most = 1.0 if name in _FRACTIONS else math.inf
+                number(name, options[name], low=0.0, high=most, ends="(]" if name == "learning_rate" else "[]")
         cls.check_policy_options(options.get("policy_kwargs", {}))
 
     @classmethod
@@ -129,7 +147,10 @@ class Algorithm:
             if name not in cls.policy_options:
                 known = ", ".join(cls.policy_options) or "none"
                 raise ValueError(should("policy_kwargs", f"hold the options of the policy ({known})", {name: value}))
-            number(f"policy_kwargs[{name!r}]", value)
+            if name.endswith("_size"):
+                positive_int(f"policy_kwargs[{name!r}]", value, most=_MOST_UNITS)
+            else:
+                number(f"policy_kwargs[{name!r}]", value, low=-_LARGEST_LOG, high=_LARGEST_LOG)
 
     @classmethod
     def policy_class(cls, policy: str | None) -> Any:

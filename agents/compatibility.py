@@ -55,6 +55,16 @@ def lengths(environment: Mapping[str, Any], num_tasks: int) -> dict[str, int]:
     return known | dict(specification(environment["id"]).lengths(environment["arguments"], num_tasks))
 
 
+def check_lengths(known: Mapping[str, int], about: Mapping[str, Any], size: int) -> None:
+    """Raises ValueError, before anything is built, if ``size`` parameters are too few for observations of 2 tasks, or actions."""
+    if any(not 0 <= length <= 2 * size for length in known.values()):
+        raise ValueError(should("lengths", f"be from 0 to {2 * size}, twice the number of parameters", dict(known)))
+    environment = about["environment"]
+    numbers = [environment.get("space", {}).get("n", 1), len(environment["arguments"].get("features") or ())]
+    if any(not 0 <= own <= size for own in numbers):
+        raise ValueError(should("space", f"have at most {size} actions, the number of parameters", max(numbers)))
+
+
 def action_space(environment: Mapping[str, Any], num_tasks: int, choices: int | None = None) -> spaces.Space[Any]:
     """The action space of an agent in an environment.
 

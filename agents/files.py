@@ -46,9 +46,9 @@ def read(path: Path) -> dict[str, Any]:
     try:
         with safe_open(str(path), framework="pt") as file:
             header = (file.metadata() or {})[_HEADER]
+            if len(header) > _LARGEST_HEADER:
+                raise ValueError("its header is too long")
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-        if len(header) > _LARGEST_HEADER:
-            raise ValueError("its header is too long")
         known, text = (whole := json.loads(header))["digest"], whole["content"]
         if known != digest(text, tensors):
             raise ValueError("its checksum does not match its content")

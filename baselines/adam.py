@@ -7,6 +7,8 @@ import numpy as np
 from mtl_gym.baselines.base import Array, State
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+MOST_LR = 10.0
+"""Largest learning rate of what a method learns: logarithms move by about that much at a step."""
 
 
 def empty_moments(rows: int, num_tasks: int) -> State:

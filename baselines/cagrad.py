@@ -19,11 +19,11 @@ class CAGrad(GradientHeuristic):
     ``torchjd`` returns 0; here d is still the maximiser.
 
     Args:
-        c: Radius of the ball, at least 0; 0.4 is the authors' choice for NYUv2 (LibMTL's default is 0.5). 0 is the mean gradient.
+        c: Radius of the ball, in [0, 1e6]; 0.4 is the authors' choice for NYUv2 (LibMTL's default is 0.5). 0 is the mean gradient.
     """
 
     def __init__(self, c: float = 0.4) -> None:
-        self.c = number("c", c, low=0.0)
+        self.c = number("c", c, low=0.0, high=1e6)
 
     def balance(self, gramian: Array, obs: Observation, state: State) -> tuple[Array, State]:
         """The weights of the maximiser."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mtl_gym import should
+from mtl_gym import WEIGHT_BOUND, number, should
 from mtl_gym.baselines.base import Array, Heuristic, Integers, Observation, State
 
 
@@ -22,19 +22,20 @@ class Constant(Heuristic):
     """Constant weights, given as w: the result of hand-tuning.
 
     Args:
-        w: K weights, in the order of the tasks; applied unchanged.
+        w: K weights of at most 1e6, in the order of the tasks; applied unchanged.
 
     Raises:
-        ValueError: If a weight is not finite; in ``initial_state`` if there are not K weights.
+        ValueError: If a weight is not finite or too large; in ``initial_state`` if there are not K weights.
     """
 
     def __init__(self, w: Sequence[float] | float) -> None:
         try:
-            self.w = np.atleast_1d(np.asarray(w, dtype=np.float64))
+            weights = [number("w", own) for own in (w if isinstance(w, (Sequence, np.ndarray)) else [w])]
         except (TypeError, ValueError):
-            raise ValueError(should("w", "be a list of numbers", w)) from None
-        if self.w.ndim != 1 or not np.isfinite(self.w).all():
-            raise ValueError(should("w", "be a list of finite numbers", w))
+            raise ValueError(should("w", "be a list of finite numbers", w)) from None
+        self.w = np.array(weights)
+        if not len(weights) or np.abs(self.w).max() > WEIGHT_BOUND:
+            raise ValueError(should("w", f"be at least one number, and none beyond {WEIGHT_BOUND:g}", w))
 
     def initial_state(self, seeds: Integers, num_tasks: int) -> State:
         """Empty; checks the number of weights."""

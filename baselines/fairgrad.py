@@ -22,11 +22,11 @@ class FairGrad(GradientHeuristic):
     has no solution, weights grow.
 
     Args:
-        alpha: Fairness, above 0; 2 in all scripts of the authors' experiments (LibMTL's default is 1).
+        alpha: Fairness, in [0.1, 100]; 2 in all scripts of the authors' experiments (LibMTL's default is 1).
     """
 
     def __init__(self, alpha: float = 2.0) -> None:
-        self.alpha = number("alpha", alpha, low=0.0, ends="(]")
+        self.alpha = number("alpha", alpha, low=0.1, high=100.0)
 
     def balance(self, gramian: Array, obs: Observation, state: State) -> tuple[Array, State]:
         """The solution for gradients of norm at most 1, scaled back."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mtl_gym import number
-from mtl_gym.baselines.adam import adam, empty_moments
+from mtl_gym.baselines.adam import MOST_LR, adam, empty_moments
 from mtl_gym.baselines.base import Array, Heuristic, Integers, Observation, State, observes, softmax
 
 
@@ -21,14 +21,14 @@ class FAMO(Heuristic):
     gradient to a norm of 1.
 
     Args:
-        lr: Learning rate of xi, above 0; the paper's 0.025.
-        gamma: Weight decay of xi, at least 0; 0.001 in the paper, LibMTL and ``torchjd`` (0.01 in the authors' code).
+        lr: Learning rate of xi, in (0, 10]; the paper's 0.025.
+        gamma: Weight decay of xi, in [0, 1]; 0.001 in the paper, LibMTL and ``torchjd`` (0.01 in the authors' code).
     """
 
     requires = observes("log_loss_after")
 
     def __init__(self, lr: float = 0.025, gamma: float = 1e-3) -> None:
-        self.lr, self.gamma = number("lr", lr, low=0.0, ends="(]"), number("gamma", gamma, low=0.0)
+        self.lr, self.gamma = number("lr", lr, low=0.0, high=MOST_LR, ends="(]"), number("gamma", gamma, low=0.0, high=1.0)
 
     def initial_state(self, seeds: Integers, num_tasks: int) -> State:
         """Logits xi of 0, unknown last log losses (N, K), and Adam's moments."""
@@ -46,4 +46,5 @@ class FAMO(Heuristic):
         after = {"logits": state["logits"] + move, **moments}
         after = {name: np.where(first, state[name], value) for name, value in after.items()}
         log_loss = obs["log_loss"].astype(np.float64)
-        return softmax(np.log(softmax(after["logits"])) - log_loss), {**after, "before": log_loss}
+        with np.errstate(divide="ignore"):  # the logarithm of a share of 0, which stays 0
+            return softmax(np.log(softmax(after["logits"])) - log_loss), {**after, "before": log_loss}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mtl_gym import number
-from mtl_gym.baselines.adam import adam, empty_moments
+from mtl_gym.baselines.adam import MOST_LR, adam, empty_moments
 from mtl_gym.baselines.base import Array, Integers, Observation, State, losses
 from mtl_gym.baselines.gradient_heuristic import WholeLossHeuristic, observed_norms
 from mtl_gym.baselines.solvers import finite
@@ -25,12 +25,12 @@ class GradNorm(WholeLossHeuristic):
     paper does not mention.
 
     Args:
-        alpha: Strength of the pull to a common rate; 1.5, the paper's for NYUv2 and LibMTL's.
-        lr: Learning rate of w, above 0; the paper's 0.025.
+        alpha: Strength of the pull to a common rate, in [0, 100]; 1.5, the paper's for NYUv2 and LibMTL's.
+        lr: Learning rate of w, in (0, 10]; the paper's 0.025.
     """
 
     def __init__(self, alpha: float = 1.5, lr: float = 0.025) -> None:
-        self.alpha, self.lr = number("alpha", alpha), number("lr", lr, low=0.0, ends="(]")
+        self.alpha, self.lr = number("alpha", alpha, low=0.0, high=100.0), number("lr", lr, low=0.0, high=MOST_LR, ends="(]")
 
     def initial_state(self, seeds: Integers, num_tasks: int) -> State:
         """Weights of 1, unknown first losses (N, K), and Adam's moments."""

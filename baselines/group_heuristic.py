@@ -60,7 +60,7 @@ class BestGroups(GroupHeuristic):
     """The best of all partitions into priced groups, where ``value`` estimates groups from the observation named ``observed``.
 
     Args:
-        group_price: Price of every group beyond the first, at least 0; must match the environment's.
+        group_price: Price of every group beyond the first, in [0, 1e6]; must match the environment's.
     """
 
     observed: str
@@ -69,7 +69,7 @@ class BestGroups(GroupHeuristic):
         cls.requires = places(cls.observed, group_price=0.01)
 
     def __init__(self, group_price: float = 0.01) -> None:
-        self.group_price = number("group_price", group_price, low=0.0)
+        self.group_price = number("group_price", group_price, low=0.0, high=1e6)
         self.requires = places(self.observed, group_price=self.group_price)  # type: ignore[misc]
 
     def partition(self, seen: Observation, num_tasks: int, most: int, seed: int) -> npt.ArrayLike:

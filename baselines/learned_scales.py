@@ -7,8 +7,11 @@ from abc import abstractmethod
 import numpy as np
 
 from mtl_gym import number
-from mtl_gym.baselines.adam import adam, empty_moments
+from mtl_gym.baselines.adam import MOST_LR, adam, empty_moments
 from mtl_gym.baselines.base import Array, Heuristic, Integers, Observation, State, losses, observes
+
+_REACH = 30.0
+"""Largest scale: the observed log losses, and with them the best scales, lie within it."""
 
 
 class LearnedScales(Heuristic):
@@ -18,13 +21,13 @@ class LearnedScales(Heuristic):
     the losses of the same batch after its weights have been computed.
 
     Args:
-        lr: Learning rate of the scales, above 0; ``None`` takes that of the training.
+        lr: Learning rate of the scales, in (0, 10]; ``None`` takes that of the training.
     """
 
     requires = observes("lr")
 
     def __init__(self, lr: float | None = None) -> None:
-        self.lr = None if lr is None else number("lr", lr, low=0.0, ends="(]")
+        self.lr = None if lr is None else number("lr", lr, low=0.0, high=MOST_LR, ends="(]")
 
     @abstractmethod
     def weights(self, scales: Array) -> Array:
@@ -42,4 +45,4 @@ class LearnedScales(Heuristic):
         """The weights at the current scales, then one step of Adam on the scales."""
         scales, lr = state["scales"], obs["lr"].astype(np.float64) if self.lr is None else self.lr
         move, moments = adam(state, self.slope(scales, losses(obs)), lr)
-        return self.weights(scales), {"scales": scales + move, **moments}
+        return self.weights(scales), {"scales": (scales + move).clip(-_REACH, _REACH), **moments}

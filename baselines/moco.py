@@ -22,14 +22,14 @@ class MoCo(GradientHeuristic):
     so gamma depends on the losses' scales.
 
     Args:
-        gamma: Step size of lambda, above 0; LibMTL's 0.1.
-        rho: Regularisation, at least 0; LibMTL's 0.
+        gamma: Step size of lambda, in (0, 1e6]; LibMTL's 0.1.
+        rho: Regularisation, in [0, 1e6]; LibMTL's 0.
     """
 
     requires = balances_gradients(gradient_ema=0.5)
 
     def __init__(self, gamma: float = 0.1, rho: float = 0.0) -> None:
-        self.gamma, self.rho = number("gamma", gamma, low=0.0, ends="(]"), number("rho", rho, low=0.0)
+        self.gamma, self.rho = number("gamma", gamma, low=0.0, high=1e6, ends="(]"), number("rho", rho, low=0.0, high=1e6)
 
     def initial_state(self, seeds: Integers, num_tasks: int) -> State:
         """Equal weights (N, K) that sum to 1."""

@@ -18,14 +18,14 @@ class MTSL(ThresholdHeuristic):
 
     Args:
         threshold: In [0, 1].
-        alignment: Factor of the alignment term, at least 0.
+        alignment: Factor of the alignment term, in [0, 1e6].
     """
 
     requires = merges(similarity="cka", alignment=0.2)
 
     def __init__(self, threshold: float = 0.8, alignment: float = 0.2) -> None:
         self.threshold = number("threshold", threshold, low=0.0, high=1.0)
-        self.alignment = number("alignment", alignment, low=0.0)
+        self.alignment = number("alignment", alignment, low=0.0, high=1e6)
         self.requires = merges(similarity="cka", alignment=self.alignment)  # type: ignore[misc]
 
 

@@ -23,11 +23,11 @@ class NashMTL(WholeLossHeuristic):
     ``alpha G alpha / 2 - sum_k log alpha_k`` is computed exactly at every step.
 
     Args:
-        max_norm: Largest norm of the step, at least 0; the authors' 1. 0 turns clipping off.
+        max_norm: Largest norm of the step, in [0, 1e6]; the authors' 1. 0 turns clipping off.
     """
 
     def __init__(self, max_norm: float = 1.0) -> None:
-        self.max_norm = number("max_norm", max_norm, low=0.0)
+        self.max_norm = number("max_norm", max_norm, low=0.0, high=1e6)
 
     def balance(self, gramian: Array, obs: Observation, state: State) -> tuple[Array, State]:
         """The solution for the normalized matrix, clipped."""

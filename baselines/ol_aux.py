@@ -20,14 +20,14 @@ class OLAux(SampleHeuristic):
     with SLGrad never changes its weights.
 
     Args:
-        beta: Step size of the weights, above 0.
+        beta: Step size of the weights, in (0, 1e6].
         window: Batches between updates, N, at least 1.
     """
 
     requires = weighs_samples("sample_log_loss", "cosines", "log_norms", "lr")
 
     def __init__(self, beta: float = 1.0, window: int = 5) -> None:
-        self.beta = number("beta", beta, low=0.0, ends="(]")
+        self.beta = number("beta", beta, low=0.0, high=1e6, ends="(]")
         self.window = positive_int("window", window)
 
     def initial_state(self, seeds: Integers, num_tasks: int) -> State:

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from mtl_gym.problems.base import Problem as Problem, Split as Split, Task as Task
     from mtl_gym.problems.instances import EVALUATION_IDS as EVALUATION_IDS
     from mtl_gym.progress import progress_bar as progress_bar
+    from mtl_gym.training.memory import check_bytes as check_bytes, check_memory as check_memory
     from mtl_gym.training.probes import Probe as Probe, Reading as Reading, View as View
     from mtl_gym.training.trainer import Trainer as Trainer
 
@@ -91,6 +92,7 @@ _NAMES = {
     "problems.base": "Problem Split Task",
     "problems.instances": "EVALUATION_IDS",
     "progress": "progress_bar",
+    "training.memory": "check_bytes check_memory",
     "training.probes": "Probe Reading View",
     "training.trainer": "Trainer",
 }

@@ -58,7 +58,10 @@ class LearningRates(mtl_gym.TrainingDecision):
 
 def _decide(common: Any, num_envs: int, *, largest_factor: float = 2.0) -> LearningRates:
     factor = mtl_gym.number("largest_factor", largest_factor, low=1.0, ends="(]")
-    return LearningRates(mtl_gym.Trainer(common.problem, common.recipe, num_envs), common.steps_per_action, factor)
+    needed = mtl_gym.check_memory(common.problem, common.recipe, num_envs)
+    decision = LearningRates(mtl_gym.Trainer(common.problem, common.recipe, num_envs), common.steps_per_action, factor)
+    decision.estimated_bytes = needed
+    return decision
 
 
 def last_factors(results: Any, summary: Any) -> Figure:

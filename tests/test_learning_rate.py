@@ -155,6 +155,11 @@ def test_a_function_and_a_random_policy_play_it():
     assert 0.25 < factors["random-rates"] < 4
 
 
+def test_a_size_beyond_the_memory_is_refused():
+    with pytest.raises(ValueError, match=r"`num_envs` should be smaller: .* GB of memory would be taken"):
+        make_vec(num_envs=10**6)
+
+
 @pytest.mark.usefixtures("installed")
 def test_a_function_of_losses_belongs_to_another_environment():
     with pytest.raises(ValueError, match="LossWeighting"):

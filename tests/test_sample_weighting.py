@@ -1054,7 +1054,7 @@ WRONG = [
     ),
     ({"features": "rank"}, r"`features` should be a list\. Received features='rank'\. A list of one is \[\"rank\"\]"),
     ({"features": 3}, r"`features` should be a list\. Received features=3"),
-    ({"sharpness": 0}, r"`sharpness` should be a finite number in \(0, inf\)\. Received sharpness=0"),
+    ({"sharpness": 0}, r"`sharpness` should be a finite number in \(0, 1e\+06\]\. Received sharpness=0"),
     ({"sharpness": -1.0}, r"`sharpness` should.*Received sharpness=-1\.0"),
     ({"sharpness": float("nan")}, r"`sharpness` should.*Received sharpness=nan"),
     ({"sharpness": "sharp"}, r"`sharpness` should be a number\. Received sharpness='sharp'"),

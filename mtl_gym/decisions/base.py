@@ -54,6 +54,7 @@ class Decision(ABC):
         needs: Names of its required measurements, independent of the observations.
         masked: Whether actions can be invalid.
         traces: Tensors (N, K) by name that figures plot over a training, from the last decision.
+        estimated_bytes: Memory that its trainings take at most (:mod:`mtl_gym.training.memory`); 0 if that was not estimated.
     """
 
     trainings: Trainings
@@ -61,6 +62,7 @@ class Decision(ABC):
     needs: tuple[str, ...] = ()
     masked: bool = False
     traces: Mapping[str, Tensor] = {}
+    estimated_bytes: float = 0.0
 
     @abstractmethod
     def apply(self, actions: Tensor, active: Tensor, view: View) -> None:

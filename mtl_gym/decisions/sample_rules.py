@@ -77,6 +77,8 @@ FEATURES = {
 }
 """Features that a rule weights samples by."""
 
+MOST_SHARP = 1e6
+"""Largest logit of an action of 1: float32 holds sums of some of them."""
 SAMPLE_ACTIONS = ("rule", "quantiles", "weights")
 
 
@@ -98,7 +100,7 @@ class SampleWeighing:
         choose("action", action, {name: name for name in SAMPLE_ACTIONS})
         self._action = action
         self._features = tuple(FEATURES) if features is None else several("features", features, FEATURES, noun="feature")
-        self._sharpness = number("sharpness", sharpness, low=0.0, ends="(]")
+        self._sharpness = number("sharpness", sharpness, low=0.0, high=MOST_SHARP, ends="(]")
         self._quantiles = positive_int("num_quantiles", num_quantiles)
         if action == "quantiles" and self._quantiles > batch_size:
             raise ValueError(should("num_quantiles", f"be at most {batch_size}, the batch size", num_quantiles))

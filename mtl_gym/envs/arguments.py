@@ -17,7 +17,7 @@ from mtl_gym.problems.instances import Distribution, resolve
 from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
 from mtl_gym.training.recipe import Recipe
 
-HOLDOUT_SIZE, LEAST_META = 128, 10
+HOLDOUT_SIZE, LEAST_META, MOST_LAYERS = 128, 10, 100
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def check_arguments(
     first = _main_task(main_task, allowed, spec)
     rewarded = spec.reward if reward is None else reward
     choose("reward", rewarded, spec.rewards)
-    widths = sequence("hidden_sizes", defaults.hidden_sizes if hidden_sizes is None else hidden_sizes)
+    widths = sequence("hidden_sizes", defaults.hidden_sizes if hidden_sizes is None else hidden_sizes, most=MOST_LAYERS)
     recipe = Recipe(
         distribution=resolve(distribution),
         num_tasks=_num_tasks(num_tasks, allowed),
@@ -207,8 +207,12 @@ def _observe(names: Sequence[str] | None, spec: EnvironmentSpec, own: Mapping[st
 
 
 def _device(device: str) -> str:
+    if not isinstance(device, str):
+        raise TypeError(should("device", "be the name of one that torch can use here, such as 'cpu' or 'cuda'", device))
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(should("device", "be one that torch can use here", device)) from error
-    return str(device)
+        usable = torch.ones(2, dtype=torch.float64, device=device).sum().item() == 2  # "meta" computes nothing, others no float64
+    except Exception:  # torch raises many kinds
+        usable = False
+    if not usable:
+        raise ValueError(should("device", "be one that torch can use here, such as 'cpu' or 'cuda'", device))
+    return device

@@ -8,20 +8,22 @@ from typing import Any
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
-from mtl_gym.checks import number, positive_int, should
+from mtl_gym.checks import choose, number, positive_int, should
 from mtl_gym.decisions.base import ACTION_MASK
 from mtl_gym.decisions.merging.decision import Merging, branched_model
+from mtl_gym.decisions.merging.memory import merging_memory
 from mtl_gym.decisions.merging.structures import CKA, DEPTH, GRADIENT, OPEN, STRUCTURE, USED, StructureActions, choices, frontier
-from mtl_gym.decisions.merging.transfer import Transfer
+from mtl_gym.decisions.merging.transfer import TRANSFERS, Transfer
 from mtl_gym.environments import LAYER_MERGING
 from mtl_gym.envs.arguments import Arguments
-from mtl_gym.envs.observations import OBSERVATIONS, Observation, measured, upper_triangle
+from mtl_gym.envs.observations import OBSERVATIONS, Observation, measured, observes_gradients, upper_triangle
 from mtl_gym.envs.scalar import MTLEnv
 from mtl_gym.envs.spec import Column, EnvironmentSpec, PageFigure
 from mtl_gym.envs.vector import MTLVectorEnv
 from mtl_gym.models import make_model
 from mtl_gym.models.branched import is_chain
 from mtl_gym.problems.base import Problem
+from mtl_gym.training.memory import check_memory
 from mtl_gym.training.probes import View
 from mtl_gym.training.trainer import Trainer
 
@@ -44,11 +46,22 @@ def _decide(
     if not isinstance(average_moments, bool):
         raise TypeError(should("average_moments", "be True or False", average_moments))
     actions = StructureActions(action=action, similarity=similarity, num_tasks=num_tasks)
-    steps, price = positive_int("transfer_steps", transfer_steps), number("parameter_price", parameter_price, low=0.0)
-    factor = number("alignment", alignment, low=0.0)
+    steps, price = positive_int("transfer_steps", transfer_steps), number("parameter_price", parameter_price, low=0.0, high=1e6)
+    factor = number("alignment", alignment, low=0.0, high=1e6)
+    choose("transfer", transfer, {name: name for name in TRANSFERS})
+    needed = check_memory(
+        common.problem,
+        common.recipe,
+        num_envs,
+        model=branched_model,
+        task_gradients=observes_gradients(common.observe),
+        further=merging_memory(common.problem, common.recipe, transfer=transfer, steps=steps, alignment=factor),
+    )
     trainer = Trainer(common.problem, common.recipe, num_envs, model=branched_model)
     moved = Transfer(trainer, kind=transfer, steps=steps, average_moments=average_moments)
-    return Merging(trainer, common.steps_per_action, actions, moved, alignment=factor, parameter_price=price)
+    decision = Merging(trainer, common.steps_per_action, actions, moved, alignment=factor, parameter_price=price)
+    decision.estimated_bytes = needed
+    return decision
 
 
 def _actions(arguments: Mapping[str, Any], num_tasks: int, choices: int | None) -> Box | Discrete:

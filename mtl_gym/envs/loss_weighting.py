@@ -12,9 +12,11 @@ from mtl_gym.checks import number, should
 from mtl_gym.decisions.task_weights import TaskWeights
 from mtl_gym.environments import LOSS_WEIGHTING
 from mtl_gym.envs.arguments import Arguments
+from mtl_gym.envs.observations import observes_gradients
 from mtl_gym.envs.scalar import MTLEnv
 from mtl_gym.envs.spec import EnvironmentSpec
 from mtl_gym.envs.vector import MTLVectorEnv
+from mtl_gym.training.memory import check_memory
 from mtl_gym.training.trainer import Trainer
 
 
@@ -29,8 +31,12 @@ def _decide(
     gradient_ema: float = 0.0,
 ) -> TaskWeights:
     average = number("gradient_ema", gradient_ema, low=0.0, high=1.0, ends="[)")
+    apart = scope != "all" or average > 0 or observes_gradients(common.observe)
+    needed = check_memory(common.problem, common.recipe, num_envs, task_gradients=apart)
     trainer = Trainer(common.problem, common.recipe, num_envs, gradient_ema=average)
-    return TaskWeights(trainer, common.steps_per_action, action=action, rule=rule, weight_range=weight_range, scope=scope)
+    decision = TaskWeights(trainer, common.steps_per_action, action=action, rule=rule, weight_range=weight_range, scope=scope)
+    decision.estimated_bytes = needed
+    return decision
 
 
 def _actions(arguments: Mapping[str, Any], num_tasks: int, choices: int | None) -> Box:

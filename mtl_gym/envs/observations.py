@@ -64,6 +64,11 @@ def relative(losses: Tensor, reference: Tensor) -> Tensor:
     return log_loss(losses) - log_loss(reference)
 
 
+def observes_gradients(names: Iterable[str]) -> bool:
+    """Whether any of these common observations needs the gradients of the tasks apart."""
+    return any(GRAMIAN in OBSERVATIONS[name].needs for name in names if name in OBSERVATIONS)
+
+
 def measured(size: str, low: float, high: float, name: str, meaning: str, extra: tuple[str, ...] = ()) -> Observation:
     """An observation of what is measured under that name, unchanged; ``extra`` names what it needs besides."""
     return Observation(size, low, high, lambda v: v[name], meaning, (*extra, name))

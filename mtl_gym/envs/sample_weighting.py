@@ -14,12 +14,13 @@ from mtl_gym.decisions.sample_rules import ALIGNMENT, COSINE, FEATURES, LABELLED
 from mtl_gym.decisions.sample_weights import SampleWeights
 from mtl_gym.environments import SAMPLE_WEIGHTING
 from mtl_gym.envs.arguments import Arguments
-from mtl_gym.envs.observations import OBSERVATIONS, Observation, measured, relative
+from mtl_gym.envs.observations import OBSERVATIONS, Observation, measured, observes_gradients, relative
 from mtl_gym.envs.rewards import REWARDS
 from mtl_gym.envs.scalar import MTLEnv
 from mtl_gym.envs.spec import EnvironmentSpec, PageFigure
 from mtl_gym.envs.vector import MTLVectorEnv
 from mtl_gym.training.formulas import log_loss
+from mtl_gym.training.memory import check_memory
 from mtl_gym.training.probes import META, View
 from mtl_gym.training.trainer import Trainer
 
@@ -44,8 +45,12 @@ def _decide(
         batch_size=common.recipe.batch_size,
         num_tasks=common.recipe.num_tasks,
     )
+    apart = observes_gradients(common.observe)
+    needed = check_memory(common.problem, common.recipe, num_envs, by_samples=True, task_gradients=apart)
     trainer = Trainer(common.problem, common.recipe, num_envs, by_samples=True)
-    return SampleWeights(trainer, common.steps_per_action, weighing)
+    decision = SampleWeights(trainer, common.steps_per_action, weighing)
+    decision.estimated_bytes = needed
+    return decision
 
 
 def _actions(arguments: Mapping[str, Any], num_tasks: int, choices: int | None) -> Box:

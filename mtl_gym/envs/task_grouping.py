@@ -13,6 +13,7 @@ from mtl_gym.checks import choose, number, positive_int, should
 from mtl_gym.decisions.grouping.decision import TaskGroups, group_sizes
 from mtl_gym.decisions.grouping.group_tables import read_group_table
 from mtl_gym.decisions.grouping.known_groups import MOST_TASKS, OUTCOMES, KnownGroups
+from mtl_gym.decisions.grouping.memory import check_grouping_memory
 from mtl_gym.decisions.grouping.modes import GROUPINGS
 from mtl_gym.decisions.grouping.trainings import GroupTrainings
 from mtl_gym.decisions.grouping.warm_up import MAP_DISTANCES, MAP_FEATURES, Watching
@@ -26,6 +27,8 @@ from mtl_gym.problems.base import Problem
 
 _CLASSES = ("bce", "cross_entropy")
 """Losses of classification tasks, whose labels have the probabilities that data maps show."""
+MOST_SNAPSHOTS = 1000
+"""Largest number of snapshots; more than epochs repeat each other."""
 
 
 def _decide(
@@ -45,10 +48,12 @@ def _decide(
     groups = num_tasks if max_groups is None else positive_int("max_groups", max_groups)
     if groups > num_tasks:
         raise ValueError(should("max_groups", f"be at most {num_tasks}, the number of tasks", groups))
-    grouping = mode(num_tasks, groups, number("sharpness", sharpness, low=0.0, ends="(]"))
-    price = number("group_price", group_price, low=0.0)
-    watching = Watching(positive_int("snapshots", snapshots), positive_int("affinity_every", affinity_every))
+    grouping = mode(num_tasks, groups, number("sharpness", sharpness, low=0.0, high=1e6, ends="(]"))
+    price = number("group_price", group_price, low=0.0, high=1e6)
+    shown = positive_int("snapshots", snapshots, most=MOST_SNAPSHOTS)
+    watching = Watching(shown, positive_int("affinity_every", affinity_every))
     seen = {need for name in common.observe for need in GROUPING_OBSERVATIONS[name].needs}
+    needed = check_grouping_memory(common.problem, common.recipe, num_envs, needs=seen, columns=grouping.columns, snapshots=shown)
     trainings = GroupTrainings(
         common.problem,
         common.recipe,
@@ -58,7 +63,9 @@ def _decide(
         needs=seen | ({MAP_FEATURES} if MAP_DISTANCES in seen else set()),
         group_table=_table(group_table, common, watching),
     )
-    return TaskGroups(trainings, grouping, price)
+    decision = TaskGroups(trainings, grouping, price)
+    decision.estimated_bytes = needed
+    return decision
 
 
 def _check(common: Arguments) -> None:
@@ -115,7 +122,7 @@ def _supports(problem: Problem) -> str | None:
 
 
 def _unsuited(own: Mapping[str, Any]) -> tuple[str, ...]:
-    mode = GROUPINGS.get(own["action"])
+    mode = GROUPINGS.get(own["action"]) if isinstance(own["action"], str) else None
     return mode.unsuited if mode else ()
 
 

@@ -27,7 +27,9 @@ from mtl_gym.envs.made import represented, specified
 from mtl_gym.envs.meter import Meter
 from mtl_gym.envs.observations import observe, space
 from mtl_gym.envs.spec import EnvironmentSpec
-from mtl_gym.training.probes import View
+from mtl_gym.training.memory import check_memory
+from mtl_gym.training.probes import GAINS, SCORE, View
+from mtl_gym.training.references import reference_rows
 
 UNKNOWN = -1.0
 """Value of missing numbers in infos, which are otherwise at least 0."""
@@ -49,6 +51,7 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
     Attributes:
         decision: The decision, with the trainings it acts on.
         arguments: The checked common arguments.
+        estimated_bytes: Memory that an episode takes at most (:mod:`mtl_gym.training.memory`); 0 if that was not estimated.
         finished: (N,) bool, the rows whose episode has ended or not begun.
     """
 
@@ -65,7 +68,7 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         max_episode_steps: int | None = None,
         **arguments: Any,
     ) -> None:
-        if render_mode not in (None, *self.metadata["render_modes"]):
+        if render_mode is not None and not (isinstance(render_mode, str) and render_mode in self.metadata["render_modes"]):
             raise ValueError(should("render_mode", "be None or 'rgb_array'", render_mode))
         spec, self.render_mode, self.num_envs = self.specification, render_mode, positive_int("num_envs", num_envs)
         self.autoreset_mode = check_autoreset_mode(autoreset_mode)
@@ -74,9 +77,12 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         self.arguments = common = check_arguments(spec, **arguments)
         self._given = {"num_envs": self.num_envs, **arguments}
         self.own_arguments = {name: arguments.get(name, default) for name, default in spec.own_arguments.items()}
-        self.decision = spec.decide(common, self.num_envs, **self.own_arguments)
         rows = {name: spec.observations[name] for name in common.observe}
         needs = [*(need for row in rows.values() for need in row.needs), *spec.rewards[common.reward].needs]
+        self.decision = spec.decide(common, self.num_envs, **self.own_arguments)
+        self.estimated_bytes = self.decision.estimated_bytes
+        if not {GAINS, SCORE}.isdisjoint(needs):  # the first measurement trains references, if they are not known
+            self.estimated_bytes += check_memory(common.problem, common.recipe, reference_rows(common.recipe), argument=None)
         self._meter = Meter(self.decision, needs, reward_every=common.reward_every, initial_lr=common.recipe.lr)
         self.single_observation_space = space(rows, common.recipe, self.decision.sizes())
         self.single_action_space: Box | Discrete = self.decision.space

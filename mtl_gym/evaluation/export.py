@@ -59,11 +59,16 @@ def export(results: Sequence[Result], about: Mapping[str, Any], folder: Path) ->
     """Writes ``results.csv``, ``summary.json``, ``report.html`` and the folder ``tensorboard``; returns the summary."""
     frame = to_frame(results, about)
     summary: dict[str, Any] = finite(summarize(frame))
-    write_whole(folder / "results.csv", frame.to_csv(index=False))
+    write_whole(folder / "results.csv", frame.map(_cell).to_csv(index=False))
     write_whole(folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
     write_report(results, summary, folder)
     write_events(results, summary, folder / "tensorboard")
     return summary
+
+
+def _cell(value: Any) -> Any:
+    """A cell; texts that a spreadsheet would take for a formula begin with an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
 
 def table(summary: Mapping[str, Any], width: int) -> Table:

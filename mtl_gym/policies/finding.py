@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ def find_policies() -> dict[str, str]:
     return {name: home for table in reversed(tables) for name, home in table.items()}
 
 
-def policy_class(name: str) -> Any:
+def policy_class(name: str, known: Mapping[str, str] | None = None) -> Any:
     """The class (or factory) of a policy.
+
+    ``known``: the policies, if :func:`find_policies`, which looks through all installed packages, has been called already.
 
     Raises:
         ValueError: If the name is unknown; the known ones are listed.
         ImportError: If another package's class cannot be loaded.
     """
-    return resolve(name, choose("policies", name, find_policies()))
+    return resolve(name, choose("policies", name, find_policies() if known is None else known))
 
 
 def environment_of(name: str) -> str | None:
@@ -35,7 +38,7 @@ def environment_of(name: str) -> str | None:
 def policy_of_file(path: str) -> Policy:
     """The policy in a file or folder, from the first installed loader that accepts it; raises ``ValueError`` if none does."""
     loaders = [(entry, loader) for entry in entries(POLICY_FILES) if (loader := load(entry))]
-    if not Path(path).exists() or not loaders:
+    if not exists(path) or not loaders:
         known = ", ".join(find_policies())
         raise ValueError(should("policies", "be known names or paths of existing agents", path, f"Known: {known}."))
     reasons = []
@@ -47,3 +50,11 @@ def policy_of_file(path: str) -> Policy:
         except Exception as error:  # whatever another package does
             skip(entry, f"{type(error).__name__}: {error}")
     raise reasons[0] if reasons else ValueError(should("policies", "be paths of agents", path))
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or folder of that name; none if the system takes no such name."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False

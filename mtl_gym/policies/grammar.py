@@ -7,12 +7,14 @@ import inspect
 import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from mtl_gym.checks import should
-from mtl_gym.policies.finding import find_policies, policy_class, policy_of_file
+from mtl_gym.checks import printable, should
+from mtl_gym.policies.finding import exists, find_policies, policy_class, policy_of_file
 from mtl_gym.policies.protocol import Policy
+
+LONGEST_TEXT = 4096
+"""Largest number of characters of a policy, which may be a path."""
 
 
 def make_policy(text: str, env: str | None = None) -> Policy:
@@ -27,30 +29,46 @@ def make_policy(text: str, env: str | None = None) -> Policy:
         env: Id of the environment, for policies with an option ``env``, whose one name covers several environments.
 
     Raises:
-        ValueError: If the name is unknown, an option has no value or is not accepted, the file contains no policy, or the policies
-            cannot be chained.
+        ValueError, TypeError: If the name is unknown or too long, an option has no value, is given twice or is not accepted, the
+            file contains no policy, or the policies cannot be chained.
     """
-    if text.strip() and text.partition(":")[0] not in find_policies() and ("/" in text or Path(text).exists()):
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(should("policies", f"be names or paths of at most {LONGEST_TEXT} characters", text))
+    known = find_policies()
+    if text.strip() and text.partition(":")[0] not in known and ("/" in text or exists(text)):
         return policy_of_file(text)
-    *before, last = _PLUS.split(text)
-    if before:
-        return _after(text, make_policy("+".join(before), env), make_policy(last, env))
+    first, *others = _PLUS.split(text)
+    made = _single(first, env, known)
+    for other in others:  # one by one, so that a chain that cannot be ends at its first wrong link
+        made = _after(text, made, _single(other, env, known))
+    return made
+
+
+def _single(text: str, env: str | None, known: Mapping[str, str]) -> Policy:
+    """The policy of a name with options."""
     name, *pairs = text.strip().split(":")
-    options = {}
-    for pair in pairs:
-        option, equals, value = pair.partition("=")
-        if not equals or not option:
-            raise ValueError(should("policies", "be of the form name:option=value", text))
-        options[option.strip().replace("-", "_")] = option_value(value)
-    made = policy_class(name)
+    made, options = policy_class(name, known), _options(text, pairs)
     if env is not None and "env" in inspect.signature(made).parameters:
         options = {"env": env, **options}
     try:
         inspect.signature(made).bind(**options)
     except TypeError as error:
-        known = ", ".join(inspect.signature(made).parameters) or "none"
-        raise ValueError(should("policies", f"use the options of {name!r} ({known}); {error}", text)) from None
+        own = ", ".join(inspect.signature(made).parameters) or "none"
+        raise ValueError(should("policies", f"use the options of {name!r} ({own}); {error}", text)) from None
     return made(**options)
+
+
+def _options(text: str, pairs: Sequence[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        option, equals, value = pair.partition("=")
+        own = option.strip().replace("-", "_")
+        if not equals or not own:
+            raise ValueError(should("policies", "be of the form name:option=value", text))
+        if own in options:
+            raise ValueError(should("policies", f"give the option {own!r} once", text))
+        options[own] = option_value(value)
+    return options
 
 
 _PLUS = re.compile(r"\+(?=\s*[a-z])")
@@ -66,7 +84,7 @@ def _after(text: str, first: Policy, second: Policy) -> Policy:
         raise ValueError(should("policies", "have one that weights losses at every step before the plus", text)) from None
 
 
-_COMMA = re.compile(r",(?!\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?\s*(?:[],:]|$))", re.IGNORECASE)
+_COMMA = re.compile(r",(?!\s*[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?\s*(?:[],:]|$))", re.IGNORECASE)
 """A comma between policies: one that is not followed by a complete number, as within an option."""
 
 
@@ -80,7 +98,7 @@ def option_value(text: str) -> Any:
     for candidate in (text, f"[{text}]"):
         try:
             return json.loads(candidate)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # also of integers with thousands of digits, and of thousands of brackets
             continue
     if text.strip()[:1] in tuple("[{('\""):
         return _literal(text)
@@ -106,8 +124,8 @@ def names_and_policies(
     """Policies by label, from a command-line text, a list or a mapping; ``env`` is passed to :func:`make_policy`.
 
     Raises:
-        TypeError: If one of them is neither a name nor has ``predict``.
-        ValueError: If there is none, a name is unknown or a label is repeated.
+        TypeError: If one of them is neither a name nor has ``predict``, or a label is no text.
+        ValueError: If there is none, a name is unknown, or a label is repeated or cannot be printed.
     """
     if isinstance(policies, str):
         policies = split_policies(policies)
@@ -120,6 +138,8 @@ def names_and_policies(
         policies = dict(zip(labels, policies, strict=True))
     if not policies:
         raise ValueError(should("policies", "name at least one policy", policies, f"Known: {', '.join(find_policies())}."))
+    for label in policies:
+        printable("policies", label)
     made = {label: make_policy(item, env) if isinstance(item, str) else item for label, item in policies.items()}
     for label, item in made.items():
         if isinstance(item, type) or not isinstance(item, Policy):

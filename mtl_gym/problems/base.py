@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mtl_gym.checks import choose, positive_int, should
+from mtl_gym.checks import choose, positive_int, printable, should
 from mtl_gym.problems.losses import LOSSES
 from mtl_gym.problems.metrics import METRICS
 from mtl_gym.problems.rows import Defaults
@@ -43,6 +43,7 @@ class Task:
     outputs: int = 1
 
     def __post_init__(self) -> None:
+        printable("name", self.name)
         choose("loss", self.loss, LOSSES)
         positive_int("outputs", self.outputs)
         if isinstance(self.metrics, str) or not self.metrics:
@@ -87,7 +88,7 @@ class Problem:
         defaults: Defaults | None = None,
         version: int = 0,
     ) -> None:
-        self.name = name
+        self.name = printable("name", name)
         self.tasks = tuple(tasks)
         self.splits = {name: _on_cpu(name, split) for name, split in splits.items()}
         self.network = network if callable(network) else _known_network(network)

@@ -40,8 +40,8 @@ another random training sample, drawn for each task; uniform flips if classes ar
 a task's training labels that are replaced by that of a single training sample. ``unrelated``: fraction of the auxiliary tasks (all
 but the main one) whose training labels all come from random samples. ``nearest_flip``: fraction of the auxiliary tasks whose
 training labels are those of the most similar sample with another label (:func:`mtl_gym.problems.opposites.opposites`). ``scale``:
-factor of a task's loss on every split, drawn for each task, log-uniform. ``holdout_noise``: rate of wrong labels in *meta* and
-*reward*, relative to ``noise``.
+factor of a task's loss on every split, from 1e-6 to 1e6, drawn for each task, log-uniform. ``holdout_noise``: rate of wrong labels
+in *meta* and *reward*, relative to ``noise``.
 """
 WRONG_LABELS = ("noise", "constant_label", "unrelated", "nearest_flip")
 """Axes that corrupt training labels."""
@@ -67,7 +67,7 @@ _STREAMS = (
     *("constant_label", "stuck", "unrelated", "nearest_flip", "harmful"),
     "dropout",
 )
-_BOUNDS = {"scale": (0.0, np.inf)}  # the other axes are fractions
+_BOUNDS = {"scale": (1e-6, 1e6)}  # the other axes are fractions
 
 
 def resolve(distribution: str | Distribution) -> Distribution:
@@ -87,7 +87,7 @@ def resolve(distribution: str | Distribution) -> Distribution:
         if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
             raise TypeError(should(f"distribution[{axis!r}]", "be a pair (low, high)", bounds))
         least, most = _BOUNDS.get(axis, (0.0, 1.0))
-        ends = "(]" if axis in ("size", "scale") else "[]"
+        ends = "(]" if axis == "size" else "[]"
         low, high = (number(f"distribution[{axis!r}]", bound, low=least, high=most, ends=ends) for bound in bounds)
         if low > high:
             raise ValueError(should(f"distribution[{axis!r}]", "have low <= high", bounds))
@@ -119,8 +119,8 @@ class Instance:
         """The samples (batches, batch_size) of the first ``batches`` batches, epoch by epoch without incomplete batches."""
         rng = self.stream("order")
         per_epoch = len(self.rows) // batch_size
-        epochs = [rng.permutation(self.rows)[: per_epoch * batch_size] for _ in range(-(-batches // per_epoch))]
-        return np.concatenate(epochs).astype(np.int32).reshape(-1, batch_size)[:batches]
+        whole = [rng.permutation(self.rows)[: per_epoch * batch_size].astype(np.int32) for _ in range(-(-batches // per_epoch))]
+        return np.concatenate(whole).reshape(-1, batch_size)[:batches]
 
     def label_source(self, problem: Problem) -> npt.NDArray[np.int32]:
         """Index (n, all tasks) of the training sample whose label each training sample has; its own where the label is correct."""

@@ -48,6 +48,11 @@ def single_task_metrics(
     return results
 
 
+def reference_rows(recipe: Recipe) -> int:
+    """The largest number of trainings of :func:`average_references` that run side by side."""
+    return max(_REPLICAS, len(recipe.tasks))
+
+
 def _one_round(
     problem: Problem, recipe: Recipe, ids: Sequence[int], split: str, advance: Callable[[int], None] | None
 ) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -33,13 +34,18 @@ class Replicas:
     def link(self, model: Model) -> None:
         """Creates everything that is derived from the model and the state, such as views for autograd and the optimiser."""
         self.model = model
-        self.gradient = torch.zeros_like(self.flat)  # (N, P) for the next step
+        self.gradient = torch.empty_like(self.flat)  # (N, P) for the next step, which writes it before it is read
         # ``flat`` as leaves of the autograd graph, (N, *shape) by name
         self.parameters = {name: part.detach().requires_grad_() for name, part in self.views(self.flat).items()}
-        optimised = (self.flat, self.gradient, *self.moments.unbind(1))
-        pieces = [[piece for row in tensor.unbind(0) for piece in row.split(model.blocks)] for tensor in optimised]
-        self._pieces = [*pieces, list(self.updates.flatten())]
+        self.__dict__.pop("_pieces", None)
         self._used: dict[int, list[int]] = {}
+
+    @functools.cached_property
+    def _pieces(self) -> list[list[Tensor]]:
+        """The parts of all rows that are optimised, made at the first step: one tensor each, with many rows this takes a while."""
+        optimised = (self.flat, self.gradient, *self.moments.unbind(1))
+        pieces = [[piece for row in tensor.unbind(0) for piece in row.split(self.model.blocks)] for tensor in optimised]
+        return [*pieces, list(self.updates.flatten())]
 
     def __getstate__(self) -> dict[str, Any]:
         derived = ("model", "gradient", "parameters", "_pieces", "_used")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from math import prod
+from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mtl_gym.checks import should
+
+_LARGE: Final = 2**26  # bytes
 
 
 class State:
@@ -34,7 +38,7 @@ class State:
     def add(self, name: str, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
         """Registers a tensor of zeros (N, *shape) under a new name and returns it."""
         self._check_free(name)
-        self._tensors[name] = torch.zeros((self.num_replicas, *shape), dtype=dtype, device=self.device)
+        self._tensors[name] = _zeros((self.num_replicas, *shape), dtype, self.device)
         return self._tensors[name]
 
     def add_objects(self, name: str) -> list[Any]:
@@ -101,6 +105,13 @@ class State:
         for objects in self._objects.values():
             for copy, original in zip(copies, [objects[row] for row in originals], strict=True):
                 objects[copy] = original
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros. The system provides large ones as they are first written, so that making an environment takes no time."""
+    if device.type != "cpu" or prod(shape) * dtype.itemsize < _LARGE:
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(shape, dtype=torch.empty(0, dtype=dtype).numpy().dtype))
 
 
 def _other_arguments(name: str, own: object, received: object) -> str:

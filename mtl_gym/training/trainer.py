@@ -24,7 +24,8 @@ from mtl_gym.training.recipe import Recipe
 from mtl_gym.training.replicas import Replicas
 from mtl_gym.training.state import State
 
-_CHUNK: Final = 1024  # samples of a split that are evaluated together
+CHUNK: Final = 1024
+"""Samples of a split that are evaluated together."""
 _CHARGED_ONCE: Final = ("gradients", "alignments", "cosines")
 
 
@@ -132,7 +133,7 @@ class Trainer:
     def outputs(self, split: Split) -> Tensor:
         """Outputs (N, n, O, *S) of all heads on a whole split; the cost is not counted."""
         with torch.no_grad():
-            inputs = split.inputs.to(self.state.device).split(_CHUNK)
+            inputs = split.inputs.to(self.state.device).split(CHUNK)
             return torch.cat([self.replicas.outputs(part.expand(self.num_replicas, *part.shape)) for part in inputs], dim=1)
 
     def metrics(self, split: str | Split) -> dict[str, Tensor]:

@@ -26,7 +26,8 @@ LAYER_CKA = "layer_cka"
 """The signal of :func:`layer_similarity`."""
 COMPARED = 256
 """Training samples on which the layers of single-task networks are compared."""
-_AT_ONCE = 64  # trainings that run in parallel
+AT_ONCE = 64
+"""Trainings that run side by side."""
 
 
 def mask_of(tasks: Iterable[int]) -> int:
@@ -56,11 +57,11 @@ def train_groups(problem: Problem, recipe: Recipe, ids: Sequence[int], weights: 
     Yields:
         Trainers at the end of training, whose rows are up to 64 groups.
     """
-    for start in range(0, len(ids), _AT_ONCE):
-        own = ids[start : start + _AT_ONCE]
+    for start in range(0, len(ids), AT_ONCE):
+        own = ids[start : start + AT_ONCE]
         trainer = Trainer(problem, recipe, len(own))
         trainer.begin(range(len(own)), own)
-        train(trainer, weights[start : start + _AT_ONCE].to(trainer.ledger.scales))
+        train(trainer, weights[start : start + AT_ONCE].to(trainer.ledger.scales))
         yield trainer
 
 
@@ -124,7 +125,7 @@ def layer_similarity(problem: Problem, recipe: Recipe, ids: Sequence[int]) -> tu
         metrics (N, K, 3, M).
     """
     num_tasks, similar, metrics = recipe.num_tasks, [], []
-    per_round = max(1, _AT_ONCE // num_tasks)
+    per_round = max(1, AT_ONCE // num_tasks)
     first, second = torch.triu_indices(num_tasks, num_tasks, offset=1)
     for start in range(0, len(ids), per_round):
         own = ids[start : start + per_round]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mtl_gym.decisions.grouping.group_tables import GroupTable, read_group_table
 from mtl_gym.decisions.grouping.group_training import (
+    AT_ONCE,
     COMPARED,
     LAYER_CKA as LAYER_CKA,
     MEASURED,
@@ -31,7 +32,6 @@ SIGNALS = (*OF_WARM_UP, LAYER_CKA, PAIR_GAINS, OUTCOMES)
 MOST_TASKS = 6
 """Largest number of tasks for which all groups are trained: 63 groups for 6 tasks."""
 META, REWARD, TEST = range(len(MEASURED))
-_AT_ONCE = 64  # warm-ups that run in parallel
 _KEPT = 1024  # cached instances
 
 
@@ -79,8 +79,8 @@ class KnownGroups:
         found = {id: self._remember(id) for id in ids}
         signals = [name for name in needs if name in OF_WARM_UP]
         missing = [id for id, own in found.items() if self.everything not in own.outcomes or not own.signals.keys() >= {*signals}]
-        for start in range(0, len(missing), _AT_ONCE):
-            self._warm_up(found, missing[start : start + _AT_ONCE], signals)
+        for start in range(0, len(missing), AT_ONCE):
+            self._warm_up(found, missing[start : start + AT_ONCE], signals)
         unlike = [id for id, own in found.items() if LAYER_CKA in needs and LAYER_CKA not in own.signals]
         if unlike:
             self._compare_layers(found, unlike)
