@@ -12,8 +12,11 @@ BETTER, WORSE = "#0072B2", "#D55E00"
 """Colours of values above and below a neutral one."""
 TASK_COLOURS = ("#332288", "#CC6677", "#44AA99", "#DDAA33", "#AA4499", "#6FB7E0", "#117733", "#882255", "#777777")
 """Tol's muted colour-blind-safe scheme, with the pale yellow darkened to be visible on white."""
-POLICY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5CC0", "#8C6D31")
-"""Okabe and Ito's colour-blind-safe palette, with a violet for black, which is the colour of texts, and a brown."""
+POLICY_COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),  # Okabe and Ito's colour-blind-safe palette
+    *("#7A5CC0", "#8C6D31", "#808080", "#C2274F", "#8DA600"),
+)
+"""Eleven, of which the policies of an environment with as many have one each; markers and dashes tell the others apart."""
 ON_DARK = {INK: "#e8e8e8", RULE: "#8f8f8f", FAINT: "#34373c", "#332288": "#9F93F5", "#117733": "#9BCF53", "#882255": "#F08CBB"}
 """What replaces the colours that are too dark, or too light, on a dark page."""
 LINE_STYLES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
@@ -31,7 +34,7 @@ def places(names: Iterable[str], size: int, *, rounds: int = 1, known: Mapping[s
     found = {}
     for name in sorted(dict.fromkeys(names), key=lambda name: (name not in known, name)):
         first = known[name] if name in known else int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % size
-        candidates = [first] + [(first + step) % size + size * round for round in range(rounds) for step in range(size)]
+        candidates = ((first + step) % size + size * round for round in range(rounds) for step in range(size))
         found[name] = next((place for place in candidates if place not in taken), first)
         taken[found[name]] = name
     return found
@@ -54,7 +57,8 @@ def policy_looks(names: Iterable[str], known: Mapping[str, int]) -> dict[str, di
         shape, colour = divmod(place, colours)  # the next shape of a colour whenever all colours are used up
         looks[name] = {
             "color": POLICY_COLOURS[colour],
-            "marker": MARKERS[(shape + colour) % markers],  # neighbours differ in all three
-            "linestyle": LINE_STYLES[(shape + shape // markers + colour) % dashes],
+            # Neighbours differ in all three; 7 markers and 4 dashes have no common divisor, so no pair repeats before all are used.
+            "marker": MARKERS[(shape + colour) % markers],
+            "linestyle": LINE_STYLES[(shape + colour) % dashes],
         }
     return looks

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -140,7 +139,7 @@ def _over_first(curve: Array) -> Array:
 
 def _quantiles(columns: Array, levels: Sequence[float]) -> Array:
     """Quantiles (L, S) of the finite values in each column (K, S); NaN where there is none."""
-    known: npt.NDArray[np.bool_] = np.isfinite(columns).any(0)
+    known = np.asarray(np.isfinite(columns).any(0))
     result = np.full((len(levels), columns.shape[1]), np.nan)
     result[:, known] = np.nanquantile(np.where(np.isfinite(columns), columns, np.nan)[:, known], levels, axis=0)
     return result

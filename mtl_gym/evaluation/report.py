@@ -31,7 +31,7 @@ def write_report(results: Sequence[Result], summary: Summary, folder: Path) -> P
     Figures are drawn twice, for wide and for narrow screens. ``summary`` is that of :func:`mtl_gym.summarize`.
     """
     about = summary["about"]
-    rows, notes = page_figures(about["env"]), _notes(results, summary)
+    rows, notes = page_figures(about["env"]), notes_of(results, summary)
     wide, narrow = draw_figures(rows, results, summary), draw_figures(rows, results, summary, NARROW)
     page = Template(resources.files("mtl_gym").joinpath("data").joinpath("report.html").read_text()).substitute(
         title=escape(f"{about['problem']}: {len(summary['policies'])} policies"),
@@ -43,7 +43,7 @@ def write_report(results: Sequence[Result], summary: Summary, folder: Path) -> P
         metrics=report_tables.metrics(summary),
         figures="\n".join(_figure(name, rows[name], svg, narrow.get(name, svg), notes.get(name, "")) for name, svg in wide.items()),
         fewest=FEWEST,
-        settings=_settings(about),
+        settings=settings(about),
     )
     path = folder / "report.html"
     write_whole(path, page)
@@ -91,7 +91,7 @@ def _instances(count: int) -> str:
     return "1 instance" if count == 1 else f"{count} instances"
 
 
-def _notes(results: Sequence[Result], summary: Summary) -> dict[str, str]:
+def notes_of(results: Sequence[Result], summary: Summary) -> dict[str, str]:
     """Sentences that captions of figures add for this comparison, by the figures' names."""
     about = summary["about"]
     main_task = about["arguments"].get("main_task")
@@ -117,7 +117,8 @@ def _figure(name: str, row: PageFigure, wide: str, narrow: str, note: str) -> st
     return f'<section aria-labelledby="figure-{name}">{head}{"".join(figures)}</section>'
 
 
-def _settings(about: Mapping[str, Any]) -> str:
+def settings(about: Mapping[str, Any]) -> str:
+    """The command, the arguments and the versions, as HTML; a distribution with a name is shown by it."""
     ids = about["instances"]
     rows = {"instances": f"{len(ids)}: {ids[0]} to {ids[-1]}", **about["arguments"], **about["versions"]}
     if "distribution" in rows:

@@ -42,6 +42,11 @@ SETTINGS: dict[Any, Any] = {
 _LONGEST_NAME = 28
 
 
+@functools.lru_cache(maxsize=256)
+def _looks(names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    return policy_looks(names, _built_in())
+
+
 @functools.cache
 def _built_in() -> dict[str, int]:
     """The places of this package's own policies, which no other policy of a comparison and no other package can change."""
@@ -52,12 +57,12 @@ def _built_in() -> dict[str, int]:
 
 def styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Colour, marker and line style of each policy; they follow from its name, unless another of these has the same ones."""
-    return policy_looks(names, _built_in())
+    return {name: dict(look) for name, look in _looks(tuple(names)).items()}
 
 
 def style(summary: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Colour, marker and line style of a policy of a comparison; see :func:`styles`."""
-    return styles(summary["policies"])[name]
+    return dict(_looks(tuple(summary["policies"]))[name])
 
 
 def line(summary: Mapping[str, Any], name: str, points: int = 1) -> dict[str, Any]:
