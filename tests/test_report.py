@@ -345,7 +345,7 @@ def test_the_hparams_tab_shows_policies_and_scores_alone(tmp_path):
     assert set(found) == {"00-ew", "01-si"}
     for run, content in found.items():
         experiment = metadata.parse_experiment_plugin_data(content[metadata.EXPERIMENT_TAG])
-        assert [info.name for info in experiment.hparam_infos] == ["policy"]
+        assert [(info.name, info.differs) for info in experiment.hparam_infos] == [("policy", True)]
         assert [value.string_value for value in experiment.hparam_infos[0].domain_discrete.values] == ["ew", "si"]
         assert [info.name.tag for info in experiment.metric_infos] == ["delta_m"]
         session = metadata.parse_session_start_info_plugin_data(content[metadata.SESSION_START_INFO_TAG])

@@ -33,7 +33,8 @@ def places(names: Iterable[str], size: int, *, rounds: int = 1, known: Mapping[s
     taken: dict[int, str] = {}
     found = {}
     for name in sorted(dict.fromkeys(names), key=lambda name: (name not in known, name)):
-        first = known[name] if name in known else int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % size
+        checksum = hashlib.sha256(name.encode(errors="backslashreplace")).digest()
+        first = known.get(name, int.from_bytes(checksum[:8], "big") % size)
         candidates = ((first + step) % size + size * round for round in range(rounds) for step in range(size))
         found[name] = next((place for place in candidates if place not in taken), first)
         taken[found[name]] = name

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
@@ -34,8 +35,18 @@ def write_events(results: Sequence[Result], summary: Mapping[str, Any], folder: 
             scores = np.array([result.delta_m for result in results if result.policy == label])
             for count in range(1, len(scores) + 1):
                 writer.add_scalar(SCORE, float(interquartile_mean(scores[:count])), count)
-            for part in hparams({"policy": label}, {SCORE: 0.0}, {"policy": list(summary["policies"])}):
+            experiment, *session = hparams({"policy": label}, {SCORE: 0.0}, {"policy": list(summary["policies"])})
+            for part in (_shown(experiment), *session):
                 writer.file_writer.add_summary(part)
+
+
+def _shown(experiment: Any) -> Any:
+    """The summary of an experiment, marked as one whose policies differ, since the HParams tab hides what does not."""
+    about = experiment.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(about.content)
+    content.experiment.hparam_infos[0].differs = True
+    about.content = content.SerializeToString()
+    return experiment
 
 
 def _write_curves(writer: SummaryWriter, results: Sequence[Result], policy: str) -> None:
