@@ -98,6 +98,10 @@ def _svg(figure: Figure) -> str:
     stream = io.StringIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # the browser draws the text, with its own fonts
+        engine = figure.get_layout_engine()
+        if engine is not None:  # otherwise `savefig` draws all of the figure once more for it
+            engine.execute(figure)
+            figure.set_layout_engine("none")
         figure.savefig(stream, format="svg", metadata={"Date": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :]

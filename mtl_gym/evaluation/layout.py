@@ -96,7 +96,7 @@ def heat_map(blocks: Sequence[Block], rows: Sequence[str], *, form: str, cmap: C
     fit = max(1, int((page_width() - beside) / cell))
     drawn = [part for block in blocks for part in _parts(block, fit)]
     widest = max(len(part.columns) for part in drawn)
-    body = sum(max(2 * _LINE, _LINE * (1 + name.count("\n"))) for name in names)
+    body = sum(_LINE * (1.5 + name.count("\n")) for name in names)
     heads = [_head(part, longest, upright) for part in drawn]
     figure = Figure(figsize=(beside + widest * cell, sum(heads) + len(drawn) * body + 0.2), layout="constrained")
     for axes, part in zip(figure.subplots(len(drawn), 1, squeeze=False).flat, drawn, strict=True):
