@@ -35,7 +35,7 @@ from mtl_gym.environments import LAYER_MERGING
 from mtl_gym.evaluation.comparison import plan, run
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.rollout import rollout
-from mtl_gym.evaluation.styles import POLICY_COLOURS, SETTINGS
+from mtl_gym.evaluation.styles import SETTINGS, styles
 from mtl_gym.models.branched import BranchedModel
 from mtl_gym.policies.grammar import make_policy
 from mtl_gym.problems import Defaults, load_problem
@@ -228,13 +228,12 @@ def draw(studies: dict[str, Any], path: Path | None) -> None:
     with matplotlib.rc_context(SETTINGS | {"svg.fonttype": "path"}):
         figure = Figure(figsize=(3.6 * len(studies) + 0.6, 6.0), layout="constrained")
         panels = figure.subplots(2, len(studies), sharex=True, squeeze=False)
-        names = list(dict.fromkeys(policy for row in studies.values() for policy in row["policies"]))
+        looks = styles(policy for row in studies.values() for policy in row["policies"])
         for column, (problem, row) in enumerate(studies.items()):
             for policy, own in row["policies"].items():
-                place = names.index(policy)
-                look = {"color": POLICY_COLOURS[place % len(POLICY_COLOURS)], "marker": "os^D"[place // len(POLICY_COLOURS)]}
+                look = looks[policy] | {"linestyle": ""}
                 for axes, score in zip(panels[:, column], ("delta_m", "corrupted"), strict=True):
-                    axes.plot(own["parameters"]["mean"], own[score]["mean"], linestyle="", label=policy, **look)
+                    axes.plot(own["parameters"]["mean"], own[score]["mean"], label=policy, **look)
                     axes.vlines(own["parameters"]["mean"], own[score]["low"], own[score]["high"], color=look["color"], linewidth=1)
             panels[0, column].set_title(problem)
             panels[1, column].set_xlabel("fraction of the parameters of single-task networks")

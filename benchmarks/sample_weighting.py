@@ -25,7 +25,7 @@ from mtl_gym.environments import SAMPLE_WEIGHTING
 from mtl_gym.envs.panels import log_axis
 from mtl_gym.evaluation.comparison import plan, run
 from mtl_gym.evaluation.results import Result
-from mtl_gym.evaluation.styles import POLICY_COLOURS, SETTINGS
+from mtl_gym.evaluation.styles import SETTINGS, styles
 from mtl_gym.policies.grammar import make_policy
 
 PICTURE = ROOT / "docs" / "sample_weighting.svg"
@@ -144,10 +144,11 @@ def draw(suites: dict[str, Any], path: Path | None) -> None:
         figure = Figure(figsize=(11, 4.8), layout="constrained")
         panels = figure.subplots(2, len(suites), sharex="col", squeeze=False)
         for column, (name, row) in enumerate(suites.items()):
-            for colour, (policy, curves) in zip(POLICY_COLOURS, row["curves"].items(), strict=False):
+            looks = styles(row["curves"])
+            for policy, curves in row["curves"].items():
                 for axes, kind in zip(panels[:, column], ("loss", "auc"), strict=True):
                     values = [np.nan if value is None else value for value in curves[kind]]
-                    axes.plot(curves["step"], values, color=colour, label=policy)
+                    axes.plot(curves["step"], values, label=policy, markevery=6, **looks[policy])
             drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in panels[0, column].lines])
             log_axis(panels[0, column], 0.9 * np.nanmin(drawn), 1.1 * np.nanmax(drawn))
             panels[0, column].set_title(name)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
-from rollouts import LAYER_MERGING, TASK_GROUPING, make, make_vec, poison, same
+from rollouts import LAYER_MERGING, SAMPLE_WEIGHTING, TASK_GROUPING, make, make_vec, poison, same
 
-from mtl_gym.envs.panels import TASK_COLOURS, line_style
+from mtl_gym.envs import rendering
+from mtl_gym.envs.looks import task_looks
 from mtl_gym.problems.base import Problem, Split, Task
 
 SHAPE = (400, 1200, 3)
@@ -116,8 +117,70 @@ def test_fourteen_tasks_of_any_name_are_drawn(name):
 
 
 def test_the_lines_of_36_tasks_differ():
-    styles = {repr(line_style(TASK_COLOURS, task)) for task in range(36)}
-    assert len(styles) == 36
+    looks = task_looks(f"task {number}" for number in range(36))
+    assert len({repr(look) for look in looks.values()}) == 36
+    assert len({look["color"] for look in task_looks("abcdefghi").values()}) == 9
+
+
+def drawn(env, monkeypatch):
+    """The figure that ``render`` draws."""
+    figures = []
+    monkeypatch.setattr(rendering, "_image", lambda figure, title: figures.append(figure) or np.zeros(SHAPE, np.uint8))
+    env.render()
+    return figures[0]
+
+
+def test_right_after_reset_axes_have_sensible_limits(monkeypatch):
+    env = make("digits", render_mode="rgb_array")
+    env.reset(seed=0)
+    losses, weights, gaps = drawn(env, monkeypatch).axes
+    assert weights.get_ylim() == (0, 1)
+    assert losses.get_ylim() == gaps.get_ylim() == (0.5, 1.2)
+
+
+def lines_of(figure):
+    """Colour, dashes and width of each task's line, by the text of the legend."""
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    lines = figure.axes[0].get_lines()
+    return {text: (line.get_color(), line.get_linestyle(), line.get_linewidth()) for text, line in zip(texts, lines, strict=True)}
+
+
+def test_the_main_task_is_marked_and_a_task_keeps_its_colour(monkeypatch):
+    shown = {}
+    for main_task in ("digit", "loop"):
+        env = make("digits", SAMPLE_WEIGHTING, main_task=main_task, render_mode="rgb_array")
+        env.reset(seed=0)
+        shown[main_task] = lines_of(drawn(env, monkeypatch))
+    assert next(iter(shown["loop"])) == "loop (main task)"
+    for own in shown.values():
+        (main, (*_, width)), *others = own.items()
+        assert main.endswith(" (main task)")
+        assert all(width > other for _, (*_, other) in others)
+    first, second = ({text.removesuffix(" (main task)"): look[:2] for text, look in own.items()} for own in shown.values())
+    assert first == second
+    assert list(first) != list(second)
+
+
+def test_fewer_tasks_keep_their_colours(monkeypatch):
+    looks = []
+    for tasks in (None, ["loop", "parity"]):
+        env = make("digits", tasks=tasks, render_mode="rgb_array")
+        env.reset(seed=0)
+        looks.append(lines_of(drawn(env, monkeypatch)))
+    assert looks[1].items() <= looks[0].items()
+    assert len(looks[1]) == 2
+
+
+def test_data_maps_have_axes(monkeypatch):
+    env = make(env_id=TASK_GROUPING, num_tasks=3, train_steps=40, render_mode="rgb_array")
+    env.reset(seed=0)
+    figure = drawn(env, monkeypatch)
+    maps = figure.axes[:3]
+    for axes in maps:
+        assert (axes.get_xlim(), axes.get_ylim()) == (maps[0].get_xlim(), maps[0].get_ylim())
+        assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "0.25", "0.5"]
+    assert [text.get_text() for text in maps[0].get_yticklabels()] == ["0", "0.5", "1"]
+    assert any("variability" in text.get_text() for text in figure.texts)
 
 
 def test_pyplot_is_not_touched():

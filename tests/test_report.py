@@ -7,18 +7,26 @@ from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 
+import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from mtl_gym.agents import PRETRAINED
+from mtl_gym.baselines import BASELINES
 from mtl_gym.environments import LOSS_WEIGHTING, TASK_GROUPING
+from mtl_gym.envs.looks import ON_DARK
+from mtl_gym.evaluation import report_tables
 from mtl_gym.evaluation.comparison import to_frame
 from mtl_gym.evaluation.export import export, finite
 from mtl_gym.evaluation.figures import draw_figures, page_figures
 from mtl_gym.evaluation.grouping_plots import together
-from mtl_gym.evaluation.plots import learning_curves, weight_trajectories
-from mtl_gym.evaluation.report import headline, write_report
+from mtl_gym.evaluation.layout import NARROW, WIDE
+from mtl_gym.evaluation.plots import forest, learning_curves, probability_of_improvement, task_gains, weight_trajectories
+from mtl_gym.evaluation.report import headline, notes_of, settings, write_report
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.statistics import summarize
+from mtl_gym.evaluation.styles import SETTINGS, style
 from mtl_gym.evaluation.tensorboard import write_events
 from mtl_gym.evaluation.weight_rules import weight_rules
 
@@ -116,12 +124,19 @@ def test_hostile_names_are_shown_as_they_are(hostile_page):
         assert markup not in hostile_page
 
 
+def images(page, kind):
+    """The figures of a page for "wide" or "narrow" screens."""
+    return re.findall(rf'<div class="{kind}">(<svg.*?</svg>)', page, flags=re.DOTALL)
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_every_figure_of_policies_names_each_of_them(name, hostile_page):
-    drawn = re.findall(r"<svg.*?</svg>", hostile_page, flags=re.DOTALL)
-    assert len(drawn) == 6
-    for svg in drawn:
+    wide, narrow = images(hostile_page, "wide"), images(hostile_page, "narrow")
+    assert len(wide) == len(narrow) == 6
+    for svg in wide:
         assert name in [text.strip() for text in Elements(svg).texts]
+    for svg in narrow:  # in several lines
+        assert "".join(name.split()) in "".join("".join(Elements(svg).texts).split())
 
 
 def test_what_a_figure_refers_to_is_the_same_wherever_it_is_defined(hostile_page):
@@ -141,7 +156,9 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "shape", [pytest.param(name, marks=pytest.mark.slow if name == "sixteen policies" else ()) for name in SHAPES]
+)
 def test_the_page_holds_every_policy_and_task(shape, tmp_path):
     results = make_results(**SHAPES[shape])
     page = unescape(page_of(results, tmp_path))
@@ -198,7 +215,7 @@ def test_results_without_the_traces_of_the_rules_still_make_a_page(tmp_path):
     for results in (old, [*old[:1], *new[1:]]):
         page = page_of(results, tmp_path)
         assert "What did it learn?" not in page
-        assert page.count("<svg") == 5
+        assert len(re.findall('<h2 id="figure-', page)) == 5
 
 
 @pytest.mark.parametrize("gap", GAPS)
@@ -216,7 +233,7 @@ def test_a_diverged_policy_is_shown(tmp_path):
     ]
     for results in ([*make_results(), *wild], wild):
         page = page_of(results, tmp_path)
-        assert "<th>diverged</th>" in page
+        assert '<th scope="col">diverged' in page
         assert "nan" not in page.lower()
 
 
@@ -224,11 +241,10 @@ def test_the_same_results_make_the_same_page(tmp_path):
     first, second = (page_of(make_results(), tmp_path / name) for name in ("one", "two"))
     assert first == second
     assert "$" not in first
-    assert "<th>diverged</th>" not in first
+    assert '<th scope="col">diverged' not in first
 
 
 def test_figures_leave_matplotlib_as_it_was():
-    import matplotlib as mpl
     from matplotlib import pyplot
 
     before = dict(mpl.rcParams)
@@ -245,30 +261,47 @@ def scored(**scores):
 
 
 def test_the_headline_says_that_a_lead_is_significant():
-    text = headline(summary_of(scored(ew=[1.0, 2.0, 3.0, 4.0], si=[3.0, 4.1, 5.0, 6.1])))
-    assert "<strong>si</strong> performs best on 4 instances: 4.5 % above" in text
+    text = headline(summary_of(scored(ew=[1.0, 2.0, 3.0, 4.0, 5.0], si=[3.0, 4.1, 5.0, 6.1, 7.0])))
+    assert "<strong>si</strong> performs best of 2 policies on 5 instances: 5.1 % above" in text
     assert "<strong>is significant</strong>" in text
-    assert "+2.05 points" in text
+    assert "+2.04 points" in text
 
 
 def test_the_headline_says_that_a_lead_is_not_significant():
-    text = headline(summary_of(scored(ew=[1.0, -2.0, 3.0, -4.0], si=[-3.0, 4.1, -2.0, 4.0])))
+    text = headline(summary_of(scored(ew=[1.0, -2.0, 3.0, -4.0, 1.0], si=[-3.0, 4.1, -2.0, 4.0, 1.0])))
     assert "<strong>is not significant</strong>" in text
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_fewer_than_five_instances_give_no_verdict(count):
+    text = headline(summary_of(scored(ew=[1.0, 2.0, 3.0, 4.0][:count], si=[11.0, 12.5, 13.0, 14.5][:count])))
+    assert "significant" not in text
+    assert "takes at least 5 instances" in text
+
+
+def test_single_task_learning_is_not_compared_with_itself():
+    own = [make_result("separate", instance, metrics={"left/accuracy": 0.7}, delta_m=0.0) for instance in range(6)]
+    others = [make_result("ew", instance, metrics={"left/accuracy": 0.6}, delta_m=-5.0 - instance) for instance in range(6)]
+    assert headline(summary_of(own)) == (
+        "<strong>separate</strong> is single-task learning itself, the reference: its delta_m is 0 by definition."
+    )
+    text = headline(summary_of([*own, *others]))
+    assert text == "<strong>ew</strong> was run on 6 instances: 7.5 % below single-task learning."
+    assert "separate is single-task learning itself." in notes_of([*own, *others], summary_of([*own, *others]))["forest"]
 
 
 def test_the_headline_says_when_the_best_is_below_single_task_learning():
     assert "5.0 % below single-task learning" in headline(summary_of(scored(ew=[-5.0, -5.0], si=[-6.0, -7.0])))
 
 
-def test_one_policy_or_instance_leads_nobody():
+def test_one_policy_leads_nobody():
     assert "lead" not in headline(summary_of(scored(ew=[1.0, 2.0])))
-    assert "too few to compare" in headline(summary_of(scored(ew=[1.0], si=[2.0])))
 
 
 def test_the_table_is_sorted_best_first(tmp_path):
     page = page_of(scored(worst=[1.0, 1.0], best=[3.0, 3.0], middle=[2.0, 2.0]), tmp_path)
     body = page[page.index("<tbody>") : page.index("</tbody>")]
-    assert re.findall(r"<tr[^>]*><td>\d*</td><td>([\w-]+)</td>", body) == ["best", "middle", "worst", "single-task"]
+    assert re.findall(r"<b>([\w-]+)</b>", body) == ["best", "middle", "worst"]
 
 
 # --- TensorBoard and files --------------------------------------------------------------------------------------------------
@@ -297,7 +330,33 @@ def test_events_hold_medians_and_are_not_doubled_when_written_again(tmp_path):
         median = np.median([result.curves[kind]["left"] for result in own], axis=0)
         assert [step for step, _ in runs["01-si"][f"{kind}/left"]] == STEPS
         np.testing.assert_allclose([value for _, value in runs["01-si"][f"{kind}/left"]], median, rtol=1e-6)
-    assert runs["01-si"]["delta_m/iqm"][0][1] == pytest.approx(summary["policies"]["si"]["delta_m"]["iqm"], rel=1e-6)
+    assert [step for step, _ in runs["01-si"]["delta_m"]] == [1, 2, 3]
+    assert runs["01-si"]["delta_m"][-1][1] == pytest.approx(summary["policies"]["si"]["delta_m"]["iqm"], rel=1e-6)
+
+
+def test_the_hparams_tab_shows_policies_and_scores_alone(tmp_path):
+    from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+    from tensorboard.plugins.hparams import metadata
+
+    results = make_results()
+    write_events(results, summary_of(results), tmp_path)
+    runs = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
+    found = {run: dict(runs.GetAccumulator(run).PluginTagToContent("hparams").items()) for run in runs.Runs()}
+    assert set(found) == {"00-ew", "01-si"}
+    for run, content in found.items():
+        experiment = metadata.parse_experiment_plugin_data(content[metadata.EXPERIMENT_TAG])
+        assert [(info.name, info.differs) for info in experiment.hparam_infos] == [("policy", True)]
+        assert [value.string_value for value in experiment.hparam_infos[0].domain_discrete.values] == ["ew", "si"]
+        assert [info.name.tag for info in experiment.metric_infos] == ["delta_m"]
+        session = metadata.parse_session_start_info_plugin_data(content[metadata.SESSION_START_INFO_TAG])
+        assert {name: value.string_value for name, value in session.hparams.items()} == {"policy": run[3:]}
+
+
+def test_no_curve_has_one_point(tmp_path):
+    results = [make_result(name, instance, curves=GAPS["stopped at once"]) for name in ("ew", "si") for instance in range(2)]
+    write_events(results, summary_of(results), tmp_path)
+    assert {tag for run in read_events(tmp_path).values() for tag in run} == {"delta_m"}
+    assert all(len(points) > 1 for run in read_events(tmp_path).values() for points in run.values())
 
 
 def test_events_of_hostile_names_stay_in_the_folder(tmp_path):
@@ -376,5 +435,171 @@ def test_any_number_of_tasks_and_policies_is_drawn(count):
     maps = {"confidence": [[0.5, 0.9]] * count, "variability": [[0.1, 0.2]] * count}
     results = [grouped(name, id, tasks, [0] * count, **maps) for name in "vwxyz" for id in range(2)]
     drawn = figures(results, TASK_GROUPING)
-    assert (">c0_0</text>" in drawn["groups"]) == (count <= 24)
+    named = re.findall(r">(c\d_\d+)</text>", drawn["groups"])
+    assert named[0] == "c0_0"
+    assert (len(set(named)) == count) == (count <= 24)  # of more, some are named, evenly spaced
     assert "data_maps" in drawn
+
+
+# --- one look, everywhere --------------------------------------------------------------------------------------------------
+
+
+def looks(*names):
+    return {name: {key: repr(value) for key, value in style({"policies": names}, name).items()} for name in names}
+
+
+def test_a_policy_has_the_same_look_in_every_comparison():
+    alone = {**looks("si"), **looks("mine"), **looks("igb+cagrad")}
+    together = looks("ew", "mine", "igb", "igb+cagrad", "si")
+    assert {name: together[name] for name in alone} == alone
+    assert set(alone["si"]) == {"color", "marker", "linestyle"}
+
+
+def test_no_two_of_the_built_in_policies_look_alike():
+    names = [*BASELINES, *PRETRAINED]
+    assert len(names) > 50
+    assert len({tuple(look.values()) for look in looks(*names).values()}) == len(names)
+    for name in names:
+        assert looks(name)[name] == looks(*names)[name]
+
+
+def test_no_two_policies_of_one_comparison_look_alike():
+    names = [*BASELINES, *(f"constant:w={number}" for number in range(150))]
+    assert len({tuple(look.values()) for look in looks(*names).values()}) == len(names)
+    assert looks(*names) == looks(*names[::-1])
+
+
+def test_figures_and_tables_show_a_policy_in_its_look():
+    for policies in (["si"], ["ew", "gls", "si"]):
+        results = make_results(policies)
+        line = learning_curves(results, summary_of(results)).axes[0].get_lines()[-1]
+        assert {"color": repr(line.get_color()), "marker": repr(line.get_marker())}.items() <= looks("si")["si"].items()
+        assert f'<span style="color: {line.get_color()}"' in report_tables.scores(summary_of(results), "si")
+
+
+# --- every width, light and dark, on paper and read aloud --------------------------------------------------------------------
+
+CROWDS = {
+    "a hundred tasks": {"policies": ["ew", "si"], "instances": 2, "tasks": [f"cluster_{n % 3}_{n}" for n in range(100)]},
+    "thirty policies": {"policies": [f"constant:w=1,2,{number}" for number in range(30)], "instances": 2},
+}
+
+
+@pytest.mark.parametrize(
+    ("shape", "width"),
+    [
+        *(("one policy", width) for width in (WIDE, NARROW)),
+        *(pytest.param(shape, width, marks=pytest.mark.slow) for shape in [*SHAPES, *CROWDS] for width in (WIDE, NARROW)),
+    ],
+)
+def test_figures_fill_the_page_with_texts_of_full_size(shape, width):
+    results = make_results(**{**SHAPES, **CROWDS}[shape])
+    drawn = draw_figures(page_figures(LOSS_WEIGHTING), results, summary_of(results), width)
+    assert {"forest", "gains", "curves", "weights", "probability"} <= set(drawn)
+    for svg in drawn.values():
+        assert float(re.search(r'<svg [^>]*width="([\d.]+)pt"', svg)[1]) <= 72 * width + 1
+        sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)px", svg)]
+        assert min(sizes) >= 8
+
+
+def overlaps(texts, renderer):
+    boxes = [text.get_window_extent(renderer) for text in texts if text.get_text().strip() and text.get_visible()]
+    return [(a, b) for place, a in enumerate(boxes) for b in boxes[:place] if a.shrunk(0.98, 0.9).overlaps(b.shrunk(0.98, 0.9))]
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("draw", [probability_of_improvement, task_gains, forest, learning_curves])
+def test_long_names_do_not_run_into_each_other(draw, width):
+    results = make_results(
+        [f"constant:w=1,2,4,16,{number},16" for number in range(9)], 2, [f"a long name of a task {n}" for n in range(9)]
+    )
+    with mpl.rc_context({"figure.figsize": (width, width), **SETTINGS}):
+        figure = draw(results, summary_of(results))
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    renderer = canvas.get_renderer()
+    for axes in figure.axes:
+        assert not overlaps(axes.get_yticklabels(), renderer)
+        assert not overlaps(axes.get_xticklabels(), renderer)
+    for legend in figure.legends:
+        assert not overlaps(legend.get_texts(), renderer)
+        assert legend.get_window_extent(renderer).x1 <= figure.bbox.x1 + 2
+
+
+def test_all_panels_of_a_figure_have_the_same_scale():
+    results = make_results(["ew", "si", "gls"], tasks=("small", "large", "third"))
+    for result in results:
+        result.curves["loss"] = {task: [5.0, 2.0, 0.001 if task == "small" else 1.0] for task in result.curves["loss"]}
+    for draw in (learning_curves, weight_trajectories):
+        axes = draw(results, summary_of(results)).axes
+        assert len(axes) == 3
+        assert len({own.get_ylim() for own in axes}) == len({own.get_xlim() for own in axes}) == 1
+
+
+def test_a_hundred_tasks_are_summarised():
+    results = make_results(["ew", "si"], 2, [f"t{number}" for number in range(100)])
+    summary = summary_of(results)
+    assert len(learning_curves(results, summary).axes) == 3
+    with mpl.rc_context({"figure.figsize": (WIDE, WIDE)}):
+        whole, lowest, highest = task_gains(results, summary).axes
+    assert [text.get_text() for text in whole.get_xticklabels()][::3] == ["worst", "median", "best"]
+    gains = {name: np.mean([relative(result, name) for result in results]) for name in results[0].metrics}
+    ordered = sorted(gains, key=gains.get)
+    for axes, ends in ((lowest, ordered[:10]), (highest, ordered[::-1][:10])):
+        assert [text.get_text().replace("\n", "/") for text in axes.get_xticklabels()] == ends
+
+
+def relative(result, name):
+    return result.metrics[name] / result.references[name]
+
+
+def test_the_metrics_of_a_hundred_tasks_are_quantiles():
+    table = report_tables.metrics(summary_of(make_results(["ew", "si"], 2, [f"t{number}" for number in range(100)])))
+    assert "quantiles over 100 tasks" in table
+    heads = re.findall(r'<th scope="col">([^<]*)', table)
+    assert heads == ["policy", "lowest", "10 %", "median", "90 %", "highest"]
+
+
+def test_a_page_suits_screen_readers(hostile_page):
+    elements = Elements(hostile_page)
+    ids = [attributes.get("id") for _, attributes in elements.tags]
+    drawn = [attributes for tag, attributes in elements.tags if tag == "svg"]
+    assert len(drawn) == 12
+    for attributes in drawn:
+        assert attributes["role"] == "img"
+        assert ids.count(attributes["aria-labelledby"]) == 1
+    titles = re.findall(r'<title id="([^"]*)">([^<]+)</title>', hostile_page)
+    assert {id for id, _ in titles} == {attributes["aria-labelledby"] for attributes in drawn}
+    heads = [attributes.get("scope") for tag, attributes in elements.tags if tag == "th"]
+    assert set(heads) == {"col", "row"}
+    assert hostile_page.count("<caption>") == hostile_page.count("<table>")
+
+
+def test_in_the_dark_texts_and_lines_follow_the_page(hostile_page):
+    for svg in re.findall(r"<svg.*?</svg>", hostile_page, flags=re.DOTALL):
+        assert "var(--c1c1c1c, #1c1c1c)" in svg
+        assert not re.search(r"(?<!, )#(?:1c1c1c|ffffff|000000)", svg)  # neither black texts nor white boxes
+        assert all("fill: " in style for style in re.findall(r'<text style="([^"]*)"', svg))
+    dark = hostile_page[hostile_page.index("prefers-color-scheme: dark") :]
+    for colour in ON_DARK:
+        assert f"--c{colour[1:].lower()}: " in dark
+
+
+def test_every_estimator_is_named_where_it_stands():
+    table = report_tables.scores(summary_of(make_results(instances=6)), "si")
+    heads = dict(re.findall(r'<th scope="col">([^<]*) <small>([^<]*)</small>', table))
+    assert heads["delta_m, %"] == "interquartile mean"
+    assert next(below for head, below in heads.items() if head.startswith("difference from")) == "mean of pairs"
+
+
+@pytest.mark.parametrize(
+    ("ranges", "shown"),
+    [
+        ({}, "clean"),
+        ({"size": [0.3, 1.0], "noise": [0.0, 0.4], "scale": [0.1, 10.0]}, "varied"),
+        ({"noise": [0, 0.5]}, '{"noise": [0, 0.5]}'),
+    ],
+)
+def test_a_distribution_is_shown_by_its_name(ranges, shown):
+    about = make_about(make_results(), arguments={"distribution": ranges})
+    assert f"<dt>distribution</dt><dd>{shown}</dd>" in unescape(settings(about))

@@ -78,7 +78,10 @@ def test_the_detectable_difference_is_found_four_times_in_five():
 
 
 def test_one_pair_has_no_interval():
-    assert paired_difference(np.array([3.0]), np.array([1.0])) == {"difference": 2.0, "low": None, "high": None, "detectable": None}
+    assert paired_difference(np.array([3.0]), np.array([1.0])) == {
+        **{"difference": 2.0, "low": None, "high": None, "detectable": None},
+        "instances": 1,
+    }
 
 
 @pytest.mark.parametrize(

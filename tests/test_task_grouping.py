@@ -946,7 +946,7 @@ def test_the_command_line_makes_tables_and_compares_with_them(tmp_path):
     compared = CliRunner().invoke(full_app(), [*words, "--out", str(out), "--set", f"group_table={path}", *given])
     assert compared.exit_code == 0, compared.output
     page, summary = (out / "report.html").read_text(), json.loads((out / "summary.json").read_text())
-    assert "<th>regret, %</th>" in page
+    assert "regret, % <small>mean</small></th>" in page
     assert summary["policies"]["joint"]["num_groups"]["mean"] == 1
     assert summary["policies"]["single-task"]["regret"]["mean"] >= 0
     wrong = CliRunner().invoke(full_app(), [*words, "--out", str(out), "--set", f"group_table={path}"])

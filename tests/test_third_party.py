@@ -81,10 +81,10 @@ def test_its_columns_and_figures_are_shown(compared):
     page, found = (compared / "report.html").read_text(), summary(compared)
     assert found["about"]["columns"] == ["factor"]
     assert found["policies"]["flat"]["factor"]["mean"] == 1
-    assert "<th>last rate over the first</th>" in page
-    assert "<h2>Learning rates</h2>" in page
-    assert "<h2>Learning curves</h2>" in page
-    assert "<h2>Weights</h2>" not in page
+    assert "last rate over the first <small>mean</small></th>" in page
+    assert ">Learning rates</h2>" in page
+    assert ">Learning curves</h2>" in page
+    assert ">Weights</h2>" not in page
     assert (compared / "results.csv").read_text().splitlines()[0].endswith(",factor")
 
 
@@ -96,7 +96,7 @@ def test_a_page_is_written_without_the_package(compared, site, tmp_path):
     assert f"columns and figures of {ID} are left out" in answer.stderr
     page = (tmp_path / "report.html").read_text()
     assert "last rate over the first" not in page
-    assert "<h2>Learning rates</h2>" not in page
+    assert ">Learning rates</h2>" not in page
     assert "warm-up" in page
     assert summary(tmp_path)["policies"]["flat"]["delta_m"] == summary(compared)["policies"]["flat"]["delta_m"]
 

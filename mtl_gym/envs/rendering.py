@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -16,17 +19,8 @@ from mtl_gym.decisions.grouping.decision import TaskGroups
 from mtl_gym.decisions.grouping.trainings import GroupTrainings
 from mtl_gym.decisions.grouping.warm_up import MAPS
 from mtl_gym.decisions.merging.decision import Merging
-from mtl_gym.envs.panels import (
-    TASK_COLOURS,
-    draw_data_map,
-    draw_memberships,
-    draw_similarity,
-    draw_tree,
-    label_lines,
-    line_style,
-    log_axis,
-    short,
-)
+from mtl_gym.envs.looks import FAINT, RULE, TASK_COLOURS, task_looks
+from mtl_gym.envs.panels import draw_data_map, draw_memberships, draw_similarity, draw_tree, label_lines, log_axis, short
 from mtl_gym.training.formulas import SMALLEST_LOSS, improvable_gap
 from mtl_gym.training.ledger import Ledger
 from mtl_gym.training.loss_history import second_epoch_mean
@@ -35,7 +29,8 @@ from mtl_gym.training.trainer import Trainer
 
 _RECENT = 10  # batches over which a gap is averaged
 _SIZE = (12.0, 4.0)  # inches, at 100 dots each
-_COLUMNS = 7  # tasks per row of the legend
+_COLUMNS = 6  # tasks per row of the legend
+_MOST_LABELLED = 24  # tasks in the legend
 _MOST_MAPS = 12  # number of data maps drawn
 _MOST_NAMES = 30  # names in a column
 
@@ -55,12 +50,14 @@ def draw_training(decision: TrainingDecision, row: int) -> npt.NDArray[np.uint8]
     figure = Figure(figsize=_SIZE, dpi=100)
     panels = figure.subplots(1, 3)
     figure.subplots_adjust(left=0.05, right=0.985, top=0.83, bottom=0.28, wspace=0.2)
-    trainer = decision.trainer
-    lines = [_draw(axes, *panel, trainer.recipe.train_steps) for axes, panel in zip(panels, _panels(trainer, row), strict=True)]
+    trainer, looks = decision.trainer, _looks(decision.trainer.ledger, row)
+    lines = [
+        _draw(axes, *panel, looks, trainer.recipe.train_steps) for axes, panel in zip(panels, _panels(trainer, row), strict=True)
+    ]
     for axes in panels[[0, 2]]:
         _scale(axes)
-    panels[1].axhline(0, color="#cccccc", linewidth=0.8, zorder=0)
-    label_lines(figure, lines[0], _names(trainer.ledger, row), columns=_COLUMNS, place="lower center")
+    _scale_fractions(panels[1])
+    _legend(figure, lines[0], trainer.ledger, row)
     return _image(figure, _title(trainer.ledger, row))
 
 
@@ -74,17 +71,17 @@ def draw_structure(decision: Merging, row: int) -> npt.NDArray[np.uint8]:
     shown = min(stages, 3)
     panels = figure.subplots(1, 3 + shown, width_ratios=[1.5, 0.25, *[0.75] * shown, 1.5])  # the second: task names
     figure.subplots_adjust(left=0.02, right=0.985, top=0.8, bottom=0.24, wspace=0.3)
-    names = _names(trainer.ledger, row)
+    names, looks = trainer.ledger.task_names(row), _looks(trainer.ledger, row)
     panels[1].set_axis_off()
-    draw_tree(panels[0], decision.assign[row].cpu().numpy(), names)
+    draw_tree(panels[0], decision.assign[row].cpu().numpy(), names, dict(zip(names, looks, strict=True)))
     similar = decision.similarities()[row].nan_to_num().cpu().numpy()
     first = min(int(decision.depths()[row].min()), stages - shown)
     for place, stage in enumerate(range(first, first + shown)):
         draw_similarity(panels[2 + place], similar[stage], names if place == 0 and len(names) <= _COLUMNS else None)
         panels[2 + place].set_title(f"CKA, stage {stage + 1} of {len(similar)}", fontsize=10)
-    lines = _draw(panels[-1], *_panels(trainer, row)[0], trainer.recipe.train_steps)
+    lines = _draw(panels[-1], *_panels(trainer, row)[0], looks, trainer.recipe.train_steps)
     _scale(panels[-1])
-    label_lines(figure, lines, names, columns=_COLUMNS, place="lower center")
+    _legend(figure, lines, trainer.ledger, row)
     used = f"{float(decision.used()[row]):.0%} of the parameters of separate networks"
     return _image(figure, f"{_title(trainer.ledger, row)}: {used}")
 
@@ -96,21 +93,25 @@ def draw_grouping(decision: TaskGroups, row: int) -> npt.NDArray[np.uint8]:
     """
     trainings = decision.trainings
     figure = Figure(figsize=_SIZE, dpi=100)
-    names, maps = _names(trainings.ledger, row), _maps(trainings, row)
+    names, maps = trainings.ledger.task_names(row), _maps(trainings, row)
     lines = 1 if len(maps) <= _MOST_MAPS // 3 else 2
     columns = -(-len(maps) // lines)
-    widths = [*[1] * columns, 0.35, 1]
-    grid = figure.add_gridspec(lines, columns + 2, left=0.03, right=0.985, top=0.84, bottom=0.1, hspace=0.3, width_ratios=widths)
+    widths = [*[1] * columns, 0.45, 1]
+    grid = figure.add_gridspec(lines, columns + 2, left=0.055, right=0.985, top=0.84, bottom=0.15, hspace=0.3, width_ratios=widths)
     memberships = trainings.memberships[row].numpy()
     for task, map_ in enumerate(maps):
         axes = figure.add_subplot(grid[task // columns, task % columns])
-        placed = memberships[task].any()
-        colour = TASK_COLOURS[int(memberships[task].argmax()) % len(TASK_COLOURS)] if placed else "#bbbbbb"
-        draw_data_map(axes, map_, colour)
-        axes.set_title(names[task], fontsize=8, parse_math=False)
+        group = int(memberships[task].argmax()) if memberships[task].any() else None
+        draw_data_map(axes, map_, RULE if group is None else TASK_COLOURS[group % len(TASK_COLOURS)])
+        axes.set_title(short(names[task]) + ("" if group is None else f", group {group + 1}"), fontsize=8, parse_math=False)
+        axes.tick_params(labelleft=task % columns == 0, labelbottom=task + columns >= len(maps))
+        axes.grid(color=FAINT, linewidth=0.6)
+        axes.set_axisbelow(True)
+    figure.text(0.012, 0.5, "confidence", rotation=90, va="center", fontsize=9)
+    figure.text(0.055, 0.03, "variability of the label's probability; dots are training samples, colours groups", fontsize=9)
     draw_memberships(figure.add_subplot(grid[:, -1]), memberships, names if len(names) <= _MOST_NAMES else None)
     some = f" of {len(maps)} of the {len(names)} tasks" if len(maps) < len(names) else ""
-    return _image(figure, f"{_title(trainings.ledger, row)}: data maps{some} (confidence over variability) and groups")
+    return _image(figure, f"{_title(trainings.ledger, row)}: data maps{some} and groups")
 
 
 def _maps(trainings: GroupTrainings, row: int) -> npt.NDArray[np.float32]:
@@ -144,7 +145,7 @@ def _gaps(losses: Tensor, epoch: Tensor) -> Tensor:
     return improvable_gap(recent, torch.where(known, latest, losses[:1]))
 
 
-def _draw(axes: Axes, title: str, values: Tensor, train_steps: int) -> list[Line2D]:
+def _draw(axes: Axes, title: str, values: Tensor, looks: Sequence[Mapping[str, Any]], train_steps: int) -> list[Line2D]:
     marker = "o" if len(values) == 1 else None  # a line through one point is invisible
     shown = torch.where(torch.isfinite(values), values, torch.nan).numpy()
     axes.set_title(title, fontsize=10)
@@ -152,21 +153,44 @@ def _draw(axes: Axes, title: str, values: Tensor, train_steps: int) -> list[Line
     axes.set_xlim(0, train_steps)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    return [
-        axes.plot(column, linewidth=1.2, marker=marker, markersize=3, **line_style(TASK_COLOURS, task))[0]  # type: ignore[arg-type]
-        for task, column in enumerate(shown.T)
-    ]
+    return [axes.plot(column, marker=marker, markersize=3, **look)[0] for column, look in zip(shown.T, looks, strict=True)]
 
 
 def _scale(axes: Axes) -> None:
     """Sets log limits that contain all positive values and 1."""
-    values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
-    values = values[np.isfinite(values) & (values > 0)]
+    values = _heights(axes)
+    values = values[values > 0]
     log_axis(axes, min(0.5, values.min(initial=1) / 1.2), max(1.2, values.max(initial=1) * 1.2))
 
 
-def _names(ledger: Ledger, row: int) -> list[str]:
-    return [short(name) for name in ledger.task_names(row)]
+def _scale_fractions(axes: Axes) -> None:
+    """Sets limits that contain 0 and all values: from 0 to 1 as long as there are none."""
+    values = _heights(axes)
+    axes.set_ylim(1.1 * min(values.min(initial=0), 0), 1.1 * values.max(initial=0) if values.any() else 1.0)
+    axes.axhline(0, color=RULE, linewidth=0.8, zorder=0)
+
+
+def _heights(axes: Axes) -> npt.NDArray[np.float64]:
+    """The finite values of all lines."""
+    values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
+    return values[np.isfinite(values)]
+
+
+def _looks(ledger: Ledger, row: int) -> list[dict[str, Any]]:
+    """The look of each task's line (K): a task has the same one in all instances; the main task's line is thick."""
+    looks = task_looks(task.name for task in ledger.problem.tasks)
+    main_task = ledger.recipe.main_task
+    return [looks[name] | {"linewidth": 2.4 if name == main_task else 1.2} for name in ledger.task_names(row)]
+
+
+def _legend(figure: Figure, lines: list[Line2D], ledger: Ledger, row: int) -> None:
+    """Names the tasks below, the main one marked; of too many, says the number."""
+    names = ledger.task_names(row)
+    if len(names) > _MOST_LABELLED:
+        figure.text(0.5, 0.05, f"{len(names)} tasks", ha="center", fontsize=9)
+        return
+    labels = [short(name) + (" (main task)" if name == ledger.recipe.main_task else "") for name in names]
+    label_lines(figure, lines, labels, columns=_COLUMNS, place="lower center")
 
 
 def _title(ledger: Ledger, row: int) -> str:

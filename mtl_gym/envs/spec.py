@@ -39,7 +39,9 @@ class PageFigure:
     """A figure on comparisons' pages.
 
     Attributes:
-        draw: ``"module:function"`` that maps results and summary to a matplotlib figure, or to ``None`` if there is none.
+        draw: ``"module:function"`` that maps results and summary to a matplotlib figure, or to ``None`` if there is none. It
+            is called twice, for wide and for narrow screens, with their width in inches as matplotlib's ``figure.figsize``. Texts
+            and axes in the colours of matplotlib's settings follow the page's in the dark.
         title: Its title.
         caption: What it shows and how to read it; HTML.
     """

@@ -156,12 +156,12 @@ class TaskGroupingVectorEnv(MTLVectorEnv):
                 "mtl_gym.evaluation.grouping_plots:groups",
                 "Co-grouping frequency",
                 "Fraction of the instances with both tasks in which they are trained together (grey: no such instance); of soft "
-                "memberships the largest counts.",
+                "memberships the largest counts. Columns are the tasks in the order of the rows.",
             ),
             PageFigure(
                 "mtl_gym.evaluation.grouping_plots:memberships",
                 "Groups of the first instance",
-                "Membership of each task (rows) in each group (columns): yellow is 1, dark blue 0.",
+                "Membership of each task (rows) in each group (columns): blue is 1, blank 0.",
             ),
             PageFigure(
                 "mtl_gym.evaluation.grouping_plots:data_maps",

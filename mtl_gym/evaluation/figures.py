@@ -7,13 +7,16 @@ import pkgutil
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
+from mtl_gym.envs.looks import ON_DARK
 from mtl_gym.envs.spec import PageFigure
 from mtl_gym.evaluation.columns import installed
+from mtl_gym.evaluation.layout import WIDE
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.styles import SETTINGS
 
@@ -21,22 +24,24 @@ _FIRST = {
     "forest": PageFigure(
         "mtl_gym.evaluation.plots:forest",
         "Gain over single-task learning",
-        "Interquartile mean over instances (dot) with its 95 % bootstrap interval (bar); small dots are individual instances.",
+        "Interquartile mean over instances (marker) with its 95 % bootstrap interval (bar); small dots are individual instances.",
     ),
     "gains": PageFigure(
         "mtl_gym.evaluation.plots:task_gains",
         "Gain of each task",
-        "Mean gain of each metric over single-task learning, in percent; blue is better, red is worse.",
+        "Mean gain of each metric over single-task learning, in percent; blue is better, orange is worse.",
     ),
     "curves": PageFigure(
         "mtl_gym.evaluation.plots:learning_curves",
         "Learning curves",
-        "Held-out loss (the reward split) of each task, median over instances.",
+        "Held-out loss (the reward split) of each task, median over instances, divided by its value before training. All panels "
+        "have the same scale.",
     ),
     "weights": PageFigure(
         "mtl_gym.evaluation.plots:weight_trajectories",
         "Weights",
-        "Each task's fraction of the weights, median over instances. Dividing by the loss gives large weights to small losses.",
+        "Each task's fraction of the weights, median over instances, all panels on the same scale. Dividing by the loss gives "
+        "large weights to small losses.",
     ),
 }
 _LAST = {
@@ -59,6 +64,9 @@ _LAST = {
 """Figures by name, which an environment's ``without`` may omit; its own come between the two."""
 
 
+_BACKGROUNDS = ("figure.facecolor", "axes.facecolor", "savefig.facecolor")
+
+
 def page_figures(env: str) -> dict[str, PageFigure]:
     """The figures of an environment's pages by name, in order; its own are named after their functions."""
     found = installed(env)
@@ -67,11 +75,14 @@ def page_figures(env: str) -> dict[str, PageFigure]:
     return {name: row for name, row in {**_FIRST, **own, **_LAST}.items() if name not in without}
 
 
-def draw_figures(rows: Mapping[str, PageFigure], results: Sequence[Result], summary: Mapping[str, Any]) -> dict[str, str]:
-    """Draws figures as SVG, by name. Figures without data are omitted, broken ones with a warning."""
+def draw_figures(
+    rows: Mapping[str, PageFigure], results: Sequence[Result], summary: Mapping[str, Any], width: float = WIDE
+) -> dict[str, str]:
+    """Draws figures as SVG by name, for a page this wide (inches). Those without data are omitted, broken ones with a warning."""
     drawn = {}
     with matplotlib.rc_context({"font.family": "sans-serif"}):
-        matplotlib.rcParams.update(SETTINGS)
+        matplotlib.rcParams.update(SETTINGS | dict.fromkeys(_BACKGROUNDS, "none"))
+        matplotlib.rcParams["figure.figsize"] = (width, 0.6 * width)
         for name, row in rows.items():
             try:
                 figure = pkgutil.resolve_name(row.draw)(results, summary)
@@ -87,12 +98,32 @@ def _svg(figure: Figure) -> str:
     stream = io.StringIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # the browser draws the text, with its own fonts
+        engine = figure.get_layout_engine()
+        if engine is not None:  # otherwise `savefig` draws all of the figure once more for it
+            engine.execute(figure)
+            figure.set_layout_engine("none")
         figure.savefig(stream, format="svg", metadata={"Date": None})
     text = stream.getvalue()
-    text = re.sub(r'="[^"<>]*"', _rounded, text[text.index("<svg") :])
-    return re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"', r"<svg \1\2", text)
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, count=1, flags=re.DOTALL)
+    return re.sub(r'="[^"<>]*"', _adapted, text)
 
 
-def _rounded(attribute: re.Match[str]) -> str:
-    """Rounds an attribute's numbers to a hundredth of a point; the texts of the figure stay unchanged."""
-    return re.sub(r"(\d+\.\d{2})\d+", r"\1", attribute.group())
+def _adapted(attribute: re.Match[str]) -> str:
+    """Rounds an attribute's numbers to a hundredth of a point, and lets the page replace colours; texts stay unchanged."""
+    rounded = re.sub(r"(\d+\.\d{2})\d+", r"\1", attribute.group())
+    return _COLOURS.sub(lambda colour: f"var({variable(colour.group())}, {colour.group()})", rounded)
+
+
+def variable(colour: str) -> str:
+    """The CSS variable that replaces a colour, such as ``#1c1c1c``, where it is defined."""
+    return f"--c{colour[1:].lower()}"
+
+
+_COLOURS = re.compile("|".join(ON_DARK), re.IGNORECASE)
+
+
+def accessible(svg: str, id: str, title: str) -> str:
+    """The SVG as one image with a title, which screen readers read; ``id`` is unique on the page."""
+    role = f'<svg role="img" aria-labelledby="{id}" '
+    return re.sub(r"<svg ([^>]*)>", lambda head: f'{role}{head[1]}><title id="{id}">{escape(title)}</title>', svg, count=1)

@@ -9,13 +9,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mtl_gym.envs.panels import TASK_COLOURS, draw_memberships, label_lines, line_style
+from mtl_gym.envs.looks import FAINT, TASK_COLOURS, task_looks
+from mtl_gym.envs.panels import SHARES, draw_memberships
+from mtl_gym.evaluation.layout import MOST_DRAWN, fitting, grid, label_sparsely, legend, page_width, with_scale
 from mtl_gym.evaluation.plots import Results, Summary, dot_plot
 from mtl_gym.evaluation.results import Array, outcomes
 from mtl_gym.evaluation.styles import shortened
 
-_MOST_NAMED = 24  # most tasks with labels in a figure; more are sorted by name
-_PER_LINE = 4  # heat maps per row
+_LEAST = 1.9  # width of a heat map in inches
+_SIZES = (1.4, 3.0)  # least and largest height of a heat map in inches
 
 
 def data_maps(results: Results, summary: Summary) -> Figure | None:
@@ -23,17 +25,17 @@ def data_maps(results: Results, summary: Summary) -> Figure | None:
     known = next((result for result in results if "confidence" in result.outcome), None)
     if known is None:
         return None
-    tasks, few = known.outcome["tasks"], len(known.outcome["tasks"]) <= _MOST_NAMED
-    figure = Figure(figsize=(8.6, 4.4), layout="constrained")
-    axes = figure.subplots()
+    tasks, few = known.outcome["tasks"], len(known.outcome["tasks"]) <= MOST_DRAWN
+    figure = Figure(figsize=(min(page_width(), 8.6), 4.0), layout="constrained")
+    axes, looks = figure.subplots(), task_looks(tasks)
     lines = []
-    for place, (heights, across) in enumerate(zip(known.outcome["confidence"], known.outcome["variability"], strict=True)):
-        look = line_style(TASK_COLOURS, place) if few else {"color": TASK_COLOURS[0], "alpha": 0.5}
-        axes.plot(across[-1], heights[-1], "o", markersize=5 if few else 3, zorder=3, **{**look, "linestyle": ""})  # type: ignore[arg-type]
-        lines += axes.plot(across, heights, linewidth=1.1 if few else 0.5, **look)  # type: ignore[arg-type]
+    for task, heights, across in zip(tasks, known.outcome["confidence"], known.outcome["variability"], strict=True):
+        look: dict[str, Any] = looks[task] if few else {"color": TASK_COLOURS[0], "alpha": 0.5}
+        axes.plot(across[-1], heights[-1], **(look | {"linestyle": ""}), marker="o", markersize=5 if few else 3, zorder=3)
+        lines += axes.plot(across, heights, linewidth=1.1 if few else 0.5, **look)
     axes.set(title=f"instance {known.instance}", xlabel="variability, mean over samples", ylabel="confidence, mean over samples")
     if few:
-        label_lines(figure, lines, shortened(tasks), columns=1, place="outside right upper")
+        legend(figure, lines, tasks)
     return figure
 
 
@@ -42,15 +44,18 @@ def memberships(results: Results, summary: Summary) -> Figure | None:
     firsts = {name: own[0] for name, own in outcomes(results, "memberships").items()}
     if not firsts:
         return None
-    names = firsts[next(iter(firsts))]["tasks"]
-    figure, panels = _heat_maps(len(firsts), width=1.7, height=min(max(0.13 * len(names), 1.3), 2.6))
+    count = len(next(iter(firsts.values()))["tasks"])
+    figure, panels, height = _heat_maps(len(firsts), count)
     for place, (axes, (name, own)) in enumerate(zip(panels, firsts.items(), strict=True)):
-        order = range(len(names)) if len(names) <= _MOST_NAMED else np.argsort(own["tasks"])
+        order = list(range(count))
+        if count > MOST_DRAWN:
+            order.sort(key=own["tasks"].__getitem__)
         table = np.asarray(own["memberships"])[order]
-        named = own["tasks"] if place % _PER_LINE == 0 and len(names) <= _MOST_NAMED else None
-        draw_memberships(axes, table[:, : max(int((table > 0).any(0).sum()), 1)], named)
-        axes.set_title(shortened([name])[0], fontsize=8)
-    return figure
+        draw_memberships(axes, table[:, : max(int((table > 0).any(0).sum()), 1)], None)
+        if _first_of_a_line(place, len(firsts)):
+            label_sparsely(axes.yaxis, [own["tasks"][task] for task in order], height)
+        axes.set_title(shortened([name])[0])
+    return with_scale(figure, panels, "membership")
 
 
 def groups(results: Results, summary: Summary) -> Figure | None:
@@ -60,18 +65,19 @@ def groups(results: Results, summary: Summary) -> Figure | None:
         return None
     first = next(iter(known.values()))[0]["tasks"]
     drawn = {task for own in known.values() for row in own for task in row["tasks"]}
-    tasks = first if len(drawn) <= _MOST_NAMED and len(drawn) == len(first) else sorted(drawn)
-    figure, panels = _heat_maps(len(known), width=1.9, height=1.9)
+    tasks = first if len(drawn) <= MOST_DRAWN and len(drawn) == len(first) else sorted(drawn)
+    figure, panels, height = _heat_maps(len(known), len(tasks))
     for place, (axes, (name, own)) in enumerate(zip(panels, known.items(), strict=True)):
-        image = axes.imshow(together(own, tasks), vmin=0, vmax=1, cmap="cividis", interpolation="nearest")
+        axes.imshow(
+            together(own, tasks), vmin=0, vmax=1, cmap=SHARES.with_extremes(bad=FAINT), interpolation="nearest", aspect="auto"
+        )
         axes.set(xticks=[], yticks=[])
-        axes.set_facecolor("#dddddd")
         axes.grid(visible=False)
-        if place % _PER_LINE == 0 and len(tasks) <= _MOST_NAMED:
-            _name_rows(axes, tasks)
-        axes.set_title(shortened([name])[0], fontsize=8)
-    figure.colorbar(image, ax=panels, shrink=0.6, aspect=30, label="fraction of the instances")
-    return figure
+        axes.spines[:].set_visible(True)
+        if _first_of_a_line(place, len(known)):
+            label_sparsely(axes.yaxis, tasks, height)
+        axes.set_title(shortened([name])[0])
+    return with_scale(figure, panels, "fraction of the instances")
 
 
 def regret(results: Results, summary: Summary) -> Figure | None:
@@ -98,18 +104,11 @@ def together(own: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> Array:
     return np.asarray(np.where(both > 0, same / np.maximum(both, 1), np.nan))
 
 
-def _heat_maps(count: int, *, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure with ``count`` panels of this size in inches, with room for titles above and names on the left."""
-    columns, lines = min(count, _PER_LINE), -(-count // _PER_LINE)
-    figure = Figure(figsize=(1.3 + width * columns, 0.2 + (0.35 + height) * lines), layout="constrained")
-    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
-    for axes in panels[count:]:
-        axes.set_visible(False)
-    return figure, panels[:count]
+def _heat_maps(count: int, tasks: int) -> tuple[Figure, list[Axes], float]:
+    """A figure with ``count`` panels for heat maps with a row for each task, and the panels' height in inches."""
+    height = min(max(0.14 * tasks, _SIZES[0]), _SIZES[1])
+    return *grid(count, least=_LEAST, height=height + 0.4), height
 
 
-def _name_rows(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), shortened(names), fontsize=6.5)
-    axes.tick_params(length=0)
-    for label in axes.get_yticklabels():
-        label.set_parse_math(False)
+def _first_of_a_line(place: int, count: int) -> bool:
+    return place % fitting(count, _LEAST) == 0

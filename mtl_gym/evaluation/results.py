@@ -248,27 +248,6 @@ def traced_tasks(results: Iterable[Result]) -> list[str]:
     return list(dict.fromkeys(task for result in results for task in result.curves.get("loss", ())))
 
 
-def median_curve(results: Iterable[Result], policy: str, task: str, kind: str) -> tuple[Array, Array]:
-    """Steps and medians over a policy's instances that ran so far, of a curve or of ``fraction``, |weight| over their sum."""
-    curves = [result.curves for result in results if result.policy == policy and task in result.curves.get("loss", ())]
-    steps: list[int] = max((curve["step"] for curve in curves), key=len, default=[])
-    medians = []
-    for place in range(len(steps)):
-        values = [_value(curve, task, kind, place) for curve in curves if len(curve["step"]) > place]
-        finite = [value for value in values if value is not None and np.isfinite(value)]
-        medians.append(float(np.median(finite)) if finite else np.nan)
-    return np.asarray(steps, dtype=float), np.asarray(medians, dtype=float)
-
-
-def _value(curve: Mapping[str, Any], task: str, kind: str, place: int) -> float | None:
-    if kind != "fraction":
-        return curve[kind][task][place]
-    weights = [own[place] for own in curve["weight"].values()]
-    total = sum(abs(weight) for weight in weights if weight is not None)
-    own = curve["weight"][task][place]
-    return None if own is None or total == 0 else own / total
-
-
 def plain(value: Any) -> Any:
     """Makes a value JSON-plain: tuples as lists, numpy's numbers as Python's; raises TypeError if it has no plain form."""
     return json.loads(json.dumps(value, default=_plain))

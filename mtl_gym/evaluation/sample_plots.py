@@ -7,12 +7,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from mtl_gym.envs.panels import label_lines
-from mtl_gym.evaluation.results import Result, median_curve
-from mtl_gym.evaluation.styles import shortened, style
+from mtl_gym.envs.looks import RULE
+from mtl_gym.evaluation.layout import grid, legend
+from mtl_gym.evaluation.medians import median_curves
+from mtl_gym.evaluation.results import Result
+from mtl_gym.evaluation.styles import line
 
 _PANELS = (
-    ("auc", "P(correct label has the larger weight), main task", 0.5),
+    ("auc", "P(correct label has the larger weight)", 0.5),
     ("right", "mean weight of correct labels", 1.0),
     ("wrong", "mean weight of wrong labels", 1.0),
 )
@@ -28,14 +30,17 @@ def separations(results: Sequence[Result], summary: Mapping[str, Any]) -> Figure
     if not known:
         return None
     names = list(summary["policies"])
-    figure = Figure(figsize=(10.5, 3.4), layout="constrained")
-    panels = figure.subplots(1, len(_PANELS))
+    figure, panels = grid(len(_PANELS), least=3.0, height=2.4)
     for axes, (curve, title, neutral) in zip(panels, _PANELS, strict=True):
-        axes.axhline(neutral, color="#888", linewidth=0.8, linestyle=":")
-        curves = {name: median_curve(known, name, main_task, curve) for name in names}
-        lines = [axes.plot(x[1:], y[1:], **style(summary, name))[0] for name, (x, y) in curves.items()]  # nothing is known at 0
+        axes.axhline(neutral, color=RULE, linewidth=0.8, linestyle=":")
+        curves = {name: median_curves(known, name, [main_task], curve) for name in names}
+        lines = [
+            axes.plot(x[1:], y[0, 1:], **line(summary, name, 6))[0] for name, (x, y) in curves.items()
+        ]  # nothing is known at 0
         axes.set_title(title)
     panels[0].set_ylim(min(0.4, panels[0].get_ylim()[0]), 1.02)
-    label_lines(figure, lines, shortened(names), columns=6, place="outside upper left")
+    panels[2].sharey(panels[1])  # both are weights
+    panels[1].autoscale_view()
+    legend(figure, lines, names)
     figure.supxlabel("optimiser step", fontsize=9)
     return figure

@@ -14,6 +14,10 @@ import scipy.stats
 LEVEL = 0.95
 POWER = 0.8
 RESAMPLES = 5_000
+NO_GAIN = 0.05
+"""Largest absolute delta_m in percent, on every instance, of a policy that repeats single-task learning, up to rounding."""
+FEWEST = 5
+"""Fewest shared instances for a verdict on significance; of fewer, only differences and intervals are shown."""
 
 Array = npt.NDArray[np.float64]
 
@@ -37,17 +41,19 @@ def paired_difference(own: Array, other: Array) -> dict[str, float | None]:
     """Mean difference on the same instances with its 95 % interval (Student's t).
 
     Returns:
-        ``difference``, ``low``, ``high``, and ``detectable``, the minimum detectable difference of a two-sided test at 5 % with a
-        power of 80 %, given the observed spread. ``None`` with fewer than two instances, except the difference.
+        ``difference``, ``instances`` (their number), and, ``None`` with fewer than two of them, ``low``, ``high`` and
+        ``detectable``, the minimum detectable difference of a two-sided test at 5 % with a power of 80 %, given the observed
+        spread.
     """
     differences, count = own - other, len(own)
     mean = float(differences.mean())
     if count < 2:
-        return {"difference": mean, "low": None, "high": None, "detectable": None}
+        return {"difference": mean, "low": None, "high": None, "detectable": None, "instances": count}
     error = float(differences.std(ddof=1)) / math.sqrt(count)
     quantile = float(scipy.stats.t.ppf((1 + LEVEL) / 2, count - 1))
     reach = quantile + float(scipy.stats.t.ppf(POWER, count - 1))
-    return {"difference": mean, "low": mean - quantile * error, "high": mean + quantile * error, "detectable": reach * error}
+    ends = {"low": mean - quantile * error, "high": mean + quantile * error}
+    return {"difference": mean, **ends, "detectable": reach * error, "instances": count}
 
 
 def probability_of_improvement(own: Array, other: Array) -> float:
@@ -64,9 +70,10 @@ def summarize(frame: pd.DataFrame) -> dict[str, Any]:
     Returns:
         ``about`` (how it was made) and ``policies``, each with ``delta_m`` (``iqm`` over instances, its 95 % bootstrap interval
         ``low`` and ``high``, and ``mean``; percent), ``metrics`` (by ``task/metric``: ``mean``, ``low``, ``high`` and the mean
-        single-task ``reference``), ``instances``, ``diverged``, ``cost`` (mean ``forward`` and ``backward`` passes), ``return``,
-        the environment's columns listed in ``about["columns"]`` (each ``mean``, ``low``, ``high``), and, for each other policy with
-        a shared instance, ``probability_of_improvement`` and ``paired`` (see :func:`paired_difference`). A diverged training has a
+        single-task ``reference``), ``instances``, ``is_reference`` (whether it repeats single-task learning, so that there is
+        nothing to compare), ``diverged``, ``cost`` (mean ``forward`` and ``backward`` passes), ``return``, the environment's
+        columns listed in ``about["columns"]`` (each ``mean``, ``low``, ``high``), and, for each other policy with a shared
+        instance, ``probability_of_improvement`` and ``paired`` (see :func:`paired_difference`). A diverged training has a
         ``delta_m`` of -100 and is excluded from its tasks' metrics.
     """
     runs = frame.drop_duplicates(["policy", "instance"])
@@ -86,6 +93,7 @@ def _summary(own: pd.DataFrame, scores: pd.DataFrame, name: str, columns: Iterab
         "delta_m": {"iqm": float(interquartile_mean(values)), "low": low, "high": high, "mean": float(values.mean())},
         "metrics": _metrics(own[~own["diverged"]]),
         "instances": len(runs),
+        "is_reference": bool((np.abs(values) < NO_GAIN).all()),
         "diverged": int(runs["diverged"].sum()),
         "cost": {name: float(runs[name].mean()) for name in ("forward", "backward")},
         "return": float(runs["return"].mean()),

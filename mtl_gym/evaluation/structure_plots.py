@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from mtl_gym.envs.panels import draw_similarity, draw_tree, label_lines
+from mtl_gym.envs.looks import task_looks
+from mtl_gym.envs.panels import draw_similarity, draw_tree
+from mtl_gym.evaluation.layout import MOST_DRAWN, fitting, grid, label_sparsely, legend, page_width, with_scale
 from mtl_gym.evaluation.plots import Results, Summary
 from mtl_gym.evaluation.results import outcomes
 from mtl_gym.evaluation.styles import shortened, style
@@ -23,19 +26,21 @@ def front(results: Results, summary: Summary) -> Figure | None:
     policies = {name: row for name, row in summary["policies"].items() if "parameter_fraction" in row}
     if not policies:
         return None
-    figure = Figure(figsize=(9.6, 4.0), layout="constrained")
+    figure, panels = grid(len(_SCORES), least=3.2, height=2.8, shared="xy")
     lines: list[Line2D] = []
-    for axes, (score, title) in zip(figure.subplots(1, len(_SCORES)), _SCORES.items(), strict=True):
+    for axes, (score, title) in zip(panels, _SCORES.items(), strict=True):
         lines = []
         for name, row in policies.items():
-            value, size, color = row[score], row["parameter_fraction"], style(summary, name)["color"]
+            value, size, look = row[score], row["parameter_fraction"], style(summary, name)
             middle = value.get("iqm", value["mean"])
-            lines += axes.plot(size["mean"], middle, "o", color=color, markersize=7)
+            lines += axes.plot(size["mean"], middle, color=look["color"], marker=look["marker"], linestyle="", markersize=7)
             if value["low"] is not None:
-                axes.vlines(size["mean"], value["low"], value["high"], color=color, linewidth=1.5)
-                axes.hlines(middle, size["low"], size["high"], color=color, linewidth=1.5)
-        axes.set(title=title, xlabel="parameters, as a fraction of separate networks'", xlim=(0, 1.05))
-    label_lines(figure, lines, shortened(list(policies)), columns=5, place="outside upper left")
+                axes.vlines(size["mean"], value["low"], value["high"], color=look["color"], linewidth=1.5)
+                axes.hlines(middle, size["low"], size["high"], color=look["color"], linewidth=1.5)
+        axes.set_title(title)
+    panels[0].set_xlim(0, 1.05)
+    figure.supxlabel("parameters, fraction of separate networks'", fontsize=9)
+    legend(figure, lines, list(policies))
     return figure
 
 
@@ -44,18 +49,26 @@ def merged_layers(results: Results, summary: Summary) -> Figure | None:
     known = outcomes(results, "assign")
     if not known:
         return None
-    stages = len(next(iter(known.values()))[0]["assign"])
-    figure = Figure(figsize=(3.6 + 1.7 * stages, 0.4 + 1.75 * len(known)), layout="constrained")
-    panels = figure.subplots(len(known), 1 + stages, squeeze=False, width_ratios=[2.2, *[1] * stages])
-    for row, (name, own) in enumerate(known.items()):
-        draw_tree(panels[row, 0], np.asarray(own[0]["assign"]), own[0]["tasks"])
-        panels[row, 0].set_title(shortened([name])[0])
-        shared = _together(own)
-        for stage in range(stages):
-            draw_similarity(panels[row, 1 + stage], shared[stage], own[0]["tasks"] if _same_tasks(own) else None)
-            if row == 0:
-                panels[row, 1 + stage].set_title(f"share stage {stage + 1}")
-    return figure
+    stages, tasks = len(next(iter(known.values()))[0]["assign"]), len(next(iter(known.values()))[0]["tasks"])
+    drawn = tasks <= MOST_DRAWN  # trees
+    columns = fitting(drawn + stages, 2.3)
+    lines = -(-(drawn + stages) // columns)
+    height = 0.4 + max(1.6, min(0.14 * tasks, 3.0))
+    size = (min(page_width(), 0.6 + 3.2 * columns), 0.6 + height * lines * len(known))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(len(known) * lines, columns, squeeze=False).reshape(len(known), -1)
+    for row, (name, own) in zip(panels, known.items(), strict=True):
+        shared, names = _together(own), own[0]["tasks"] if _same_tasks(own) else None
+        if drawn:
+            draw_tree(row[0], np.asarray(own[0]["assign"]), own[0]["tasks"], task_looks(own[0]["tasks"]))
+            row[0].set_title(shortened([name])[0])
+        for stage, axes in enumerate(row[drawn : drawn + stages]):
+            first = stage == 0 or (drawn + stage) % columns == 0  # in its line
+            _matrix(axes, shared[stage], names, named=first, inches=height - 0.4)
+            axes.set_title(f"stage {stage + 1}" if drawn else f"{shortened([name])[0]}\nstage {stage + 1}")
+        for axes in row[drawn + stages :]:
+            axes.remove()
+    return with_scale(figure, list(panels.flat), "fraction of the instances")
 
 
 def similarities(results: Results, summary: Summary) -> Figure | None:
@@ -63,17 +76,22 @@ def similarities(results: Results, summary: Summary) -> Figure | None:
     known = {name: own for name, own in outcomes(results, "cka").items() if _same_tasks(own)}
     if not known:
         return None
-    stages = len(next(iter(known.values()))[0]["cka"])
-    figure = Figure(figsize=(1.6 * len(known) + 1.2, 1.7 * stages + 0.6), layout="constrained")
-    panels = figure.subplots(stages, len(known), squeeze=False)
-    for column, (name, own) in enumerate(known.items()):
-        means = np.mean([row["cka"] for row in own], axis=0)
-        for stage in range(stages):
-            draw_similarity(panels[stage, column], means[stage], own[0]["tasks"] if column == 0 else None)
-        panels[0, column].set_title(shortened([name])[0], fontsize=8)
-    for stage in range(stages):
-        panels[stage, 0].set_ylabel(f"stage {stage + 1}")
-    return figure
+    means = {name: np.mean([row["cka"] for row in own], axis=0) for name, own in known.items()}  # (S, K, K)
+    drawn = [(name, stage, values) for name, table in means.items() for stage, values in enumerate(table)]
+    height = 0.4 + max(1.5, min(0.14 * len(drawn[0][2]), 3.0))
+    columns = fitting(len(drawn), 1.9)
+    figure, panels = grid(len(drawn), least=1.9, height=height)
+    for place, (axes, (name, stage, values)) in enumerate(zip(panels, drawn, strict=True)):
+        _matrix(axes, values, known[name][0]["tasks"], named=place % columns == 0, inches=height - 0.4)
+        axes.set_title(f"{shortened([name])[0]}\nstage {stage + 1}")
+    return with_scale(figure, panels, "CKA")
+
+
+def _matrix(axes: Axes, values: npt.NDArray[np.float64], names: Sequence[str] | None, *, named: bool, inches: float) -> None:
+    """Draws a matrix (K, K) of shares, with its tasks' names to the left if it is the first in its row."""
+    draw_similarity(axes, values, None)
+    if names is not None and named:
+        label_sparsely(axes.yaxis, names, inches)
 
 
 def _same_tasks(own: Sequence[Mapping[str, Any]]) -> bool:

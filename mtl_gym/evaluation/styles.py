@@ -1,14 +1,14 @@
-"""The look of comparisons: policies keep their color and line style throughout."""
+"""The look of comparisons: a policy has the same colour, marker and dashes on every page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mtl_gym.envs.panels import line_style
-
-POLICY_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
-"""Okabe and Ito's color-blind safe palette."""
+from mtl_gym.envs.looks import FAINT, INK, RULE, policy_looks
+from mtl_gym.plugins import OWN, POLICIES, entries, load_table
 
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -16,25 +16,60 @@ SETTINGS: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["system-ui", "DejaVu Sans"],
     "font.size": 9.0,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 9.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 10.0,
+    "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
-    "axes.edgecolor": "#888",
+    "axes.edgecolor": RULE,
     "axes.grid": True,
-    "grid.color": "#e6e6e6",
+    "xtick.color": RULE,
+    "xtick.labelcolor": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.color": RULE,
+    "ytick.labelcolor": INK,
+    "ytick.labelsize": 8.5,
+    "grid.color": FAINT,
     "grid.linewidth": 0.6,
     "text.parse_math": False,
     "lines.linewidth": 1.4,
+    "lines.markersize": 4.0,
 }
 """Settings of matplotlib."""
 
 _LONGEST_NAME = 28
 
 
-def style(summary: Mapping[str, Any], name: str) -> dict[str, object]:
-    """Colour and line style of a policy, by its position in the comparison."""
-    return line_style(POLICY_COLOURS, list(summary["policies"]).index(name))
+@functools.lru_cache(maxsize=256)
+def _looks(names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    return policy_looks(names, _built_in())
+
+
+@functools.cache
+def _built_in() -> dict[str, int]:
+    """The places of this package's own policies, which no other policy of a comparison and no other package can change."""
+    own = [entry for entry in entries(POLICIES) if entry.dist and entry.dist.name == OWN]
+    names = dict.fromkeys(name for entry in own for name in load_table(entry))
+    return {name: place for place, name in enumerate(names)}
+
+
+def styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Colour, marker and line style of each policy; they follow from its name, unless another of these has the same ones."""
+    return {name: dict(look) for name, look in _looks(tuple(names)).items()}
+
+
+def style(summary: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Colour, marker and line style of a policy of a comparison; see :func:`styles`."""
+    return dict(_looks(tuple(summary["policies"]))[name])
+
+
+def line(summary: Mapping[str, Any], name: str, points: int = 1) -> dict[str, Any]:
+    """The same for a line through many points, about every ``points``-th of which has a marker."""
+    look = style(summary, name)
+    shift = list(summary["policies"]).index(name) % max(points, 1)  # so that lines on top of each other show all their markers
+    return look | {"markevery": (shift, points), "markersize": 3.5}
 
 
 def ranked(summary: Mapping[str, Any]) -> list[str]:
@@ -43,16 +78,22 @@ def ranked(summary: Mapping[str, Any]) -> list[str]:
 
 
 def shortened(names: Sequence[str]) -> list[str]:
-    """Names truncated for figures; the table has them in full."""
-    return [name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…" for name in names]
+    """Names for figures; the middle of long ones is left out. The table has them in full."""
+    half = (_LONGEST_NAME - 1) // 2
+    return [name if len(name) <= _LONGEST_NAME else f"{name[: half + 1]}…{name[-half:]}" for name in names]
 
 
-def text(value: float | None, form: str = ".2f") -> str:
+def wrapped(names: Sequence[str], length: int) -> list[str]:
+    """Shortened names, in lines of at most ``length`` characters."""
+    return ["\n".join(textwrap.wrap(name, length, drop_whitespace=False) or [name]) for name in shortened(names)]
+
+
+def text(value: float | None, form: str = "z.2f") -> str:
     """A number; a dash if there is none."""
     return "-" if value is None else format(value, form)
 
 
-def interval(row: Mapping[str, Any], form: str = ".2f") -> str:
+def interval(row: Mapping[str, Any], form: str = "z.2f") -> str:
     """The interval from ``low`` to ``high``; a dash if there is none."""
     low, high = row.get("low"), row.get("high")
     return "-" if low is None or high is None else f"[{low:{form}}, {high:{form}}]"

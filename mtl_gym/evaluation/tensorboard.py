@@ -9,17 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from mtl_gym.cache import locked
-from mtl_gym.evaluation.results import Result, median_curve, traced_tasks
+from mtl_gym.evaluation.medians import median_curves
+from mtl_gym.evaluation.results import Result, traced_tasks
+from mtl_gym.evaluation.statistics import interquartile_mean
+
+SCORE = "delta_m"
+"""Tag of the scores, which the HParams tab shows beside the policy."""
 
 
 def write_events(results: Sequence[Result], summary: Mapping[str, Any], folder: Path) -> None:
-    """Writes each policy's scalars and hyper-parameters to its own run in the log folder, replacing earlier event files.
+    """Writes each policy's scalars and its name to its own run in the log folder, replacing earlier event files.
 
-    Scalars are ``loss/<task>`` (held-out) and ``weight/<task>``, medians over instances by optimiser step, and ``delta_m/iqm``,
-    ``delta_m/low`` and ``delta_m/high`` of the summary, which :func:`mtl_gym.summarize` computes.
+    Scalars are ``loss/<task>`` (held-out) and ``weight/<task>``, medians over instances by optimiser step, and ``delta_m``, the
+    interquartile mean of the first n instances by n, whose last value is the score. The HParams tab shows policies and scores; what
+    all policies share stands on the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -31,22 +39,35 @@ def write_events(results: Sequence[Result], summary: Mapping[str, Any], folder: 
 
 
 def _write_runs(results: Sequence[Result], summary: Mapping[str, Any], folder: Path) -> None:
-    settings = {name: value for name, value in summary["about"]["arguments"].items() if isinstance(value, (str, int, float, bool))}
-    for number, (label, row) in enumerate(summary["policies"].items()):
+    for number, label in enumerate(summary["policies"]):
         run = folder / f"{number:02d}-{re.sub(r'[^A-Za-z0-9._=,-]+', '_', label)[:80]}"
         with SummaryWriter(str(run)) as writer:
             _write_curves(writer, results, label)
-            scores = row["delta_m"]
-            known = {f"delta_m/{name}": scores[name] for name in ("iqm", "low", "high") if scores[name] is not None}
-            writer.add_hparams({"policy": label, "problem": summary["about"]["problem"], **settings}, known, run_name=".")
+            scores = np.array([result.delta_m for result in results if result.policy == label])
+            for count in range(1, len(scores) + 1):
+                writer.add_scalar(SCORE, float(interquartile_mean(scores[:count])), count)
+            experiment, *session = hparams({"policy": label}, {SCORE: 0.0}, {"policy": list(summary["policies"])})
+            for part in (_shown(experiment), *session):
+                writer.file_writer.add_summary(part)
+
+
+def _shown(experiment: Any) -> Any:
+    """The summary of an experiment, marked as one whose policies differ, since the HParams tab hides what does not."""
+    about = experiment.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(about.content)
+    content.experiment.hparam_infos[0].differs = True
+    about.content = content.SerializeToString()
+    return experiment
 
 
 def _write_curves(writer: SummaryWriter, results: Sequence[Result], policy: str) -> None:
+    tasks = traced_tasks(results)
     for kind in ("loss", "weight"):
-        for task in traced_tasks(results):
-            for step, median in zip(*median_curve(results, policy, task, kind), strict=True):
-                if np.isfinite(median):
-                    writer.add_scalar(f"{kind}/{task}", float(median), int(step))
+        steps, medians = median_curves(results, policy, tasks, kind)
+        for task, curve in zip(tasks, medians, strict=True):
+            known = np.flatnonzero(np.isfinite(curve))
+            for place in known if len(known) > 1 else ():  # one point is no curve
+                writer.add_scalar(f"{kind}/{task}", float(curve[place]), int(steps[place]))
 
 
 def _clear(folder: Path) -> None:

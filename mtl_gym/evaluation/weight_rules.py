@@ -16,9 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mtl_gym.envs.panels import label_lines, log_axis
+from mtl_gym.envs.looks import RULE
+from mtl_gym.envs.panels import log_axis
+from mtl_gym.evaluation.layout import fitting, legend, page_width
 from mtl_gym.evaluation.results import Array, Result
-from mtl_gym.evaluation.styles import shortened, style
+from mtl_gym.evaluation.styles import line
 
 _BINS = 8
 _PARTS = ("first third of the training", "second third", "last third")
@@ -51,18 +53,22 @@ def weight_rules(results: Sequence[Result], summary: Mapping[str, Any]) -> Figur
     names, drawn = list(summary["policies"]), _varying(results)
     if not drawn:
         return None
-    figure = Figure(figsize=(10.5, 0.9 + 2.5 * len(drawn)), layout="constrained")
-    panels = figure.subplots(len(drawn), len(_PARTS), sharex="row", sharey="row", squeeze=False)
+    columns = fitting(len(_PARTS), 2.4)
+    lines = -(-len(_PARTS) // columns)  # for each quantity
+    figure = Figure(figsize=(min(page_width(), 0.6 + 4.0 * columns), 0.6 + 2.2 * lines * len(drawn)), layout="constrained")
+    panels = figure.subplots(lines * len(drawn), columns, squeeze=False).reshape(len(drawn), -1)
     for row, quantity in zip(panels, drawn, strict=True):
-        for part, axes in enumerate(row):
+        own = list(row[: len(_PARTS)])
+        for part, (axes, title) in enumerate(zip(own, _PARTS, strict=True)):
             for name in names:
-                own = [_points(result, quantity, _part(results, part)) for result in results if result.policy == name]
-                x, y = binned(np.concatenate(own, axis=1), _BINS)
-                axes.plot(x, np.where(y > 0, y, np.nan), marker="o", markersize=2.5, **style(summary, name))
-        _finish(list(row), _QUANTITIES[quantity])
-    for axes, title in zip(panels[0], _PARTS, strict=True):
-        axes.set_title(title)
-    label_lines(figure, list(panels[0, 0].get_lines())[: len(names)], shortened(names), columns=5, place="outside upper left")
+                points = [_points(result, quantity, _part(results, part)) for result in results if result.policy == name]
+                x, y = binned(np.concatenate(points, axis=1), _BINS)
+                axes.plot(x, np.where(y > 0, y, np.nan), **line(summary, name) | {"markersize": 3})
+            axes.set_title(title)
+        _finish(own, _QUANTITIES[quantity], columns)
+        for axes in row[len(_PARTS) :]:
+            axes.remove()
+    legend(figure, panels[0, 0].get_lines()[: len(names)], names)
     return figure
 
 
@@ -127,20 +133,31 @@ def _table(columns: Mapping[str, Sequence[float | None]], tasks: Sequence[str]) 
     return np.array([columns[task] for task in tasks], dtype=float).T
 
 
-def _finish(row: Sequence[Axes], quantity: _Quantity) -> None:
-    """Scales, labels, and reference lines: weights that do not depend on the quantity, and weights that cancel it."""
+def _finish(row: Sequence[Axes], quantity: _Quantity, columns: int) -> None:
+    """Common scales, labels, and reference lines: weights that do not depend on the quantity, and weights that cancel it."""
     lines = [line.get_xydata() for axes in row for line in axes.get_lines()]
     points = np.concatenate([np.asarray(line, dtype=float) for line in lines])
     points = points[np.isfinite(points).all(1)]
+    reach = _reach(points[:, 0])
     height = max(1.5, float(np.exp(np.abs(np.log(points[:, 1])).max(initial=0))) * 1.15)
     width = max(1.2, float(np.exp(np.abs(np.log(points[:, 0])).max(initial=0))) * 1.1) if quantity.relative else 0.0
-    for axes in row:
-        axes.axhline(1, color="#999", linewidth=0.8, zorder=1)
+    for place, axes in enumerate(row):
+        axes.axhline(1, color=RULE, linewidth=0.8, zorder=1)
         log_axis(axes, 1 / height, height)
         if quantity.relative:
-            axes.plot([1 / width, width], [width, 1 / width], color="#999", linewidth=0.8, linestyle=(0, (6, 4)), zorder=1)
+            axes.plot([1 / width, width], [width, 1 / width], color=RULE, linewidth=0.8, linestyle=(0, (6, 4)), zorder=1)
             log_axis(axes, 1 / width, width, name="x")
         else:
+            axes.set_xlim(*reach)
             axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    row[0].set_ylabel(quantity.up)
-    row[len(row) // 2].set_xlabel(quantity.across)
+        if place % columns == 0:
+            axes.set_ylabel(quantity.up)
+        if place + columns >= len(row):
+            axes.set_xlabel(quantity.across)
+
+
+def _reach(across: Array) -> tuple[float, float]:
+    """The common limits of axes with these positions, with a margin."""
+    low, high = across.min(initial=np.inf), across.max(initial=-np.inf)
+    margin = 0.05 * (high - low) or 0.05
+    return (float(low - margin), float(high + margin)) if low <= high else (0.0, 1.0)

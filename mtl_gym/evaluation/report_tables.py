@@ -1,0 +1,127 @@
+"""The tables of a comparison's page: scores, and metrics on the test split."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from mtl_gym.envs.spec import Column
+from mtl_gym.evaluation.columns import INVALID_ACTIONS, columns_of
+from mtl_gym.evaluation.layout import MOST_DRAWN
+from mtl_gym.evaluation.styles import interval, ranked, style, text
+
+Summary = Mapping[str, Any]
+
+_ABREAST = 8
+"""Most metrics side by side."""
+_GLYPHS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖"}
+"""Markers as characters."""
+_QUANTILES = {"lowest": 0.0, "10 %": 0.1, "median": 0.5, "90 %": 0.9, "highest": 1.0}
+_REFERENCE = "single-task learning, the reference"
+
+
+def scores(summary: Summary, best: str) -> str:
+    """Each policy's delta_m, difference from the ``best`` one and cost, best first; every heading says which estimator it is."""
+    policies, columns = summary["policies"], _columns(summary)
+    others = len(policies) > 1
+    heads = [("policy", ""), ("delta_m, %", "interquartile mean")]
+    heads += [(f"difference from {best}, points", "mean of pairs"), (f"P(better than {best})", "fraction")] if others else []
+    heads += [("passes", "forward, backward"), *((column.head, "mean") for column in columns)]
+    diverged = any(row["diverged"] for row in policies.values())
+    heads += [("diverged", "instances")] if diverged else []
+    rows = []
+    for name in ranked(summary):
+        row, pair = policies[name], policies[name]["paired"].get(best, {})
+        cells = [_estimate(row["delta_m"]["iqm"], row["delta_m"])]
+        if others:
+            chance = text(row["probability_of_improvement"].get(best)) if pair else ""
+            cells += [_estimate(pair["difference"], pair, "+z.2f") if pair else "", chance]
+        cells.append(f"{row['cost']['forward']:.0f}&#8239;F <small>{row['cost']['backward']:.0f}&#8239;B</small>")
+        cells += [_cell(column, row[column.name]) for column in columns]
+        cells += [str(row["diverged"])] if diverged else []
+        rows.append(_row(_policy(summary, name), cells, "best" if name == best else ""))
+    return _table("Scores, best first, with 95 % intervals", [_head(*head) for head in heads], rows)
+
+
+def metrics(summary: Summary) -> str:
+    """Each policy's mean metrics on the test split, a few to a table; of many, quantiles over the tasks."""
+    names, known = ranked(summary), summary["about"]["metrics"]
+    of = {name: {metric: own["mean"] for metric, own in summary["policies"][name]["metrics"].items()} for name in names}
+    references = {metric: own["reference"] for name in names for metric, own in summary["policies"][name]["metrics"].items()}
+    if len(known) > MOST_DRAWN:
+        return "".join(
+            _quantiles(summary, kind, of, references) for kind in dict.fromkeys(name.rsplit("/", 1)[1] for name in known)
+        )
+    tables: list[str] = []
+    for part in np.array_split(list(known), math.ceil(len(known) / _ABREAST)):
+        heads = [_head("policy", ""), *(_metric_head(name, summary["about"]) for name in part.tolist())]
+        rows = [_row(_policy(summary, name), [text(of[name].get(metric), ".3f") for metric in part.tolist()]) for name in names]
+        rows.append(_row(_REFERENCE, [text(references.get(metric), ".3f") for metric in part.tolist()], "reference"))
+        tables.append(_table("" if tables else "Metrics on the test split, means", heads, rows))
+    return "".join(tables)
+
+
+def _quantiles(summary: Summary, kind: str, of: Mapping[str, Mapping[str, float | None]], references: Mapping[str, float]) -> str:
+    """The distribution of one kind of metric over the tasks, for each policy and the references."""
+    arrow = _arrow(next(row for name, row in summary["about"]["metrics"].items() if name.rsplit("/", 1)[1] == kind))
+    rows, count = [], 0
+    for name, means in [*((_policy(summary, name), own) for name, own in of.items()), (_REFERENCE, references)]:
+        own = [value for metric, value in means.items() if metric.rsplit("/", 1)[1] == kind and value is not None]
+        count = max(count, len(own))
+        cells = np.quantile(own, [*_QUANTILES.values()]).tolist() if own else [None] * len(_QUANTILES)
+        rows.append(_row(name, [text(value, ".3f") for value in cells], "reference" if means is references else ""))
+    caption = f"{kind} {arrow} on the test split: quantiles over {count} tasks of the means over instances"
+    return _table(caption, [_head("policy", ""), *(_head(name, "") for name in _QUANTILES)], rows)
+
+
+def _columns(summary: Summary) -> list[Column]:
+    """The environment's columns to show; that of masked actions only if there are any."""
+    policies = summary["policies"].values()
+    known = [column for column in columns_of(summary["about"]["env"]) if all(column.name in row for row in policies)]
+    idle = not any(row[INVALID_ACTIONS.name]["mean"] for row in policies if INVALID_ACTIONS.name in row)
+    return [column for column in known if not (idle and column is INVALID_ACTIONS)]
+
+
+def _table(caption: str, heads: Sequence[str], rows: Sequence[str]) -> str:
+    """A table that scrolls alone, by keys too, where a narrow screen has no room for it."""
+    label = escape(caption or "continued")
+    table = f"<table><caption>{label}</caption><thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">{table}</div>'
+
+
+def _head(name: str, below: str) -> str:
+    return f'<th scope="col">{escape(name)}{f" <small>{escape(below)}</small>" if below else ""}</th>'
+
+
+def _metric_head(name: str, about: Mapping[str, Any]) -> str:
+    task, metric = name.rsplit("/", 1)
+    main = " (main)" if task == about["arguments"].get("main_task") else ""
+    return f'<th scope="col">{escape(task)}{main} <small>{escape(metric)} {_arrow(about["metrics"][name])}</small></th>'
+
+
+def _arrow(row: Mapping[str, Any]) -> str:
+    return "↑" if row["higher_is_better"] else "↓"
+
+
+def _row(name: str, cells: Sequence[str], kind: str = "") -> str:
+    opened = f'<tr class="{kind}">' if kind else "<tr>"
+    return f'{opened}<th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _policy(summary: Summary, name: str) -> str:
+    """A policy's name, with the marker that it has in all figures."""
+    look = style(summary, name)
+    return f'<span style="color: {look["color"]}" aria-hidden="true">{_GLYPHS[look["marker"]]}</span>&nbsp;<b>{escape(name)}</b>'
+
+
+def _estimate(value: float | None, ends: Mapping[str, Any], form: str = "z.2f") -> str:
+    return f"{text(value, form)} <small>{interval(ends)}</small>"
+
+
+def _cell(column: Column, known: Mapping[str, float | None]) -> str:
+    scaled = {end: None if value is None else column.factor * value for end, value in known.items()}
+    return f"{text(scaled['mean'], column.form)} <small>{interval(scaled)}</small>"
