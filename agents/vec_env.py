@@ -50,6 +50,7 @@ class VectorEnvAdapter(VecMonitor):
 
     @reset_infos.setter
     def reset_infos(self, infos: list[dict[str, Any]]) -> None:
+        """SB3's wrappers set theirs, which are empty."""
         self.venv.reset_infos = infos
 
 

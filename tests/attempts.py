@@ -17,7 +17,7 @@ import gymnasium
 import numpy as np
 
 from mtl_gym.environments import ENVIRONMENTS, LAYER_MERGING, LOSS_WEIGHTING, vector_home
-from mtl_gym.evaluation.rollout import initial_memory
+from mtl_gym.evaluation.player import initial_memory
 from mtl_gym.policies.finding import find_policies
 from mtl_gym.policies.grammar import make_policy
 from mtl_gym.policies.protocol import Requirements

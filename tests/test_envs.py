@@ -844,6 +844,7 @@ def test_a_diverged_row_starts_anew(mode, env_id, problem):
     assert trainings(env).finite().all()
 
 
+@pytest.mark.filterwarnings("ignore:`lr` should be smaller. single-task training:RuntimeWarning")
 @pytest.mark.parametrize("lr", slow_unless(lambda lr: lr in (1e4, 1e35), [1e2, 1e4, 1e6, 1e10, 1e20, 1e35]))
 @pytest.mark.parametrize(
     ("env_id", "reward", "observe"),

@@ -248,7 +248,7 @@ def test_only_tasks_that_may_take_part_need_labels():
     targets = meta.targets.clone()
     targets[:, load_problem("digits").target_slices[2]] = torch.nan
     problem = with_splits("digits", meta=Split(meta.inputs, targets))
-    with pytest.raises(ValueError, match=f"`holdout_size` should be larger: meta has no label of the task {names[2]!r}"):
+    with pytest.raises(ValueError, match=rf"`splits\['meta'\].targets` should contain a label of the task {names[2]!r}"):
         make_trainer(problem)
     assert torch.isfinite(train(make_trainer(problem, tasks=[*names[:2], *names[3:]]), 2).losses.forward()).all()
 

@@ -57,7 +57,7 @@ class Split:
 def _samples(name: str, values: Any) -> Tensor:
     """Values as a float32 tensor (n, ...) with at least two axes."""
     if isinstance(values, Tensor) and values.layout == torch.strided and not values.dtype.is_complex:
-        samples = values.detach().to(torch.float32)
+        samples = (values.detach() if values.requires_grad else values).to(torch.float32)
     else:
         array = None if isinstance(values, Tensor) else _array(values)
         if array is None or array.dtype.kind not in "biuf":
