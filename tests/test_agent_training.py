@@ -240,6 +240,7 @@ def test_an_agent_in_the_place_of_a_checkpoint_is_refused(finished, tmp_path):
         train(tmp_path)
 
 
+@pytest.mark.slow
 def test_an_interrupted_command_says_from_where_it_resumes(tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -535,6 +536,7 @@ def test_a_missing_path_and_a_path_of_no_agent_are_refused(tmp_path):
     assert names(tmp_path) == {"table.csv"}
 
 
+@pytest.mark.slow
 def test_results_of_an_agent_are_found_again_and_not_taken_for_anothers(finished, tmp_path, monkeypatch):
     out, agent, _ = finished
     other = train(tmp_path / "other", seed=1)

@@ -6,7 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from rollouts import IDS, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING, TRAINING, make, make_vec, play, random_actions, same
+from rollouts import (
+    IDS,
+    LOSS_WEIGHTING,
+    SAMPLE_WEIGHTING,
+    TASK_GROUPING,
+    TRAINING,
+    make,
+    make_vec,
+    play,
+    random_actions,
+    same,
+    slow_unless,
+)
 
 import mtl_gym
 from mtl_gym import agents
@@ -76,7 +88,7 @@ def test_references_are_trained_as_ever_in_the_callers_modes(context, tmp_path):
     assert same(*answers)
 
 
-@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize("context", slow_unless(lambda context: context == "float64", CONTEXTS))
 def test_compare_is_the_same_in_the_callers_modes(context, monkeypatch, tmp_path):
     frames = []
     for number, own in enumerate((CONTEXTS[context], contextlib.nullcontext)):
@@ -86,7 +98,7 @@ def test_compare_is_the_same_in_the_callers_modes(context, monkeypatch, tmp_path
     assert frames[0].equals(frames[1])
 
 
-@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize("context", slow_unless(lambda context: context == "float64", CONTEXTS))
 def test_agents_are_the_same_in_the_callers_modes(context, tmp_path):
     found = []
     for number, own in enumerate((CONTEXTS[context], contextlib.nullcontext)):

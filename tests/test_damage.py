@@ -404,6 +404,7 @@ def test_the_switch_to_wal_waits_for_another_writer(tmp_path):
 # --- comparisons ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_comparison_makes_unreadable_rows_again(tmp_path):
     first = compare(out=tmp_path)
     execute(tmp_path / "results.sqlite", "UPDATE results SET result = '{' WHERE policy = 'si' AND instance = 1")
@@ -413,6 +414,7 @@ def test_a_comparison_makes_unreadable_rows_again(tmp_path):
     assert compare(out=tmp_path).equals(again)
 
 
+@pytest.mark.slow
 def test_a_comparison_on_a_full_disk_names_the_file_and_resumes(tmp_path):
     whole = compare("ew,si,rlw", num_envs=1)
     compare("ew", out=tmp_path, num_envs=1)

@@ -18,7 +18,7 @@ def budget(count):
     return settings(max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@budget(15)
+@budget(8)
 @given(fuzzing.argument_sets())
 def test_random_arguments_are_taken_or_refused(given):
     assert not attempts.attempt_env(*given).fault

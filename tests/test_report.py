@@ -157,7 +157,8 @@ SHAPES = {
 
 
 @pytest.mark.parametrize(
-    "shape", [pytest.param(name, marks=pytest.mark.slow if name == "sixteen policies" else ()) for name in SHAPES]
+    "shape",
+    [pytest.param(name, marks=pytest.mark.slow if name in ("fourteen tasks", "sixteen policies") else ()) for name in SHAPES],
 )
 def test_the_page_holds_every_policy_and_task(shape, tmp_path):
     results = make_results(**SHAPES[shape])
@@ -192,6 +193,7 @@ GAPS = {
 }
 
 
+@pytest.mark.slow
 def test_gaps_in_curves_are_survived(tmp_path):
     results = [make_result(name, curves=curves) for name, curves in GAPS.items()]
     summary = summary_of(results)
@@ -209,6 +211,7 @@ def test_rules_of_one_result_with_gaps_are_drawn(gap):
     assert np.isfinite(whole).all()
 
 
+@pytest.mark.slow
 def test_results_without_the_traces_of_the_rules_still_make_a_page(tmp_path):
     new = make_results()
     old = [replace(result, curves={kind: result.curves[kind] for kind in ("step", "loss", "weight")}, planted={}) for result in new]
@@ -226,6 +229,7 @@ def test_curves_of_one_result_with_gaps_are_drawn(gap):
         assert len(lines) == len(GAPS[gap]["loss"])
 
 
+@pytest.mark.slow
 def test_a_diverged_policy_is_shown(tmp_path):
     wild = [
         make_result("wild", instance, delta_m=-100.0, diverged=True, metrics={"left/accuracy": np.nan, "right/accuracy": np.nan})
@@ -237,6 +241,7 @@ def test_a_diverged_policy_is_shown(tmp_path):
         assert "nan" not in page.lower()
 
 
+@pytest.mark.slow
 def test_the_same_results_make_the_same_page(tmp_path):
     first, second = (page_of(make_results(), tmp_path / name) for name in ("one", "two"))
     assert first == second
@@ -366,6 +371,7 @@ def test_events_of_hostile_names_stay_in_the_folder(tmp_path):
     assert len(read_events(tmp_path / "runs")) == len(HOSTILE) + 2
 
 
+@pytest.mark.slow
 def test_export_replaces_what_was_there(tmp_path):
     export(make_results(["ew", "si", "rlw"]), make_about(make_results()), tmp_path)
     results = make_results(["gls"])
