@@ -175,6 +175,7 @@ def test_a_killed_training_is_gone_on_from(algorithm, killed, tmp_path):
         assert (out / f"{name}.safetensors").read_bytes() == (tmp_path / f"{name}.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_training_that_is_interrupted_at_once_ends_as_if_it_had_not_been(tmp_path):
     def stop(steps, known):
         raise KeyboardInterrupt

@@ -293,6 +293,7 @@ def test_report_of_policies_without_a_shared_instance_does_not_compare_them(tmp_
     assert report(tmp_path)["policies"]["si"]["probability_of_improvement"] in ({}, {"ew": None})
 
 
+@pytest.mark.slow
 def test_report_of_a_function_shows_its_newest_code(tmp_path):
     python_compare(tmp_path, {"mine": mtl_gym.policy(lambda losses: losses * 0 + 1)}, optimizer="sgd")
     newest = python_compare(tmp_path, {"mine": mtl_gym.policy(lambda losses: losses * 0 + 2)}, optimizer="sgd")
@@ -312,6 +313,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 def test_set_takes_numbers_names_lists_and_json(tmp_path):
     compare(tmp_path, "ew", "--problem", "digits", *[word for text in SETTINGS for word in ("--set", text)])
     arguments = summary(tmp_path)["about"]["arguments"]
@@ -321,8 +323,8 @@ def test_set_takes_numbers_names_lists_and_json(tmp_path):
 @pytest.mark.parametrize(
     ("text", "tasks"),
     [
-        ("tasks=objective_3,objective_1", ["objective_1", "objective_3"]),
-        ("tasks=objective_1, objective_2", ["objective_1", "objective_2"]),
+        pytest.param("tasks=objective_3,objective_1", ["objective_1", "objective_3"], marks=pytest.mark.slow),
+        pytest.param("tasks=objective_1, objective_2", ["objective_1", "objective_2"], marks=pytest.mark.slow),
         ('tasks=["objective_2"]', ["objective_2"]),
     ],
 )
@@ -500,6 +502,7 @@ def test_a_package_plugs_its_policies_in(tmp_path):
 HOSTILE = [f"plugged:mode={mode}" for mode in ("<b>hi</b>", "a&b", "$x_1$", "_hidden", "%s{0}", "../../up", "[red]", "é")]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plugin")
 def test_labels_are_printed_and_written_as_they_are(tmp_path):
     out = tmp_path / "out"
@@ -513,6 +516,7 @@ def test_labels_are_printed_and_written_as_they_are(tmp_path):
     assert len(list((out / "tensorboard").iterdir())) == len(HOSTILE)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plugin")
 @pytest.mark.parametrize("label", ["plugged:mode=[/red]漢", f"plugged:mode={'long' * 20}"])
 def test_any_label_can_be_the_first(label, tmp_path):

@@ -460,6 +460,7 @@ mtl_gym.compare({"rlw": "rlw", "own": Slow()}, problem="quadratic", instances=3,
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_whole_rows_and_the_same_call_goes_on(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], env=environment)

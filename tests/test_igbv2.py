@@ -280,7 +280,7 @@ def test_a_training_that_diverges_gets_equal_weights():
 # --- as a policy ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("problem", ["quadratic", "digits"])
+@pytest.mark.parametrize("problem", ["quadratic", pytest.param("digits", marks=pytest.mark.slow)])
 def test_it_can_be_named_in_a_comparison(problem, tmp_path):
     arguments = {"problem": problem, "instances": 2, "train_steps": 44}
     frame = mtl_gym.compare("igbv2,igbv2:reach=6.9", out=tmp_path, **arguments)

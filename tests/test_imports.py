@@ -170,6 +170,7 @@ print(json.dumps([sorted(frame["policy"].unique()), agents.OWN, baselines.OWN]))
 """
 
 
+@pytest.mark.slow
 def test_packages_of_ones_own_do_not_stand_in_the_way(tmp_path):
     for name in ("agents", "baselines"):
         (tmp_path / name).mkdir()

@@ -256,6 +256,7 @@ def test_a_function_with_a_memory_is_warned_of(num_envs):
     assert len(found) == 1
 
 
+@pytest.mark.slow
 def test_results_of_a_factory_are_found_again(tmp_path):
     for _ in range(2):
         compare({"mine": mtl_gym.policy(moving, per_training=True)}, out=tmp_path)

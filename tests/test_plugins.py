@@ -128,10 +128,10 @@ print(json.dumps([find_environments(), {name: gymnasium.spec(name).entry_point f
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("third/Their-v0", "nowhere:TheirEnv"),
+        pytest.param("third/Their-v0", "nowhere:TheirEnv", marks=pytest.mark.slow),
         ("third party, first try", "third:TheirEnv"),
         pytest.param("third/Their-v0", "third", marks=pytest.mark.slow),
-        ("third/Their-v0", "not a name at all!"),
+        pytest.param("third/Their-v0", "not a name at all!", marks=pytest.mark.slow),
     ],
 )
 def test_a_broken_environment_leaves_ours_as_they_are(package, name, value):

@@ -151,6 +151,7 @@ def test_no_measurement_of_river_flow_is_in_two_splits():
     assert sum(map(len, spans.values())) == len(set().union(*spans.values()))
 
 
+@pytest.mark.slow
 def test_no_digit_of_multimnist_is_in_two_splits(monkeypatch):
     from mtl_gym.problems import multimnist
 

@@ -77,6 +77,7 @@ def summary(out):
     return json.loads((out / "summary.json").read_text())
 
 
+@pytest.mark.slow
 def test_its_columns_and_figures_are_shown(compared):
     page, found = (compared / "report.html").read_text(), summary(compared)
     assert found["about"]["columns"] == ["factor"]
