@@ -92,8 +92,12 @@ def table(summary: Mapping[str, Any], width: int) -> Table:
         result.add_column(escape(head), justify="right", no_wrap=True)
     for row in zip(*(columns[head] for head in heads), strict=True):
         result.add_row(*map(escape, row))
-    if shown < len(rest):
-        result.caption, result.caption_justify = f"Further columns in a terminal of {places[-1]} characters.", "left"
+    result.caption_justify = "left"
+    result.caption = (
+        f"Further columns in a terminal of {places[-1]} characters."
+        if shown < len(rest)
+        else "P(> x): fraction of the instances on which a policy beats x. F + B: forward and backward passes."
+    )
     return result
 
 
@@ -106,9 +110,9 @@ def _columns(policies: Mapping[str, Any], first: str) -> dict[str, list[str]]:
     own = [name == first for name, _ in ordered]
     return {
         "policy": [name for name, _ in ordered],
-        "delta_m %": [f"{text(row['delta_m']['iqm'], '.1f')} {interval(row['delta_m'], '.1f')}" for _, row in ordered],
+        "delta_m %": [f"{text(row['delta_m']['iqm'], 'z.1f')} {interval(row['delta_m'], 'z.1f')}" for _, row in ordered],
         f"over {short}": [
-            "" if same else f"{text(pair.get('difference'), '+.1f')} {interval(pair, '.1f')}"
+            "" if same else f"{text(pair.get('difference'), '+z.1f')} {interval(pair, 'z.1f')}"
             for same, pair in zip(own, pairs, strict=True)
         ],
         f"P(> {short})": ["" if same else text(chance) for same, chance in zip(own, chances, strict=True)],
