@@ -111,6 +111,8 @@ class IGBv2:
         Raises:
             ValueError: If the observation lacks what the policy requires.
         """
+        from mtl_gym import own_mode  # here, since it loads torch
+
         names = self.requires.observe or ()
         missing = [name for name in names if name not in observation]
         if missing:
@@ -124,6 +126,7 @@ class IGBv2:
             starts = np.broadcast_to(np.asarray(episode_start, dtype=bool), rows)
             state = [new if start else old for new, old, start in zip(fresh, state, starts, strict=True)]
         columns = zip(state, log_losses, epochs[:, 0].tolist(), lrs[:, 0].tolist(), strict=True)
-        actions = [agent.act(log_loss, int(epoch), lr) for agent, log_loss, epoch, lr in columns]
+        with own_mode():
+            actions = [agent.act(log_loss, int(epoch), lr) for agent, log_loss, epoch, lr in columns]
         logits = self.reach * np.stack(actions)
         return (logits / SHARPNESS).clip(-1, 1).reshape(observation["log_loss"].shape), state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +134,7 @@ def _run(settings: Settings, folder: Path, on_progress: OnProgress, progress: bo
 
 @contextmanager
 def _shown(settings: Settings, on_progress: OnProgress, show: bool | None) -> Iterator[OnProgress]:
-    """A progress bar; yields what also moves it. Without a score, which is known later, only the bar is told."""
+    """A progress bar; yields what also moves it. Without a score, which is known later, only the bar moves."""
     with progress_bar(settings.time_steps, "references, evaluation", show=show) as update:
 
         def tell(steps: int, known: Mapping[str, float]) -> None:
@@ -147,15 +147,17 @@ def _shown(settings: Settings, on_progress: OnProgress, show: bool | None) -> It
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Makes the folder, or removes it again if nothing is written; raises ValueError if another process trains in it."""
+    """Makes the folder, and removes it again if nothing is written; raises ValueError if another process trains in it."""
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with locked(folder, wait=False):
             try:
                 yield
             finally:
-                if not any(folder.iterdir()):
-                    folder.rmdir()
+                if new:
+                    with suppress(OSError):  # it holds files
+                        folder.rmdir()
     except BlockingIOError as error:
         raise ValueError(should("out", "be a folder in which no other process trains", str(folder))) from error
 

@@ -54,17 +54,17 @@ def check_writable(folder: Path, files: Iterable[str] = (), folders: Iterable[st
     Raises:
         ValueError: If one is a folder where a file is written, or the reverse, or the folder cannot be written.
     """
-    for name in files:
-        if (folder / name).is_dir():
-            raise ValueError(should("out", f"not contain a folder called {name}, where a file is written", str(folder)))
-    for name in folders:
-        if (folder / name).is_file():
-            raise ValueError(should("out", f"not contain a file called {name}, where a folder is written", str(folder)))
     try:
+        for name in files:
+            if (folder / name).is_dir():
+                raise ValueError(should("out", f"not contain a folder called {name}, where a file is written", str(folder)))
+        for name in folders:
+            if (folder / name).is_file():
+                raise ValueError(should("out", f"not contain a file called {name}, where a folder is written", str(folder)))
         there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        trial = there / f".trial.{os.getpid()}"
+        trial = there / f".trial.{os.urandom(4).hex()}"
         trial.touch()
-        trial.unlink()
+        trial.unlink(missing_ok=True)
     except OSError as error:
         raise ValueError(should("out", "be a folder that can be written", str(folder), str(error))) from error
 

@@ -110,11 +110,18 @@ _MOST_VALUES = 10_000
 
 
 def memory_digest(function: Any) -> str | None:
-    """A digest of the values that a callable may change: its closure, defaults, attributes and globals, and what these contain.
+    """A checksum of the values that a callable may change: its closure, defaults, attributes and globals, and what these contain.
 
     Modules, classes, random generators, and functions and objects of installed packages do not count. ``None`` if there are too
-    many values.
+    many values, or some that have no bytes.
     """
+    try:
+        return _memory_digest(function)
+    except Exception:  # somebody's values may raise anything, which is no reason to stop
+        return None
+
+
+def _memory_digest(function: Any) -> str | None:
     hashed, waiting, places = hashlib.sha256(), [*_parts(function)], dict[int, int]()
     kept = []  # so that no other value gets the id of one that is gone
     while waiting:

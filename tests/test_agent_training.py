@@ -717,3 +717,11 @@ def test_sb3_evaluates_heuristics_and_agents_alike(name, tmp_path):
     assert lengths == [40 // required["steps_per_action"]] * 2
     assert np.isfinite(returns).all()
     env.close()
+
+
+def test_a_refused_training_leaves_the_folder_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for out in (".", "new"):
+        with pytest.raises(ValueError, match="buffer_size"):
+            agents.train(**TRAINING, out=out, algorithm="sac", options={"buffer_size": 10**12}, time_steps=8)
+        assert not [*tmp_path.iterdir()]

@@ -22,6 +22,7 @@ from rollouts import (
 
 import mtl_gym
 from mtl_gym import agents
+from mtl_gym.agents.igbv2 import IGBv2
 from mtl_gym.context import own_mode
 from mtl_gym.decisions.grouping.known_groups import _remembered
 from mtl_gym.environments import specification
@@ -152,3 +153,27 @@ def test_a_thread_does_not_see_the_modes_of_another():
         env = pool.submit(make).result()
         answers = play(env, random_actions(env.action_space, 2))
     assert all(np.isfinite(value).all() for value in answers[-1][0].values())
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_an_agent_that_learns_while_it_plays_is_the_same_in_the_callers_modes(context):
+    answers = []
+    for own in (CONTEXTS[context], contextlib.nullcontext):
+        agent, memory = IGBv2(), IGBv2().initial_state(np.array([3]), 2)
+        with own():
+            for step in range(40):
+                losses = np.log([[1 / (step + 1), 0.5 + 0.01 * step]]).astype(np.float32)
+                seen = {"log_loss": losses, "epoch": np.array([[step // 4]]), "lr": np.array([[1e-3]], dtype=np.float32)}
+                actions, memory = agent.predict(seen, memory, np.zeros(1, dtype=bool))
+        answers.append(actions)
+    assert np.array_equal(*answers)
+
+
+def test_an_action_may_be_a_tensor_with_a_gradient():
+    for env, rows in ((make(), 1), (make_vec(num_envs=2), 2)):
+        shape = env.action_space.shape
+        env.reset(seed=0)
+        one = env.step(torch.zeros(shape, requires_grad=True))[1]
+        env.reset(seed=0)
+        assert np.array_equal(one, env.step(np.zeros(shape))[1])
+        assert rows == np.size(one)

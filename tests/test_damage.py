@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import pytest
 from rollouts import make, slow_unless, small
 
 import mtl_gym
-from mtl_gym.cache import keep_cached, locked, read_cached, write_whole
+from mtl_gym.cache import check_writable, keep_cached, locked, read_cached, write_whole
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.evaluation import results as results_module
@@ -447,3 +448,14 @@ def test_two_processes_in_one_folder_lose_nothing(tmp_path):
         assert (both / "out" / name).read_bytes() == (alone / "out" / name).read_bytes()
     assert execute(both / "out" / "results.sqlite", "SELECT COUNT(*) FROM results") == [(24,)]
     assert not list(both.rglob(".*"))
+
+
+def test_threads_check_the_same_folder(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: [check_writable(tmp_path) for _ in range(50)], range(8)))
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_folder_with_an_impossible_name_is_refused_in_words(tmp_path):
+    with pytest.raises(ValueError, match="`out` should be a folder that can be written"):
+        check_writable(tmp_path / ("a" * 300), ["results.csv"], ["tensorboard"])

@@ -315,3 +315,13 @@ def _drawn(box, rng, epoch):
     kind = rng.integers(3)
     inner = rng.uniform(box.low, box.high)
     return np.where(rng.random(box.shape) < 0.5, box.low, box.high if kind else inner).astype(np.float32)
+
+
+def test_files_that_a_container_keeps_in_memory_count_as_free(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "_available", lambda: 2**40)
+    (tmp_path / "memory.max").write_text(f"{8 * 2**30}\n")
+    (tmp_path / "memory.current").write_text(f"{8 * 2**30 - 2**20}\n")
+    assert memory.free_bytes() == 2**20
+    (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {5 * 2**30}\n")
+    assert memory.free_bytes() == 5 * 2**30 + 2**20

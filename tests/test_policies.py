@@ -390,3 +390,19 @@ def test_labels_of_policies_are_their_names():
 def test_wrong_policies_are_refused_by_name(wrong, error):
     with pytest.raises(error, match="`policies`"):
         names_and_policies(wrong)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [torch.ones(2, dtype=torch.bfloat16), torch.ones(2).to_sparse(), torch.empty(2, device="meta"), 10**5000],
+    ids=["bfloat16", "sparse", "meta", "digits"],
+)
+def test_values_without_bytes_are_no_reason_to_stop(kept):
+    mine = mtl_gym.policy(lambda losses: losses * (kept is not None))
+    assert mine.predict({"log_loss": np.zeros((1, 2))})[0].shape == (1, 2)
+
+
+def test_a_function_that_cannot_be_identified_has_no_spec():
+    endless = []
+    endless.append(endless)
+    assert mtl_gym.policy(lambda losses: losses * len(endless)).spec is None

@@ -284,6 +284,13 @@ def test_fewer_than_five_instances_give_no_verdict(count):
     assert "takes at least 5 instances" in text
 
 
+def test_a_leader_that_is_worse_on_average_has_no_significant_lead():
+    text = headline(summary_of(scored(ew=[1.1] * 12 + [-10.0] * 4, si=[1.0] * 16)))
+    assert "<strong>ew</strong> performs best" in text
+    assert "lead" not in text
+    assert "On average over all instances, <strong>si</strong> is <strong>significantly better</strong>" in text
+
+
 def test_single_task_learning_is_not_compared_with_itself():
     own = [make_result("separate", instance, metrics={"left/accuracy": 0.7}, delta_m=0.0) for instance in range(6)]
     others = [make_result("ew", instance, metrics={"left/accuracy": 0.6}, delta_m=-5.0 - instance) for instance in range(6)]

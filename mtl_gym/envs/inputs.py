@@ -12,6 +12,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
 
 from mtl_gym.checks import choose, positive_int, should
+from mtl_gym.policies.answers import array_of
 from mtl_gym.problems.instances import TRAINING_IDS
 
 RESET_OPTIONS = {"instance": "an id, or one per row", "reset_mask": "(N,) bool, the rows to reset"}
@@ -79,10 +80,7 @@ def check_actions(actions: npt.ArrayLike, space: Box | Discrete, num_envs: int) 
         TypeError: If they are not numbers.
         ValueError: If the shape is not (num_envs, ...), or a number is not finite or outside the space; the row is named.
     """
-    try:
-        values = np.array(actions, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(should("actions", "be an array of numbers", actions)) from None
+    values = array_of(actions).astype(np.float64)
     shape = (num_envs, *(space.shape or ()))
     if values.shape != shape:
         apart = isinstance(space, Box) and values.shape == (num_envs, 2 * space.shape[0])

@@ -17,7 +17,7 @@ from mtl_gym.training.probes import AFTER, BASE, META, REWARD, UPCOMING, Probe, 
 _OF_LOSSES = (UPCOMING, AFTER, META, REWARD)
 """Measurements that become non-finite when a training diverges."""
 _ROUNDING = 1e-3
-"""A loss of 0 may be rounded to a smaller number by less than this."""
+"""A loss of 0 may be rounded to a smaller number by less than this, times its scale."""
 
 
 class Meter:
@@ -80,9 +80,11 @@ class Meter:
     def _losses(self, view: View) -> list[Tensor]:
         """The measured losses, each (N, K), or (N, 1) of the main task; they are at least 0, since their logarithms are used."""
         losses = [view.now[name] for name in _OF_LOSSES if name in view.now] + ([view.history.mean] if view.history else [])
+        scales = self._decision.trainings.ledger.scales
         for own in losses:
-            if (own < -_ROUNDING).any():
-                row, column = (own < -_ROUNDING).nonzero()[0].tolist()
+            negative = own < -_ROUNDING * scales[:, : own.shape[1]]
+            if negative.any():
+                row, column = negative.nonzero()[0].tolist()
                 task, value = self._decision.trainings.ledger.task_names(row)[column], own[row, column].item()
                 condition = f"be at least 0, since its logarithm is used: that of the task {task!r} is not"
                 raise ValueError(should("loss", condition, value, "Add a constant to its row of mtl_gym.problems.losses.LOSSES."))

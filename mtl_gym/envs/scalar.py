@@ -17,6 +17,7 @@ from mtl_gym.envs.made import represented, specified
 from mtl_gym.envs.manual import manual
 from mtl_gym.envs.spec import EnvironmentSpec
 from mtl_gym.envs.vector import MTLVectorEnv
+from mtl_gym.policies.answers import array_of
 
 
 class MTLEnv(gymnasium.Env[dict[str, Array], Any]):
@@ -91,11 +92,7 @@ class MTLEnv(gymnasium.Env[dict[str, Array], Any]):
         """
         if self.vector.finished.all():
             raise gymnasium.error.ResetNeeded("The episode has not begun, or it has ended: call reset.")
-        try:
-            actions = np.asarray(action, dtype=np.float64)[None]
-        except (TypeError, ValueError):
-            raise TypeError(should("action", "be an array of numbers", action)) from None
-        observations, rewards, terminated, truncated, infos = self.vector.step(actions)
+        observations, rewards, terminated, truncated, infos = self.vector.step(array_of(action)[None])
         return _first(observations), float(rewards[0]), bool(terminated[0]), bool(truncated[0]), _plain(row_infos(infos, 0))
 
     def state(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 import mtl_gym
 from mtl_gym.cache import check_writable, locked
 from mtl_gym.checks import should
+from mtl_gym.context import own_mode
 from mtl_gym.decisions.grouping.group_tables import read_group_table, write_group_table
 from mtl_gym.decisions.grouping.known_groups import LAYER_CKA, MOST_TASKS
 from mtl_gym.decisions.grouping.trainings import GroupTrainings
@@ -29,6 +30,7 @@ Rows = dict[int, tuple[dict[str, Any], dict[int, Any]]]
 """Signals by name and metrics by groups' bit masks, by instance."""
 
 
+@own_mode()
 def make_table(
     out: Path, ids: Sequence[int], *, command: str | None = None, advance: Callable[[int], None] | None = None, **arguments: Any
 ) -> None:

@@ -133,7 +133,7 @@ def _draw_part(axes: Axes, part: Block, names: Sequence[str], *, form: str, cmap
 
 
 def with_scale(figure: Figure, panels: Sequence[Axes], label: str) -> Figure:
-    """The figure with the colours' scale from 0 to 1 below its heat maps of shares."""
+    """The figure with the colours' scale from 0 to 1 below its heat maps of fractions."""
     figure.colorbar(ScalarMappable(Normalize(0, 1), SHARES), ax=list(panels), location="bottom", shrink=0.6, aspect=40, label=label)
     figure.set_figheight(figure.get_figheight() + 0.5)
     return figure

@@ -76,9 +76,12 @@ def headline(summary: Summary) -> str:
     lead = f"mean difference {pair['difference']:+.2f} points"
     if pair["instances"] < FEWEST:
         return f"{start} A verdict on its lead over {runner_up} ({lead}) takes at least {FEWEST} instances."
-    verdict = "is significant" if pair["low"] > 0 or pair["high"] < 0 else "is not significant"
+    range_ = f"{lead}, 95 % interval {interval(pair)}"
+    if pair["high"] < 0:  # scores are ranked by interquartile means
+        return f"{start} On average over all instances, {runner_up} is <strong>significantly better</strong> ({range_})."
+    verdict = "is significant" if pair["low"] > 0 else "is not significant"
     return (
-        f"{start} Its lead over {runner_up} <strong>{verdict}</strong> ({lead}, 95 % interval {interval(pair)}); "
+        f"{start} Its lead over {runner_up} <strong>{verdict}</strong> ({range_}); "
         f"the minimum detectable difference is {pair['detectable']:.2f} points."
     )
 

@@ -88,7 +88,7 @@ def similarities(results: Results, summary: Summary) -> Figure | None:
 
 
 def _matrix(axes: Axes, values: npt.NDArray[np.float64], names: Sequence[str] | None, *, named: bool, inches: float) -> None:
-    """Draws a matrix (K, K) of shares, with its tasks' names to the left if it is the first in its row."""
+    """Draws a matrix (K, K) of fractions, with its tasks' names to the left if it is the first in its row."""
     draw_similarity(axes, values, None)
     if names is not None and named:
         label_sparsely(axes.yaxis, names, inches)

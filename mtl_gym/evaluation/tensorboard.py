@@ -27,7 +27,7 @@ def write_events(results: Sequence[Result], summary: Mapping[str, Any], folder: 
 
     Scalars are ``loss/<task>`` (held-out) and ``weight/<task>``, medians over instances by optimiser step, and ``delta_m``, the
     interquartile mean of the first n instances by n, whose last value is the score. The HParams tab shows policies and scores; what
-    all policies share stands on the page.
+    all policies share is on the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -72,7 +72,7 @@ def _write_curves(writer: SummaryWriter, results: Sequence[Result], policy: str)
 
 def _clear(folder: Path) -> None:
     """Removes only the event files of earlier runs."""
-    for run in folder.glob("[0-9][0-9]-*"):
+    for run in folder.glob("[0-9][0-9]*-*"):
         for events in run.glob("events.out.tfevents.*"):
             events.unlink()
         with suppress(OSError):  # it holds other files

@@ -99,7 +99,8 @@ class FunctionPerTraining:
 class _Memory:
     """Notices that a function changes values of its own from call to call, and warns once.
 
-    Its digest is computed at the beginning of an episode, and after the 1st, 2nd, 4th, 8th ... call, which costs next to nothing.
+    A checksum of them is computed at the beginning of an episode, and after the 1st, 2nd, 4th, 8th ... call, which costs next to
+    nothing.
     """
 
     def __init__(self, function: Function) -> None:
@@ -108,7 +109,7 @@ class _Memory:
         self._calls = 0
 
     def before(self, begins: bool) -> None:
-        """Called before the function, and told whether an episode begins."""
+        """To be called before the function; ``begins``: whether an episode begins."""
         if not self._warned and (begins or not self._calls):
             self._digest, self._calls = memory_digest(self._function), 0
 
@@ -144,7 +145,7 @@ def _weights(function: Function, losses: Array) -> Array:
 def _spec(kind: str, function: Callable[..., Any]) -> dict[str, Any] | None:
     try:
         content = function_content(function)
-    except TypeError:
+    except (TypeError, ValueError, RecursionError):
         return None
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {kind: function.__qualname__, "code": digest}

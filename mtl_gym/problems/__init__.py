@@ -64,8 +64,9 @@ def load_problem(problem: str | Problem) -> Problem:
 
     Args:
         problem: A row of ``PROBLEMS``, or ``file.py:function`` or ``module:function``, where the function returns a
-            :class:`Problem` (or is one). Each is made once per process, and again when its file has changed. Such a problem is
-            found again by worker processes, results, agents and Gymnasium's specifications; its data are part of its identity.
+            :class:`Problem` (or is one). Each is made once per process, and that of a ``file.py`` again when the file has changed.
+            Such a problem is found again by worker processes, results, agents and Gymnasium's specifications; its data are part
+            of its identity.
 
     Raises:
         ValueError: If the name is unknown, or the address is wrong or its code fails.

@@ -135,7 +135,7 @@ class Problem:
                     allowed = _LABELS[LOSSES[task.loss].labels].format(last=task.outputs - 1)
                     raise ValueError(should(_targets(name), f"be {allowed}, {condition}", sorted(set(wrong.tolist()))[:20]))
                 varied = [metric for metric in task.metrics if METRICS[metric].varied]
-                if varied and len(known) and _constant(labels):
+                if name in _SCORED and varied and len(known) and _constant(labels):
                     condition += f", whose metric {varied[0]!r} divides by their deviation"
                     raise ValueError(should(_targets(name), f"vary {condition}", f"only {known[0].item():g}"))
 
@@ -198,6 +198,8 @@ class Problem:
         return f"Problem({self.name!r}, tasks={[task.name for task in self.tasks]})"
 
 
+_SCORED = ("reward", "test")
+"""Splits on which such metrics are measured."""
 _LABELS = {
     "binary": "0 or 1, or NaN where missing",
     "classes": "class indices from 0 to {last}",

@@ -141,11 +141,12 @@ def pass_bytes(model: Model, problem: Problem) -> tuple[float, float, float]:
     parameters: every one of them takes part in one product for each sample.
     """
     key = (model.identity, *model.shapes.items(), *problem.input_shape, problem.outputs)
-    if key not in _counted:
+    found = _counted.get(key)
+    if found is None:
         if len(_counted) >= _MOST_COUNTED:
             _counted.clear()
-        _counted[key] = _pass_bytes(model, problem)
-    return _counted[key]
+        found = _counted[key] = _pass_bytes(model, problem)
+    return found
 
 
 _counted: dict[tuple[Any, ...], tuple[float, float, float]] = {}
@@ -200,8 +201,21 @@ def free_bytes(device: str = "cpu") -> int:
     """Bytes of memory that are free on a device: of a GPU, or of the system or the container that the process runs in."""
     if torch.device(device).type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    contained = _number(Path("/sys/fs/cgroup/memory.max")) - _number(Path("/sys/fs/cgroup/memory.current"), 0)
-    return min(contained, _available())
+    limit, used = _number(_CGROUP / "memory.max"), _number(_CGROUP / "memory.current", 0)
+    return min(limit - used + _reclaimable(), _available())
+
+
+_CGROUP = Path("/sys/fs/cgroup")
+"""Where Linux tells a container's limits."""
+
+
+def _reclaimable() -> int:
+    """Bytes of files that a container's system keeps in memory, counts as used, and gives up when memory is needed."""
+    try:
+        lines = dict(line.split(" ", 1) for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        return int(lines["inactive_file"])
+    except (OSError, KeyError, ValueError):
+        return 0
 
 
 def _available() -> int:
