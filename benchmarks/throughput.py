@@ -65,7 +65,7 @@ def main(words: Sequence[str] | None = None) -> None:
     rollouts = run.size(ROLLOUTS)
     decisions = rollouts * model.n_steps
     with tempfile.TemporaryDirectory() as folder:
-        monitor = Monitor(chosen, Path(folder), [], None)
+        monitor = Monitor(chosen, Path(folder), [], lambda steps, known: None)
         whole, alone = trained(model, monitor, decisions), bare(chosen, decisions)
         whole(), alone()  # includes one evaluation, before the rounds
         rounds, rates = [], []
