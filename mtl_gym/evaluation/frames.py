@@ -101,7 +101,7 @@ def results_of(source: Source) -> tuple[list[Result], dict[str, Any]]:
     """The results of a comparison, and how they were made.
 
     Of a frame, those that its rows still name, so that a part of a frame is a part of the comparison; of a folder, all policies in
-    the setting of the last comparison.
+    the setting of the last comparison: its own results, and the newest of other policies and instances.
 
     Raises:
         ValueError: If a frame is not of :func:`mtl_gym.compare`, has lost its ``attrs`` or all of its rows, or has rows of another
