@@ -50,6 +50,10 @@ _TROUBLES: dict[int, tuple[type[Exception], str, str]] = {
 }
 """SQLite's error codes to class, condition and remedy; others mean that the file is damaged."""
 _FILE = "results.sqlite"
+_SETTING = {"env": str, "problem": str, "arguments": dict, "version": str}
+"""Fields that the setting of a comparison always has."""
+_ORIGIN: dict[str, tuple[type, ...]] = {"seed": (object,), "command": (str, type(None)), "address": (str, type(None))}
+"""Fields that its origin may have."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +195,13 @@ class Results:
         chosen |= {(result.policy, result.instance): result for key, result in found.items() if key in own}
         return setting, made, [*chosen.values()]
 
+    def check(self, setting: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
+        """Raises the error of a damaged file if a setting lacks a field of comparisons, or an origin has another one."""
+        wrong = [name for name, kind in _SETTING.items() if not isinstance(setting.get(name), kind)]
+        wrong += [name for name, value in origin.items() if not isinstance(value, _ORIGIN.get(name, ()))]
+        if wrong:
+            raise ValueError(self._error(_DAMAGED, ValueError(f"wrong fields of the last comparison: {', '.join(wrong)}")))
+
     def _warn(self, defects: Mapping[str, str], consequence: str) -> None:
         if defects:
             reason = next(iter(defects.values()))
@@ -234,10 +245,17 @@ def opened(folder: Path) -> Results:
 
 
 def stored(folder: Path) -> tuple[dict[str, Any], dict[str, Any], list[Result]]:
-    """The last comparison in an output folder, see :meth:`Results.latest`; raises ValueError if there is none."""
+    """The last comparison in an output folder, see :meth:`Results.latest`.
+
+    Raises:
+        ValueError: If there is none, or its setting or origin is not what :func:`mtl_gym.compare` writes.
+    """
     if not (folder / _FILE).is_file():
         raise ValueError(should("folder", f"contain {_FILE}, which compare writes", str(folder)))
-    return Results(folder / _FILE).latest()
+    store = Results(folder / _FILE)
+    setting, origin, results = store.latest()
+    store.check(setting, origin)
+    return setting, origin, results
 
 
 def outcomes(results: Iterable[Result], key: str) -> dict[str, list[dict[str, Any]]]:
