@@ -282,7 +282,8 @@ def test_a_policy_is_not_asked_again(tmp_path):
 
 @pytest.mark.slow
 def test_out_is_the_folder_of_the_command_line(tmp_path):
-    frame = mtl_gym.compare("ew,si", out=tmp_path / "new", **setting())
+    frame = mtl_gym.compare("ew,si", out=tmp_path / "new", seed=4, **setting())
+    assert "<dt>seed</dt><dd>4</dd><dt>problem</dt><dd>quadratic</dd>" in (tmp_path / "new" / "report.html").read_text()
     names = {path.name for path in (tmp_path / "new").iterdir()}
     assert names == {"results.sqlite", "results.csv", "summary.json", "report.html", "tensorboard"}
     assert list((tmp_path / "new" / "tensorboard").rglob("events.out.tfevents.*"))
