@@ -24,6 +24,7 @@ from mtl_gym.cache import check_writable, keep_cached, locked, read_cached, writ
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.evaluation import results as results_module
+from mtl_gym.evaluation.frames import results_of
 from mtl_gym.evaluation.results import Result, Results, spec_key
 from mtl_gym.training import references
 from mtl_gym.training.references import average_references
@@ -295,6 +296,33 @@ def test_a_setting_that_cannot_be_read_is_named(stored):
     execute(stored.path, "UPDATE results SET setting = '{'")
     with pytest.raises(ValueError, match=r"results\.sqlite"):
         stored.latest()
+
+
+SETTING = {"env": LOSS_WEIGHTING, "problem": "digits", "arguments": {}, "version": "1"}
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("setting", "{}"),
+        ("setting", json.dumps({**SETTING, "arguments": []})),
+        ("origin", '{"x": 1}'),
+        ("origin", '{"command": 5}'),
+        ("origin", "null"),
+        ("keys", "3"),
+        ("keys", "[[]]"),
+    ],
+)
+def test_a_comparison_that_cannot_be_read_is_named(column, value, tmp_path):
+    store = Results(tmp_path / "results.sqlite")
+    store.write([{"setting": SETTING}], [make_result(0)])
+    store.begin(SETTING, {"seed": 0, "command": None, "address": "digits"})
+    assert len(results_of(tmp_path)[0]) == 1
+    execute(store.path, f"UPDATE comparisons SET {column} = ?", value)
+    if column == "setting":
+        execute(store.path, "UPDATE results SET setting = ?", value)
+    with pytest.raises(ValueError, match=r"be a database of results, undamaged.*results\.sqlite"):
+        results_of(tmp_path)
 
 
 def test_metrics_of_a_training_that_diverged_may_be_nan(stored):

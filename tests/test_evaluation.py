@@ -18,7 +18,7 @@ from rollouts import LOSS_WEIGHTING, small
 import mtl_gym
 from mtl_gym.cache import cache_folder
 from mtl_gym.evaluation.comparison import perform, plan, run
-from mtl_gym.evaluation.frames import to_frame
+from mtl_gym.evaluation.frames import results_of, to_frame
 from mtl_gym.training.measurements import holdout_losses
 
 ROOT = Path(mtl_gym.__file__).parents[1]
@@ -50,6 +50,14 @@ def rows(out):
 def assert_close(first, second, rtol=1e-4):
     assert first[HEADS].values.tolist() == second[HEADS].values.tolist()
     np.testing.assert_allclose(first[NUMBERS], second[NUMBERS], rtol=rtol, atol=1e-3)
+
+
+def test_a_folder_shows_the_results_of_its_last_comparison_also_if_they_were_reused(tmp_path):
+    codes = {number: mtl_gym.policy(lambda losses, number=number: losses * 0 + number) for number in (1, 9)}
+    frames = [compare({"mine": codes[number]}, out=tmp_path, optimizer="sgd", instances=1) for number in (1, 9, 1)]
+    first, second, again = (frame["delta_m"][0] for frame in frames)
+    assert first == again != second
+    assert [result.delta_m for result in results_of(tmp_path)[0]] == [first]
 
 
 class Counted:
@@ -274,7 +282,8 @@ def test_a_policy_is_not_asked_again(tmp_path):
 
 @pytest.mark.slow
 def test_out_is_the_folder_of_the_command_line(tmp_path):
-    frame = mtl_gym.compare("ew,si", out=tmp_path / "new", **setting())
+    frame = mtl_gym.compare("ew,si", out=tmp_path / "new", seed=4, **setting())
+    assert "<dt>seed</dt><dd>4</dd><dt>problem</dt><dd>quadratic</dd>" in (tmp_path / "new" / "report.html").read_text()
     names = {path.name for path in (tmp_path / "new").iterdir()}
     assert names == {"results.sqlite", "results.csv", "summary.json", "report.html", "tensorboard"}
     assert list((tmp_path / "new" / "tensorboard").rglob("events.out.tfevents.*"))

@@ -110,6 +110,35 @@ def test_frames_without_their_results_are_refused_with_a_remedy(frame):
         plots.forest(frame.to_dict())
 
 
+def of(*policies):
+    results = make_results(policies)
+    return to_frame(results, make_about(results))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: pd.concat([of("ew"), of("si")]), r"one comparison only.*\['si'\].*in one call"),
+        (lambda: pd.concat([of("ew"), of("ew")]), r"each once.*\['ew'\].*in one call"),
+        (lambda: of("ew").assign(policy="mine"), r"one comparison only.*\['mine'\]"),
+        (lambda: of("ew").iloc[:0], r"`source` should have rows"),
+        (lambda: of("ew")[["delta_m"]], r"`source` should have the columns policy and instance"),
+    ],
+)
+def test_frames_whose_rows_are_not_of_their_results_are_refused(make, message, tmp_path):
+    for use in (mtl_gym.leaderboard, plots.forest, lambda source: mtl_gym.report(source, tmp_path / "out")):
+        with pytest.raises(ValueError, match=message):
+            use(make())
+    assert not (tmp_path / "out").exists()
+
+
+def test_parts_of_one_comparison_may_be_put_together_again():
+    frame = of("ew", "si")
+    parts = pd.concat([frame[frame["policy"] == "si"], frame[frame["policy"] == "ew"]])
+    assert set(mtl_gym.leaderboard(parts).index) == {"ew", "si"}
+    assert plots.forest(parts).axes
+
+
 def test_the_results_of_a_frame_weigh_nothing_and_survive(frame, tmp_path):
     attached = frame.attrs["results"]
     assert frame.copy().attrs["results"] is attached

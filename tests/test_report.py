@@ -616,3 +616,11 @@ def test_every_estimator_is_named_where_it_stands():
 def test_a_distribution_is_shown_by_its_name(ranges, shown):
     about = make_about(make_results(), arguments={"distribution": ranges})
     assert f"<dt>distribution</dt><dd>{shown}</dd>" in unescape(settings(about))
+
+
+def test_the_seed_and_the_address_of_the_problem_are_shown_where_they_are_known():
+    known = settings(make_about(make_results(), seed=3, address="shop.py:make"))
+    assert "<dt>instances</dt><dd>3: 0 to 2</dd><dt>seed</dt><dd>3</dd><dt>problem</dt><dd>shop.py:make</dd>" in known
+    unknown = settings(make_about(make_results(), seed=None, address=None))
+    assert "<dt>seed</dt>" not in unknown
+    assert "<dt>problem</dt>" not in unknown

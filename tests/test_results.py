@@ -85,6 +85,16 @@ def test_latest_holds_the_setting_written_last_in_the_order_of_writing(tmp_path)
     assert [result.policy for result in results] == ["si", "ew"]
 
 
+def test_latest_prefers_the_results_of_the_last_comparison_and_keeps_the_others(tmp_path):
+    store = Results(tmp_path / "results.sqlite")
+    specs = [{**spec(instance), "code": code} for code in (1, 2) for instance in (0, 1)]
+    store.write(specs, [make_result("ew", own["instance"], float(own["code"])) for own in specs])
+    store.write([spec(policy="si")], [make_result("si", delta_m=3.0)])
+    store.begin({}, {}, [spec_key(specs[0])])
+    chosen = [(result.policy, result.instance, result.delta_m) for result in store.latest()[2]]
+    assert chosen == [("ew", 0, 1.0), ("ew", 1, 2.0), ("si", 0, 3.0)]
+
+
 def test_latest_keeps_the_seed_and_the_command_also_in_a_file_of_an_earlier_version(tmp_path):
     path = tmp_path / "results.sqlite"
     with closing(sqlite3.connect(path)) as connection, connection:

@@ -132,7 +132,7 @@ def run(plan: Plan, *, out: Path | None = None, command: str | None = None, on_p
     keys = {label: {id: spec_key(spec) for id, spec in own.items()} for label, own in specs.items()}
     store = None if out is None else opened(out)
     if store:
-        store.begin(shared, _origin(plan, command))
+        store.begin(shared, _origin(plan, command), [key for own in keys.values() for key in own.values()])
     references = reference_metrics(plan.checked, plan.ids, partial(on_progress, REFERENCES))
     results = []
     for label, policy in plan.policies.items():

@@ -101,10 +101,11 @@ def results_of(source: Source) -> tuple[list[Result], dict[str, Any]]:
     """The results of a comparison, and how they were made.
 
     Of a frame, those that its rows still name, so that a part of a frame is a part of the comparison; of a folder, all policies in
-    the setting of the last comparison.
+    the setting of the last comparison: its own results, and the newest of other policies and instances.
 
     Raises:
-        ValueError: If a frame is not of :func:`mtl_gym.compare`, or has lost its ``attrs``, or a folder has no results.
+        ValueError: If a frame is not of :func:`mtl_gym.compare`, has lost its ``attrs`` or all of its rows, or has rows of another
+            comparison, or a folder has no results.
         TypeError: If it is neither.
     """
     if isinstance(source, (str, Path)):
@@ -118,7 +119,30 @@ def results_of(source: Source) -> tuple[list[Result], dict[str, Any]]:
         raise ValueError(
             should("source", "be the frame of mtl_gym.compare, with its attrs", sorted(map(str, source.attrs)), remedy)
         )
-    kept = set(zip(source["policy"], source["instance"], strict=True))
+    kept = _pairs(source, attached)
     results = [result for result in attached.results if (result.policy, result.instance) in kept]
     known: dict[str, Any] = source.attrs["about"]
     return results, {**known, "instances": sorted({result.instance for result in results})}
+
+
+def _pairs(frame: pd.DataFrame, attached: Attached) -> set[tuple[str, int]]:
+    """The (policy, instance) pairs of a frame's rows, all of which its results have to hold.
+
+    Raises:
+        ValueError: If there are none, or some are not of these results: of frames that are put together, pandas keeps the ``attrs``
+            of the first.
+    """
+    heads = ["policy", "instance", "task", "metric"]
+    if missing := [name for name in heads[:2] if name not in frame]:
+        raise ValueError(should("source", f"have the columns {' and '.join(heads[:2])}", [*frame], f"Missing: {missing}."))
+    pairs = set(zip(frame["policy"], frame["instance"], strict=True))
+    if not pairs:
+        raise ValueError(should("source", "have rows", f"<{len(frame)} rows>"))
+    foreign = pairs - {(result.policy, result.instance) for result in attached.results}
+    twice = set(heads) <= {*frame} and frame.duplicated(heads).any()
+    if foreign or twice:
+        condition = "have rows of one comparison only, each once"
+        policies = sorted({str(name) for name, _ in foreign} or set(frame.loc[frame.duplicated(heads), "policy"]))
+        remedy = "Compare all policies in one call of mtl_gym.compare, or in the same folder (`out`), and pass that."
+        raise ValueError(should("source", condition, policies, remedy))
+    return pairs

@@ -28,7 +28,7 @@ def leaderboard(source: Source, baseline: str | None = None) -> pd.DataFrame:
         NaN, such as the baseline's difference from itself.
 
     Raises:
-        ValueError: If there is no such baseline, or the source has no results.
+        ValueError: If there is no such baseline, the source has no results, or a frame has rows of another comparison.
 
     Example:
         >>> import mtl_gym
@@ -37,7 +37,8 @@ def leaderboard(source: Source, baseline: str | None = None) -> pd.DataFrame:
         ['delta_m', 'low', 'high']
         >>> text = mtl_gym.leaderboard(frame).to_latex(float_format="%.1f", escape=True)
     """
-    frame = source if isinstance(source, pd.DataFrame) else to_frame(*results_of(source))
+    found = results_of(source)  # which also checks a frame
+    frame = source if isinstance(source, pd.DataFrame) else to_frame(*found)
     summary = summarize(frame)
     policies = summary["policies"]
     first = next(iter(policies)) if baseline is None else baseline

@@ -121,9 +121,13 @@ def _figure(name: str, row: PageFigure, wide: str, narrow: str, note: str) -> st
 
 
 def settings(about: Mapping[str, Any]) -> str:
-    """The command, the arguments and the versions, as HTML; a distribution with a name is shown by it."""
+    """The command, the seed and the problem's address where they are known, the arguments and the versions, as HTML; a distribution
+    with a name is shown by it.
+    """
     ids = about["instances"]
-    rows = {"instances": f"{len(ids)}: {ids[0]} to {ids[-1]}", **about["arguments"], **about["versions"]}
+    known = {"seed": about.get("seed"), "problem": about.get("address")}
+    origin = {name: value for name, value in known.items() if value is not None}
+    rows = {"instances": f"{len(ids)}: {ids[0]} to {ids[-1]}", **origin, **about["arguments"], **about["versions"]}
     if "distribution" in rows:
         rows["distribution"] = _distribution(rows["distribution"])
     plain = {str(name): value if isinstance(value, str) else json.dumps(value) for name, value in rows.items()}

@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS results (
     spec TEXT NOT NULL, result TEXT NOT NULL, written TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
 )
 """
-_COMPARISONS = "CREATE TABLE IF NOT EXISTS comparisons (setting TEXT NOT NULL, origin TEXT)"
+_COMPARISONS = "CREATE TABLE IF NOT EXISTS comparisons (setting TEXT NOT NULL, origin TEXT, keys TEXT)"
 _ADD = f"INSERT INTO results ({_COLUMNS})"
 _REPLACE = "ON CONFLICT (key) DO UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS.split(", ")[1:])
 """Keeps the place of the row that is replaced."""
@@ -50,6 +50,10 @@ _TROUBLES: dict[int, tuple[type[Exception], str, str]] = {
 }
 """SQLite's error codes to class, condition and remedy; others mean that the file is damaged."""
 _FILE = "results.sqlite"
+_SETTING = {"env": str, "problem": str, "arguments": dict, "version": str}
+"""Fields that the setting of a comparison always has."""
+_ORIGIN: dict[str, tuple[type, ...]] = {"seed": (object,), "command": (str, type(None)), "address": (str, type(None))}
+"""Fields that its origin may have."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,9 @@ class Results:
             connection.execute(_RESULTS)
             connection.execute(f"{_ADD} SELECT {_COLUMNS} FROM results WHERE 0 {_REPLACE}")  # the columns are ours, and writable
             connection.execute(_COMPARISONS)
-            if "origin" not in [row[1] for row in connection.execute("PRAGMA table_info(comparisons)")]:  # of an earlier version
-                connection.execute("ALTER TABLE comparisons ADD COLUMN origin TEXT")
+            known = [row[1] for row in connection.execute("PRAGMA table_info(comparisons)")]
+            for name in {"origin", "keys"}.difference(known):  # of an earlier version
+                connection.execute(f"ALTER TABLE comparisons ADD COLUMN {name} TEXT")
             connection.execute("INSERT INTO comparisons (setting) SELECT setting FROM comparisons WHERE 0")
             _share(connection)
 
@@ -157,33 +162,45 @@ class Results:
             missing = [row for key, row in rows.items() if key not in known]
             connection.executemany(f"{_ADD} VALUES (?, ?, ?, ?, ?, ?, ?) {_REPLACE}", missing)
 
-    def begin(self, setting: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
-        """Records for :meth:`latest` that a comparison with this setting begins, and the seed and command that it comes from."""
-        row = (json.dumps(setting, sort_keys=True), json.dumps(origin))
+    def begin(self, setting: Mapping[str, Any], origin: Mapping[str, Any], keys: Iterable[str] = ()) -> None:
+        """Records for :meth:`latest` that a comparison with this setting begins, the seed and command that it comes from, and the
+        keys of its results.
+        """
+        row = (json.dumps(setting, sort_keys=True), json.dumps(origin), json.dumps([*keys]))
         with self._open() as connection:
-            connection.execute("INSERT INTO comparisons (setting, origin) VALUES (?, ?)", row)
+            connection.execute("INSERT INTO comparisons (setting, origin, keys) VALUES (?, ?, ?)", row)
 
     def latest(self) -> tuple[dict[str, Any], dict[str, Any], list[Result]]:
-        """The setting and origin of the last comparison, and its newest result for each policy and instance.
+        """The setting and origin of the last comparison, and a result of this setting for each policy and instance: the
+        comparison's own if it has one, otherwise the newest.
 
         Raises:
             ValueError: If there are no results.
         """
         with self._open() as connection:
             ours = "WHERE setting IN (SELECT setting FROM results)"
-            begun = f"SELECT setting, origin FROM comparisons {ours} ORDER BY rowid DESC LIMIT 1"
-            written = "SELECT setting, NULL FROM results ORDER BY rowid DESC LIMIT 1"
-            last = connection.execute(begun).fetchone() or connection.execute(written).fetchone() or ("{}", None)
+            begun = f"SELECT setting, origin, keys FROM comparisons {ours} ORDER BY rowid DESC LIMIT 1"
+            written = "SELECT setting, NULL, NULL FROM results ORDER BY rowid DESC LIMIT 1"
+            last = connection.execute(begun).fetchone() or connection.execute(written).fetchone() or ("{}", None, None)
             rows = connection.execute("SELECT key FROM results WHERE setting = ? ORDER BY rowid", last[:1]).fetchall()
             found, defects = _readable(connection, [row[0] for row in rows])
         self._warn(defects, "are left out; run the comparison again to make them")
         if not found:
             raise ValueError(should("path", "hold results", str(self.path)))
         try:
-            setting, made = dict(json.loads(last[0])), dict(json.loads(last[1] or "{}"))
+            setting, made, own = dict(json.loads(last[0])), dict(json.loads(last[1] or "{}")), set(json.loads(last[2] or "[]"))
         except (ValueError, TypeError) as error:
             raise ValueError(self._error(_DAMAGED, error)) from error
-        return setting, made, list({(result.policy, result.instance): result for result in found.values()}.values())
+        chosen = {(result.policy, result.instance): result for result in found.values()}
+        chosen |= {(result.policy, result.instance): result for key, result in found.items() if key in own}
+        return setting, made, [*chosen.values()]
+
+    def check(self, setting: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
+        """Raises the error of a damaged file if a setting lacks a field of comparisons, or an origin has another one."""
+        wrong = [name for name, kind in _SETTING.items() if not isinstance(setting.get(name), kind)]
+        wrong += [name for name, value in origin.items() if not isinstance(value, _ORIGIN.get(name, ()))]
+        if wrong:
+            raise ValueError(self._error(_DAMAGED, ValueError(f"wrong fields of the last comparison: {', '.join(wrong)}")))
 
     def _warn(self, defects: Mapping[str, str], consequence: str) -> None:
         if defects:
@@ -228,10 +245,17 @@ def opened(folder: Path) -> Results:
 
 
 def stored(folder: Path) -> tuple[dict[str, Any], dict[str, Any], list[Result]]:
-    """The last comparison in an output folder, see :meth:`Results.latest`; raises ValueError if there is none."""
+    """The last comparison in an output folder, see :meth:`Results.latest`.
+
+    Raises:
+        ValueError: If there is none, or its setting or origin is not what :func:`mtl_gym.compare` writes.
+    """
     if not (folder / _FILE).is_file():
         raise ValueError(should("folder", f"contain {_FILE}, which compare writes", str(folder)))
-    return Results(folder / _FILE).latest()
+    store = Results(folder / _FILE)
+    setting, origin, results = store.latest()
+    store.check(setting, origin)
+    return setting, origin, results
 
 
 def outcomes(results: Iterable[Result], key: str) -> dict[str, list[dict[str, Any]]]:
