@@ -55,6 +55,22 @@ def test_references_beyond_the_memory_are_refused_when_the_environment_is_made()
         attempts.make_env(LOSS_WEIGHTING, arguments | {"reward": "gain"})
 
 
+@pytest.mark.parametrize(("policies", "id"), [("ew", LOSS_WEIGHTING), ("uniform,slgrad", SAMPLE_WEIGHTING)])
+def test_a_comparison_beyond_the_memory_is_refused_before_anything_is_trained(policies, id):
+    arguments = {"problem": "quadratic", "train_steps": 10**6, "batch_size": 8}
+    plan(policies, id, instances=1, num_envs=10**6, **arguments)  # one training at once
+    with pytest.raises(ValueError, match=r"`num_envs` should be smaller: .* GB of memory.*Received num_envs=10000\."):
+        plan(policies, id, instances=10_000, num_envs=10**6, **arguments)
+
+
+def test_references_beyond_the_memory_are_refused_before_a_comparison():
+    steps = int(memory.allowed_bytes() / 600)  # of three tasks, a step takes 296 bytes for an instance, 1472 for eight
+    arguments = {"problem": "quadratic", "train_steps": steps, "batch_size": 8}
+    plan("ew", instances=1, num_envs=1, **arguments)
+    with pytest.raises(ValueError, match=r"`train_steps` should be smaller: .* GB of memory"):
+        plan("ew", instances=8, num_envs=1, **arguments)
+
+
 @pytest.mark.parametrize("env_id", IDS)
 @pytest.mark.parametrize("name", ["num_envs", "train_steps", "batch_size"])
 def test_the_estimate_grows_with_every_size(env_id, name):
