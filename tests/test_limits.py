@@ -5,11 +5,13 @@ import time
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import mtl_gym
 from mtl_gym.agents.files import read, write
 from mtl_gym.agents.pretrained import FOLDER
 from mtl_gym.checks import LARGEST_FLOAT, number, positive_int, printable, should
+from mtl_gym.cli import full_app
 from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING
 from mtl_gym.evaluation.comparison import about, plan, run, setting
 from mtl_gym.evaluation.export import export
@@ -120,6 +122,22 @@ def test_a_buffer_beyond_the_memory_is_refused_before_anything_is_written(tmp_pa
     with pytest.raises(ValueError, match=r"`buffer_size` should be smaller: .* GB .*Received buffer_size=1000000000000"):
         mtl_gym.agents.train("quadratic", out=tmp_path / "new", algorithm="sac", options={"buffer_size": 10**12}, **given)
     assert not (tmp_path / "new").exists()
+
+
+def test_more_instances_than_there_are_held_out_are_refused(tmp_path):
+    given = {"train_steps": 40, "num_envs": 2, "evaluations": 1, "references": []}
+    with pytest.raises(ValueError, match=r"`instances` should be at most 10000. Received instances=10000000000"):
+        mtl_gym.agents.train("quadratic", out=tmp_path / "new", instances=10**10, **given)
+    assert not (tmp_path / "new").exists()
+
+
+def test_more_instances_for_training_than_a_table_can_hold_are_refused(tmp_path):
+    words = ["groupings", "yeast", "--out", str(tmp_path / "table.npz"), "--training", "1000000000000"]
+    refused = CliRunner().invoke(full_app(), words)
+    assert refused.exit_code == 2
+    assert "'--training'" in refused.output
+    assert "1000000" in refused.output
+    assert not (tmp_path / "table.npz").exists()
 
 
 @pytest.mark.parametrize(("name", "value"), [("snapshots", 10**6), ("snapshots", 10**15)])
