@@ -304,6 +304,8 @@ def test_an_option_that_stands_twice_is_named():
 def test_long_lists_are_split_in_a_moment():
     begun = time.process_time()
     assert len(split_policies("a," + "1" * 10**5 + "x,b")) == 3
+    assert len(split_policies("a," + "1" * 10**5 + " " * 10**5 + "+" + " " * 10**5 + "1,b")) == 3
+    assert len(split_policies("a" + ",1+b" * 10**5)) == 1
     assert option_value("9" * 5000) == float("inf")
     assert option_value("[" * 10**5) == "[" * 10**5
     assert time.process_time() - begun < 5
