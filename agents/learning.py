@@ -83,7 +83,7 @@ def train(
             (:class:`mtl_gym.agents.leave_one_out.LeaveOneOut`); 1 for none. By default 8 where an algorithm learns from rollouts,
             else 1, since old baselines in a replay buffer are stale.
         evaluations: How often the agent is evaluated and a checkpoint is written.
-        instances: Number of held-out instances per evaluation.
+        instances: Number of held-out instances per evaluation, at most 10,000.
         references: Policies whose held-out scores are plotted with the agent's; by default the environment's.
         options: Hyper-parameters that override the algorithm's defaults.
         on_progress: Called as the training progresses.

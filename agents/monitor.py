@@ -13,15 +13,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch.utils.tensorboard import SummaryWriter
 
 import mtl_gym
-from mtl_gym import EVALUATION_IDS, Policy
+from mtl_gym import Policy
 from mtl_gym.agents.agent import agent_of, load
 from mtl_gym.agents.checkpoint import check_finite, write_checkpoint
 from mtl_gym.agents.defaults import required_of, score_of
 from mtl_gym.agents.files import SUFFIX
-from mtl_gym.agents.settings import Settings
-
-HELD_OUT = EVALUATION_IDS[1] - 10_000
-"""First id of the instances that evaluate agents during training, far from those of comparisons."""
+from mtl_gym.agents.settings import HELD_OUT, Settings
 
 
 class Monitor(BaseCallback):

@@ -10,10 +10,13 @@ from typing import Any
 import gymnasium
 from gymnasium.spaces import Discrete
 
-from mtl_gym import PROBLEMS, load_problem, names_and_policies, positive_int, should, specification
+from mtl_gym import EVALUATION_IDS, PROBLEMS, load_problem, names_and_policies, positive_int, should, specification
 from mtl_gym.agents.algorithm import algorithm
 
 ROLLOUTS_PER_INSTANCE = 8
+_HELD_OUT = 10_000  # instances
+HELD_OUT = EVALUATION_IDS[1] - _HELD_OUT
+"""First id of the instances that evaluate agents during training, the last ones for evaluation, far from those of comparisons."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,9 @@ def rollouts_of(name: str, num_envs: int) -> int:
 def check_settings(settings: Settings) -> Settings:
     """Returns the settings if they are valid; else raises ValueError or TypeError."""
     specification(settings.env)
-    for name in ("time_steps", "num_envs", "rollouts_per_instance", "evaluations", "instances"):
+    for name in ("time_steps", "num_envs", "rollouts_per_instance", "evaluations"):
         positive_int(name, getattr(settings, name))
+    positive_int("instances", settings.instances, most=_HELD_OUT)
     positive_int("seed", settings.seed, least=0)
     if settings.num_envs % settings.rollouts_per_instance:
         raise ValueError(should("rollouts_per_instance", f"divide num_envs={settings.num_envs}", settings.rollouts_per_instance))

@@ -17,7 +17,7 @@ from benchmarks.heldout import paired
 from benchmarks.measuring import Run, command_line
 from benchmarks.pretrain import TASKS
 from mtl_gym import agents
-from mtl_gym.agents.monitor import HELD_OUT
+from mtl_gym.agents.settings import HELD_OUT
 
 EPISODES, INSTANCES = 20 * 64, 64
 

@@ -27,8 +27,8 @@ import torch
 
 from benchmarks.measuring import RESULTS, ROOT, Run, command_line
 from mtl_gym import agents
-from mtl_gym.agents.monitor import HELD_OUT
 from mtl_gym.agents.pretrained import FOLDER
+from mtl_gym.agents.settings import HELD_OUT
 from mtl_gym.environments import LAYER_MERGING, SAMPLE_WEIGHTING, TASK_GROUPING
 from mtl_gym.evaluation.group_table_maker import make_table
 from mtl_gym.problems.instances import TRAINING_IDS

@@ -5,11 +5,13 @@ import time
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import mtl_gym
 from mtl_gym.agents.files import read, write
 from mtl_gym.agents.pretrained import FOLDER
 from mtl_gym.checks import LARGEST_FLOAT, number, positive_int, printable, should
+from mtl_gym.cli import full_app
 from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING
 from mtl_gym.evaluation.comparison import about, plan, run, setting
 from mtl_gym.evaluation.export import export
@@ -53,6 +55,22 @@ def test_references_beyond_the_memory_are_refused_when_the_environment_is_made()
     assert attempts.attempt_env(LOSS_WEIGHTING, arguments | {"reward": "val_mean"}).outcome == "made"
     with pytest.raises(ValueError, match=r"`train_steps` should be smaller"):
         attempts.make_env(LOSS_WEIGHTING, arguments | {"reward": "gain"})
+
+
+@pytest.mark.parametrize(("policies", "id"), [("ew", LOSS_WEIGHTING), ("uniform,slgrad", SAMPLE_WEIGHTING)])
+def test_a_comparison_beyond_the_memory_is_refused_before_anything_is_trained(policies, id):
+    arguments = {"problem": "quadratic", "train_steps": 10**6, "batch_size": 8}
+    plan(policies, id, instances=1, num_envs=10**6, **arguments)  # one training at once
+    with pytest.raises(ValueError, match=r"`num_envs` should be smaller: .* GB of memory.*Received num_envs=10000\."):
+        plan(policies, id, instances=10_000, num_envs=10**6, **arguments)
+
+
+def test_references_beyond_the_memory_are_refused_before_a_comparison():
+    steps = int(memory.allowed_bytes() / 600)  # of three tasks, a step takes 296 bytes for an instance, 1472 for eight
+    arguments = {"problem": "quadratic", "train_steps": steps, "batch_size": 8}
+    plan("ew", instances=1, num_envs=1, **arguments)
+    with pytest.raises(ValueError, match=r"`train_steps` should be smaller: .* GB of memory"):
+        plan("ew", instances=8, num_envs=1, **arguments)
 
 
 @pytest.mark.parametrize("env_id", IDS)
@@ -104,6 +122,22 @@ def test_a_buffer_beyond_the_memory_is_refused_before_anything_is_written(tmp_pa
     with pytest.raises(ValueError, match=r"`buffer_size` should be smaller: .* GB .*Received buffer_size=1000000000000"):
         mtl_gym.agents.train("quadratic", out=tmp_path / "new", algorithm="sac", options={"buffer_size": 10**12}, **given)
     assert not (tmp_path / "new").exists()
+
+
+def test_more_instances_than_there_are_held_out_are_refused(tmp_path):
+    given = {"train_steps": 40, "num_envs": 2, "evaluations": 1, "references": []}
+    with pytest.raises(ValueError, match=r"`instances` should be at most 10000. Received instances=10000000000"):
+        mtl_gym.agents.train("quadratic", out=tmp_path / "new", instances=10**10, **given)
+    assert not (tmp_path / "new").exists()
+
+
+def test_more_instances_for_training_than_a_table_can_hold_are_refused(tmp_path):
+    words = ["groupings", "yeast", "--out", str(tmp_path / "table.npz"), "--training", "1000000000000"]
+    refused = CliRunner().invoke(full_app(), words)
+    assert refused.exit_code == 2
+    assert "'--training'" in refused.output
+    assert "1000000" in refused.output
+    assert not (tmp_path / "table.npz").exists()
 
 
 @pytest.mark.parametrize(("name", "value"), [("snapshots", 10**6), ("snapshots", 10**15)])
@@ -270,6 +304,8 @@ def test_an_option_that_stands_twice_is_named():
 def test_long_lists_are_split_in_a_moment():
     begun = time.process_time()
     assert len(split_policies("a," + "1" * 10**5 + "x,b")) == 3
+    assert len(split_policies("a," + "1" * 10**5 + " " * 10**5 + "+" + " " * 10**5 + "1,b")) == 3
+    assert len(split_policies("a" + ",1+b" * 10**5)) == 1
     assert option_value("9" * 5000) == float("inf")
     assert option_value("[" * 10**5) == "[" * 10**5
     assert time.process_time() - begun < 5

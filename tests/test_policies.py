@@ -279,6 +279,8 @@ def test_requirements_become_arguments(requires, arguments):
         ("constant:w=-1,-.5,+2,ew", ["constant:w=-1,-.5,+2", "ew"]),
         ("constant:w=1, 2, 3, si", ["constant:w=1, 2, 3", "si"]),
         ("constant:w=[1,2],ew", ["constant:w=[1,2]", "ew"]),
+        ("constant:w=1,2,3+cagrad", ["constant:w=1,2,3+cagrad"]),
+        ("constant:w=1,2e+3 + cagrad:c=1,ew", ["constant:w=1,2e+3 + cagrad:c=1", "ew"]),
         ("imtl-l,dwa:temperature=0.5", ["imtl-l", "dwa:temperature=0.5"]),
     ],
 )

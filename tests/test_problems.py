@@ -335,6 +335,44 @@ def test_a_task_without_labels_in_a_split_is_named(name):
     mtl_gym.compare("ew", problem=problem, tasks=["a"], instances=1, train_steps=20, batch_size=8)
 
 
+def partly(task, split, *, whole):
+    """A problem with this task, two numbers; each sample of a split has one of them, and the first ``whole`` have both."""
+    generator = torch.Generator().manual_seed(0)
+
+    def own(missing):
+        targets = torch.randn(64, task.outputs, generator=generator)
+        if missing:
+            targets[whole::2, 0], targets[whole + 1 :: 2, 1] = torch.nan, torch.nan
+        return Split(torch.randn(64, 3, generator=generator), targets)
+
+    return Problem("partly", [task], {name: own(name == split) for name in SPLITS})
+
+
+PAIRS = [Task("a", "mse", ("rmse",), outputs=2), Task("a", "cosine", ("angle",), outputs=2)]
+
+
+@pytest.mark.parametrize("task", PAIRS, ids=lambda task: task.loss)
+@pytest.mark.parametrize("name", SPLITS)
+def test_samples_without_a_value_of_a_task_are_no_labelled_ones(name, task):
+    short = {"instances": 1, "train_steps": 20, "batch_size": 8, "reward": "gain"}
+    mtl_gym.compare("ew", problem=partly(task, name, whole=32), **short)
+    without = partly(task, name, whole=0)
+    if task.loss == "mse" and name in ("train", "meta"):  # the loss is the mean over those that are known
+        assert np.isfinite(mtl_gym.compare("ew", problem=without, **short)["value"]).all()
+        return
+    with pytest.raises(ValueError, match=rf"`splits\['{name}'\].targets` should contain a label of the task 'a' with all"):
+        mtl_gym.compare("ew", problem=without, **short)
+
+
+def test_a_batch_without_a_value_of_a_joint_loss_keeps_the_last_one():
+    problem = partly(PAIRS[1], "train", whole=16)
+    arguments = {"problem": problem, "batch_size": 12, "train_steps": 40, "steps_per_action": 1, "observe": ["log_loss"]}
+    env = gymnasium.make_vec(LOSS_WEIGHTING, num_envs=8, vectorization_mode="vector_entry_point", **arguments)
+    seen = [env.reset(seed=0)[0]["log_loss"]]
+    seen += [env.step(np.zeros((8, 1), np.float32))[0]["log_loss"] for _ in range(39)]
+    assert min(own.min() for own in seen) > -15  # a batch of unlabelled samples would have log(1e-12)
+
+
 def shifted(outputs, targets):
     return (outputs - targets).square() - 1
 

@@ -12,6 +12,7 @@ from mtl_gym.cli.options import EnvironmentSettings, Json, Quiet, command_line, 
 from mtl_gym.environments import TASK_GROUPING
 from mtl_gym.progress import progress_bar
 
+_MOST = 10**6  # instances for training: all their ids are listed
 _OPTIONS = ("problem", "out", "instances", "training")
 
 
@@ -19,7 +20,7 @@ def groupings(
     problem: Annotated[str, typer.Argument(help="A name (mtl-gym list problems), or file.py:function.")],
     out: Annotated[Path, typer.Option(help="The table's file; instances in it are kept.")],
     instances: Annotated[int, typer.Option(help="Number of instances for evaluation: ids 0, 1, ...")] = 20,
-    training: Annotated[int, typer.Option(help="Number of instances for training: ids 2^31, 2^31 + 1, ...", min=0)] = 0,
+    training: Annotated[int, typer.Option(help="Number of instances for training: ids 2^31, 2^31 + 1, ...", min=0, max=_MOST)] = 0,
     settings: EnvironmentSettings = None,
     quiet: Quiet = False,
     as_json: Json = False,

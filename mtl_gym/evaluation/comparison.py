@@ -20,7 +20,7 @@ from mtl_gym.evaluation.frames import about, to_frame
 from mtl_gym.evaluation.player import Player, initial_memory
 from mtl_gym.evaluation.results import Result, opened, plain, spec_key
 from mtl_gym.evaluation.rollout import make_env, rollout
-from mtl_gym.evaluation.single_task import reference_metrics
+from mtl_gym.evaluation.single_task import check_reference_memory, reference_metrics
 from mtl_gym.policies.grammar import names_and_policies
 from mtl_gym.policies.protocol import Policy
 from mtl_gym.problems.instances import EVALUATION_IDS
@@ -66,16 +66,21 @@ def plan(
     ids = instance_ids(instances, seed)
     count = positive_int("num_envs", num_envs)
     given = {name: value if name == "problem" else plain(value) for name, value in arguments.items()}
-    checked = [_checked(label, policy, env, given) for label, policy in chosen.items()]
+    rows = min(count, len(ids))
+    checked = [_checked(label, policy, env, rows, given) for label, policy in chosen.items()]
     checked[0].problem.check_labelled("test", checked[0].recipe.tasks)
+    check_reference_memory(checked[0], len(ids))
     for policy in chosen.values():  # which also checks that the policy's options fit the number of tasks
         initial_memory(policy, ids[:1], checked[0].recipe.num_tasks)
     return Plan(chosen, env, ids, seed, count, given, checked[0])
 
 
-def _checked(label: str, policy: Policy, env: str, arguments: Mapping[str, Any]) -> Arguments:
-    """The arguments of a policy's environment, after checking that the policy is for its observations and actions."""
-    envs = make_env(policy, env, 1, arguments, label)
+def _checked(label: str, policy: Policy, env: str, rows: int, arguments: Mapping[str, Any]) -> Arguments:
+    """The arguments of a policy's environment, after checking its memory, and that the policy is for its observations and actions.
+
+    It is made as large as it will run: this takes no longer, and checks its memory.
+    """
+    envs = make_env(policy, env, rows, arguments, label)
     Player(label, policy, envs)
     return envs.unwrapped.arguments  # type: ignore[attr-defined]
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 import mtl_gym
 from mtl_gym.envs.arguments import Arguments
 from mtl_gym.models import make_model
-from mtl_gym.training.references import fingerprint, keep_metrics, read_metrics, single_task_metrics
+from mtl_gym.training.memory import check_memory
+from mtl_gym.training.references import fingerprint, keep_metrics, read_metrics, single_task_metrics, single_task_rows
 
 _AT_ONCE = 8
 _KIND = "instances/reference"
@@ -42,6 +43,12 @@ def reference_metrics(
         for id in batch:
             keep_metrics(_KIND, keys[id], known[id])
     return {id: known[id] for id in ids}
+
+
+def check_reference_memory(arguments: Arguments, instances: int) -> None:
+    """Refuses single-task references of a number of instances that would take too much memory to train."""
+    rows = single_task_rows(arguments.recipe, min(instances, _AT_ONCE))
+    check_memory(arguments.problem, arguments.recipe, rows, argument=None)
 
 
 def _names(arguments: Arguments, ids: Sequence[int]) -> dict[int, list[str]]:

@@ -84,8 +84,8 @@ def _after(text: str, first: Policy, second: Policy) -> Policy:
         raise ValueError(should("policies", "have one that weights losses at every step before the plus", text)) from None
 
 
-_COMMA = re.compile(r",(?!\s*[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?\s*(?:[],:]|$))", re.IGNORECASE)
-"""A comma between policies: one that is not followed by a complete number, as within an option."""
+_COMMA = re.compile(r",(?!\s*[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?\s*(?:[],:]|\+\s*[a-z]|$))", re.IGNORECASE)
+"""A comma between policies: one that is not followed by a complete number, as within an option, which may end at a plus."""
 
 
 def split_policies(text: str) -> list[str]:

@@ -17,13 +17,15 @@ import torch
 from torch import Tensor
 
 from mtl_gym.checks import choose, positive_int, printable, should
-from mtl_gym.problems.losses import LOSSES
+from mtl_gym.problems.losses import LOSSES, labelled
 from mtl_gym.problems.metrics import METRICS
 from mtl_gym.problems.rows import Defaults
 from mtl_gym.problems.splits import Split as Split
 
 SPLITS = ("train", "meta", "reward", "test")
 """*train*: weights are applied here. *meta*: signals. *reward*: the reward. *test*: only in the last step's ``info``."""
+
+_METRIC_SPLITS = ("reward", "test")
 
 
 @dataclass(frozen=True)
@@ -140,10 +142,15 @@ class Problem:
                     raise ValueError(should(_targets(name), f"vary {condition}", f"only {known[0].item():g}"))
 
     def check_labelled(self, split: str, tasks: Collection[str]) -> None:
-        """Raises a ValueError if a split has no label of one of these tasks."""
+        """Raises a ValueError if a split has no label of one of these tasks.
+
+        A label is one with which its loss has a value; on *reward* and *test*, where metrics are measured, one of all channels.
+        """
         for task, own in zip(self.tasks, self.target_slices, strict=True):
-            if task.name in tasks and bool(self.splits[split].targets[:, own].isnan().all()):
-                raise ValueError(should(_targets(split), f"contain a label of the task {task.name!r}", "only NaN"))
+            joint = LOSSES[task.loss].joint or split in _METRIC_SPLITS
+            if task.name in tasks and not labelled(self.splits[split].targets[:, own], joint=joint).any():
+                several = " with all of its channels" if joint and task.target_channels > 1 else ""
+                raise ValueError(should(_targets(split), f"contain a label of the task {task.name!r}{several}", "NaN"))
 
     @functools.cached_property
     def identity(self) -> list[str | int]:

@@ -97,7 +97,17 @@ LOSSES = {
 
 def valid_values(loss: Loss, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The mask (R, V, *S) of a loss's valid values, and the targets (R, T, *S) with 0 in place of NaN, where a label is missing."""
+    return _valid(targets, joint=loss.joint), torch.nan_to_num(targets)
+
+
+def labelled(targets: Tensor, *, joint: bool) -> Tensor:
+    """Which samples (R,) have a value, given targets (R, T, *S): with labels of all channels, at some pixel, if it is joint.
+
+    Otherwise, a label of one channel is enough. A loss is joint or not; metrics are, since each value compares all channels.
+    """
+    return _valid(targets, joint=joint).flatten(1).any(1)
+
+
+def _valid(targets: Tensor, *, joint: bool) -> Tensor:
     valid = ~torch.isnan(targets)
-    if loss.joint:
-        valid = valid.all(1, keepdim=True)
-    return valid, torch.nan_to_num(targets)
+    return valid.all(1, keepdim=True) if joint else valid

@@ -10,7 +10,7 @@ from torch import Tensor
 from mtl_gym.checks import should
 from mtl_gym.problems.base import Problem, Split
 from mtl_gym.problems.instances import WRONG_LABELS, Instance
-from mtl_gym.problems.losses import LOSSES
+from mtl_gym.problems.losses import LOSSES, labelled
 from mtl_gym.training.recipe import Recipe
 
 HOLDOUTS = ("meta", "reward")
@@ -64,15 +64,11 @@ class TrainingData:
         return self.labels(name, rows.expand(num_replicas, -1), torch.arange(len(rows), device=rows.device), sources)
 
     def known(self, labels: Tensor, tasks: Tensor) -> Tensor:
-        """Whether each sample has a label of each participating task (N, B, K), from labels (N, B, T, *S).
+        """Whether each sample has a label of each participating task, with which its loss has a value (N, B, K).
 
-        It has one if its loss has a value: of a task with a value for each channel, one channel is enough.
+        ``labels`` are (N, B, T, *S).
         """
-        known = ~torch.isnan(labels)
-        known = known.flatten(3).any(3) if known.ndim > 3 else known
-        pairs = zip(self._problem.tasks, self._columns, strict=True)
-        parts = [known[:, :, own].all(2) if LOSSES[task.loss].joint else known[:, :, own].any(2) for task, own in pairs]
-        return _of_tasks(parts, tasks)
+        return _of_tasks(self._known(labels), tasks)
 
     def by_task(self, channels: Tensor, tasks: Tensor) -> Tensor:
         """Whether all channels of a task are true (N, B, K), from (N, B, T), for tasks (N, K)."""
@@ -80,8 +76,12 @@ class TrainingData:
 
     def absent(self, labels: Tensor) -> Tensor:
         """Whether a batch's labels (N, B, T, *S) contain none of a task (N, all tasks)."""
-        missing = torch.isnan(labels).flatten(3).all(3) if labels.ndim > 3 else torch.isnan(labels)  # (N, B, T)
-        return torch.stack([missing[:, :, own].all(2).all(1) for own in self._columns], dim=1)
+        return torch.stack([~known.any(1) for known in self._known(labels)], dim=1)
+
+    def _known(self, labels: Tensor) -> list[Tensor]:
+        """Whether each sample has a label of each of all tasks, each (N, B)."""
+        shape, pairs = labels.shape[:2], zip(self._problem.tasks, self._columns, strict=True)
+        return [labelled(labels[:, :, own].flatten(0, 1), joint=LOSSES[task.loss].joint).view(shape) for task, own in pairs]
 
 
 def _of_tasks(parts: Sequence[Tensor], tasks: Tensor) -> Tensor:
@@ -117,7 +117,8 @@ def check_data(problem: Problem, recipe: Recipe) -> None:
     for task, own in zip(problem.tasks, problem.target_slices, strict=True):
         if task.name not in recipe.tasks:
             continue
-        known = {name: (~problem.splits[name].targets[:, own].isnan()).flatten(1).any(1) for name in ("train", *HOLDOUTS)}
+        joint, splits = LOSSES[task.loss].joint, problem.splits
+        known = {name: labelled(splits[name].targets[:, own], joint=joint) for name in ("train", *HOLDOUTS)}
         for name in HOLDOUTS:
             if not known[name][spread(len(known[name]), recipe.holdout_size)].any():
                 condition = f"be larger: the fixed samples of {name} have no label of the task {task.name!r}"

@@ -41,11 +41,21 @@ def single_task_metrics(
     Returns metrics (len(ids),) float64 by ``task/metric``; NaN where a task does not take part, infinite where training diverged.
     """
     results: dict[str, Tensor] = {}
-    per_round = max(1, _REPLICAS // recipe.num_tasks)
+    per_round = _per_round(recipe)
     for start in range(0, len(ids), per_round):
         for name, values in _one_round(problem, recipe, ids[start : start + per_round], split, advance).items():
             results[name] = torch.cat([results.get(name, values[:0]), values])
     return results
+
+
+def single_task_rows(recipe: Recipe, instances: int) -> int:
+    """The largest number of trainings of :func:`single_task_metrics` that run side by side."""
+    return min(instances, _per_round(recipe)) * recipe.num_tasks
+
+
+def _per_round(recipe: Recipe) -> int:
+    """The number of instances that are trained side by side."""
+    return max(1, _REPLICAS // recipe.num_tasks)
 
 
 def reference_rows(recipe: Recipe) -> int:
