@@ -568,3 +568,11 @@ def test_an_unwritable_folder_is_named_before_anything_is_trained(tmp_path):
     with pytest.raises(ValueError, match="file"):
         compare({"own": policy}, out=tmp_path / "file" / "out", lr=0.0321)
     assert policy.calls == 0
+
+
+def test_a_seed_may_be_a_number_of_numpys(tmp_path):
+    settings = {"problem": "quadratic", "train_steps": 20, "instances": 1}
+    frame = mtl_gym.compare("ew", seed=np.int64(1), out=tmp_path, **settings)
+    assert frame["instance"].unique().tolist() == [10_000]
+    with pytest.raises(ValueError, match="`seed` should be at least 0"):
+        mtl_gym.compare("ew", seed=-1, **settings)

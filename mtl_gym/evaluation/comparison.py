@@ -72,7 +72,7 @@ def plan(
     check_reference_memory(checked[0], len(ids))
     for policy in chosen.values():  # which also checks that the policy's options fit the number of tasks
         initial_memory(policy, ids[:1], checked[0].recipe.num_tasks)
-    return Plan(chosen, env, ids, seed, count, given, checked[0])
+    return Plan(chosen, env, ids, positive_int("seed", seed, least=0), count, given, checked[0])
 
 
 def _checked(label: str, policy: Policy, env: str, rows: int, arguments: Mapping[str, Any]) -> Arguments:
