@@ -9,6 +9,7 @@ import importlib
 import logging
 import random
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -162,14 +163,18 @@ FORGETTING = {
 @pytest.mark.parametrize("kind", FORGETTING)
 def test_a_function_that_keeps_nothing_is_no_reason_to_warn(kind):
     made = mtl_gym.policy(FORGETTING[kind]())
-    for start in (None, np.ones(2, dtype=bool), np.zeros(2, dtype=bool)):
-        made.predict(LOG_LOSS, None, start)
+    with warnings.catch_warnings(record=True) as found:
+        for start in (None, np.ones(2, dtype=bool), np.zeros(2, dtype=bool)):
+            made.predict(LOG_LOSS, None, start)
+    assert not found
 
 
 def test_a_memory_is_no_matter_in_a_training_alone():
     mine = mtl_gym.policy(Mean())
-    for _ in range(4):
-        mine.predict({"log_loss": LOG_LOSS["log_loss"][:1]})
+    with warnings.catch_warnings(record=True) as found:
+        for _ in range(4):
+            mine.predict({"log_loss": LOG_LOSS["log_loss"][:1]})
+    assert not found
 
 
 def test_a_memory_that_begins_late_is_noticed():

@@ -605,7 +605,7 @@ def test_an_unlabelled_sample_is_not_right_even_with_the_label_of_another():
     source = trainer.ledger.instances[0].label_source(trainer.problem)[samples, 0]
     targets = trainer.problem.splits["train"].targets[:, 0]
     own, borne = targets[samples], targets[source.astype(np.int64)]
-    assert (own.isnan() & ~borne.isnan()).any()  # an unlabelled sample bears the label of another
+    assert (own.isnan() & ~borne.isnan()).any()  # an unlabelled sample has the label of another one
     assert right.tolist() == (own == borne).float().tolist()
     assert look(decision, {LABELLED})[LABELLED][0, :, 0].tolist() == (~borne.isnan()).float().tolist()
 
