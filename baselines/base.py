@@ -66,6 +66,7 @@ class Heuristic(ABC):
         Raises:
             ValueError: If the observation lacks what the heuristic requires.
         """
+        observation = self.completed(observation)
         missing = [name for name in self.requires.observe or () if name not in observation]
         if missing:
             needed = ", ".join(f"{name}={value!r}" for name, value in self.requires.arguments().items())
@@ -80,6 +81,10 @@ class Heuristic(ABC):
         answer, state = self.act(batch, state)
         actions = self._actions(answer)
         return (actions if observation[self.of_tasks].ndim > 1 else actions[0]), state
+
+    def completed(self, observation: Observation) -> Observation:
+        """The observation, with what can be inferred if it lacks something that is required."""
+        return observation
 
     def _size(self, batch: Observation) -> tuple[int, int]:
         rows, num_tasks = batch[self.of_tasks].shape

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from mtl_gym import SAMPLE_WEIGHTING, Requirements
-from mtl_gym.baselines.base import Array, Heuristic, Observation, State
+from mtl_gym.baselines.base import Array, Heuristic, Observation
 
 LABELLED = "sample_labelled"
 """The observation that tells which samples have a label, for heuristics that rank, count or average samples."""
@@ -30,17 +27,11 @@ class SampleHeuristic(Heuristic):
 
     requires = weighs_samples("sample_log_loss")
 
-    def predict(
-        self,
-        observation: Observation,
-        state: State | None = None,
-        episode_start: npt.ArrayLike | None = None,
-        deterministic: bool = False,
-    ) -> tuple[npt.NDArray[Any], State]:
-        """Actions and the next memory; see :meth:`Heuristic.predict`."""
+    def completed(self, observation: Observation) -> Observation:
+        """Adds ``sample_labelled``, if it is required but was not observed."""
         if LABELLED in (self.requires.observe or ()) and LABELLED not in observation:
-            observation = {**observation, **_guessed(observation)}
-        return super().predict(observation, state, episode_start, deterministic)
+            return {**observation, **_guessed(observation)}
+        return observation
 
 
 def _guessed(observation: Observation) -> dict[str, Array]:
