@@ -23,7 +23,7 @@ from mtl_gym.environments import ENVIRONMENTS, LAYER_MERGING, LOSS_WEIGHTING, SA
 from mtl_gym.envs.arguments import argument_names, check_arguments, supported_problems
 from mtl_gym.envs.vector import MTLVectorEnv
 from mtl_gym.policies.finding import find_policies, policy_class
-from mtl_gym.problems.instances import AXES, DISTRIBUTIONS
+from mtl_gym.problems.axes import AXES, DISTRIBUTIONS
 from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
 from tests.rollouts import small
 

@@ -7,7 +7,7 @@ from mtl_gym.decisions.task_weights import ACTIONS, RULES, SCOPES
 from mtl_gym.environments import specification
 from mtl_gym.envs.arguments import argument_names
 from mtl_gym.problems import PROBLEMS
-from mtl_gym.problems.instances import AXES, DISTRIBUTIONS
+from mtl_gym.problems.axes import AXES, DISTRIBUTIONS
 from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
 
 REFUSED = (ValueError, TypeError, gymnasium.error.Error)

@@ -5,7 +5,8 @@ from hypothesis import given, settings, strategies as st
 
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.base import Split
-from mtl_gym.problems.instances import AXES, DISTRIBUTIONS, EVALUATION_IDS, TRAINING_IDS, WRONG_LABELS, draw, resolve
+from mtl_gym.problems.axes import AXES, DISTRIBUTIONS, WRONG_LABELS, resolve
+from mtl_gym.problems.instances import EVALUATION_IDS, TRAINING_IDS, draw
 from mtl_gym.problems.opposites import opposites
 
 RANGES = {

@@ -37,7 +37,7 @@ from mtl_gym.models import NETWORKS, make_model
 from mtl_gym.models.branched import BranchedModel, is_chain
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.base import Problem
-from mtl_gym.problems.instances import resolve
+from mtl_gym.problems.axes import resolve
 from mtl_gym.problems.quadratic import DIMENSIONS
 from mtl_gym.training.alignments import align, cosines
 from mtl_gym.training.measurements import holdout_losses, last_batch

@@ -10,7 +10,7 @@ from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.base import Split
-from mtl_gym.problems.instances import DISTRIBUTIONS
+from mtl_gym.problems.axes import DISTRIBUTIONS
 from mtl_gym.training import references
 from mtl_gym.training.references import average_references, fingerprint, single_task_metrics
 

@@ -20,7 +20,7 @@ from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.statistics import FEWEST
 from mtl_gym.evaluation.styles import interval, ranked
 from mtl_gym.evaluation.weight_rules import constant_quantities
-from mtl_gym.problems.instances import DISTRIBUTIONS
+from mtl_gym.problems.axes import DISTRIBUTIONS
 
 Summary = Mapping[str, Any]
 

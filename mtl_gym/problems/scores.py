@@ -29,6 +29,18 @@ def task_metrics(problem: Problem, outputs: Tensor, targets: Tensor) -> dict[str
     return results
 
 
+def split_metrics(problem: Problem, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Metrics (N,) of every task by ``task/metric`` from outputs (N, n, O, *S) on a split, and its targets.
+
+    Targets are (n, T, *S), or (N, n, T, *S) where each replica has a split of its own.
+    """
+    values = outputs.movedim(1, 2).flatten(2)  # (N, O, M)
+    if targets.ndim < outputs.ndim:
+        return task_metrics(problem, values, targets.movedim(0, 1).flatten(1))
+    rows = [task_metrics(problem, value[None], own.movedim(0, 1).flatten(1)) for value, own in zip(values, targets, strict=True)]
+    return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+
 def relative_gain(value: Value, reference: float | Tensor, metric: str, *, unit: float = PERCENT) -> Value:
     """Gain of a metric over its reference, divided by ``max(reference, floor)``, times ``unit``; positive is better."""
     row = METRICS[metric]
