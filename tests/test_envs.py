@@ -45,7 +45,7 @@ from mtl_gym.envs.task_grouping import TaskGroupingVectorEnv
 from mtl_gym.envs.vector import MTLVectorEnv
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.instances import EVALUATION_IDS, TRAINING_IDS
-from mtl_gym.training.measurements import holdout_losses, last_batch
+from mtl_gym.training.measurements import last_batch
 
 ENVIRONMENTS = sorted(IDS)
 PAIRS = [(env_id, name) for name in PROBLEMS for env_id in IDS if name in supported_problems(specification(env_id))]
@@ -937,7 +937,7 @@ def test_clipped_counts_the_entries_on_a_bound(action):
 
 
 def holdout(env, split="reward"):
-    return holdout_losses(trainings(env), [split])[split].double().numpy()
+    return trainings(env).losses.held_out([split])[split].double().numpy()
 
 
 @pytest.mark.parametrize("distribution", ["clean", "varied"])

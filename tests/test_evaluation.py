@@ -19,7 +19,6 @@ import mtl_gym
 from mtl_gym.cache import cache_folder
 from mtl_gym.evaluation.comparison import perform, plan, run
 from mtl_gym.evaluation.frames import results_of, to_frame
-from mtl_gym.training.measurements import holdout_losses
 
 ROOT = Path(mtl_gym.__file__).parents[1]
 HEADS = ["policy", "instance", "task", "metric"]
@@ -251,7 +250,7 @@ def test_curves_begin_at_the_holdout_loss_of_the_untrained_network():
     result = run(plan("ew", **setting("digits", instances=1)))[0]
     env = gymnasium.make(LOSS_WEIGHTING, observe=["log_loss"], **small("digits"))
     env.reset(options={"instance": 0})
-    losses = holdout_losses(env.unwrapped.vector.decision.trainer, ["reward"])["reward"][0].numpy()
+    losses = env.unwrapped.vector.decision.trainer.losses.held_out(["reward"])["reward"][0].numpy()
     np.testing.assert_allclose([curve[0] for curve in result.curves["loss"].values()], losses, rtol=1e-5)
 
 

@@ -40,7 +40,7 @@ from mtl_gym.problems.base import Problem
 from mtl_gym.problems.axes import resolve
 from mtl_gym.problems.quadratic import DIMENSIONS
 from mtl_gym.training.alignments import align, cosines
-from mtl_gym.training.measurements import holdout_losses, last_batch
+from mtl_gym.training.measurements import last_batch
 from mtl_gym.training.references import fingerprint, single_task_metrics
 
 PROBLEM_OF = {row.network: name for name, row in reversed(PROBLEMS.items())}
@@ -240,7 +240,7 @@ def measure_all(trainer):
     trainer.load(kept)
     read(trainer, "meta", "reward", "upcoming", "after", "gramian", "lr", "epoch")
     trainer.metrics("test")
-    holdout_losses(trainer, ["reward"])
+    trainer.losses.held_out(["reward"])
     last_batch(trainer)
     trainer.task_gradients()
     trainer.losses.sample_graph()
@@ -427,7 +427,7 @@ def test_a_module_is_trained_as_by_a_plain_loop_of_torch(row):
     own, split = torch.optim.Adam(module.parameters(), lr=0.01), trainer.problem.splits["train"]
     weights = torch.tensor([1.0, 0.5, 2.0, 0.1, -0.3, 3.0])
     for step in range(8):
-        samples = trainer.losses.batches.order[row, step].long()
+        samples = trainer.losses.drawn.batches.order[row, step].long()
         with CounterDropout(step_seed(trainer, row)):
             outputs = module(split.inputs[samples])
         own.zero_grad()
@@ -515,7 +515,7 @@ def test_alignments_in_forward_mode_are_products_of_gradients_through_batch_norm
     trainer = train(module_trainer(options={"by_samples": True}), 2)
     found = align(trainer)
     shared, products = trainer.replicas.shared(), found.products.clone()
-    meta = holdout_losses(trainer, ["meta"])["meta"]
+    meta = trainer.losses.held_out(["meta"])["meta"]
     torch.testing.assert_close(found.main, meta[:, 0], rtol=1e-4, atol=1e-5)
     inputs = trainer.losses.data.holdout_inputs(["meta"])[0]
     outputs = trainer.replicas.outputs(inputs.expand(3, *inputs.shape))

@@ -59,7 +59,6 @@ from mtl_gym.policies.grammar import make_policy
 from mtl_gym.problems import load_problem
 from mtl_gym.problems.base import Problem, Split, Task
 from mtl_gym.problems.scores import relative_gain
-from mtl_gym.training.measurements import holdout_losses
 from mtl_gym.training.references import average_references
 
 NOISE = {"noise": (0.4, 0.4)}
@@ -219,7 +218,7 @@ def test_the_main_loss_is_that_on_meta(looked):
     trainer, seen, _ = looked
     names = [task.name for task in trainer.problem.tasks]
     assert trainer.ledger.tasks[:, 0].tolist() == [names.index(trainer.recipe.main_task)] * 2
-    torch.testing.assert_close(seen[MAIN], holdout_losses(trainer, ["meta"])["meta"][:, 0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(seen[MAIN], trainer.losses.held_out(["meta"])["meta"][:, 0], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("needs", [{LOSS}, {ALIGNMENT}, {COSINE, MEAN, RIGHT, MAIN}])
@@ -708,7 +707,7 @@ def test_running_means_are_those_of_a_dictionary():
 
 
 def held_out(env):
-    return holdout_losses(env.decision.trainer, ["reward"])["reward"].double().log().numpy()
+    return env.decision.trainer.losses.held_out(["reward"])["reward"].double().log().numpy()
 
 
 @pytest.mark.parametrize("main_task", ["digit", "ink"])

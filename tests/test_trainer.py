@@ -16,7 +16,7 @@ from mtl_gym.models import NETWORKS
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.base import Problem, Split
 from mtl_gym.problems.quadratic import optimum
-from mtl_gym.training.measurements import holdout_losses, last_batch, steps_per_epoch
+from mtl_gym.training.measurements import last_batch, steps_per_epoch
 from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
 from mtl_gym.training.trainer import Trainer
 
@@ -148,7 +148,7 @@ def test_one_hot_weights_equal_single_task_training(name):
         single = make_trainer(alone(problem, task), ids=[3])
         outputs = problem.output_slices[task]
         before, others = columns(trainer, 0, outputs)
-        single.losses.batches.order.copy_(trainer.losses.batches.order)
+        single.losses.drawn.batches.order.copy_(trainer.losses.drawn.batches.order)
         single.replicas.flat[0] = torch.cat([part.flatten() for part in before])
         weights = torch.eye(problem.num_tasks)[task]
         train(trainer, steps, weights)
@@ -173,7 +173,7 @@ def test_gramian_holds_the_inner_products_of_each_replicas_task_gradients():
 @pytest.mark.parametrize("split", ["meta", "reward"])
 def test_holdout_is_the_mean_over_the_split_when_all_of_it_is_asked_for(split):
     trainer = train(make_trainer(ids=[1, 2], holdout_size=10_000), 2)
-    losses = holdout_losses(trainer, [split])[split]
+    losses = trainer.losses.held_out([split])[split]
     data = trainer.problem.splits[split]
     for row in range(2):
         expected = digits_losses(leaves(trainer, row), data.inputs, data.targets)
@@ -182,10 +182,10 @@ def test_holdout_is_the_mean_over_the_split_when_all_of_it_is_asked_for(split):
 
 def test_both_holdouts_at_once_equal_one_by_one():
     trainer = make_trainer()
-    both = holdout_losses(trainer, ["meta", "reward"])
+    both = trainer.losses.held_out(["meta", "reward"])
     assert list(both) == ["meta", "reward"]
     for split in both:
-        torch.testing.assert_close(both[split], holdout_losses(trainer, [split])[split])
+        torch.testing.assert_close(both[split], trainer.losses.held_out([split])[split])
 
 
 def test_forward_returns_the_losses_that_update_records():
@@ -270,7 +270,7 @@ def test_label_noise_leaves_the_holdouts_right(split):
     trainer = make_trainer(ids=[1], distribution={"noise": (0.4, 0.4)}, holdout_size=10_000)
     data = trainer.problem.splits[split]
     expected = digits_losses(leaves(trainer), data.inputs, data.targets).detach()
-    losses = holdout_losses(trainer, [split])[split][0]
+    losses = trainer.losses.held_out([split])[split][0]
     torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -284,7 +284,7 @@ def test_holdout_noise_plants_wrong_labels_there(split):
     targets = torch.cat([data.targets[source[:, task]][:, slices[task]] for task in range(6)], dim=1)
     assert not torch.equal(targets, data.targets)
     expected = digits_losses(leaves(trainer), data.inputs, targets).detach()
-    losses = holdout_losses(trainer, [split])[split][0]
+    losses = trainer.losses.held_out([split])[split][0]
     torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-6)
 
 
