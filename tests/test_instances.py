@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from mtl_gym.problems import PROBLEMS, load_problem
-from mtl_gym.problems.base import Split
 from mtl_gym.problems.axes import AXES, DISTRIBUTIONS, WRONG_LABELS, resolve
+from mtl_gym.problems.base import Split
 from mtl_gym.problems.instances import EVALUATION_IDS, TRAINING_IDS, draw
 from mtl_gym.problems.opposites import opposites
 

@@ -36,8 +36,8 @@ from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, specification
 from mtl_gym.models import NETWORKS, make_model
 from mtl_gym.models.branched import BranchedModel, is_chain
 from mtl_gym.problems import PROBLEMS, load_problem
-from mtl_gym.problems.base import Problem
 from mtl_gym.problems.axes import resolve
+from mtl_gym.problems.base import Problem
 from mtl_gym.problems.quadratic import DIMENSIONS
 from mtl_gym.training.alignments import align, cosines
 from mtl_gym.training.measurements import last_batch

@@ -9,8 +9,8 @@ from rollouts import MADE_FOR_GROUPING, make_trainer, same, small, train, with_s
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.problems import PROBLEMS, load_problem
-from mtl_gym.problems.base import Split
 from mtl_gym.problems.axes import DISTRIBUTIONS
+from mtl_gym.problems.base import Split
 from mtl_gym.training import references
 from mtl_gym.training.references import average_references, fingerprint, single_task_metrics
 

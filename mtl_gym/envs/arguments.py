@@ -12,8 +12,8 @@ import torch
 from mtl_gym.checks import choose, number, positive_int, sequence, several, should, unknown
 from mtl_gym.envs.spec import EnvironmentSpec
 from mtl_gym.problems import PROBLEMS, load_problem
-from mtl_gym.problems.base import Problem
 from mtl_gym.problems.axes import Distribution, resolve
+from mtl_gym.problems.base import Problem
 from mtl_gym.training.checkpoints import CHECKPOINTS
 from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
 from mtl_gym.training.recipe import Recipe

@@ -26,10 +26,11 @@ def corrupted(decision: TrainingDecision, references: Sequence[Mapping[str, floa
     """
     trainer = decision.trainer
     totals, samples = np.zeros(len(references)), _samples_of_rows(trainer)
+    shared = samples[0].inputs.ndim == 1 + len(trainer.problem.input_shape)
     for split in samples:
-        inputs = split.inputs.to(trainer.state.device)
-        everywhere = inputs if split.inputs.ndim > 1 + len(trainer.problem.input_shape) else inputs.expand(len(references), *inputs.shape)
-        metrics = split_metrics(trainer.problem, trainer.outputs(everywhere), split.targets.to(trainer.state.device))
+        inputs, targets = split.inputs.to(trainer.state.device), split.targets.to(trainer.state.device)
+        everywhere = inputs.expand(len(references), *inputs.shape) if shared else inputs
+        metrics = split_metrics(trainer.problem, trainer.outputs(everywhere), targets)
         rows = [{name: float(metrics[name][row]) for name in own} for row, own in enumerate(references)]
         finite = [all(np.isfinite(value) for value in own.values()) for own in rows]
         totals += [delta_m(own, known) if ok else WORST_DELTA_M for own, known, ok in zip(rows, references, finite, strict=True)]
@@ -43,9 +44,7 @@ def _samples_of_rows(trainer: Trainer) -> list[Split]:
         return list(_corrupted_samples(problem))
     rows = [_of_split(problem, problem.pool.splits(own)["test"]) for own in members if own is not None]
     several = [[own[place] for own in rows] for place in range(len(rows[0]))]
-    return [
-        Split(torch.stack([one.inputs for one in own]), torch.stack([one.targets for one in own])) for own in several
-    ]
+    return [Split(torch.stack([one.inputs for one in own]), torch.stack([one.targets for one in own])) for own in several]
 
 
 @functools.lru_cache(maxsize=1)

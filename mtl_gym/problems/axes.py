@@ -70,7 +70,7 @@ def resolve(distribution: str | Distribution, problem: Problem | None = None) ->
 
     Raises:
         TypeError: If ``distribution`` is neither a name nor a mapping, or a range is not a pair of numbers.
-        ValueError: If a name is unknown, a range is invalid, or a mapping's ``split`` asks for a pool that ``problem`` does not have.
+        ValueError: If a name is unknown, a range is invalid, or a mapping has ``split`` where ``problem`` has no pool.
     """
     pooled = problem is None or problem.pool is not None
     if isinstance(distribution, str):

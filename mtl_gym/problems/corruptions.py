@@ -127,7 +127,7 @@ def kinds(problem: Problem) -> list[str]:
 
 
 def corrupted(problem: Problem, split: str | Split, kind: str, severity: int) -> Split:
-    """A split with corrupted inputs and its own labels; deterministic. It is one of the problem's, or one that an instance has drawn.
+    """A split, one of the problem's or one that an instance has drawn, with corrupted inputs and its own labels; deterministic.
 
     Raises a ValueError if ``kind`` is not in :func:`kinds` or ``severity`` is not from 1 to 5.
     """

@@ -38,6 +38,7 @@ _STREAMS = (
     *("split", "share", "kept", "completed", "lr"),
 )
 
+
 @dataclass(frozen=True)
 class Instance:
     """One draw from a problem."""

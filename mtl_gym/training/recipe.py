@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mtl_gym.models import make_model
-from mtl_gym.problems.base import Problem
 from mtl_gym.problems.axes import AXES, Distribution
+from mtl_gym.problems.base import Problem
 from mtl_gym.problems.instances import Instance, draw
 
 
