@@ -359,7 +359,7 @@ def test_ids_of_training_instances_are_drawn_from_the_stream_alone(env_id):
 
 # --- several decisions on the same trainings ----------------------------------------------------------------------------
 
-TASKS = ["digit", "parity", "ink", "centre"]
+TASKS = ["digit", "parity", "angle", "clean"]
 
 
 def merged(*, by_samples=False):

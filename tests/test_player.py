@@ -209,7 +209,7 @@ def test_a_weight_that_is_negative_at_times_is_no_fault():
 
 
 def test_actions_outside_the_space_are_clipped_with_a_warning():
-    negative = small("digits", SAMPLE_WEIGHTING, tasks=["digit", "ink"], steps_per_action=1, train_steps=4)
+    negative = small("digits", SAMPLE_WEIGHTING, tasks=["digit", "angle"], steps_per_action=1, train_steps=4)
     settings = {"env": SAMPLE_WEIGHTING, "instances": 2, "action": "weights", **negative}
     with pytest.warns(
         RuntimeWarning, match=r"`actions` should be within \[0, 1e\+06\]; those of the policy 'mine' are clipped"

@@ -679,7 +679,7 @@ def test_rendering_draws_maps_and_groups():
             "be one that mtl_gym/TaskGrouping-v0 supports: it has fewer than two classification tasks",
         ),
         ({"problem": "digits"}, ValueError, "List all other tasks in `tasks`"),
-        ({"problem": load_problem("digits"), "num_tasks": None}, ValueError, "not suitable: ink"),
+        ({"problem": load_problem("digits"), "num_tasks": None}, ValueError, "not suitable: angle"),
         ({"num_tasks": 1}, ValueError, "`num_tasks` should be at least 2"),
         ({"max_groups": 5}, ValueError, "`max_groups` should be at most 4, the number of tasks"),
         ({"max_groups": 0}, ValueError, "`max_groups` should be at least 1"),

@@ -37,7 +37,7 @@ CONVOLUTIONAL = {name for name, row in PROBLEMS.items() if row.network in ("conv
 
 
 def digits_losses(parameters, inputs, targets):
-    """The six losses of `digits` under a network with one hidden layer, written by hand."""
+    """The five losses of `digits` under a network with one hidden layer, written by hand."""
     weight, bias, head, head_bias = parameters
     outputs = torch.relu(inputs @ weight + bias) @ head + head_bias
     return torch.stack(
@@ -46,8 +46,7 @@ def digits_losses(parameters, inputs, targets):
             functional.binary_cross_entropy_with_logits(outputs[:, 10], targets[:, 1]),
             functional.binary_cross_entropy_with_logits(outputs[:, 11], targets[:, 2]),
             functional.mse_loss(outputs[:, 12], targets[:, 3]),
-            functional.mse_loss(outputs[:, 13:15], targets[:, 4:6]),
-            functional.mse_loss(outputs[:, 15:], targets[:, 6:]),
+            functional.mse_loss(outputs[:, 13:], targets[:, 4:]),
         ]
     )
 
@@ -71,7 +70,7 @@ def batch(trainer, step, row=0):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_one_replica_equals_a_hand_written_loop(optimizer, lr_schedule):
     trainer = make_trainer(ids=[5], optimizer=optimizer, lr=0.01, lr_schedule=lr_schedule, weight_decay=0.02, train_steps=12)
-    weights = torch.tensor([1.0, 0.5, 2.0, 0.1, -0.3, 3.0])
+    weights = torch.tensor([1.0, 0.5, 2.0, 0.1, -0.3])
     parameters = leaves(trainer)
     own = TORCH_OPTIMIZERS[optimizer](parameters, 0.01, 0.02)
     schedule = TORCH_SCHEDULES[lr_schedule](own, 12)
@@ -233,9 +232,9 @@ def test_a_task_subset_trains_those_tasks():
 
 
 def test_a_task_subset_is_of_the_named_tasks():
-    trainer = make_trainer(ids=[1, 2, 3, 4], num_tasks=2, tasks=["loop", "digit", "ink"])
+    trainer = make_trainer(ids=[1, 2, 3, 4], num_tasks=2, tasks=["loop", "digit", "angle"])
     names = {trainer.problem.tasks[task].name for task in trainer.ledger.tasks.flatten().tolist()}
-    assert names == {"digit", "ink", "loop"}
+    assert names == {"digit", "angle", "loop"}
     losses = trainer.losses.forward()
     for row, instance in enumerate(trainer.ledger.instances):
         expected = digits_losses(leaves(trainer, row), *batch(trainer, 0, row)).detach()
@@ -259,7 +258,7 @@ def test_training_batches_bear_the_planted_labels():
     source = instance.label_source(trainer.problem).astype(np.int64)
     samples = instance.order(16, 1)[0]
     slices = trainer.problem.target_slices
-    targets = torch.cat([split.targets[source[samples, task]][:, slices[task]] for task in range(6)], dim=1)
+    targets = torch.cat([split.targets[source[samples, task]][:, slices[task]] for task in range(5)], dim=1)
     assert not torch.equal(targets, split.targets[samples])
     expected = digits_losses(leaves(trainer), split.inputs[samples], targets).detach()
     torch.testing.assert_close(trainer.losses.forward()[0], expected, rtol=1e-4, atol=1e-6)
@@ -279,9 +278,9 @@ def test_holdout_noise_plants_wrong_labels_there(split):
     distribution = {"noise": (0.4, 0.4), "holdout_noise": (1.0, 1.0)}
     trainer = make_trainer(ids=[1], distribution=distribution, holdout_size=10_000)
     data, instance = trainer.problem.splits[split], trainer.ledger.instances[0]
-    source = instance.holdout_source(split, 6, np.arange(len(data))).astype(np.int64)
+    source = instance.holdout_source(split, 5, np.arange(len(data))).astype(np.int64)
     slices = trainer.problem.target_slices
-    targets = torch.cat([data.targets[source[:, task]][:, slices[task]] for task in range(6)], dim=1)
+    targets = torch.cat([data.targets[source[:, task]][:, slices[task]] for task in range(5)], dim=1)
     assert not torch.equal(targets, data.targets)
     expected = digits_losses(leaves(trainer), data.inputs, targets).detach()
     losses = trainer.losses.held_out([split])[split][0]
@@ -349,7 +348,7 @@ def test_a_poisoned_replica_leaves_the_others_bitwise_in_every_network(name):
 
 
 def test_poisoned_weights_of_one_replica_leave_the_others_bitwise():
-    weights = torch.ones(3, 6)
+    weights = torch.ones(3, 5)
     healthy = train(make_trainer(), 3, weights)
     weights[1, 2] = torch.nan
     poisoned = train(make_trainer(), 3, weights)
@@ -435,7 +434,7 @@ def test_a_fork_is_a_copy_that_goes_its_own_way():
     state = trainer.clone()
     assert same(rows_of(state, [0]), rows_of(state, [2]))
     assert trainer.ledger.instances[2] is trainer.ledger.instances[0]
-    train(trainer, 2, [[1.0] * 6, [1.0] * 6, [2.0] * 5 + [0.0]])
+    train(trainer, 2, [[1.0] * 5, [1.0] * 5, [2.0] * 4 + [0.0]])
     assert not torch.equal(trainer.replicas.flat[0], trainer.replicas.flat[2])
 
 
@@ -463,7 +462,7 @@ def test_each_update_counts_one_pass_each_way_in_active_rows():
         (lambda trainer, charged: read(trainer, "meta", charged=charged), [1, 0]),
         (lambda trainer, charged: read(trainer, "meta", "reward", charged=charged), [2, 0]),
         (lambda trainer, charged: read(trainer, "after", charged=charged), [1, 0]),
-        (lambda trainer, charged: read(trainer, "gramian", charged=charged), [0, 6]),
+        (lambda trainer, charged: read(trainer, "gramian", charged=charged), [0, 5]),
         (lambda trainer, charged: read(trainer, "lr", "epoch", charged=charged), [0, 0]),
         (lambda trainer, charged: trainer.metrics("test"), [0, 0]),
     ],
@@ -492,9 +491,9 @@ def test_measuring_does_not_change_the_training():
 
 
 def test_losses_and_weights_of_every_step_are_kept():
-    trainer, weights = make_trainer(ids=[1]), torch.arange(6.0)
+    trainer, weights = make_trainer(ids=[1]), torch.arange(5.0)
     train(trainer, 3, weights)
-    assert trainer.weights[0, :4].tolist() == [weights.tolist()] * 3 + [[0.0] * 6]
+    assert trainer.weights[0, :4].tolist() == [weights.tolist()] * 3 + [[0.0] * 5]
     assert (trainer.losses.history[0, :3] > 0).all()
     assert (trainer.losses.history[0, 3:] == 0).all()
 
@@ -543,7 +542,7 @@ def test_every_network_is_used_by_a_problem():
 def test_the_losses_of_samples_average_to_those_of_the_batch():
     trainer = make_trainer(distribution={"scale": (2.0, 2.0)})
     losses, _ = trainer.losses.sample_losses(trainer.replicas.parameters)
-    assert losses.shape == (3, 16, 6)
+    assert losses.shape == (3, 16, 5)
     torch.testing.assert_close(losses.mean(1), trainer.losses.forward())
 
 
