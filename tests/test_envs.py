@@ -705,6 +705,7 @@ CHANGES = {
     "weight_range": ({}, 10.0),
     "scope": ({}, "shared"),
     "gradient_ema": ({}, 0.5),
+    "gradient_ema_decay": ({"gradient_ema": 0.5}, 1.0),
     "autoreset_mode": ({}, "NextStep"),
     "max_episode_steps": ({}, 1),
     "reward_every": ({}, 8),

@@ -603,16 +603,18 @@ def test_the_gradients_of_the_gram_matrix_make_the_step_and_are_counted_once():
     assert trainer.ledger.passes.tolist() == [[2, 6]] * 3
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_averaged_gradients_take_the_place_of_the_shared_parameters(optimizer):
+def test_averaged_gradients_take_the_place_of_the_shared_parameters(optimizer, decay):
     settings = {"num_tasks": 3, "optimizer": optimizer, "lr": 0.01, "momentum": 0.9 if optimizer == "adam" else 0.0}
-    trainer, active = make_trainer(options={"gradient_ema": 0.5}, **settings), torch.ones(3, dtype=torch.bool)
+    options = {"gradient_ema": 0.5, "gradient_ema_decay": decay}
+    trainer, active = make_trainer(options=options, **settings), torch.ones(3, dtype=torch.bool)
     weights, shared, average = torch.tensor([[1.0, 2.0, 0.5]] * 3), shared_size(trainer), None
     parameters = trainer.clone()["parameters"].requires_grad_()
     made = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer]([parameters], lr=0.01)
-    for _ in range(4):
-        gradients = flat_gradients(trainer)
-        average = gradients if average is None else 0.5 * average + 0.5 * gradients
+    for step in range(1, 5):
+        gradients, kept = flat_gradients(trainer), 0.5 / step**decay
+        average = gradients if average is None else kept * average + (1 - kept) * gradients
         own = average[:, :, :shared]
         torch.testing.assert_close(read(trainer, "gramian")["gramian"], own @ own.transpose(1, 2), rtol=1e-4, atol=1e-7)
         parameters.grad = torch.cat([(weights[:, :, None] * part).sum(1) for part in (own, gradients[:, :, shared:])], dim=1)
@@ -621,14 +623,30 @@ def test_averaged_gradients_take_the_place_of_the_shared_parameters(optimizer):
         torch.testing.assert_close(trainer.replicas.flat, parameters.detach(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("gradient_ema", [0.0, 0.5])
-def test_a_restored_or_forked_trainer_goes_on_with_weights_apart(gradient_ema):
-    trainer, active = make_trainer(num_tasks=3, options={"gradient_ema": gradient_ema}), torch.ones(3, dtype=torch.bool)
+def test_averages_that_keep_less_and_less_follow_the_steps_of_each_row():
+    options = {"gradient_ema": 0.9, "gradient_ema_decay": 0.5}
+    together, alone = make_trainer(num_tasks=3, options=options), make_trainer(num_tasks=3, options=options, ids=[1])
+    weights, everyone = torch.ones(3, 3), torch.ones(3, dtype=torch.bool)
+    together.update(weights, torch.tensor([True, False, True]))  # its second row is a step behind
+    for _ in range(3):
+        together.update(weights, everyone)
+        alone.update(weights[:1], everyone[:1])
+    torch.testing.assert_close(together.averages[1], alone.averages[0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_decay_without_an_average_is_refused():
+    with pytest.raises(ValueError, match=r"`gradient_ema_decay` should be 0 where there is no average.*`gradient_ema`"):
+        make_trainer(options={"gradient_ema_decay": 0.5})
+
+
+@pytest.mark.parametrize("options", [{}, {"gradient_ema": 0.5}, {"gradient_ema": 0.5, "gradient_ema_decay": 0.5}])
+def test_a_restored_or_forked_trainer_goes_on_with_weights_apart(options):
+    trainer, active = make_trainer(num_tasks=3, options=options), torch.ones(3, dtype=torch.bool)
     weights = torch.tensor([[1.0, -2.0, 0.5]] * 3)
     trainer.update_apart(weights, weights, active)
     read(trainer, "gramian")
-    assert ("averages" in trainer.state) == (gradient_ema > 0)
-    copies = [make_trainer(num_tasks=3, options={"gradient_ema": gradient_ema}), pickle.loads(pickle.dumps(trainer))]
+    assert ("averages" in trainer.state) == bool(options)
+    copies = [make_trainer(num_tasks=3, options=options), pickle.loads(pickle.dumps(trainer))]
     copies[0].load(trainer.clone())
     for own in (trainer, *copies):
         own.update_apart(weights, weights, active)

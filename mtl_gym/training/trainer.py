@@ -46,6 +46,7 @@ class Trainer:
         model: Makes the model.
         gradient_ema: Decay rate of a moving average of each task's gradient of the shared parameters, which then replaces the
             gradient in every step and Gram matrix; 0 for no average.
+        gradient_ema_decay: Exponent d, at least 0: at step t, from 1, averages keep ``gradient_ema / t**d`` of their past.
         by_samples: Whether losses are computed per sample, by operations with fast forward-mode rules.
         recorder: Called whenever a training pass is computed, with the samples' losses (N, B, all tasks) and labels.
 
@@ -57,8 +58,8 @@ class Trainer:
         weights: (N, H, K) of each update.
 
     Raises:
-        ValueError: If the data are insufficient (see :func:`~mtl_gym.training.data.check_data`), or ``by_samples`` is combined with
-            ``gradient_ema`` or ``recorder``.
+        ValueError: If the data are insufficient (see :func:`~mtl_gym.training.data.check_data`), ``by_samples`` is combined with
+            ``gradient_ema`` or ``recorder``, or ``gradient_ema_decay`` is given without ``gradient_ema``.
     """
 
     def __init__(
@@ -69,13 +70,18 @@ class Trainer:
         *,
         model: Callable[[Problem, Recipe], Model] = own_model,
         gradient_ema: float = 0.0,
+        gradient_ema_decay: float = 0.0,
         by_samples: bool = False,
         recorder: Callable[[Tensor, Tensor], None] | None = None,
     ) -> None:
-        self.problem, self.recipe, self.num_replicas, self.gradient_ema = problem, recipe, num_replicas, gradient_ema
+        self.problem, self.recipe, self.num_replicas = problem, recipe, num_replicas
+        self.gradient_ema, self._decay = gradient_ema, gradient_ema_decay
         self._make = model
         if by_samples and (gradient_ema or recorder):
             raise ValueError(should("by_samples", "be left out with `gradient_ema` and `recorder`", by_samples))
+        if gradient_ema_decay and not gradient_ema:
+            remedy = "Give `gradient_ema` a value above 0."
+            raise ValueError(should("gradient_ema_decay", "be 0 where there is no average", gradient_ema_decay, remedy))
         check_data(problem, recipe)
         made = model(problem, recipe)
         self.state = state = State(num_replicas, recipe.device)
@@ -165,8 +171,10 @@ class Trainer:
             ]
             found = torch.stack([torch.cat([part.flatten(1) for part in own], dim=1) for own in parts], dim=1)
             if self.averages is not None:
-                own, begun = found[:, :, : self.model.num_shared], (self.ledger.step > 0)[:, None, None]
-                own.copy_(torch.where(begun, self.gradient_ema * self.averages + (1 - self.gradient_ema) * own, own))
+                own, step = found[:, :, : self.model.num_shared], self.ledger.step[:, None, None]  # (N, K, Q) and (N, 1, 1)
+                kept = self.gradient_ema / (step + 1).double() ** self._decay
+                average = kept.to(own.dtype) * self.averages + (1 - kept).to(own.dtype) * own
+                own.copy_(torch.where(step > 0, average, own))
             pending.gradients = found
         return pending.gradients, self.recipe.num_tasks * self.once("gradients", charged)
 
