@@ -471,6 +471,7 @@ def test_thresholds_merge_by_the_rule_at_each_groups_frontier():
         train_steps=40,
         steps_per_action=10,
         action="threshold",
+        rule="paper",
         reward="none",
     )
     env.reset(seed=0)

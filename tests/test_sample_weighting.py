@@ -879,6 +879,7 @@ def answers(text, *batches):
 
 
 MASK = (np.array(ALIGNMENTS) > 0).astype(float)
+SLOPES = 1 / (np.mean(LOSSES, axis=0) + 0.02)  # of log(L + .02)
 GOLDEN = {
     "uniform": np.ones((4, 3)),
     "main": [[1, 0, 0]] * 4,
@@ -888,9 +889,11 @@ GOLDEN = {
     # 2 + 1 + 0.5 over four samples of the main task
     "l2rw": [[8 / 3.5, 0, 0], [0, 0, 0], [4 / 3.5, 0, 0], [2 / 3.5, 0, 0]],
     "gcs": [[1, 0.5, 0]] * 4,
-    "ol-aux": np.ones((4, 3)),  # before its first window of five batches
-    "ol-aux:window=1": [[1, 1 + 0.1 * 0.5 * 2 * 3, 1 - 0.1 * 0.25 * 2 * 0.5]] * 4,
-    "ol-aux:window=1:beta=100": [[1, 1 + 100 * 0.1 * 0.5 * 2 * 3, 0]] * 4,
+    "ol-aux": [SLOPES] * 4,  # before its first window of five batches
+    "ol-aux:window=1": [SLOPES * [1, *(1 + 5 * 0.1 * SLOPES[0] * SLOPES[1:] * [0.5 * 2 * 3, -0.25 * 2 * 0.5])]] * 4,
+    "ol-aux:of=loss": np.ones((4, 3)),
+    "ol-aux:of=loss:window=1:beta=1": [[1, 1 + 0.1 * 0.5 * 2 * 3, 1 - 0.1 * 0.25 * 2 * 0.5]] * 4,
+    "ol-aux:of=loss:window=1:beta=100": [[1, 1 + 100 * 0.1 * 0.5 * 2 * 3, 0]] * 4,
     "small-loss": np.ones((4, 3)),  # in the first epoch
     # half of each task is below the median
     "self-paced": [[2, 0, 2], [0, 2, 2], [2, 0, 0], [0, 2, 0]],
@@ -925,7 +928,7 @@ def test_an_oracle_without_a_right_label_skips_the_batch():
 
 def test_ol_aux_moves_its_weights_once_a_window_by_the_inner_products_in_it():
     batches = [observation(cosines=[cosine, -cosine, 0.9], lr=0.01) for cosine in (0.1, 0.2, -0.4, 0.8, 0.6)]
-    found = answers("ol-aux:window=2:beta=3", *batches)
+    found = answers("ol-aux:of=loss:window=2:beta=3", *batches)
     first, second = np.ones(2), 1 + 0.01 * 3 * (0.1 + 0.2) * 2 * np.array([3, -0.5])
     third = second + 0.01 * 3 * (-0.4 + 0.8) * 2 * np.array([3, -0.5])
     for weights, expected in zip(found, (first, second, second, third, third), strict=True):
@@ -1011,7 +1014,13 @@ def test_l2rw_is_slgrad_with_one_task():
 @pytest.mark.parametrize(
     ("text", "name"),
     [
-        *[("slgrad:norm=max", "norm"), ("ol-aux:beta=0", "beta"), ("ol-aux:window=0", "window"), ("ol-aux:window=1.5", "window")],
+        *[
+            ("slgrad:norm=max", "norm"),
+            ("ol-aux:beta=0", "beta"),
+            ("ol-aux:of=logs", "of"),
+            ("ol-aux:window=0", "window"),
+            ("ol-aux:window=1.5", "window"),
+        ],
         *[("small-loss:rate=1", "rate"), ("small-loss:rate=-0.1", "rate"), ("small-loss:ramp=0", "ramp")],
         *[("self-paced:growth=0.9", "growth"), ("ohem:keep=0", "keep"), ("ohem:keep=1.1", "keep"), ("focal:gamma=-1", "gamma")],
         *[("focal:gamma=a", "gamma"), ("oracle:noise=1", "oracle")],
