@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mtl_gym.problems.base import Problem
+from mtl_gym.problems.losses import KINDS
 from mtl_gym.problems.metrics import METRICS
 
 Value = TypeVar("Value", float, Tensor)
@@ -92,3 +93,14 @@ def delta_m(values: Mapping[str, float], references: Mapping[str, float]) -> flo
         gains.setdefault(task, []).append(relative_gain(value, references[name], metric))
     mean = sum(sum(own) / len(own) for own in gains.values()) / len(gains)
     return max(mean, WORST_DELTA_M) if math.isfinite(mean) else WORST_DELTA_M
+
+
+def delta_m_by_kind(values: Mapping[str, float], references: Mapping[str, float]) -> dict[str, float]:
+    """:func:`delta_m` of the tasks of each kind, ``classification`` or ``regression``; a kind without a task has none.
+
+    A task's kind is that of the labels of its loss, which all of its metrics share.
+    """
+    kinds: dict[str, dict[str, float]] = {}
+    for name, value in values.items():
+        kinds.setdefault(KINDS[METRICS[name.rsplit("/", 1)[1]].labels[0]], {})[name] = value
+    return {kind: delta_m(kinds[kind], references) for kind in dict.fromkeys(KINDS.values()) if kind in kinds}
