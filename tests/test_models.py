@@ -424,7 +424,7 @@ def test_a_module_is_trained_as_by_a_plain_loop_of_torch(row):
     with torch.random.fork_rng(devices=[]):
         module = plain_module(trainer, row).train()
     own, split = torch.optim.Adam(module.parameters(), lr=0.01), trainer.problem.splits["train"]
-    weights = torch.tensor([1.0, 0.5, 2.0, 0.1, -0.3, 3.0])
+    weights = torch.tensor([1.0, 0.5, 2.0, 0.1, -0.3])
     for step in range(8):
         samples = trainer.losses.drawn.batches.order[row, step].long()
         with CounterDropout(step_seed(trainer, row)):
@@ -522,7 +522,7 @@ def test_alignments_in_forward_mode_are_products_of_gradients_through_batch_norm
     main = trainer.losses.objectives.parts(outputs, labels, [len(inputs)])[0][:, 0]
     direction = torch.autograd.grad(main.sum(), shared, materialize_grads=True)
     losses = trainer.losses.sample_graph()
-    for sample, task in ((0, 0), (5, 3), (15, 5)):
+    for sample, task in ((0, 0), (5, 3), (15, 4)):
         own = torch.autograd.grad(losses[:, sample, task].sum(), shared, retain_graph=True, materialize_grads=True)
         flat, along = (torch.cat([part.flatten(1) for part in parts], dim=1) for parts in (own, direction))
         expected = (flat * along).sum(1) / along.norm(dim=1)
