@@ -63,7 +63,7 @@ NAMES: dict[str, dict[str, str]] = {
 GONE = {("info", "parameter_share")}
 """What was returned at 8d5bf85, and is not compared."""
 
-DIGITS = ["digit", "parity", "loop", "ink", "centre", "reconstruction"]
+DIGITS = ["digit", "parity", "loop", "angle", "clean"]
 TASKS = {
     "digits": DIGITS,
     "multimnist": ["top_left", "bottom_right"],
@@ -118,11 +118,11 @@ OF_POLICIES = {
 }
 """Arguments that a policy requires of its environment, and that are left to it."""
 
-THREE, SMALL = {"tasks": ["digit", "parity", "ink"]}, {"size": [0.1, 0.15], "noise": [0.0, 0.2]}
+THREE, SMALL = {"tasks": ["digit", "parity", "angle"]}, {"size": [0.1, 0.15], "noise": [0.0, 0.2]}
 HARMFUL = {"noise": [0.2, 0.4], "constant_label": [0.1, 0.2], "unrelated": [0.2, 0.4], "nearest_flip": [0.2, 0.4]}
 SGD = {"optimizer": "sgd", "momentum": 0.8, "weight_decay": 1e-3, "lr_schedule": "cosine"}
 ADAMW = {"optimizer": "adamw", "weight_decay": 1e-2, "lr_schedule": "step"}
-SOME = {"tasks": ["loop", "digit", "ink", "parity", "centre"], "num_tasks": 4}
+SOME = {"tasks": ["loop", "digit", "angle", "parity", "clean"], "num_tasks": 4}
 TABLE: list[tuple[str, str, str, str, dict[str, Any]]] = [
     (LOSS, "digits", "softmax", "scalar vector disabled", {}),
     (LOSS, "river_flow", "softmax", "scalar vector disabled", {"weight_range": 100.0, "batch_size": 32}),

@@ -120,7 +120,7 @@ def test_actions_are_finite_float32_of_the_shape_of_the_losses(name):
 
 @pytest.mark.parametrize("name", MERGERS)
 def test_mergers_answer_with_one_action_of_the_space(name):
-    space = gymnasium.make(LAYER_MERGING, tasks=["digit", "parity", "ink"], **make_policy(name).requires.arguments()).action_space
+    space = gymnasium.make(LAYER_MERGING, tasks=["digit", "parity", "angle"], **make_policy(name).requires.arguments()).action_space
     actions = play(make_policy(name), stream())
     assert (actions.dtype, actions.shape) == (space.dtype, (12, 2, *space.shape))
     assert all(space.contains(action) for action in actions.reshape(24, *space.shape))

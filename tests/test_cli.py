@@ -20,8 +20,8 @@ import mtl_gym
 from mtl_gym.baselines import BASELINES
 from mtl_gym.cli import app, console, full_app
 from mtl_gym.evaluation.comparison import perform, plan
-from mtl_gym.evaluation.export import table
 from mtl_gym.evaluation.frames import to_frame
+from mtl_gym.evaluation.terminal import table
 from mtl_gym.problems import PROBLEMS
 
 ROOT = Path(mtl_gym.__file__).parents[1]
@@ -191,8 +191,8 @@ def test_the_summary_has_the_documented_shape(finished):
     policies = summary(finished[0])["policies"]
     assert list(policies) == ["ew", "si", "constant:w=1,2,3"]
     for name, row in policies.items():
-        assert {"iqm", "low", "high"} <= set(row["delta_m"])
-        assert row["delta_m"]["low"] <= row["delta_m"]["iqm"] <= row["delta_m"]["high"]
+        assert {"mean", "median", "low", "high"} <= set(row["delta_m"])
+        assert row["delta_m"]["low"] <= row["delta_m"]["mean"] <= row["delta_m"]["high"]
         assert set(row["metrics"]) == {"objective_1/rmse", "objective_2/rmse", "objective_3/rmse"}
         assert row["instances"] == 2
         assert set(row["probability_of_improvement"]) == set(policies) - {name}

@@ -169,9 +169,9 @@ def test_the_applied_weights_are_softmaxes_over_the_losses(reach):
     for row, agent in enumerate(memory):
         shares = (trainer.weights[row] * trainer.losses.history[row]).numpy()
         normals = np.random.default_rng([row, 1]).standard_normal((40, 6))
-        np.testing.assert_allclose(shares[:40], 6 * softmax(normals), rtol=1e-3)
+        np.testing.assert_allclose(shares[:40], 5 * softmax(normals), rtol=1e-3)
         size = buffer(agent).size()
-        np.testing.assert_allclose(shares[15:47], 6 * softmax(reach * buffer(agent).actions[:size, 0]), rtol=1e-3)
+        np.testing.assert_allclose(shares[15:47], 5 * softmax(reach * buffer(agent).actions[:size, 0]), rtol=1e-3)
         assert np.abs(buffer(agent).actions[25:size]).max() <= 1
         assert np.abs(actions[40:, row]).max() <= reach / SHARPNESS + 1e-6
 

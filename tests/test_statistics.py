@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,16 @@ import scipy.stats
 
 from mtl_gym.evaluation.statistics import (
     bootstrap_interval,
+    detectable_difference,
+    few_carry,
+    holm,
     interquartile_mean,
     paired_difference,
     probability_of_improvement,
-    summarize,
+    student_interval,
 )
+from mtl_gym.evaluation.summary import summarize
+from mtl_gym.evaluation.verdicts import verdicts_of_pairs, verdicts_with
 
 
 def normal(count, seed=0, mean=0.0):
@@ -53,6 +59,24 @@ def test_equal_values_have_an_interval_of_no_width():
     assert bootstrap_interval(np.full(5, 3.0), interquartile_mean) == (3.0, 3.0)
 
 
+@pytest.mark.parametrize("comparisons", [1, 10])
+def test_the_interval_of_a_score_is_students(comparisons):
+    values = normal(12)
+    expected = scipy.stats.ttest_1samp(values, 0).confidence_interval(1 - 0.05 / comparisons)
+    assert student_interval(values, comparisons) == pytest.approx((expected.low, expected.high))
+
+
+def test_the_intervals_of_several_comparisons_cover_all_truths_together():
+    samples = np.random.default_rng(0).normal(size=(400, 6, 10))
+    intervals = np.array([[student_interval(own, 6) for own in sample] for sample in samples])
+    assert ((intervals[..., 0] <= 0) & (intervals[..., 1] >= 0)).all(1).mean() == pytest.approx(0.95, abs=0.025)
+
+
+@pytest.mark.parametrize("values", [[], [1.0]])
+def test_fewer_than_two_scores_have_no_interval(values):
+    assert student_interval(np.array(values)) == (None, None)
+
+
 def test_the_paired_interval_is_students():
     own, other = normal(12, 1), normal(12, 2, 0.3)
     result = paired_difference(own, other)
@@ -79,9 +103,97 @@ def test_the_detectable_difference_is_found_four_times_in_five():
 
 def test_one_pair_has_no_interval():
     assert paired_difference(np.array([3.0]), np.array([1.0])) == {
-        **{"difference": 2.0, "low": None, "high": None, "detectable": None},
-        "instances": 1,
+        **{"difference": 2.0, "median": 2.0, "low": None, "high": None, "error": None, "p": None, "p_equal": None},
+        **{"detectable": None, "few_carry": False, "instances": 1},
     }
+
+
+# --- tests and their correction -------------------------------------------------------------------------------------------
+
+
+def test_a_difference_is_tested_by_a_paired_t_test():
+    own, other = normal(12, 1), normal(12, 2, 0.3)
+    assert paired_difference(own, other)["p"] == pytest.approx(scipy.stats.ttest_rel(own, other).pvalue)
+
+
+@pytest.mark.parametrize("smallest", [0.2, 1.0, 2.0])
+def test_equality_is_tested_by_two_one_sided_t_tests(smallest):
+    differences = normal(12, 1, 0.4)
+    above = scipy.stats.ttest_1samp(differences, -smallest, alternative="greater").pvalue
+    below = scipy.stats.ttest_1samp(differences, smallest, alternative="less").pvalue
+    row = paired_difference(differences, np.zeros(12), smallest)
+    assert row["p_equal"] == pytest.approx(min(1, 2 * max(above, below)))
+    assert (row["p_equal"] < 0.05) == (-smallest < row["low"] and row["high"] < smallest)
+
+
+@pytest.mark.parametrize(
+    ("difference", "smallest", "p", "p_equal"), [(0.0, 0.0, 1, 0), (0.3, 0.0, 0, 1), (0.3, 0.5, 0, 0), (0.3, 0.2, 0, 1)]
+)
+def test_differences_that_are_the_same_everywhere_are_certain(difference, smallest, p, p_equal):
+    row = paired_difference(np.full(7, difference), np.zeros(7), smallest)
+    assert (row["p"], row["p_equal"]) == (p, p_equal)
+
+
+@pytest.mark.parametrize(
+    ("p_values", "adjusted"),
+    [
+        ([], []),
+        ([0.03], [0.03]),
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+        ([0.6, 0.5], [1, 1]),
+        ([0.02, 0.02, 0.02], [0.06, 0.06, 0.06]),
+    ],
+)
+def test_holms_correction_by_hand(p_values, adjusted):
+    assert holm(p_values) == pytest.approx(adjusted)
+
+
+def test_holms_correction_is_the_closed_test_of_bonferroni():
+    p_values = np.random.default_rng(0).uniform(0, 0.2, 5)
+    sets = [set(own) for size in range(1, 6) for own in combinations(range(5), size)]
+    local = {tuple(own): min(1, len(own) * min(p_values[list(own)])) for own in sets}
+    closed = [max(p for own, p in local.items() if index in own) for index in range(5)]
+    assert holm(p_values.tolist()) == pytest.approx(closed)
+
+
+def test_with_holms_correction_nothing_is_found_by_chance_in_nineteen_of_twenty():
+    samples = np.random.default_rng(1).normal(size=(600, 10, 8))  # trials, instances, policies
+    first, second = np.array([*combinations(range(8), 2)]).T
+    p_values = scipy.stats.ttest_1samp(samples[..., first] - samples[..., second], 0, axis=1).pvalue
+    assert (p_values < 0.05).any(1).mean() > 0.5
+    assert np.mean([min(holm(own)) < 0.05 for own in p_values]) < 0.07
+
+
+def test_the_detectable_difference_grows_with_the_comparisons():
+    quantile = scipy.stats.t.ppf(1 - 0.05 / 40, 19) + scipy.stats.t.ppf(0.8, 19)
+    assert detectable_difference(0.5, 20, 20) == pytest.approx(0.5 * quantile)
+    assert detectable_difference(0.5, 20, 20) > detectable_difference(0.5, 20)
+
+
+# --- means that few instances carry ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "carried"),
+    [
+        ([], False),
+        ([3.0], False),
+        ([0.0, 10.0], False),
+        ([0.1] * 7, False),
+        ([1.0, 2.0, 3.0, 4.0, 5.0], False),
+        ([0.0] * 10 + [1.0] * 10, False),
+        ([0.5] * 19 + [1870.0], True),
+        ([2.0, 2.1, 1.9, 2.0, -100.0], True),
+        ([0.0, 0.0, 0.0, 0.0, 10.0], True),
+    ],
+)
+def test_few_instances_carry_a_mean_outside_the_middle_half(values, carried):
+    assert few_carry(np.array(values)) is carried
+
+
+def test_few_instances_hardly_ever_carry_the_mean_of_a_normal_sample():
+    rng = np.random.default_rng(0)
+    assert np.mean([few_carry(rng.normal(size=10)) for _ in range(1000)]) < 0.01
 
 
 @pytest.mark.parametrize(
@@ -112,8 +224,8 @@ def test_a_summary_by_hand():
     summary = summarize(frame)
     a, b = summary["policies"]["a"], summary["policies"]["b"]
     assert summary["about"] == {"problem": "by hand"}
-    assert (a["delta_m"]["iqm"], a["delta_m"]["mean"], a["instances"], a["diverged"]) == (2.5, 4.0, 4, 0)
-    assert (b["delta_m"]["iqm"], b["delta_m"]["mean"], b["instances"], b["diverged"]) == (2.0, -23.5, 4, 1)
+    assert (a["delta_m"]["median"], a["delta_m"]["mean"], a["instances"], a["diverged"]) == (2.5, 4.0, 4, 0)
+    assert (b["delta_m"]["median"], b["delta_m"]["mean"], b["instances"], b["diverged"]) == (2.0, -23.5, 4, 1)
     assert b["metrics"]["one/accuracy"] == {"mean": 0.5, "low": 0.5, "high": 0.5, "reference": pytest.approx(0.4)}
     assert a["probability_of_improvement"] == {"b": 0.625}
     assert a["paired"]["b"]["difference"] == pytest.approx(27.5)
@@ -131,7 +243,7 @@ def test_tasks_are_summarised_one_by_one_and_scores_once_for_each_instance():
 
 def test_one_instance_has_no_intervals():
     own = summarize(frame_of(row("a", 0, 1.0), row("b", 0, 2.0)))["policies"]["b"]
-    assert own["delta_m"] == {"iqm": 2.0, "low": None, "high": None, "mean": 2.0}
+    assert own["delta_m"] == {"mean": 2.0, "median": 2.0, "low": None, "high": None, "few_carry": False}
     assert own["paired"]["a"]["low"] is None
     assert own["probability_of_improvement"] == {"a": 1.0}
 
@@ -150,7 +262,7 @@ def test_policies_without_a_shared_instance_are_not_compared():
 
 def test_all_diverged_is_minus_100_without_metrics():
     own = summarize(frame_of(*[row("a", id, -100.0, value=np.nan, diverged=True) for id in (0, 1)]))["policies"]["a"]
-    assert (own["delta_m"]["iqm"], own["diverged"], own["metrics"]) == (-100.0, 2, {})
+    assert (own["delta_m"]["mean"], own["diverged"], own["metrics"]) == (-100.0, 2, {})
 
 
 def test_summarising_leaves_the_frame():
@@ -158,3 +270,72 @@ def test_summarising_leaves_the_frame():
     before = frame.copy(deep=True)
     summarize(frame)
     assert frame.equals(before)
+
+
+# --- verdicts -------------------------------------------------------------------------------------------------------------
+
+
+def summary_of(smallest=0.0, **scores):
+    frame = frame_of(*[row(name, place, score) for name, own in scores.items() for place, score in enumerate(own)])
+    frame.attrs["about"]["smallest_difference"] = smallest
+    return summarize(frame)
+
+
+def words(summary, name):
+    return {other: own["verdict"] for other, own in summary["verdicts"][name].items()}
+
+
+NEAR = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+BIASED = {"a": NEAR, "b": [own + 0.2 + 0.1 * (-1) ** place for place, own in enumerate(NEAR)]}  # [.1, .3]
+
+
+@pytest.mark.parametrize(("smallest", "word"), [(0.0, "worse"), (0.25, "worse"), (0.35, "equal")])
+def test_what_differs_by_less_than_matters_is_equal(smallest, word):
+    summary = summary_of(smallest, **BIASED)
+    pair = summary["policies"]["a"]["paired"]["b"]
+    assert (pair["low"] > -smallest) == (word == "equal")
+    assert words(summary, "a") == {"b": word}
+    assert words(summary, "b") == {"a": {"worse": "better"}.get(word, word)}
+
+
+def test_without_a_smallest_difference_only_the_same_scores_are_equal():
+    summary = summary_of(same=NEAR, again=NEAR, noisy=[1.0, 0.0, 3.0, 2.0, 5.0, 4.0])
+    assert words(summary, "same") == {"again": "equal", "noisy": "not told apart"}
+
+
+def test_verdicts_follow_the_corrected_test():
+    scores = {"a": NEAR, "b": [own + gain for own, gain in zip(NEAR, [0.0, 0.9, 0.1, 1.0, 0.2, 0.8], strict=True)]}
+    alone = summary_of(**scores)
+    p = alone["policies"]["b"]["paired"]["a"]["p"]
+    assert 0.05 / 3 < p < 0.05
+    assert words(alone, "b") == {"a": "better"}
+    among = summary_of(**scores, c=[own + 9 * (-1) ** place for place, own in enumerate(NEAR)])
+    assert words(among, "b") == {"a": "not told apart", "c": "not told apart"}
+    assert among["verdicts"]["b"]["a"]["p"] == pytest.approx(3 * p)
+    assert among["verdicts"]["b"]["a"]["comparisons"] == 3
+
+
+def test_equality_is_corrected_too():
+    reach = [0.0, 0.9, 0.1, 1.0, 0.2, 0.8]  # its interval lies within 1.05, by little
+    scores = {"a": NEAR, "b": [own + gain for own, gain in zip(NEAR, reach, strict=True)]}
+    assert words(summary_of(1.05, **scores), "b") == {"a": "equal"}
+    wild = [own + 9 * (-1) ** place for place, own in enumerate(NEAR)]
+    assert words(summary_of(1.05, **scores, c=wild), "b")["a"] == "not told apart"
+
+
+def test_a_baseline_that_is_named_is_compared_once_with_each():
+    policies = summary_of(a=normal(9, 1), b=normal(9, 2), c=normal(9, 3), d=normal(9, 4))["policies"]
+    found = verdicts_with(policies, "a")
+    assert list(found) == ["b", "c", "d"]
+    raw = [policies[name]["paired"]["a"]["p"] for name in found]
+    assert [own.p for own in found.values()] == pytest.approx(holm(raw))
+    assert {own.comparisons for own in found.values()} == {3}
+    assert {own["comparisons"] for row in verdicts_of_pairs(policies).values() for own in row.values()} == {6}
+
+
+def test_pairs_with_too_few_instances_are_neither_judged_nor_counted():
+    frame = frame_of(*[row(name, place, score) for name in "ab" for place, score in enumerate(normal(6))], row("c", 0, 1.0))
+    found = summarize(frame)["verdicts"]
+    assert found["c"] == {}
+    assert list(found["a"]) == ["b"]
+    assert found["a"]["b"]["comparisons"] == 1

@@ -26,7 +26,7 @@ def report(folder: Annotated[Path, typer.Argument(help="The --out of an earlier 
 
 def show(summary: Mapping[str, Any], folder: Path, as_json: bool) -> None:
     """Prints a comparison: its summary as JSON, or a table and where the page is."""
-    from mtl_gym.evaluation.export import table
+    from mtl_gym.evaluation.terminal import table
 
     if as_json:
         print_json(summary)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ def refines(finer: Tensor, coarser: Tensor) -> Tensor:
 
 
 def coarsest(similarity: Tensor, threshold: float) -> Tensor:
-    """Labels (K,) of MTSL's grouping: the partition with the fewest blocks whose mean affinity reaches the threshold.
+    """Labels (K,) by the rule of MTSL's paper: the partition with the fewest blocks whose mean affinity reaches the threshold.
 
     A task's affinity is its mean similarity with its block, 0 if alone (Gurulingan, Zonooz and Arani, "Multi-Task Structural
     Learning using Local Task Similarity induced Neuron Creation and Removal", ICML 2023). Ties are broken by the largest mean
@@ -63,19 +64,68 @@ def coarsest(similarity: Tensor, threshold: float) -> Tensor:
 
     Args:
         similarity: (K, K), symmetric; negative and non-finite values count as 0.
-        threshold: In [0, 1]; at 1, all are alone.
+        threshold: In [0, 1]; at 1, all are alone, at 0, all together.
     """
+    candidates, affinities = _candidates(similarity)
+    means, blocks = affinities.mean(-1), _blocks(candidates)
+    enough = means >= threshold
+    if threshold >= 1 or not enough.any():
+        return torch.arange(len(similarity))
+    score = torch.where(enough, means - 2 * blocks, -torch.inf)  # means lie within [0, 1]
+    return candidates[int(score.argmax())]
+
+
+def exceeding(similarity: Tensor, threshold: float) -> Tensor:
+    """Labels (K,) by the rule of MTSL's code: the blocks whose own mean affinity exceeds the threshold; all other tasks are alone.
+
+    The blocks are those of the partition of :func:`coarsest`; if no partition reaches the threshold, those of the partition into at
+    most K - 1 blocks with the largest mean affinity. So two similar tasks are merged even if all others are dissimilar, and a
+    dissimilar block is not merged because others are similar. Arguments are as for :func:`coarsest`.
+
+    The code is ``create_selection`` and ``fusion_phase`` of github.com/NeurAI-Lab/MTSL; ties apart, it gave the same answers for
+    1,240 random matrices of 2 to 6 tasks.
+    """
+    count = len(similarity)
+    if threshold <= 0 or threshold >= 1 or count < 2:
+        return torch.zeros(count, dtype=torch.int64) if threshold <= 0 else torch.arange(count)
+    candidates, affinities = _candidates(similarity)
+    means, blocks = affinities.mean(-1), _blocks(candidates)
+    enough = (means >= threshold) & (blocks < count)
+    most = blocks[enough].min() if enough.any() else count - 1
+    best = int(torch.where(blocks <= most, means, -torch.inf).argmax())
+    own = together(candidates[best]).double()
+    merged = (own @ affinities[best]) / own.sum(-1) > threshold
+    return torch.where(merged, candidates[best], torch.arange(count))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule that divides tasks into blocks by a threshold of their similarity.
+
+    Attributes:
+        divide: Maps similarities (K, K) and a threshold to labels (K,).
+        rest: Whether the tasks that it leaves alone, where others are merged, can be merged with each other later.
+    """
+
+    divide: Callable[[Tensor, float], Tensor]
+    rest: bool
+
+
+RULES = {"code": Rule(exceeding, rest=True), "paper": Rule(coarsest, rest=False)}
+"""MTSL's rules, as released and as published."""
+
+
+def _candidates(similarity: Tensor) -> tuple[Tensor, Tensor]:
+    """The partitions (P, K) that are searched, and each task's affinity in each of them (P, K)."""
     count, similarity = len(similarity), similarity.nan_to_num(0.0, 0.0, 0.0)
     candidates = partitions(count) if count <= MOST_SEARCHED else _linked(similarity)
     pairs = together(candidates).double() * (1 - torch.eye(count))
-    affinities = (pairs * similarity.double().clamp(0, 1)).sum(-1) / pairs.sum(-1).clamp(min=1)
-    means = affinities.mean(-1)
-    blocks = (candidates == torch.arange(count)).sum(-1)
-    enough = means >= threshold
-    if threshold >= 1 or not enough.any():
-        return torch.arange(count)
-    score = torch.where(enough, means - 2 * blocks, -torch.inf)  # means lie within [0, 1]
-    return candidates[int(score.argmax())]
+    return candidates, (pairs * similarity.double().clamp(0, 1)).sum(-1) / pairs.sum(-1).clamp(min=1)
+
+
+def _blocks(candidates: Tensor) -> Tensor:
+    """Number of blocks (P,) of partitions (P, K)."""
+    return (candidates == torch.arange(candidates.shape[1])).sum(-1)
 
 
 def _linked(similarity: Tensor) -> Tensor:

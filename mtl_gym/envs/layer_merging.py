@@ -10,10 +10,11 @@ from torch import Tensor
 
 from mtl_gym.checks import choose, number, positive_int, should
 from mtl_gym.decisions.base import ACTION_MASK
+from mtl_gym.decisions.merging.adapters import ADAPTERS
 from mtl_gym.decisions.merging.decision import Merging, branched_model
 from mtl_gym.decisions.merging.memory import merging_memory
 from mtl_gym.decisions.merging.structures import CKA, DEPTH, GRADIENT, OPEN, STRUCTURE, USED, StructureActions, choices, frontier
-from mtl_gym.decisions.merging.transfer import TRANSFERS, Transfer
+from mtl_gym.decisions.merging.transfer import ADAPTER, TRANSFERS, Transfer
 from mtl_gym.environments import LAYER_MERGING
 from mtl_gym.envs.arguments import Arguments
 from mtl_gym.envs.observations import OBSERVATIONS, Observation, measured, observes_gradients, upper_triangle
@@ -34,8 +35,10 @@ def _decide(
     *,
     action: str = "merge",
     similarity: str = "cka",
+    rule: str = "code",
     transfer: str = "imitate",
     transfer_steps: int = 20,
+    adapters: str = ADAPTER,
     average_moments: bool = False,
     alignment: float = 0.0,
     parameter_price: float = 0.1,
@@ -45,10 +48,11 @@ def _decide(
         raise ValueError(should("num_tasks", "be at least 2: one task has nothing to merge", num_tasks))
     if not isinstance(average_moments, bool):
         raise TypeError(should("average_moments", "be True or False", average_moments))
-    actions = StructureActions(action=action, similarity=similarity, num_tasks=num_tasks)
+    actions = StructureActions(action=action, similarity=similarity, num_tasks=num_tasks, rule=rule)
     steps, price = positive_int("transfer_steps", transfer_steps), number("parameter_price", parameter_price, low=0.0, high=1e6)
     factor = number("alignment", alignment, low=0.0, high=1e6)
     choose("transfer", transfer, {name: name for name in TRANSFERS})
+    choose("adapters", adapters, ADAPTERS)
     needed = check_memory(
         common.problem,
         common.recipe,
@@ -58,7 +62,7 @@ def _decide(
         further=merging_memory(common.problem, common.recipe, transfer=transfer, steps=steps, alignment=factor),
     )
     trainer = Trainer(common.problem, common.recipe, num_envs, model=branched_model)
-    moved = Transfer(trainer, kind=transfer, steps=steps, average_moments=average_moments)
+    moved = Transfer(trainer, kind=transfer, steps=steps, average_moments=average_moments, adapters=adapters)
     decision = Merging(trainer, common.steps_per_action, actions, moved, alignment=factor, parameter_price=price)
     decision.estimated_bytes = needed
     return decision
@@ -161,16 +165,21 @@ class LayerMergingEnv(MTLEnv):
     Before the first step all networks are equal, so the first decision can only wait. A masked action is replaced by the first
     valid one, which merges nothing; ``info["invalid_action"]`` reports it.
 
-    ``action="threshold"``: ``Box(-1, 1, (1,), float32)``. In every group, MTSL's rule merges at the frontier: of the partitions
-    whose mean affinity reaches (1 + a) / 2, it takes the one with the fewest blocks; a task's affinity is its mean ``similarity``
-    with its block, 0 if alone. -1 merges all, 1 nothing. Beyond 8 tasks, only the partitions of average linkage are searched.
-    Thresholds are never masked; the first one merges nothing.
+    ``action="threshold"``: ``Box(-1, 1, (1,), float32)``. In every group, MTSL's ``rule`` merges at the frontier, with the
+    threshold (1 + a) / 2. A task's affinity is its mean ``similarity`` with its block, 0 if alone. ``rule="paper"``: of the
+    partitions whose mean affinity reaches the threshold, it takes the one with the fewest blocks; tasks that are alone in it are
+    separate for good. ``rule="code"``, that of the released code: of this partition, or of the best one with fewer than K blocks if
+    none reaches the threshold, it takes the blocks whose own mean affinity exceeds it; the other tasks can still be merged with
+    each other later. -1 merges all, 1 nothing. Beyond 8 tasks, only the partitions of average linkage are searched. Thresholds are
+    never masked; the first one merges nothing.
 
     A new copy of a stage (MTSL's neuron creation and knowledge transfer) starts as the mean of its tasks' copies, so that merging
     equal ones changes nothing. It is then trained on ``transfer_steps`` training batches to reproduce each task's previous
     features, ``sum_k MSE(F_k, c_k(pool(F_g)) * F_g)``, with channel adapters c_k that are dropped afterwards (the paper starts from
-    new weights). ``transfer="average"`` keeps the mean, ``"none"`` the training's initial weights. Actions outside the space raise
-    ``ValueError`` before anything changes.
+    new weights). ``adapters="affine"`` are ``1 + p A + b``, from the identity, and a copy that comes no closer to the features
+    keeps the mean; ``"gate"`` are Linear, ReLU, Linear, Sigmoid, as in MTSL's code, and every copy is kept. ``transfer="average"``
+    keeps the mean, ``"none"`` the training's initial weights. Actions outside the space raise ``ValueError`` before anything
+    changes.
 
     ## Observation Space
     {observations}
@@ -205,8 +214,10 @@ class LayerMergingEnv(MTLEnv):
     |---|---|---|
     | `action` | `"merge"` | how actions become structures |
     | `similarity` | `"cka"` | for `action="threshold"` only: `"cka"`, or `"gradient"`, (1 + cosine of gradients) / 2 |
+    | `rule` | `"code"` | for `action="threshold"` only: `"code"` or `"paper"` |
     | `transfer` | `"imitate"` | `"imitate"`, `"average"` or `"none"` |
     | `transfer_steps` | `20` | training batches of an imitation; unused by other transfers |
+    | `adapters` | `"affine"` | channel adapters of an imitation, `"affine"` or `"gate"` |
     | `average_moments` | `False` | whether a new copy starts from its tasks' mean optimiser moments and step counts, or from none |
     | `alignment` | `0.0` | factor of MTSL's alignment term in the loss, 1 - mean CKA at a group's frontier (MTSL: 0.2) |
     | `parameter_price` | `0.1` | reward for removing all parameters |
@@ -218,7 +229,7 @@ class LayerMergingEnv(MTLEnv):
 
     ## Example
     >>> import gymnasium, mtl_gym
-    >>> env = gymnasium.make("mtl_gym/LayerMerging-v0", tasks=["digit", "parity", "ink"], train_steps=60)
+    >>> env = gymnasium.make("mtl_gym/LayerMerging-v0", tasks=["digit", "parity", "angle"], train_steps=60)
     >>> observation, info = env.reset(seed=0)
     >>> env.unwrapped.action_masks().tolist()
     [True, False, False, False, False]

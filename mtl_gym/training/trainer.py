@@ -15,9 +15,10 @@ from torch import Tensor
 from mtl_gym.checks import should
 from mtl_gym.models import make_model
 from mtl_gym.models.base import Model
-from mtl_gym.problems.base import Problem, Split
-from mtl_gym.problems.scores import task_metrics
+from mtl_gym.problems.base import Problem
+from mtl_gym.problems.scores import split_metrics
 from mtl_gym.training.batch_losses import BatchLosses
+from mtl_gym.training.checkpoints import CHECKPOINTS, BestOnMeta
 from mtl_gym.training.data import check_data
 from mtl_gym.training.ledger import Ledger
 from mtl_gym.training.recipe import Recipe
@@ -89,6 +90,8 @@ class Trainer:
         self.losses = BatchLosses(problem, recipe, state, self.ledger, self.replicas, by_samples=by_samples, recorder=recorder)
         self.weights = state.add("weights", (recipe.train_steps, recipe.num_tasks))
         self.averages = state.add("averages", (recipe.num_tasks, made.num_shared)) if gradient_ema else None
+        kept = (recipe, state, self.ledger, self.replicas, self.losses)
+        self._best = BestOnMeta(*kept) if CHECKPOINTS[recipe.checkpoint] else None
         self._charged = {name: state.add(f"charged {name}", (), torch.int64) for name in _CHARGED_ONCE}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -136,17 +139,15 @@ class Trainer:
 
     # --- measuring -----------------------------------------------------------------------------------------------------------
 
-    def outputs(self, split: Split) -> Tensor:
-        """Outputs (N, n, O, *S) of all heads on a whole split; the cost is not counted."""
+    def outputs(self, split: str | Tensor) -> Tensor:
+        """Outputs (N, n, O, *S) of all heads on a whole split, or on inputs (N, n, *shape); the cost is not counted."""
+        chunks = self.losses.data.chunks(split, CHUNK) if isinstance(split, str) else split.split(CHUNK, dim=1)
         with torch.no_grad():
-            inputs = split.inputs.to(self.state.device).split(CHUNK)
-            return torch.cat([self.replicas.outputs(part.expand(self.num_replicas, *part.shape)) for part in inputs], dim=1)
+            return torch.cat([self.replicas.outputs(inputs) for inputs in chunks], dim=1)
 
-    def metrics(self, split: str | Split) -> dict[str, Tensor]:
+    def metrics(self, split: str) -> dict[str, Tensor]:
         """Metrics (N,) on a whole split by ``task/metric``, for all of the problem's tasks; the cost is not counted."""
-        chosen = self.losses.data.splits[split] if isinstance(split, str) else split
-        outputs, targets = self.outputs(chosen), chosen.targets.to(self.state.device)
-        return task_metrics(self.problem, outputs.movedim(1, 2).flatten(2), targets.movedim(0, 1).flatten(1))  # (N, O, M), (T, M)
+        return split_metrics(self.problem, self.outputs(split), self.losses.data.targets(split))
 
     def finite(self) -> Tensor:
         """Whether all parameters of each replica are finite (N,)."""
@@ -280,3 +281,5 @@ class Trainer:
         self.weights[rows, columns] = weights[rows]
         self.ledger.step += active
         self.ledger.charge(active, 1.0, float(backward))
+        if self._best is not None and self._best.look(active):
+            self.restructured()

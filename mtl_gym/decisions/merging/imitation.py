@@ -5,13 +5,14 @@ R trainings, K tasks, M samples, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mtl_gym.decisions.merging.adapters import Adapter
 from mtl_gym.training.formulas import pooled
 
 
@@ -25,6 +26,8 @@ class Lesson:
         targets: Its previous features (R, K, M, C, ...).
         users: The copy (R, K) that each task uses from now on.
         learning: Whether that copy is new (R, K).
+        adapter: The kind of channel adapters.
+        adapters: Initial parameters (R, K, ...) of the tasks' adapters.
     """
 
     run: Callable[[Tensor, Tensor], Tensor]
@@ -32,6 +35,8 @@ class Lesson:
     targets: Tensor
     users: Tensor
     learning: Tensor
+    adapter: Adapter
+    adapters: Sequence[Tensor]
 
     def features(self, copies: Tensor, inputs: Tensor) -> Tensor:
         """Features (R, K, M, C, ...) of each task's inputs, from its own copy among ``copies`` (R, K, size)."""
@@ -43,23 +48,31 @@ class Lesson:
 def imitate(lesson: Lesson, begin: Tensor, *, lr: float, batch_size: int) -> Tensor:
     """Trains copies (R, K, size), starting from ``begin``, and adapters, which are dropped, batch by batch with Adam.
 
-    A copy changes only if it is closer to the targets without its adapters than before: of equal stages, the mean is exact.
+    With guarded adapters, a copy changes only if it is closer to the targets without them than before: of equal stages, the mean is
+    exact.
     """
     copies = begin.detach().clone().requires_grad_()
-    (rows, tasks), channels = copies.shape[:2], lesson.targets.shape[3]
-    slopes = copies.new_zeros(rows, tasks, channels, channels).requires_grad_()
-    offsets = copies.new_zeros(rows, tasks, 1, channels).requires_grad_()
-    optimizer = torch.optim.Adam([copies, slopes, offsets], lr=lr)
+    adapters = [own.clone().requires_grad_() for own in lesson.adapters]
+    optimizer = torch.optim.Adam([copies, *adapters], lr=lr)
     learning = lesson.learning.to(copies.dtype)
     for part, wanted in zip(lesson.inputs.split(batch_size, dim=2), lesson.targets.split(batch_size, dim=2), strict=True):
-        loss = (imitation_loss(wanted, lesson.features(copies, part), slopes, offsets) * learning).sum()
+        features = lesson.features(copies, part)
+        factors = lesson.adapter.factors(adapters, pooled(features))  # (R, K, M, C)
+        loss = (imitation_loss(wanted, features, factors) * learning).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    if not lesson.adapter.guarded:
+        return torch.where(_new(lesson), copies.detach(), begin)
     with torch.no_grad():
         after, before = (_distances(lesson, table) for table in (copies, begin))
         gains = torch.zeros_like(after).scatter_add(1, lesson.users, (before - after) * learning)
         return torch.where((gains > 0)[:, :, None], copies, begin)
+
+
+def _new(lesson: Lesson) -> Tensor:
+    """Which copies (R, K, 1) learn."""
+    return torch.zeros_like(lesson.users).scatter_add(1, lesson.users, lesson.learning.long()).bool()[:, :, None]
 
 
 def _distances(lesson: Lesson, copies: Tensor) -> Tensor:
@@ -67,12 +80,11 @@ def _distances(lesson: Lesson, copies: Tensor) -> Tensor:
     return (lesson.features(copies, lesson.inputs) - lesson.targets).square().flatten(2).mean(2)
 
 
-def imitation_loss(targets: Tensor, features: Tensor, slopes: Tensor, offsets: Tensor) -> Tensor:
+def imitation_loss(targets: Tensor, features: Tensor, factors: Tensor) -> Tensor:
     """MTSL's transfer: mean squared errors (R, K) between each task's features and its group's, scaled per channel.
 
-    ``MSE(F_k, c_k(pool(F_g)) * F_g)`` with the channel adapter ``c_k(p) = 1 + p A_k + b_k``, initially the identity. Targets F_k
-    and features F_g are (R, K, M, C, ...), slopes A (R, K, C, C) and offsets b (R, K, 1, C).
+    ``MSE(F_k, c_k(pool(F_g)) * F_g)`` with the factors (R, K, M, C) of the channel adapter c_k. Targets F_k and features F_g are
+    (R, K, M, C, ...).
     """
-    scales = 1 + pooled(features) @ slopes + offsets  # (R, K, M, C)
-    scaled = scales.view(*scales.shape, *[1] * (features.ndim - 4)) * features
+    scaled = factors.view(*factors.shape, *[1] * (features.ndim - 4)) * features
     return functional.mse_loss(scaled, targets, reduction="none").flatten(2).mean(2)

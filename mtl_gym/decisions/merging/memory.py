@@ -25,7 +25,7 @@ def merging_memory(problem: Problem, recipe: Recipe, *, transfer: str, steps: in
     def imitated(recipe: Recipe, rows: int) -> float:
         model, inputs = branched_model(problem, recipe), 4 * prod(problem.input_shape)
         samples = steps * recipe.batch_size * (2 * pass_bytes(model, problem)[1] + (recipe.num_tasks + 2) * inputs)
-        adapters = 20 * recipe.num_tasks * max(recipe.hidden_sizes) ** 2  # with gradients and moments
+        adapters = 40 * recipe.num_tasks * max(recipe.hidden_sizes) ** 2  # two matrices, with gradients and moments
         return rows * (samples + adapters + 20 * model.size)
 
     always: Further = {"num_tasks": (recipe.num_tasks, compared)}

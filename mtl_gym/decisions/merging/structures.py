@@ -15,7 +15,7 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
 from mtl_gym.checks import choose
-from mtl_gym.decisions.partitions import MOST_LISTED, coarsest, joined, labels, partitions, refines, together
+from mtl_gym.decisions.partitions import MOST_LISTED, RULES, joined, labels, partitions, refines, together
 from mtl_gym.models.branched import ASSIGN
 
 CKA, GRADIENT, USED, DEPTH, OPEN = "cka", "gradient", "used", "depth", "open"
@@ -72,11 +72,12 @@ class Structure:
 
 
 class StructureActions:
-    """One mode of mapping actions to structures: one of ``MERGE_ACTIONS``, for ``threshold`` with a row of ``SIMILARITIES``."""
+    """One mode of mapping actions to structures, of ``MERGE_ACTIONS``; ``threshold`` has rows of ``SIMILARITIES`` and ``RULES``."""
 
-    def __init__(self, *, action: str, similarity: str, num_tasks: int) -> None:
+    def __init__(self, *, action: str, similarity: str, num_tasks: int, rule: str = "code") -> None:
         choose("action", action, {name: name for name in MERGE_ACTIONS})
         self._similarity = choose("similarity", similarity, SIMILARITIES)
+        self._rule = choose("rule", rule, RULES)
         self._by_threshold, self._num_tasks = action == "threshold", num_tasks
         self.space: Box | Discrete = Box(-1, 1, (1,), np.float32) if self._by_threshold else Discrete(choices(num_tasks))
 
@@ -94,14 +95,14 @@ class StructureActions:
     def structure(self, actions: Tensor, known: Structures) -> Structure:
         """The structures after the actions (N,) or (N, 1); a masked action is replaced by the first valid one."""
         if self._by_threshold:
-            return _divided(self._by_similarity(actions[:, 0], known), known)
+            return _divided(self._by_similarity(actions[:, 0], known), known, rest=self._rule.rest)
         taken = torch.where(self.invalid(actions, known), valid_merges(known).int().argmax(1), actions)
         if self._num_tasks <= MOST_LISTED:
             return _divided(partitions(self._num_tasks).to(taken.device)[taken], known)
         return _paired(taken, known)
 
     def _by_similarity(self, actions: Tensor, known: Structures) -> Tensor:
-        """Labels (N, K) of each group divided by MTSL's rule at its frontier, with the threshold (1 + a) / 2."""
+        """Labels (N, K) of each group divided by the rule at its frontier, with the threshold (1 + a) / 2."""
         similar = frontier(known[self._similarity], known[DEPTH]).cpu()
         similar = (1 + similar) / 2 if self._similarity == GRADIENT else similar
         groups, chosen = known[GROUPS].cpu(), known[GROUPS].cpu().clone()
@@ -111,19 +112,24 @@ class StructureActions:
                 if not known[OPEN][row, members[0], members[-1]]:
                     continue
                 level = threshold if known[BEGUN][row] else 1.0
-                chosen[row, members] = members[coarsest(similar[row][members][:, members], level)]
+                chosen[row, members] = members[self._rule.divide(similar[row][members][:, members], level)]
         return chosen.to(known[GROUPS].device)
 
 
-def _divided(chosen: Tensor, known: Structures) -> Structure:
-    """Divides groups into the blocks of partitions (N, K) that refine them, whose tasks share the frontier; all apart: waits."""
+def _divided(chosen: Tensor, known: Structures, *, rest: bool = False) -> Structure:
+    """Divides groups into the blocks of partitions (N, K) that refine them, whose tasks share the frontier; all apart: waits.
+
+    The other tasks of a group in which some start to share are separated for good, or with ``rest`` form a group.
+    """
     groups, pairs = together(known[GROUPS]), together(chosen)
     merging = (pairs & known[OPEN] & ~torch.eye(chosen.shape[1], dtype=torch.bool, device=chosen.device)).any(2)  # (N, K)
     changed = (groups & merging[:, None]).any(2)  # tasks of a group in which some start to share
     depth = torch.where(groups, known[DEPTH], known[ASSIGN].shape[1]).amin(2)  # (N, K), the frontier of a task's group
     here = torch.arange(known[ASSIGN].shape[1], device=chosen.device)[:, None] == depth[:, None]  # (N, S, K)
     assign = torch.where(here & changed[:, None], chosen[:, None], known[ASSIGN])
-    return Structure(assign, torch.where(changed, labels(pairs & groups), known[GROUPS]))
+    left = ~merging & rest
+    kept = groups & (pairs | (left[:, :, None] & left[:, None]))
+    return Structure(assign, torch.where(changed, labels(kept), known[GROUPS]))
 
 
 def _paired(actions: Tensor, known: Structures) -> Structure:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mtl_gym.checks import choose
+from mtl_gym.decisions.merging.adapters import ADAPTERS
 from mtl_gym.decisions.merging.imitation import Lesson, imitate
 from mtl_gym.decisions.partitions import together
 from mtl_gym.models.branched import ASSIGN, BranchedModel
-from mtl_gym.training.data import take
 from mtl_gym.training.trainer import Trainer
 
 TRANSFERS = ("imitate", "average", "none")
+ADAPTER = "affine"
+"""Default row of ``ADAPTERS``."""
 
 
 class Transfer:
@@ -24,12 +27,14 @@ class Transfer:
         trainer: The trainings of a :class:`BranchedModel`.
         kind: ``"average"``: the new copy is the mean of its tasks' copies; ``"imitate"``: it then learns to reproduce each task's
             features (:func:`~mtl_gym.decisions.merging.imitation.imitate`); ``"none"``: it takes the training's initial values.
+        adapters: Row of ``ADAPTERS``, for imitations.
         steps: Training batches of an imitation.
         average_moments: Whether the new copy's moments and number of updates are its tasks' means instead of 0.
     """
 
-    def __init__(self, trainer: Trainer, *, kind: str, steps: int, average_moments: bool) -> None:
+    def __init__(self, trainer: Trainer, *, kind: str, steps: int, average_moments: bool, adapters: str = ADAPTER) -> None:
         self._kind = choose("transfer", kind, {name: name for name in TRANSFERS})
+        self._adapter = choose("adapters", adapters, ADAPTERS)
         self._trainer, self._steps, self._average_moments = trainer, steps, average_moments
 
     @property
@@ -101,14 +106,29 @@ class Transfer:
         Each batch counts as four forward passes (the targets, learning, and two to compare) and one backward pass.
         """
         trainer, replicas, model = self._trainer, self._trainer.replicas, self.model
-        order, step = trainer.losses.batches.order, trainer.ledger.step
+        order, step = trainer.losses.drawn.batches.order, trainer.ledger.step
         trainer.ledger.passes[rows] += self._steps * torch.tensor([4.0, 1.0], device=rows.device)
         window = (step[rows, None] + torch.arange(self._steps, device=rows.device)) % order.shape[1]
         samples = order[rows[:, None], window].long().flatten(1)
-        inputs = take(trainer.losses.data.splits["train"].inputs, samples)
+        inputs = trainer.losses.data.inputs("train", samples, rows)
         with torch.no_grad():
             own = [part[rows] for part in [*replicas.parameters.values()][: stage + 1]]
             features = model.trace(own, inputs, replicas.buffers[ASSIGN][rows, : stage + 1]).features
         entering = inputs[:, None].expand(-1, model.num_tasks, *inputs.shape[1:]) if stage == 0 else features[stage - 1]
         users = after[rows]
-        return Lesson(partial(model.run, stage), entering, features[stage], users, changed[rows].gather(1, users))
+        return Lesson(
+            run=partial(model.run, stage),
+            inputs=entering,
+            targets=features[stage],
+            users=users,
+            learning=changed[rows].gather(1, users),
+            adapter=self._adapter,
+            adapters=self._adapters(stage, rows, channels=features[stage].shape[3]),
+        )
+
+    def _adapters(self, stage: int, rows: Tensor, *, channels: int) -> list[Tensor]:
+        """Initial parameters (R, K, ...) of the tasks' adapters of a stage in some rows (R,), drawn for each instance."""
+        instances = [self._trainer.ledger.instances[row] for row in rows.tolist()]
+        streams = [instance.stream("parameters").spawn(stage + 1)[stage] for instance in instances if instance]
+        drawn = [self._adapter.init(stream, self.model.num_tasks, channels) for stream in streams]
+        return [torch.from_numpy(np.stack(own)).to(rows.device) for own in zip(*drawn, strict=True)]
