@@ -33,7 +33,7 @@ class DBMTL(GradientHeuristic):
 
     def __init__(self, beta: float = 0.9, decay: float = 0.5) -> None:
         self.beta, self.decay = number("beta", beta, low=0.0, high=1.0, ends="[)"), number("decay", decay, low=0.0, high=10.0)
-        self.requires = balances_gradients(self.beta, self.decay)
+        self.requires = balances_gradients(self.beta, self.decay)  # type: ignore[misc]
 
     def balance(self, gramian: Array, obs: Observation, state: State) -> tuple[Array, State]:
         """The largest gradient norm of a log loss over the norms; ones where the matrix is zero or not finite."""

@@ -58,5 +58,5 @@ class GradNorm(WholeLossHeuristic):
 
 def _mean(values: Array, real: npt.NDArray[np.bool_]) -> Array:
     """Means (N, 1) of values (N, K) over the tasks with a gradient; 1 if there is none."""
-    count = totals(real)
+    count = real.sum(axis=1, keepdims=True)
     return np.where(count > 0, totals(np.where(real, values, 0)) / count.clip(min=1), 1)

@@ -37,7 +37,7 @@ class MoCo(GradientHeuristic):
     def __init__(self, gamma: float = 0.1, rho: float = 0.0, beta: float = 0.5) -> None:
         self.gamma, self.rho = number("gamma", gamma, low=0.0, high=1e6, ends="(]"), number("rho", rho, low=0.0, high=1e6)
         self.beta = number("beta", beta, low=0.0, high=1.0, ends="(]")
-        self.requires = balances_gradients(1 - self.beta)
+        self.requires = balances_gradients(1 - self.beta)  # type: ignore[misc]
 
     def initial_state(self, seeds: Integers, num_tasks: int) -> State:
         """Equal weights (N, K) that sum to 1."""
@@ -48,7 +48,7 @@ class MoCo(GradientHeuristic):
         weights, real = state["weights"], observed_norms(obs) > 0
         known = (finite(gramian) & real.any(axis=1))[:, None]
         room = totals(np.where(real, weights, 0))  # what is not put aside
-        start = np.where(room > 0, weights / np.where(room > 0, room, 1), 1 / totals(real).clip(min=1))
+        start = np.where(room > 0, weights / np.where(room > 0, room, 1), 1 / real.sum(axis=1, keepdims=True).clip(min=1))
         start = np.where(real, start, 0)
         slope = np.einsum("nij,nj->ni", np.where(known[:, :, None], gramian, 0), start) + self.rho * start
         moved = simplex(np.where(real | ~known, start - self.gamma * slope, -np.inf))
