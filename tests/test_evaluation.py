@@ -91,7 +91,7 @@ class Unidentified:
 
 def test_the_frame_has_a_row_for_each_policy_instance_task_and_metric():
     frame = compare("ew,si,rlw", "digits")
-    assert list(frame.columns) == [*HEADS, *NUMBERS, "diverged"]
+    assert list(frame.columns) == [*HEADS, *NUMBERS, "diverged", "classification", "regression"]
     assert not frame.duplicated(HEADS).any()
     assert list(dict.fromkeys(frame["policy"])) == ["ew", "si", "rlw"]
     sizes = frame.groupby("policy").size()
@@ -324,7 +324,7 @@ def test_more_instances_do_only_those_that_are_missing(tmp_path):
         ("reward", "val_mean"),
         ("num_tasks", 2),
         ("tasks", ["objective_1", "objective_3"]),
-        ("lr_schedule", "cosine"),
+        ("lr_schedule", "step"),
         ("problem", "digits"),
     ],
 )

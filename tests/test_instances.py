@@ -323,6 +323,7 @@ def test_wrong_labels_are_in_train_alone(axis):
     from rollouts import SAMPLE_WEIGHTING, differing, make_trainer, same
 
     from mtl_gym.training.alignments import align
+
     clean, noisy = (
         make_trainer(env_id=SAMPLE_WEIGHTING, ids=(3, 4), main_task="loop", distribution=own) for own in ({}, {axis: (0.9, 0.9)})
     )

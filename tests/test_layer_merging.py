@@ -273,9 +273,7 @@ def test_imitation_comes_closer_to_what_the_tasks_had_than_the_mean(problem):
     distances = {}
     for transfer in ("average", "imitate"):
         merging = merging_of(problem, steps=20, hidden_sizes=[16, 16] if problem == "digits" else [4, 8], lr=1e-2)
-        inputs = (
-            merging.trainer.losses.data.fixed_inputs("train", torch.arange(100))
-        )
+        inputs = merging.trainer.losses.data.fixed_inputs("train", torch.arange(100))
         wanted = merging._trace(inputs).features[0].detach()
         rows = [
             [0] * merging.trainer.recipe.num_tasks,

@@ -193,7 +193,7 @@ def test_weights_that_are_never_above_zero_are_warned_of(value):
 def test_a_task_whose_weights_are_negative_is_named():
     message = r"`weights` should be above 0 for the task 'objective_2' .*the policy 'mine'\. Received weights=\[-1\.0, -1\.0\]"
     with pytest.warns(RuntimeWarning, match=message):
-        weights_of(lambda ones: ones * [1, -1, 1], train_steps=20)
+        weights_of(lambda ones: ones * [1, -1, 1], train_steps=20, lr_schedule="constant")
 
 
 @pytest.mark.parametrize("weights", [[1, 0, 0], [0, 0, 1e-3]])

@@ -29,6 +29,7 @@ from mtl_gym.evaluation.styles import SETTINGS, style
 from mtl_gym.evaluation.summary import summarize
 from mtl_gym.evaluation.tensorboard import write_events
 from mtl_gym.evaluation.weight_rules import weight_rules
+from mtl_gym.problems.axes import DISTRIBUTIONS
 
 STEPS = [0, 10, 20]
 
@@ -647,12 +648,7 @@ def test_medians_stand_below_means_that_few_instances_carry():
 
 
 @pytest.mark.parametrize(
-    ("ranges", "shown"),
-    [
-        ({}, "clean"),
-        ({"size": [0.3, 1.0], "noise": [0.0, 0.4], "scale": [0.1, 10.0]}, "varied"),
-        ({"noise": [0, 0.5]}, '{"noise": [0, 0.5]}'),
-    ],
+    ("ranges", "shown"), [({}, "clean"), (DISTRIBUTIONS["varied"], "varied"), ({"noise": [0, 0.5]}, '{"noise": [0, 0.5]}')]
 )
 def test_a_distribution_is_shown_by_its_name(ranges, shown):
     about = make_about(make_results(), arguments={"distribution": ranges})

@@ -259,7 +259,7 @@ def test_looking_is_paid_once_by_the_charged_alone():
     for _ in range(2):
         _, forward, backward = decision.observe([ALIGNMENT, COSINE])
         trainer.ledger.charge(torch.tensor([True, False, True]), forward, backward)
-    assert (trainer.ledger.passes - before).tolist() == [[2, 97], [0, 0], [2, 97]]
+    assert (trainer.ledger.passes - before).tolist() == [[2, 81], [0, 0], [2, 81]]
 
 
 def test_without_hidden_layers_nothing_is_aligned():
@@ -301,7 +301,10 @@ def test_a_batch_without_a_label_of_a_task_has_its_last_known_loss():
     targets = split.targets.clone()
     targets[order[[0, 4]].flatten().astype(np.int64), 1] = torch.nan  # of parity, in the first and the fifth batch
     problem = with_splits("digits", train=Split(split.inputs, targets))
-    plain, sampled = train(make_trainer(problem, ids=(3,)), 6), train(trainer_of(problem, ids=(3,)), 6)
+    plain, sampled = make_trainer(problem, ids=(3,)), trainer_of(problem, ids=(3,))
+    for trainer in (plain, sampled):
+        trainer.losses.drawn.batches.order[0, [0, 4]] = torch.from_numpy(order[[0, 4]])  # which would have been completed
+        train(trainer, 6)
     torch.testing.assert_close(sampled.losses.history, plain.losses.history, rtol=1e-3, atol=1e-5)
     assert sampled.losses.history[0, 4, 1] == sampled.losses.history[0, 3, 1] > 0
     assert sampled.losses.forward()[0].tolist() == pytest.approx(plain.losses.forward()[0].tolist(), rel=1e-3)
@@ -758,6 +761,7 @@ def test_rewards_of_all_tasks_are_refused(name):
 @pytest.mark.parametrize("reward", ["val_mean", "gain"])
 def test_rewards_of_every_few_decisions_add_up_to_those_of_all(reward, env_id):
     each = {"env_id": env_id, "reward": reward, "train_steps": 8, "steps_per_action": 2, "autoreset_mode": "Disabled"}
+    each |= {"main_task": "angle"} if env_id == SAMPLE_WEIGHTING else {}  # whose metric is not a step function
     envs = [make_vec(**each), make_vec(reward_every=4, **each)]
     actions = random_actions(envs[0].action_space, 4)
     often, seldom = (np.stack([answer[1] for answer in play(env, actions)[1:]]) for env in envs)

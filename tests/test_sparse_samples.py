@@ -37,6 +37,7 @@ def played(text, steps=90, last=30):
         vectorization_mode="vector_entry_point",
         **{"problem": sparse(), "tasks": TASKS, "main_task": "digit", "distribution": {"noise": (WRONG, WRONG)}, "reward": "none"},
         **{"action": "weights", "steps_per_action": 1, "train_steps": steps, "batch_size": BATCH, "hidden_sizes": [32], "lr": 1e-2},
+        lr_schedule="constant",
         observe=[*dict.fromkeys((*seen_by_it, "sample_labelled", "label_right"))],
     )
     seen, _ = env.reset(options={"instance": [0, 1]})

@@ -21,7 +21,7 @@ SHORT = {**VARIED, "size": (0.1, 0.2)}  # some epochs of few batches
 
 
 @cache
-def compared(policies, problem="digits", instances=12, clean=False, **others):
+def compared(policies, problem="digits_scales", instances=12, clean=False, **others):
     """Results of a comparison, and their summary."""
     arguments = small(problem, distribution="clean" if clean else VARIED, **{"train_steps": 30, **others})
     del arguments["steps_per_action"]
