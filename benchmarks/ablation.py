@@ -1,4 +1,4 @@
-"""What each default of agent training contributes: the same short PPO training without it, on four of the tasks of digits.
+"""What each default of agent training contributes: the same short PPO training without it, on four of the tasks of digits_scales.
 
 Every variant trains for 20 rounds of 64 episodes. Scores are the mean delta_m on the *reward* split of 64 held-out instances, with
 95 % intervals of the paired difference to the rule ``init``, from which a residual agent starts. Writes
@@ -37,7 +37,7 @@ def main(words: Sequence[str] | None = None) -> None:
     run: Run = command_line(words)
     known, ids = run.known(), list(range(HELD_OUT, HELD_OUT + run.size(INSTANCES, 2)))
     train_steps, num_envs = run.size(300, 40), run.size(64, 8)
-    common: dict[str, Any] = {"problem": "digits", "num_tasks": 4, "distribution": "varied", "tasks": TASKS}
+    common: dict[str, Any] = {"problem": "digits_scales", "num_tasks": 4, "distribution": "varied", "tasks": TASKS}
     common["train_steps"] = train_steps
     measured: dict[str, Any] = {"instances": ids, "num_envs": 64, "reward": "terminal_delta_m", **common}
     base = returns(mtl_gym.evaluate("init", **measured))

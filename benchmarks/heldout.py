@@ -35,11 +35,11 @@ ONLINE = "igbv2"  # the online protocol: it starts untrained and learns during t
 CONSTANTS, SPREAD = 48, 5  # weightings of the search, relative to 1 / L(0), log-uniform over 2^0 to 2^5
 
 SUITES: dict[str, dict[str, Any]] = {
-    "digits-4": {"problem": "digits", "num_tasks": 4, "instances": 128},
-    "digits-2": {"problem": "digits", "num_tasks": 2, "instances": 100},
-    "digits-3": {"problem": "digits", "num_tasks": 3, "instances": 100},
-    "digits-6": {"problem": "digits", "num_tasks": 6, "instances": 100},
-    "digits-6-clean": {"problem": "digits", "num_tasks": 6, "distribution": "clean", "instances": 100},
+    "digits-4": {"problem": "digits_scales", "num_tasks": 4, "instances": 128},
+    "digits-2": {"problem": "digits_scales", "num_tasks": 2, "instances": 100},
+    "digits-3": {"problem": "digits_scales", "num_tasks": 3, "instances": 100},
+    "digits-6": {"problem": "digits_scales", "num_tasks": 6, "instances": 100},
+    "digits-6-clean": {"problem": "digits_scales", "num_tasks": 6, "distribution": "clean", "instances": 100},
     "census-3": {"problem": "census", "num_tasks": 3, "instances": 100},
     "river_flow-8": {"problem": "river_flow", "num_tasks": 8, "instances": 100},
     "yeast-8": {"problem": "yeast", "num_tasks": 8, "instances": 100},

@@ -55,8 +55,13 @@ POLICIES = (
     *("ppo", THRESHOLD),
 )
 PROBLEMS: dict[str, dict[str, Any]] = {
-    "digits_4": {"problem": "digits", "policies": POLICIES, "instances": 30, "num_tasks": 4, "distribution": "varied"},
-    "digits": {"policies": (*POLICIES[:3], "branch:stage=2", *POLICIES[3:]), "instances": 30, "hidden_sizes": [64, 64, 64]},
+    "digits_4": {"problem": "digits_scales", "policies": POLICIES, "instances": 30, "num_tasks": 4, "distribution": "varied"},
+    "digits": {
+        "problem": "digits_scales",
+        "policies": (*POLICIES[:3], "branch:stage=2", *POLICIES[3:]),
+        "instances": 30,
+        "hidden_sizes": [64, 64, 64],
+    },
     "multimnist": {
         "policies": ("single-task", "shared", "branch", "branch:stage=2", "mtsl", "mtsl:threshold=.9", "ppo", THRESHOLD),
         "instances": 10,
@@ -67,7 +72,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
 
 def planted(smoke: bool) -> Problem:
     """Digits with two pairs of related tasks; trainings are small in smoke mode."""
-    digits = load_problem("digits")
+    digits = load_problem("digits_scales")
     columns = dict(zip([task.name for task in digits.tasks], digits.target_slices, strict=True))
     names = torch.from_numpy(np.random.default_rng(0).permutation(10)).float()
 

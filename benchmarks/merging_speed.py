@@ -1,6 +1,6 @@
 """What gathered layers cost, and what N structures side by side save, measured in one run.
 
-One thread, digits, four tasks, three layers of 64, 16 replicas. *Separate*: K networks for each replica as one batch of N K
+One thread, digits_scales, four tasks, three layers of 64, 16 replicas. *Separate*: K networks for each replica as one batch of N K
 copies, without tables; *gathered*: the trainer's step; *loop*: hand-written modules, one structure after another; *cka*:
 comparing all pairs and stages, relative to the 20 steps between two decisions. Medians and quartiles of the ratios of
 interleaved rounds. Writes ``benchmarks/results/merging_speed.json``.
@@ -99,7 +99,12 @@ def structures(count: int, tasks: int) -> torch.Tensor:
 def main(words: Sequence[str] | None = None) -> None:
     """Measures and stores the results."""
     run: Run = command_line(words)
-    arguments: dict[str, Any] = {"tasks": TASKS, "hidden_sizes": HIDDEN_SIZES, "train_steps": run.size(20_000, 400)}
+    arguments: dict[str, Any] = {
+        "problem": "digits_scales",
+        "tasks": TASKS,
+        "hidden_sizes": HIDDEN_SIZES,
+        "train_steps": run.size(20_000, 400),
+    }
     gathered, merged = (environment(**arguments) for _ in range(2))
     checked, trees = gathered.arguments, structures(REPLICAS, len(TASKS))
     alone = Trainer(checked.problem, checked.recipe, REPLICAS, model=separate)

@@ -8,7 +8,7 @@
                                                   (a quarter of an hour); then ``benchmarks/task_grouping.py``
 
 ``ppo`` is trained without the task ``centre``, so held-out suites contain task subsets that are new to it. ``ppo_samples`` is
-trained only with ``digit`` as the main task, on digits, with Adam.
+trained only with ``digit`` as the main task, on digits_scales, with Adam.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
         "references": [],
     },
 }
-"""Arguments of :func:`mtl_gym.agents.train`, all on digits, by the name of the agent's file."""
+"""Arguments of :func:`mtl_gym.agents.train`, all on digits_scales, by the name of the agent's file."""
 LOOKED_UP = {"ppo_groups": 400}
 """Number of training instances whose groups are trained in advance (and those of the held-out ones): an episode is a look-up."""
 TABLES = ROOT / "runs" / "groupings"
@@ -124,7 +124,7 @@ def pretrain(name: str, kept: Path | None, run: Run) -> dict[str, Any]:
             arguments = arguments | {"group_table": str(table_of(name, arguments, path, run))}
             begun = time.perf_counter()
         out = kept or Path(folder) / "training"
-        agent = agents.train(out=out, **{"problem": "digits"} | arguments)
+        agent = agents.train(out=out, **{"problem": "digits_scales"} | arguments)
         seconds = time.perf_counter() - begun
         last = agents.load(out / "last.safetensors")
         if not run.smoke:

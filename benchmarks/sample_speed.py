@@ -1,8 +1,8 @@
 """What a step of SLGrad costs, relative to a plain training step and to a loop over B K backward passes, measured in one run.
 
-One thread, digits, batch 64, four tasks. *Plain* is the trainer's step with equal task weights; *SLGrad* the trainer's step with
-SLGrad's weights; *decision* the same through environment and policy, with observations and infos but without a reward. Medians and
-quartiles of the ratios of interleaved rounds. Writes ``benchmarks/results/sample_speed.json``.
+One thread, digits_scales, batch 64, four tasks. *Plain* is the trainer's step with equal task weights; *SLGrad* the trainer's step
+with SLGrad's weights; *decision* the same through environment and policy, with observations and infos but without a reward.
+Medians and quartiles of the ratios of interleaved rounds. Writes ``benchmarks/results/sample_speed.json``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mtl_gym.training.alignments import align
 from mtl_gym.training.trainer import Trainer
 
 TASKS = ["digit", "parity", "loop", "ink"]
-ARGUMENTS: dict[str, Any] = {"problem": "digits", "tasks": TASKS, "distribution": {"noise": [0.4, 0.4]}, "holdout_size": 128}
+ARGUMENTS: dict[str, Any] = {"problem": "digits_scales", "tasks": TASKS, "distribution": {"noise": [0.4, 0.4]}, "holdout_size": 128}
 ROUNDS, SECONDS = 15, 0.15
 LOOP = "loop over B K backward passes"
 

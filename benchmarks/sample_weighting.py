@@ -35,9 +35,9 @@ BEST, LEARNED = "oracle", "ppo"
 
 
 def flipped(fraction: float, train_steps: int, **others: Any) -> dict[str, Any]:
-    """A suite of digits, or of another problem, with a fraction of wrong labels."""
+    """A suite of digits_scales, or of another problem, with a fraction of wrong labels."""
     noise = {"distribution": {"noise": [fraction, fraction]}, "train_steps": train_steps}
-    return {"problem": "digits", "main_task": "digit", "tasks": ["digit", "parity", "loop"], "lr": 2e-3, **noise, **others}
+    return {"problem": "digits_scales", "main_task": "digit", "tasks": ["digit", "parity", "loop"], "lr": 2e-3, **noise, **others}
 
 
 def binary(fraction: float, train_steps: int) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.solver_speed
 
-*policy*: ``predict`` on real Gram matrices (``digits``, four tasks, batch 64, N = 64 trainings that have begun to learn), also
-as a fraction of the time that the trainer takes for those matrices (K backward passes and the products, without the forward
+*policy*: ``predict`` on real Gram matrices (``digits_scales``, four tasks, batch 64, N = 64 trainings that have begun to learn),
+also as a fraction of the time that the trainer takes for those matrices (K backward passes and the products, without the forward
 pass, which training needs anyway). *torchjd*: one call for each matrix, relative to the policy's time for each. *K = 100*: the
 policy on 16 matrices of 100 tasks, whose gradients have 1,000 parameters, or 50, so that they are linearly dependent. Best of
 interleaved rounds. Writes ``benchmarks/results/solver_speed.json``.
@@ -37,7 +37,7 @@ Observation = dict[str, np.ndarray]
 
 def begun(replicas: int, steps: int) -> Trainer:
     """N trainings after a few steps with equal weights."""
-    arguments = check_arguments(specification(LOSS_WEIGHTING), problem="digits", tasks=TASKS)
+    arguments = check_arguments(specification(LOSS_WEIGHTING), problem="digits_scales", tasks=TASKS)
     trainer = Trainer(arguments.problem, arguments.recipe, replicas)
     trainer.begin(range(replicas), range(replicas))
     for _ in range(steps):

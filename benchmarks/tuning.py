@@ -1,4 +1,4 @@
-"""Searches hyper-parameters of the algorithms with Optuna, on ``digits``, in short trainings; needs the extra "tuning".
+"""Searches hyper-parameters of the algorithms with Optuna, on ``digits_scales``, in short trainings; needs the extra "tuning".
 
     python -m benchmarks.tuning ppo --trials 12
 
@@ -83,6 +83,7 @@ def search(name: str, trials: int, run: Run) -> list[dict[str, Any]]:
         options = SPACES[name](trial) if trial.number else {}
         folder, begun = tempfile.mkdtemp(), time.process_time()
         agents.train(
+            "digits_scales",
             tasks=TASKS,
             num_tasks=4,
             algorithm=name,

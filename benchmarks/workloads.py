@@ -31,8 +31,13 @@ LOSS_WEIGHTING, SAMPLE_WEIGHTING = "mtl_gym/LossWeighting-v0", "mtl_gym/SampleWe
 LAYER_MERGING, TASK_GROUPING = "mtl_gym/LayerMerging-v0", "mtl_gym/TaskGrouping-v0"
 BEFORE = importlib.util.find_spec("mtl_gym.training.trainer") is None
 OLD_NAMES = {"train_steps": "horizon", "hidden_sizes": "hidden", "main_task": "main"}
-SAMPLES: dict[str, Any] = {"tasks": ["digit", "parity", "loop", "ink"], "distribution": {"noise": [0.4, 0.4]}, "holdout_size": 128}
-LAYERS: dict[str, Any] = {"tasks": ["digit", "parity", "ink", "centre"], "hidden_sizes": [64, 64, 64]}
+SAMPLES: dict[str, Any] = {
+    "problem": "digits_scales",
+    "tasks": ["digit", "parity", "loop", "ink"],
+    "distribution": {"noise": [0.4, 0.4]},
+    "holdout_size": 128,
+}
+LAYERS: dict[str, Any] = {"problem": "digits_scales", "tasks": ["digit", "parity", "ink", "centre"], "hidden_sizes": [64, 64, 64]}
 LONG = 20_000
 """Enough training steps that no training ends while it is measured."""
 
@@ -110,7 +115,7 @@ def playing(env: str, name: str, count: int, **arguments: Any) -> Callable[[], i
 
 def slgrad(count: int) -> Callable[[], int]:
     """A training step with SLGrad's weights: held-out gradient, forward mode, update."""
-    own = checked(SAMPLE_WEIGHTING, problem="digits", train_steps=LONG, **SAMPLES)
+    own = checked(SAMPLE_WEIGHTING, train_steps=LONG, **SAMPLES)
     active = torch.ones(count, dtype=torch.bool)
     if BEFORE:
         module = importlib.import_module("mtl_gym.training.sample_learner")

@@ -22,7 +22,7 @@ _CLUSTERS = Defaults(lr=1e-2, batch_size=60, train_steps=300, hidden_sizes=(64,)
 
 PROBLEMS = {
     "digits": _row(
-        "digits", "5 mixed tasks on turned, noisy and partly covered digits", defaults=Defaults(lr=5e-3, train_steps=600), version=1
+        "digits", "5 mixed tasks on turned, noisy and partly covered digits", defaults=Defaults(lr=3e-3, train_steps=600), version=1
     ),
     "digits_scales": _row("digits_scales", "6 tasks on digits whose losses differ in scale", defaults=Defaults(lr=5e-3)),
     "multimnist": _row(
