@@ -41,7 +41,7 @@ def verdict_notes(summary: Summary) -> list[str]:
     smallest = summary["about"].get("smallest_difference", 0.0)
     equal = f"within {smallest:g} points are called equal" if smallest else "count as equal only if they are 0 on every instance"
     return [
-        "Verdicts are paired t-tests at 5 % with Holm's correction. Intervals are of one comparison each, so they may exclude 0 where "
+        "Verdicts are paired t-tests at 5 % with Holm's correction. Intervals are of one comparison each and may exclude 0 where "
         f"two policies are not told apart. Differences {equal}."
     ]
 
