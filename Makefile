@@ -88,10 +88,10 @@ composition: $(READY)  ## compare the speed of this source tree with another, in
 gpu: $(READY)  ## measure times on a GPU, and the limits set by its memory and arithmetic (minutes)
 	$(BIN)/python -m benchmarks.gpu
 
-methods: $(READY)  ## search for constant weights, then run every method on every problem (hours)
+methods: $(READY)  ## search for constant weights and every method's setting, then run every method on every problem (days)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.constant_weights
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.search
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.methods
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.rates
 	$(BIN)/python -m docs.generate
 
 pretrain: $(READY)  ## train the pretrained agents (an hour) and compare them with the heuristics (three hours)

@@ -19,6 +19,8 @@ Integers = npt.NDArray[np.int64]
 Observation = Mapping[str, npt.NDArray[Any]]
 State = dict[str, npt.NDArray[Any]]
 """A policy's memory: arrays with a leading row axis; no array is changed in place."""
+ZERO, NOT_FINITE = -30.0, 30.0
+"""Bounds of the observed log norms: on the lower one the gradient is zero, on the upper one it is not finite."""
 
 
 class Heuristic(ABC):

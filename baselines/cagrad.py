@@ -16,10 +16,11 @@ class CAGrad(GradientHeuristic):
 
     Liu, Liu, Jin, Stone and Liu, "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS 2021, algorithm 1. The
     authors' code and LibMTL divide d by ``1 + c^2``; the paper, ``torchjd`` and this implementation do not. Where ``g_w`` vanishes,
-    ``torchjd`` returns 0; here d is still the maximiser.
+    ``torchjd`` returns 0; here d is still the maximiser. A zero gradient enters g_0, but not the minimum, which it would keep at 0.
 
     Args:
-        c: Radius of the ball, in [0, 1e6]; 0.4 is the authors' choice for NYUv2 (LibMTL's default is 0.5). 0 is the mean gradient.
+        c: Radius of the ball, in [0, 1e6]; 0.4, which the authors found by search on NYUv2 (they search it for each data set;
+            LibMTL's default is 0.5). 0 is the mean gradient.
     """
 
     def __init__(self, c: float = 0.4) -> None:
@@ -27,4 +28,4 @@ class CAGrad(GradientHeuristic):
 
     def balance(self, gramian: Array, obs: Observation, state: State) -> tuple[Array, State]:
         """The weights of the maximiser."""
-        return solve(conflict_averse, gramian, radius=self.c), state
+        return solve(conflict_averse, gramian, means=True, radius=self.c), state

@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_gym import WEIGHT_BOUND, Policy, Requirements, should
-from mtl_gym.baselines.base import Observation
+from mtl_gym.baselines.base import NOT_FINITE, ZERO, Observation
 
 Array = npt.NDArray[Any]
-_LEAST = np.exp(-30)
 
 
 class Composition:
@@ -65,11 +64,19 @@ class Composition:
 
 
 def scaled(observation: Observation, scales: Array) -> dict[str, Array]:
-    """The observations of the losses ``s_k L_k``, for scales (..., K) that may be negative; a zero is shown as exp(-30)."""
-    logs = np.log(np.maximum(np.abs(scales.astype(np.float64)), _LEAST))
+    """The observations of the losses ``s_k L_k``, for scales (..., K) that may be negative.
+
+    A scale of zero is shown as exp(-30), which makes the gradient zero. Log norms on a bound, of gradients that are zero or not
+    finite, stay there whatever the scale is.
+    """
+    logs = np.log(np.maximum(np.abs(scales.astype(np.float64)), np.exp(ZERO)))
     first, second = np.triu_indices(scales.shape[-1], 1)
     signs = np.sign(scales)[..., first] * np.sign(scales)[..., second]
-    changed = {name: observation[name] + logs for name in ("log_loss", "log_loss_after", "log_norms") if name in observation}
+    changed = {name: observation[name] + logs for name in ("log_loss", "log_loss_after") if name in observation}
+    if "log_norms" in observation:
+        norms = observation["log_norms"]
+        moved = np.where((norms > ZERO) & (norms < NOT_FINITE), norms + logs, norms)
+        changed["log_norms"] = np.where(scales == 0, np.where(norms < NOT_FINITE, ZERO, norms), moved)
     if "cosines" in observation:
         changed["cosines"] = observation["cosines"] * signs
     return {**observation, **changed}

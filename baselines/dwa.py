@@ -15,7 +15,7 @@ class DWA(Heuristic):
     Liu, Johns and Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019. Weights are 1 in the first two epochs.
 
     Args:
-        temperature: T, above 0; the paper's 2.
+        temperature: T, above 0; 2, the authors' in paper and code.
     """
 
     requires = observes("epoch")

@@ -22,7 +22,7 @@ class FairGrad(GradientHeuristic):
     has no solution, weights grow.
 
     Args:
-        alpha: Fairness, in [0.1, 100]; 2 in all scripts of the authors' experiments (LibMTL's default is 1).
+        alpha: Fairness, in [0.1, 100]; 2, the authors' in the scripts of all their experiments (LibMTL's default is 1).
     """
 
     def __init__(self, alpha: float = 2.0) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from mtl_gym import number
 from mtl_gym.baselines.adam import MOST_LR, adam, empty_moments
 from mtl_gym.baselines.base import Array, Integers, Observation, State, losses
 from mtl_gym.baselines.gradient_heuristic import WholeLossHeuristic, observed_norms
+from mtl_gym.baselines.quadratic_programs import totals
 from mtl_gym.baselines.solvers import finite
 
 _LEAST = 1e-3
@@ -17,7 +19,8 @@ class GradNorm(WholeLossHeuristic):
     """Gradient normalization (GradNorm): learned w that bring every norm ``w_k |g_k|`` to the mean norm times ``r_k^alpha``.
 
     ``r_k`` is the inverse training rate ``L_k / L_k(0)`` over its mean. Adam minimises ``sum_k |w_k |g_k| - mean r_k^alpha|`` over
-    w, with the second term held fixed; then w is rescaled to a sum of K. A step uses the weights before its update.
+    w, with the second term held fixed; then w is rescaled to a sum of K. A step uses the weights before its update. A task whose
+    gradient is 0 keeps its weight, and all means are over the others; L_k(0) is the loss where its gradient is first above 0.
 
     Chen, Badrinarayanan, Lee and Rabinovich, "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask
     Networks", ICML 2018, algorithm 1: whole losses are weighted. The paper takes norms over the last shared layer, we over all
@@ -25,7 +28,8 @@ class GradNorm(WholeLossHeuristic):
     paper does not mention.
 
     Args:
-        alpha: Strength of the pull to a common rate, in [0, 100]; 1.5, the paper's for NYUv2 and LibMTL's.
+        alpha: Strength of the pull to a common rate, in [0, 100]; 1.5, which the paper searched for on NYUv2, and LibMTL's (0.12 on
+            the paper's toy problem).
         lr: Learning rate of w, in (0, 10]; the paper's 0.025.
     """
 
@@ -38,14 +42,21 @@ class GradNorm(WholeLossHeuristic):
         return {"weights": np.ones(shape), "initial": np.full(shape, np.nan), **empty_moments(*shape)}
 
     def balance(self, gramian: Array, obs: Observation, state: State) -> tuple[Array, State]:
-        """The current weights, then one step of Adam on them, with zero gradient where the matrix is not finite."""
+        """The current weights, then one step of Adam on those of the tasks with a gradient, which keep their sum."""
         weights, norms = state["weights"], observed_norms(obs)
-        initial = np.where(np.isnan(state["initial"]), losses(obs), state["initial"])
-        ratios = losses(obs) / initial
-        rates = ratios / ratios.mean(axis=1, keepdims=True)
+        real = (norms > 0) & finite(gramian)[:, None]
+        initial = np.where(np.isnan(state["initial"]) & real, losses(obs), state["initial"])
+        ratios = np.where(real, losses(obs) / np.where(real, initial, 1), 0)
+        rates = np.where(real, ratios / _mean(ratios, real), 0)
         weighted = weights * norms
-        known = finite(gramian)[:, None]
-        slope = known * norms * np.sign(weighted - weighted.mean(axis=1, keepdims=True) * rates**self.alpha)
+        slope = np.where(real, norms * np.sign(weighted - _mean(weighted, real) * rates**self.alpha), 0)
         move, moments = adam(state, slope, self.lr)
-        moved = (weights + move).clip(min=_LEAST)
-        return weights, {"weights": moved / moved.mean(axis=1, keepdims=True), "initial": initial, **moments}
+        moved = np.where(real, (weights + move).clip(min=_LEAST), 0)
+        rescaled = moved * _mean(weights, real) / _mean(moved, real)
+        return weights, {"weights": np.where(real, rescaled, weights), "initial": initial, **moments}
+
+
+def _mean(values: Array, real: npt.NDArray[np.bool_]) -> Array:
+    """Means (N, 1) of values (N, K) over the tasks with a gradient; 1 if there is none."""
+    count = real.sum(axis=1, keepdims=True)
+    return np.where(count > 0, totals(np.where(real, values, 0)) / count.clip(min=1), 1)

@@ -21,7 +21,9 @@ class LearnedScales(Heuristic):
     the losses of the same batch after its weights have been computed.
 
     Args:
-        lr: Learning rate of the scales, in (0, 10]; ``None`` takes that of the training.
+        lr: Learning rate of the scales, in (0, 10]; ``None`` takes that of the training, as in LibMTL, where they are parameters of
+            the network. The papers give none. Adam moves a scale by at most about this much a step: in T steps, weights change by a
+            factor of ``exp(T lr)`` at most.
     """
 
     requires = observes("lr")

@@ -23,7 +23,7 @@ class NashMTL(WholeLossHeuristic):
     ``alpha G alpha / 2 - sum_k log alpha_k`` is computed exactly at every step.
 
     Args:
-        max_norm: Largest norm of the step, in [0, 1e6]; the authors' 1. 0 turns clipping off.
+        max_norm: Largest norm of the step, in [0, 1e6]; 1, the authors' in their code and LibMTL's. 0 turns clipping off.
     """
 
     def __init__(self, max_norm: float = 1.0) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from mtl_gym.baselines.base import Array, Integers, Observation, State
 from mtl_gym.baselines.gradient_heuristic import GradientHeuristic
 from mtl_gym.baselines.rlw import Seeded, normals
-from mtl_gym.baselines.solvers import solve, surgery
+from mtl_gym.baselines.solvers import surgery
 
 
 class PCGrad(Seeded, GradientHeuristic):
@@ -22,9 +22,8 @@ class PCGrad(Seeded, GradientHeuristic):
 
     def balance(self, gramian: Array, obs: Observation, state: State) -> tuple[Array, State]:
         """The weights of the sum of the projected gradients."""
-        count, nothing = gramian.shape[1], np.zeros_like(gramian)
-        orders = random_orders(state, count)
-        weights = solve(lambda norms, cosines: surgery(norms, cosines, orders=orders, targets=nothing, rate=0.0)[0], gramian)
+        orders = random_orders(state, gramian.shape[1])
+        weights, _ = surgery(gramian, orders=orders, targets=np.zeros_like(gramian), rate=0.0)
         return weights, {"seed": state["seed"], "step": state["step"] + 1}
 
 

@@ -1,7 +1,8 @@
 """Weights from Gram matrices in float64: N problems with K tasks each, solved together without a loop over them.
 
 The Gram matrix is ``G = D C D``, with D the norms of the task gradients and C their cosines. Most problems are solved in the
-coefficients ``beta = D alpha`` of the *unit* gradients, so that norms may differ by orders of magnitude.
+coefficients ``beta = D alpha`` of the *unit* gradients, so that norms may differ by orders of magnitude. A gradient of zero has no
+direction, and a task without labels in a batch has one: its weight is 0, and the other tasks' problem is solved without it.
 """
 
 from __future__ import annotations
@@ -23,18 +24,30 @@ _LEAST_NORM, _LEAST_EIGENVALUE = 1e-12, 1e-10  # lower bounds of the norms, rela
 _BRACKET, _NEWTON = 40, 100
 
 
-def solve(solver: Callable[..., Array], gramian: npt.ArrayLike, **options: Any) -> Array:
-    """Weights (N, K) of a solver, ``(norms (N, K), cosines (N, K, K), **options) -> (N, K)``, for any Gram matrices (N, K, K).
+def solve(solver: Callable[..., Array], gramian: npt.ArrayLike, *, means: bool = False, **options: Any) -> Array:
+    """Weights (N, K) of a solver, ``(norms (M, k), cosines (M, k, k), **options) -> (M, k)``, for any Gram matrices (N, K, K).
 
-    The largest norm that the solver receives is 1. Weights are ones in the rows where the matrix is zero or not finite, or the
-    solver finds no finite weights.
+    The solver is called for the rows with k nonzero gradients together, and receives only these; the largest norm is 1. Weights are
+    ones in the rows where the matrix is zero or not finite, or the solver finds no finite weights.
+
+    Args:
+        solver: The solver.
+        gramian: (N, K, K).
+        means: Whether the solver takes a mean over tasks: then it is one over all K, to which a gradient of zero belongs.
+        options: Passed to the solver.
 
     Raises:
         ValueError: If a finite matrix is not symmetric or not positive semi-definite; the row is named.
     """
     norms, cosines, good = factors(gramian)
+    counts, weights = (norms > 0).sum(axis=1), np.zeros_like(norms)
     with np.errstate(all="ignore"):
-        return or_equal(solver(norms, cosines, **options), good)
+        for count in np.unique(counts):
+            rows = np.nonzero(counts == count)[0][:, None]
+            tasks = np.nonzero(norms[rows[:, 0]])[1].reshape(-1, count)
+            found = solver(norms[rows, tasks], cosines[rows[:, :, None], tasks[:, :, None], tasks[:, None]], **options)
+            weights[rows, tasks] = found * (count / norms.shape[1] if means else 1)
+    return or_equal(weights, good)
 
 
 def or_equal(weights: Array, good: npt.NDArray[np.bool_]) -> Array:
@@ -50,7 +63,8 @@ def finite(gramian: Array) -> npt.NDArray[np.bool_]:
 def factors(gramian: npt.ArrayLike) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
     """Norms (N, K), over the largest one, and positive definite cosines (N, K, K) of Gram matrices (N, K, K).
 
-    Also returns the rows (N,) with a finite nonzero matrix; the others are replaced by the identity. Raises as :func:`solve` does.
+    The norm of a gradient is 0 if and only if its square in the matrix is 0; its cosines are 0. Also returns the rows (N,) with a
+    finite nonzero matrix; the others are replaced by the identity. Raises as :func:`solve` does.
     """
     matrix = np.asarray(gramian, dtype=np.float64)
     if matrix.ndim != 3 or matrix.shape[1] != matrix.shape[2]:
@@ -69,7 +83,8 @@ def factors(gramian: npt.ArrayLike) -> tuple[Array, Array, npt.NDArray[np.bool_]
     cosines[:, range(count), range(count)] = np.where(squares < 0, -1, 1)
     values, vectors = np.linalg.eigh(cosines)
     _require(values[:, 0] >= -_NEGATIVE, "be positive semi-definite", matrix)
-    return norms, (vectors * values.clip(min=_LEAST_EIGENVALUE)[:, None]) @ vectors.swapaxes(1, 2), good
+    positive = (vectors * values.clip(min=_LEAST_EIGENVALUE)[:, None]) @ vectors.swapaxes(1, 2)
+    return np.where(squares == 0, 0, norms), positive, good
 
 
 def _require(holds: npt.NDArray[np.bool_], condition: str, matrix: Array) -> None:
@@ -126,12 +141,13 @@ def conflict_averse(norms: Array, cosines: Array, *, radius: float) -> Array:
     return 1 / count + added / norms
 
 
-def surgery(norms: Array, cosines: Array, *, orders: Integers, targets: Array, rate: float) -> tuple[Array, Array]:
+def surgery(gramian: Array, *, orders: Integers, targets: Array, rate: float) -> tuple[Array, Array]:
     """Turns every gradient, one after the other, towards the others whose cosine with it is below a target.
 
+    Gradients of zero are skipped, as in :func:`solve`; weights are ones, and targets stay, in the rows where it would return ones.
+
     Args:
-        norms: (N, K).
-        cosines: (N, K, K).
+        gramian: (N, K, K).
         orders: (N, K, K), for each gradient the order of the others (and itself, which is skipped).
         targets: (N, K, K) cosines; zeros for PCGrad's projections.
         rate: Weight of each cosine met in the next target.
@@ -139,21 +155,24 @@ def surgery(norms: Array, cosines: Array, *, orders: Integers, targets: Array, r
     Returns:
         Weights (N, K) of the sum of the turned gradients, and the next targets.
     """
-    count = norms.shape[1]
-    rows, tasks, targets = np.arange(len(norms))[:, None], np.arange(count), targets.copy()
+    norms, cosines, good = factors(gramian)
+    count, real = norms.shape[1], norms > 0
+    rows, tasks, turned = np.arange(len(norms))[:, None], np.arange(count), targets.copy()
     parts, products = np.tile(np.eye(count), (len(norms), 1, 1)), cosines.copy()  # of each turned unit gradient
     square = np.ones_like(norms)
     for other in np.moveaxis(orders, 2, 0):  # (N, K)
-        product, target = products[rows, tasks, other], targets[rows, tasks, other]
+        met = (other != tasks) & real & real[rows, other]
+        product, target = products[rows, tasks, other], turned[rows, tasks, other]
         cosine = (product / np.sqrt(square.clip(min=_LEAST_EIGENVALUE))).clip(-1, 1)
         tangent = target / np.sqrt((1 - target**2).clip(min=_LEAST_EIGENVALUE))
         move = np.sqrt(square) * (tangent * np.sqrt(1 - cosine**2) - cosine)
-        move = np.where((cosine < target) & (other != tasks), move, 0)
+        move = np.where((cosine < target) & met, move, 0)
         parts[rows, tasks, other] += move
         products += move[:, :, None] * cosines[rows, other]
         square = (square + 2 * move * product + move**2).clip(min=0)
-        targets[rows, tasks, other] = np.where(other != tasks, (1 - rate) * target + rate * cosine, target)
-    return (parts * norms[:, :, None]).sum(axis=1) / norms, targets
+        turned[rows, tasks, other] = np.where(met, (1 - rate) * target + rate * cosine, target)
+    weights = np.where(real, (parts * norms[:, :, None]).sum(axis=1) / np.where(real, norms, 1), 0)
+    return or_equal(weights, good), np.where(good[:, None, None], turned, targets)
 
 
 def impartial(norms: Array, cosines: Array) -> Array:

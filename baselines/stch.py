@@ -20,8 +20,8 @@ class STCH(Heuristic):
     instead of logs and no nadir.
 
     Args:
-        mu: Smoothing, above 0; the code's default 1. Towards 0 only the worst task counts.
-        warmup: Epoch of the nadir, from 0; 1, the second, is our choice, since episodes are short (4 in the code).
+        mu: Smoothing, above 0; 1, the authors' in their code. Towards 0 only the worst task counts.
+        warmup: Epoch of the nadir, from 0; ours is 1, the second, since episodes are short (4 in the authors' code).
     """
 
     requires = observes("epoch")

@@ -13,8 +13,9 @@ class UPGrad(SolvedHeuristic):
     ``min v G v``, v >= e_i; so their mean conflicts with none. Linear in the scale of each gradient.
 
     Quinton and Rey, "Jacobian Descent for Multi-Objective Optimization", 2024, arXiv 2406.16232, for shared parameters, each head
-    with its own loss. ``torchjd`` and LibMTL add 1e-4 to the diagonal of the normalized G; here 1e-10 to the cosines. Equal weights
-    (1) where all gradients are 0 or one is not finite.
+    with its own loss. ``torchjd`` and LibMTL add 1e-4 to the diagonal of the normalized G; here 1e-10 to the cosines. The mean is
+    over all tasks, also over those whose gradient is 0.
     """
 
     solver = staticmethod(dual_cone)
+    means = True

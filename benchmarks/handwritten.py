@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mtl_gym.problems.axes import resolve
 from mtl_gym.problems.base import Problem
-from mtl_gym.problems.instances import draw, resolve
+from mtl_gym.problems.instances import draw
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cross_entropy": lambda outputs, targets: functional.cross_entropy(outputs, targets[:, 0].long(), ignore_index=-1),

@@ -147,10 +147,11 @@ class Run:
         return dict(json.loads(self.out.read_text())) if self.out and self.out.is_file() else {}
 
     def write(self, results: Mapping[str, Any]) -> None:
-        """Stores the results."""
+        """Stores the results, atomically."""
         if self.out:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            self.out.write_text(json.dumps(results, indent=1) + "\n")
+            from mtl_gym.cache import write_whole
+
+            write_whole(self.out, json.dumps(results, indent=1) + "\n")
 
     def beside(self, path: Path) -> Path | None:
         """Where another file is written: the path itself, or in smoke mode next to the results, if they are written."""

@@ -1,17 +1,19 @@
 """Compares every method that weights tasks, on every problem, with constant weights that were searched for.
 
     python -m benchmarks.constant_weights      first: the constant weights
+    python -m benchmarks.search                then: each method's learning rate and its own parameter
     python -m benchmarks.methods               every problem (hours; rerun to resume, finished results are kept in runs/methods)
     python -m benchmarks.methods digits        one of them
 
-All policies play the same instances at the problem's default learning rate. Writes ``benchmarks/results/methods.json`` problem by
-problem, from which ``docs/generate.py`` makes the tables of ``docs/methods.md``.
+All policies play the same instances, each with the setting that the search found; a policy that was not searched for has its
+defaults and the problem's learning rate. ``delta_m`` is over single-task learning at the rate that was found for it. Writes
+``benchmarks/results/methods.json`` problem by problem, from which ``docs/generate.py`` makes the tables of ``docs/methods.md``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -20,15 +22,17 @@ import mtl_gym
 from benchmarks.constant_weights import VANISHING
 from benchmarks.measuring import RESULTS, Run, command_line, weighted_problems
 from mtl_gym.baselines import BASELINES
-from mtl_gym.environments import LOSS_WEIGHTING
+from mtl_gym.environments import LOSS_WEIGHTING, specification
+from mtl_gym.envs.arguments import check_arguments
+from mtl_gym.evaluation.single_task import reference_metrics
 from mtl_gym.policies.finding import environment_of
 from mtl_gym.problems import PROBLEMS
 from mtl_gym.problems.scores import delta_m
 
-SEARCHED = RESULTS / "constant_weights.json"
+SEARCHED, SETTINGS = RESULTS / "constant_weights.json", RESULTS / "search.json"
 INSTANCES, NUM_ENVS = 20, 20
 SLOW = {"multimnist": 10, "stereo": 10}
-CONSTANT = "constant"
+CONSTANT, SINGLE_TASK = "constant", "single-task"
 COMPOSITIONS = ("igb+cagrad", "igb+nash-mtl", "si+cagrad")
 HEURISTICS = [name for name in BASELINES if environment_of(name) == LOSS_WEIGHTING and name != CONSTANT]
 
@@ -46,15 +50,19 @@ def policies(problem: str, smoke: bool = False) -> dict[str, str]:
 
 def study(problem: str, run: Run) -> dict[str, Any]:
     """Plays all policies: scores with intervals, paired differences to equal and to constant weights, and costs."""
-    settings: dict[str, Any] = {"instances": SLOW.get(problem, INSTANCES), "num_envs": NUM_ENVS}
-    if run.smoke:
-        settings = {"instances": 2, "num_envs": 2, "train_steps": 40}
-    frame = mtl_gym.compare(policies(problem, run.smoke), problem=problem, out=run.kept, **settings)
+    count = run.size(SLOW.get(problem, INSTANCES), 2)
+    short = {"train_steps": 40} if run.smoke else {}
+    settings = found_settings(problem)
+    names = policies(problem, run.smoke)
+    frame = played(problem, names, settings, run, instances=count, num_envs=min(count, NUM_ENVS), **short)
     if problem in VANISHING:
-        frame = over_equal_weights(frame)
+        frame = rescored(frame, metrics_of(frame, "ew"))
+    else:
+        frame = rescored(frame, single_task(problem, settings, range(count), **short))
     summary = mtl_gym.summarize(frame)["policies"]
     rows = {
         name: {
+            **{key: settings[name][key] for key in ("policy", "factor", "trainings") if name in settings},
             "delta_m": _rounded(own["delta_m"]),
             "over": {other: _rounded(own["paired"][other]) for other in ("ew", CONSTANT) if other in own["paired"]},
             "diverged": own["diverged"],
@@ -63,15 +71,54 @@ def study(problem: str, run: Run) -> dict[str, Any]:
         for name, own in summary.items()
     }
     searched = json.loads(SEARCHED.read_text()).get(problem, {})
-    return {"instances": settings["instances"], "search": searched.get("trainings"), "policies": rows}
+    return {"instances": count, "search": searched.get("trainings"), "policies": rows}
 
 
-def over_equal_weights(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with gains over equal weights on the same instance instead of gains over single-task learning."""
-    rows = frame.assign(name=frame["task"] + "/" + frame["metric"])
-    tables = {key: dict(zip(own["name"], own["value"], strict=True)) for key, own in rows.groupby(["policy", "instance"])}
-    gains = {(policy, instance): delta_m(own, tables["ew", instance]) for (policy, instance), own in tables.items()}
-    return frame.assign(delta_m=[gains[key] for key in zip(frame["policy"], frame["instance"], strict=True)])
+def found_settings(problem: str) -> dict[str, dict[str, Any]]:
+    """What ``benchmarks/search.py`` found on a problem, by label: the best ``policy`` and ``factor`` of the problem's rate."""
+    known = json.loads(SETTINGS.read_text()) if SETTINGS.is_file() else {}
+    return dict(known.get(problem, {}).get("methods", {}))
+
+
+def at_rate(problem: str, factor: float, **arguments: Any) -> dict[str, Any]:
+    """The arguments of an environment with a multiple of the problem's learning rate."""
+    given = {"problem": problem, **arguments}
+    usual = check_arguments(specification(LOSS_WEIGHTING), **given).recipe.lr
+    return given if factor == 1 else {**given, "lr": factor * usual}
+
+
+def played(
+    problem: str, names: Mapping[str, str], settings: Mapping[str, Any], run: Run, *, instances: int, num_envs: int, **short: Any
+) -> pd.DataFrame:
+    """The comparison of policies by label, each with its setting; those with the same learning rate are played together."""
+    by_factor: dict[float, dict[str, str]] = {}
+    for label, name in names.items():
+        found = settings.get(label, {})
+        by_factor.setdefault(found.get("factor", 1.0), {})[label] = found.get("policy", name)
+    counts = {"instances": instances, "num_envs": num_envs}
+    rates = {factor: at_rate(problem, factor, **short) for factor in by_factor}
+    frames = [mtl_gym.compare(own, out=run.kept, **counts, **rates[factor]) for factor, own in by_factor.items()]
+    return pd.concat(frames, ignore_index=True)
+
+
+def single_task(problem: str, settings: Mapping[str, Any], ids: Sequence[int], **short: Any) -> dict[int, dict[str, float]]:
+    """Test metrics of single-task learning by instance, at the learning rate that was found for it."""
+    arguments = at_rate(problem, settings.get(SINGLE_TASK, {}).get("factor", 1.0), **short)
+    return reference_metrics(check_arguments(specification(LOSS_WEIGHTING), **arguments), ids)
+
+
+def metrics_of(frame: pd.DataFrame, policy: str) -> dict[int, dict[str, float]]:
+    """A policy's test metrics by instance and ``task/metric``."""
+    rows = frame[frame["policy"] == policy]
+    names = rows["task"] + "/" + rows["metric"]
+    return {instance: dict(zip(names[own.index], own["value"], strict=True)) for instance, own in rows.groupby("instance")}
+
+
+def rescored(frame: pd.DataFrame, references: Mapping[int, Mapping[str, float]]) -> pd.DataFrame:
+    """The frame with gains over these metrics by instance."""
+    tables = {policy: metrics_of(frame, policy) for policy in frame["policy"].unique()}
+    gains = {policy: {id: delta_m(own, references[id]) for id, own in table.items()} for policy, table in tables.items()}
+    return frame.assign(delta_m=[gains[policy][id] for policy, id in zip(frame["policy"], frame["instance"], strict=True)])
 
 
 def _rounded(row: dict[str, float | None]) -> dict[str, float | None]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from benchmarks.measuring import ROOT, Run, command_line, weighted_problems
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import check_arguments
-from mtl_gym.problems.instances import DISTRIBUTIONS
+from mtl_gym.problems.axes import DISTRIBUTIONS
 from mtl_gym.training.references import fingerprint, train_average_references
 
 OUT = ROOT / "mtl_gym" / "data" / "references.json"

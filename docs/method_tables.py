@@ -20,13 +20,12 @@ Table = list[dict[str, str]]
 
 def method_tables() -> dict[str, Table]:
     """All tables by the names of their markers."""
-    studies, rates = _read("methods"), _read("rates")
+    studies = _read("methods")
     return {
         "methods": methods(),
         "scores": scores(studies, "benchmarks.methods"),
         "verdicts": verdicts(studies, "benchmarks.methods"),
-        "scores at the best rate": scores(rates, "benchmarks.rates"),
-        "verdicts at the best rate": verdicts(rates, "benchmarks.rates"),
+        "settings": settings(_read("search")),
         "solvers": solvers(),
     }
 
@@ -108,6 +107,22 @@ def verdicts(studies: dict[str, Any], command: str) -> Table:
             }
         )
     return _or_missing(rows, command)
+
+
+def settings(found: dict[str, Any]) -> Table:
+    """The setting of each method that the search chose on each problem, and how many trainings the search took."""
+    names = dict.fromkeys(name for study in found.values() for name in study["methods"])
+    chosen = {problem: study["methods"] for problem, study in found.items()}
+    rows = [{"policy": f"`{name}`", **{problem: _setting(own.get(name)) for problem, own in chosen.items()}} for name in names]
+    totals = {problem: f"{sum(own['trainings'] for own in study['methods'].values()):,}" for problem, study in found.items()}
+    return _or_missing([*rows, {"policy": "trainings", **totals}] if rows else [], "benchmarks.search")
+
+
+def _setting(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    option = row["policy"].partition(":")[2].replace("null", "that of the training")
+    return f"{row['factor']:g} lr" + (f", {option}" if option else "")
 
 
 def _over(over: dict[str, Any]) -> Any:

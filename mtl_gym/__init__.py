@@ -40,10 +40,12 @@ if TYPE_CHECKING:
     from mtl_gym.envs.spec import Column as Column, EnvironmentSpec as EnvironmentSpec, PageFigure as PageFigure
     from mtl_gym.envs.vector import MTLVectorEnv as MTLVectorEnv
     from mtl_gym.evaluation.comparison import compare as compare, evaluate as evaluate
+    from mtl_gym.evaluation.discrimination import discrimination as discrimination
     from mtl_gym.evaluation.export import report as report
     from mtl_gym.evaluation.leaderboard import leaderboard as leaderboard
+    from mtl_gym.evaluation.rank_correlation import rank_correlation as rank_correlation
     from mtl_gym.evaluation.results import plain as plain
-    from mtl_gym.evaluation.statistics import summarize as summarize
+    from mtl_gym.evaluation.summary import summarize as summarize
     from mtl_gym.identity import source_digest as source_digest
     from mtl_gym.models.base import Model as Model
     from mtl_gym.policies.functions import policy as policy
@@ -79,10 +81,12 @@ _NAMES = {
     "envs.spec": "Column EnvironmentSpec PageFigure",
     "envs.vector": "MTLVectorEnv",
     "evaluation.comparison": "compare evaluate",
+    "evaluation.discrimination": "discrimination",
     "evaluation.export": "report",
     "evaluation.leaderboard": "leaderboard",
+    "evaluation.rank_correlation": "rank_correlation",
     "evaluation.results": "plain",
-    "evaluation.statistics": "summarize",
+    "evaluation.summary": "summarize",
     "identity": "source_digest",
     "models.base": "Model",
     "policies.functions": "policy",

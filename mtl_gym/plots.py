@@ -27,8 +27,8 @@ from mtl_gym.environments import find_environments
 from mtl_gym.evaluation.figures import page_figures
 from mtl_gym.evaluation.frames import Source, results_of, to_frame
 from mtl_gym.evaluation.results import finite
-from mtl_gym.evaluation.statistics import summarize
 from mtl_gym.evaluation.styles import SETTINGS
+from mtl_gym.evaluation.summary import summarize
 
 __all__ = ["draw", "names"]
 

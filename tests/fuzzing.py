@@ -23,7 +23,7 @@ from mtl_gym.environments import ENVIRONMENTS, LAYER_MERGING, LOSS_WEIGHTING, SA
 from mtl_gym.envs.arguments import argument_names, check_arguments, supported_problems
 from mtl_gym.envs.vector import MTLVectorEnv
 from mtl_gym.policies.finding import find_policies, policy_class
-from mtl_gym.problems.instances import AXES, DISTRIBUTIONS
+from mtl_gym.problems.axes import AXES, DISTRIBUTIONS
 from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
 from tests.rollouts import small
 
@@ -51,10 +51,10 @@ _COUNTS = {"train_steps": [8, 16, 40], "steps_per_action": [1, 2, 4, 8], "reward
 
 _WRONG = [
     *(None, True, False, np.True_, "", " ", "\0", "\n", "nan", "é", "\ud800", "a" * 5000, b"ab", bytearray(2), [], (), {}),
-    *([[]], {"a": 1}, {1: 2}, set(), frozenset({"ink"}), float("nan"), float("inf"), -float("inf"), -1, 0, -0.0, 1.5, 1j, "1"),
+    *([[]], {"a": 1}, {1: 2}, set(), frozenset({"angle"}), float("nan"), float("inf"), -float("inf"), -1, 0, -0.0, 1.5, 1j, "1"),
     *(np.float64("nan"), np.array(3), np.array([1, 2]), np.ones(1), torch.ones(1), torch.tensor(2), torch.ones(2, 2), object()),
     *(Decimal(1), print, int, range(3), slice(2), [None], [True], ["a" * 5000], ["\0"], [float("nan")], [-1], [0], [1.5], [[1]]),
-    *("hpu", "meta", "cuda:99", "cpu:7", "mps", "gpu", "=1+1", "digits ", "DIGITS", "../digits", ["digit"], ("ink", "ink")),
+    *("hpu", "meta", "cuda:99", "cpu:7", "mps", "gpu", "=1+1", "digits ", "DIGITS", "../digits", ["digit"], ("angle", "angle")),
 ]
 _HUGE = [
     *(10**4, 10**5, 10**6, 10**9, 2**31 - 1, 2**31, 2**32, 10**12, 2**62, 2**63 - 1, 2**63, 2**64, 10**30, 10**400, -(10**400)),

@@ -20,5 +20,5 @@ def gram_observations(gradients, dtype=np.float64):
     norms = np.linalg.norm(gradients, axis=2)
     cosines = products(gradients / np.where(norms > 0, norms, 1)[:, :, None])
     first, second = np.triu_indices(gradients.shape[1], 1)
-    logs = np.log(np.maximum(norms, 1e-13))
+    logs = np.log(np.maximum(norms, 1e-15)).clip(-30, 30)
     return {"cosines": cosines[:, first, second].astype(dtype), "log_norms": logs.astype(dtype)}

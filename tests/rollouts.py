@@ -59,7 +59,9 @@ def make_vec(problem="digits", num_envs=3, env_id=LOSS_WEIGHTING, **others):
 
 def make_trainer(problem="digits", ids=(0, 1, 2), env_id=LOSS_WEIGHTING, begin=True, options=None, **others):
     """A trainer whose rows have begun the instances ``ids``; ``options`` are the trainer's own."""
-    common = check_arguments(specification(env_id), **small(problem, env_id, **{"steps_per_action": 1} | others))
+    common = check_arguments(
+        specification(env_id), **small(problem, env_id, **{"steps_per_action": 1, "lr_schedule": "constant"} | others)
+    )
     options = ({"by_samples": True} if env_id == SAMPLE_WEIGHTING else {}) | (options or {})
     trainer = Trainer(common.problem, common.recipe, len(ids), **options)
     if begin:

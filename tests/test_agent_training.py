@@ -566,7 +566,7 @@ def test_an_agent_of_other_parameters_or_another_environment_is_another(finished
 
 OF_SAMPLES = "mtl_gym/SampleWeighting-v0"
 TINY = {
-    "tasks": ["digit", "ink"],
+    "tasks": ["digit", "angle"],
     "train_steps": 20,
     "steps_per_action": 10,
     "hidden_sizes": [8],
@@ -594,7 +594,7 @@ def test_an_agent_over_samples_says_what_it_needs(of_samples):
 
 
 @pytest.mark.parametrize(
-    "sizes", [{}, {"batch_size": 24}, {"tasks": ["digit", "parity", "loop", "ink"]}, {"tasks": ["loop"], "batch_size": 3}], ids=str
+    "sizes", [{}, {"batch_size": 24}, {"tasks": ["digit", "parity", "loop", "angle"]}, {"tasks": ["loop"], "batch_size": 3}], ids=str
 )
 def test_an_agent_over_samples_plays_with_other_batches_and_numbers_of_tasks(of_samples, sizes):
     out, agent = of_samples

@@ -7,7 +7,7 @@ from mtl_gym.decisions.task_weights import ACTIONS, RULES, SCOPES
 from mtl_gym.environments import specification
 from mtl_gym.envs.arguments import argument_names
 from mtl_gym.problems import PROBLEMS
-from mtl_gym.problems.instances import AXES, DISTRIBUTIONS
+from mtl_gym.problems.axes import AXES, DISTRIBUTIONS
 from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
 
 REFUSED = (ValueError, TypeError, gymnasium.error.Error)
@@ -52,11 +52,11 @@ def test_an_unknown_task_lists_those_of_the_problem_and_the_nearest(maker):
 
 @pytest.mark.parametrize("maker", [make, make_vec])
 def test_more_tasks_than_are_named_are_refused(maker):
-    with pytest.raises(ValueError, match=r"`num_tasks` should be at most 2, .*: digit, ink\. Received num_tasks=3"):
-        maker(tasks=["ink", "digit"], num_tasks=3)
+    with pytest.raises(ValueError, match=r"`num_tasks` should be at most 2, .*: digit, angle\. Received num_tasks=3"):
+        maker(tasks=["angle", "digit"], num_tasks=3)
 
 
-@pytest.mark.parametrize(("name", "value"), [("tasks", "ink"), ("observe", "gap")])
+@pytest.mark.parametrize(("name", "value"), [("tasks", "angle"), ("observe", "gap")])
 def test_a_bare_name_is_refused_with_the_list_to_write(name, value):
     with pytest.raises(TypeError, match=rf'`{name}` should be a list. Received {name}=\'{value}\'. A list of one is \["{value}"\]'):
         make(**{name: value})
@@ -127,12 +127,12 @@ ARGUMENTS = [
     ("num_tasks", True),
     ("num_tasks", "2"),
     ("tasks", []),
-    ("tasks", "ink"),
-    ("tasks", ["ink", "ink"]),
+    ("tasks", "angle"),
+    ("tasks", ["angle", "angle"]),
     ("tasks", [3]),
-    ("tasks", [["ink"]]),
+    ("tasks", [["angle"]]),
     ("tasks", 3),
-    ("tasks", frozenset({"ink"})),  # of one: the order of more would differ from process to process
+    ("tasks", frozenset({"angle"})),  # of one: the order of more would differ from process to process
     ("observe", []),
     ("observe", "gap"),
     ("observe", ["gap", "gap"]),
@@ -231,7 +231,7 @@ def test_a_batch_larger_than_the_smallest_training_set_is_refused():
 
 # --- actions ----------------------------------------------------------------------------------------------------------
 
-ACTION = np.zeros(6)
+ACTION = np.zeros(5)
 
 
 def wrong(entry):
@@ -241,10 +241,10 @@ def wrong(entry):
 
 
 WRONG_ACTIONS = {
-    "too short": ACTION[:5],
+    "too short": ACTION[:4],
     "too long": np.zeros(7),
     "one number": 0.0,
-    "two dimensions": np.zeros((2, 6)),
+    "two dimensions": np.zeros((2, 5)),
     "NaN": wrong(np.nan),
     "inf": wrong(np.inf),
     "-inf": wrong(-np.inf),
@@ -292,7 +292,7 @@ def test_the_row_of_a_wrong_action_is_named():
 def test_step_before_reset_is_refused(mode):
     env = make_vec(autoreset_mode=mode)
     with pytest.raises(gymnasium.error.ResetNeeded):
-        env.step(np.zeros((3, 6)))
+        env.step(np.zeros((3, 5)))
 
 
 def test_scalar_step_before_reset_and_after_the_end_is_refused():

@@ -120,7 +120,7 @@ def test_actions_are_finite_float32_of_the_shape_of_the_losses(name):
 
 @pytest.mark.parametrize("name", MERGERS)
 def test_mergers_answer_with_one_action_of_the_space(name):
-    space = gymnasium.make(LAYER_MERGING, tasks=["digit", "parity", "ink"], **make_policy(name).requires.arguments()).action_space
+    space = gymnasium.make(LAYER_MERGING, tasks=["digit", "parity", "angle"], **make_policy(name).requires.arguments()).action_space
     actions = play(make_policy(name), stream())
     assert (actions.dtype, actions.shape) == (space.dtype, (12, 2, *space.shape))
     assert all(space.contains(action) for action in actions.reshape(24, *space.shape))
@@ -219,9 +219,15 @@ def test_golden_values():
     golden["gls"] = np.prod(LOSSES, axis=1, keepdims=True) ** (1 / 3) / (3 * LOSSES)
     golden |= {"igb": 1 / LOSSES, "stch": 1 / LOSSES, "cov": 1.0}
     golden["famo"] = 1 / LOSSES / (1 / LOSSES).sum(axis=1, keepdims=True)
-    golden["uw-so"] = 3 * softmax(1 / LOSSES)
+    golden["uw-so:temperature=1"] = 3 * softmax(1 / LOSSES)
+    golden["uw-so"] = 3 * softmax(0.01 / LOSSES)
     for name, expected in golden.items():
         np.testing.assert_allclose(play(make_policy(name), obs)[0], np.broadcast_to(expected, LOSSES.shape), rtol=1e-5)
+
+
+def test_uw_so_does_not_collapse_on_a_task_that_is_nearly_solved():
+    weights = play(make_policy("uw-so"), [observation(np.array([[0.01, 1.0, 0.5]]))])[0, 0]
+    assert weights.max() / weights.min() < np.e
 
 
 def test_igb_takes_its_base_from_the_second_epoch():
@@ -450,6 +456,9 @@ def test_no_merger_takes_what_is_forbidden(name, problem):
         ("gradnorm:lr=0", "lr"),
         ("moco:gamma=0", "gamma"),
         ("moco:rho=-1", "rho"),
+        ("moco:beta=0", "beta"),
+        ("db-mtl:beta=1", "beta"),
+        ("db-mtl:decay=-1", "decay"),
         ("igb:temperature=2", "igb"),
         ("constant", "w"),
         ("ew:3", "name:option=value"),

@@ -72,3 +72,70 @@ def test_the_workloads_stand_alone():
     assert "benchmarks" not in {
         module.split(".")[0] for module in re.findall(r"^(?:from|import) (\S+)", inspect.getsource(workloads), re.M)
     }
+
+
+# --- the search of settings -----------------------------------------------------------------------------------------------
+
+
+def test_every_parameter_of_a_method_for_tasks_is_searched():
+    from benchmarks.search import OWN, candidates
+    from mtl_gym.baselines import BASELINES
+    from mtl_gym.environments import LOSS_WEIGHTING
+    from mtl_gym.policies.finding import environment_of, policy_class
+    from mtl_gym.policies.grammar import make_policy
+
+    methods = [name for name in BASELINES if environment_of(name) == LOSS_WEIGHTING and name != "constant"]
+    assert {name for name in methods if inspect.signature(policy_class(name)).parameters} == set(OWN)
+    for name in [*methods, "igb+cagrad"]:
+        own = candidates(name)
+        assert len(own) == (3 if name.rsplit("+", 1)[-1] in OWN else 1)
+        made = {repr(make_policy(text)) for text in own}
+        assert len(made) == len(own)
+        assert repr(make_policy(name)) in made  # the default is one of the values
+
+
+@pytest.mark.slow
+def test_a_search_that_is_interrupted_goes_on_where_it_stopped(tmp_path):
+    from benchmarks import search
+    from benchmarks.measuring import Run
+
+    run = Run(("quadratic",), True, tmp_path / "search.json", tmp_path / "kept")
+    names = {"ew": "ew", "gls": "gls", "single-task": "single-task", "nothing": "nothing"}
+    with pytest.raises(ValueError, match="nothing"):
+        search.study("quadratic", names, run, lambda found: run.write({"quadratic": found}))
+    kept, rows = tmp_path / "kept" / "quadratic.json", run.known()["quadratic"]["methods"]
+    assert list(rows) == ["ew", "gls", "single-task"]
+    assert len(rows["gls"]["tried"]["gls"]) == 3
+    assert rows["single-task"]["trainings"] == 3 * rows["ew"]["trainings"] == 3 * 3 * 2  # three tasks, three rates, two instances
+    before = kept.stat().st_mtime_ns
+    search.study("quadratic", {"gls": "gls"}, run, lambda found: run.write({"quadratic": found}))
+    assert kept.stat().st_mtime_ns == before  # nothing was trained again
+    assert run.known()["quadratic"]["methods"] == rows
+
+
+@pytest.mark.slow
+def test_methods_are_played_with_the_settings_that_were_found(tmp_path, monkeypatch):
+    import json
+
+    import mtl_gym
+    from benchmarks import methods
+    from benchmarks.measuring import Run
+
+    found = {"gls": {"policy": "uw:lr=0.1", "factor": 2.0}, "single-task": {"policy": "single-task", "factor": 0.5}}
+    monkeypatch.setattr(methods, "SETTINGS", tmp_path / "search.json")
+    assert methods.found_settings("yeast") == {}
+    methods.SETTINGS.write_text(json.dumps({"yeast": {"methods": found}}))
+    settings, common = methods.found_settings("yeast"), {"instances": 2, "num_envs": 2, "problem": "yeast", "train_steps": 20}
+    usual = mtl_gym.compare("ew", **common)
+    rate = methods.at_rate("yeast", 2.0)["lr"]
+    tuned = mtl_gym.compare("uw:lr=0.1", lr=rate, **common)
+    run = Run((), False, None, None)
+    frame = methods.played("yeast", {"ew": "ew", "gls": "gls"}, settings, run, instances=2, num_envs=2, train_steps=20)
+    values = {policy: own["value"].tolist() for policy, own in frame.groupby("policy")}
+    assert values == {"ew": usual["value"].tolist(), "gls": tuned["value"].tolist()}
+    references = methods.single_task("yeast", settings, range(2), train_steps=20)
+    slow = mtl_gym.compare("ew", lr=rate / 4, **common)
+    assert methods.metrics_of(slow.assign(value=slow["reference"]), "ew") == references
+    rescored = methods.rescored(frame, references)
+    assert rescored["delta_m"].tolist() != frame["delta_m"].tolist()
+    assert rescored["value"].tolist() == frame["value"].tolist()

@@ -20,8 +20,8 @@ import mtl_gym
 from mtl_gym.baselines import BASELINES
 from mtl_gym.cli import app, console, full_app
 from mtl_gym.evaluation.comparison import perform, plan
-from mtl_gym.evaluation.export import table
 from mtl_gym.evaluation.frames import to_frame
+from mtl_gym.evaluation.terminal import table
 from mtl_gym.problems import PROBLEMS
 
 ROOT = Path(mtl_gym.__file__).parents[1]
@@ -191,8 +191,8 @@ def test_the_summary_has_the_documented_shape(finished):
     policies = summary(finished[0])["policies"]
     assert list(policies) == ["ew", "si", "constant:w=1,2,3"]
     for name, row in policies.items():
-        assert {"iqm", "low", "high"} <= set(row["delta_m"])
-        assert row["delta_m"]["low"] <= row["delta_m"]["iqm"] <= row["delta_m"]["high"]
+        assert {"mean", "median", "low", "high"} <= set(row["delta_m"])
+        assert row["delta_m"]["low"] <= row["delta_m"]["mean"] <= row["delta_m"]["high"]
         assert set(row["metrics"]) == {"objective_1/rmse", "objective_2/rmse", "objective_3/rmse"}
         assert row["instances"] == 2
         assert set(row["probability_of_improvement"]) == set(policies) - {name}
@@ -271,6 +271,13 @@ def report(out):
     answer = invoke("report", out)
     assert answer.exit_code == 0, answer.output + repr(answer.exception)
     return summary(out)
+
+
+@pytest.mark.slow
+def test_the_smallest_difference_is_an_option_that_report_keeps(tmp_path):
+    compare(tmp_path, "ew,si", "--smallest-difference", "0.5", "--instances", "5")
+    assert "Differences within 0.5 points are called equal" in " ".join(invoke("report", tmp_path).output.split())
+    assert summary(tmp_path)["about"]["smallest_difference"] == 0.5
 
 
 @pytest.mark.slow
@@ -371,6 +378,7 @@ def test_a_comma_before_a_number_continues_the_value(tmp_path):
         (["--instances", "-3"], "instances"),
         (["--instances", "100000"], "instances"),
         (["--num-envs", "0"], "num_envs"),
+        (["--smallest-difference", "-1"], "smallest_difference"),
         (["--seed", "-1"], "seed"),
         (["--seed", "99999999"], "instances"),
         (["--set", "train_step=4"], "Did you mean 'train_steps'"),

@@ -80,7 +80,7 @@ def metered(env_id, **own):
     decision = decision_of(env_id, **own)
     rows = (spec.observations[name] for name in common.observe)
     needs = {need for row in (*rows, *spec.rewards.values()) for need in row.needs}
-    meter = Meter(decision, needs, reward_every=common.reward_every, initial_lr=common.recipe.lr)
+    meter = Meter(decision, needs, reward_every=common.reward_every)
     return decision, meter, meter.first(ALL)
 
 
@@ -359,7 +359,7 @@ def test_ids_of_training_instances_are_drawn_from_the_stream_alone(env_id):
 
 # --- several decisions on the same trainings ----------------------------------------------------------------------------
 
-TASKS = ["digit", "parity", "ink", "centre"]
+TASKS = ["digit", "parity", "angle", "clean"]
 
 
 def merged(*, by_samples=False):
@@ -377,7 +377,7 @@ def begin(trainer, *decisions):
     trainer.begin(range(3), (1, 2, 3))
     for decision in decisions:
         decision.begin(range(3))
-    views = [Meter(own, own.needs, reward_every=2, initial_lr=0.1) for own in decisions]
+    views = [Meter(own, own.needs, reward_every=2) for own in decisions]
     merging = decisions[0]
     first = views[0].first(ALL)
     merging.apply(torch.zeros(3, dtype=torch.int64), ALL, first)  # before the first step nothing can be merged
@@ -491,7 +491,7 @@ class Stepped(TaskWeights):
 
 def test_periodic_measurements_of_any_shape_are_kept_by_the_rows_that_are_not_due():
     decision = Stepped(make_trainer(ids=[3, 4, 5]), 2)
-    meter = Meter(decision, {"steps", "tables"}, reward_every=4, initial_lr=0.1)
+    meter = Meter(decision, {"steps", "tables"}, reward_every=4)
     view = meter.first(ALL)
     actions = torch.zeros(3, decision.trainer.recipe.num_tasks)
     for active in ([True, True, True], [True, False, True]):

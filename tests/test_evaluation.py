@@ -19,7 +19,6 @@ import mtl_gym
 from mtl_gym.cache import cache_folder
 from mtl_gym.evaluation.comparison import perform, plan, run
 from mtl_gym.evaluation.frames import results_of, to_frame
-from mtl_gym.training.measurements import holdout_losses
 
 ROOT = Path(mtl_gym.__file__).parents[1]
 HEADS = ["policy", "instance", "task", "metric"]
@@ -171,7 +170,7 @@ def test_one_task_alone_is_its_single_task_reference(problem):
 
 def test_weight_on_one_task_only_reaches_that_tasks_reference():
     tasks = list(dict.fromkeys(compare("ew", "digits")["task"]))
-    frame = compare({task: f"constant:w={np.eye(6)[place].tolist()}" for place, task in enumerate(tasks)}, "digits", train_steps=20)
+    frame = compare({task: f"constant:w={np.eye(5)[place].tolist()}" for place, task in enumerate(tasks)}, "digits", train_steps=20)
     own = frame[frame["policy"] == frame["task"]]
     assert len(own) == 3 * len(frame[frame["policy"] == tasks[0]].groupby(["task", "metric"]))
     np.testing.assert_allclose(own["value"], own["reference"], rtol=1e-5)
@@ -186,16 +185,16 @@ def test_a_task_subset_differs_between_instances():
 
 
 def test_a_comparison_holds_the_tasks_that_are_named():
-    frame = compare("ew,si", "digits", tasks=["loop", "digit", "ink"], num_tasks=2, instances=6)
-    assert set(frame["task"]) == {"digit", "ink", "loop"}
+    frame = compare("ew,si", "digits", tasks=["loop", "digit", "angle"], num_tasks=2, instances=6)
+    assert set(frame["task"]) == {"digit", "angle", "loop"}
     assert set(frame.groupby("instance")["task"].nunique()) == {2}
     assert np.isfinite(frame[NUMBERS].to_numpy(dtype=float)).all()
-    assert frame.attrs["about"]["arguments"]["tasks"] == ["digit", "loop", "ink"]  # in the order of the problem
+    assert frame.attrs["about"]["arguments"]["tasks"] == ["digit", "loop", "angle"]  # in the order of the problem
 
 
 def test_one_named_task_is_its_single_task_reference():
-    frame = compare("ew", "digits", tasks=["ink"])
-    assert set(frame["task"]) == {"ink"}
+    frame = compare("ew", "digits", tasks=["angle"])
+    assert set(frame["task"]) == {"angle"}
     np.testing.assert_allclose(frame["value"], frame["reference"], rtol=1e-5)
 
 
@@ -251,7 +250,7 @@ def test_curves_begin_at_the_holdout_loss_of_the_untrained_network():
     result = run(plan("ew", **setting("digits", instances=1)))[0]
     env = gymnasium.make(LOSS_WEIGHTING, observe=["log_loss"], **small("digits"))
     env.reset(options={"instance": 0})
-    losses = holdout_losses(env.unwrapped.vector.decision.trainer, ["reward"])["reward"][0].numpy()
+    losses = env.unwrapped.vector.decision.trainer.losses.held_out(["reward"])["reward"][0].numpy()
     np.testing.assert_allclose([curve[0] for curve in result.curves["loss"].values()], losses, rtol=1e-5)
 
 
@@ -542,6 +541,9 @@ def test_an_argument_that_contradicts_a_policy_is_named(name, value):
         ({"seed": -1}, ValueError, "seed"),
         ({"num_envs": 0}, ValueError, "num_envs"),
         ({"num_envs": True}, TypeError, "num_envs"),
+        ({"smallest_difference": -0.1}, ValueError, "smallest_difference"),
+        ({"smallest_difference": float("nan")}, ValueError, "smallest_difference"),
+        ({"smallest_difference": "1"}, TypeError, "smallest_difference"),
         ({"policies": ""}, ValueError, "policies"),
         ({"policies": []}, ValueError, "policies"),
         ({"policies": "ew,ew"}, ValueError, "policies"),
@@ -560,6 +562,22 @@ def test_wrong_arguments_are_named_before_anything_is_written(arguments, error, 
     with pytest.raises(error, match=name):
         compare(out=tmp_path / "out", **chosen)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_smallest_difference_is_stored_with_the_results(tmp_path):
+    frame = compare(out=tmp_path, smallest_difference=0.5)
+    assert frame.attrs["about"]["smallest_difference"] == results_of(tmp_path)[1]["smallest_difference"] == 0.5
+    keys = rows(tmp_path)
+    assert compare(out=tmp_path).attrs["about"]["smallest_difference"] == results_of(tmp_path)[1]["smallest_difference"] == 0
+    assert rows(tmp_path) == keys  # what is called equal changes no result
+
+
+def test_a_comparison_of_an_earlier_version_has_no_smallest_difference(tmp_path):
+    compare(out=tmp_path, smallest_difference=0.5)
+    with sqlite3.connect(tmp_path / "results.sqlite") as connection:
+        connection.execute("UPDATE comparisons SET origin = json_remove(origin, '$.smallest_difference')")
+    connection.close()
+    assert results_of(tmp_path)[1]["smallest_difference"] == 0
 
 
 def test_an_unwritable_folder_is_named_before_anything_is_trained(tmp_path):

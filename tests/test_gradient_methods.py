@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial, partialmethod
 
 import gymnasium
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gradients import gram_observations, jacobians, products
+from hypothesis import given, settings, strategies as st
 from rollouts import make_vec
 
 import mtl_gym
@@ -16,6 +18,7 @@ from mtl_gym.baselines import solvers
 from mtl_gym.baselines.gradient_heuristic import GradientHeuristic, observed_gramian
 from mtl_gym.baselines.pcgrad import random_orders
 from mtl_gym.baselines.quadratic_programs import simplex
+from mtl_gym.evaluation.comparison import plan, setting
 from mtl_gym.policies.finding import environment_of, policy_class
 from mtl_gym.policies.grammar import make_policy
 
@@ -115,6 +118,18 @@ def test_golden_values(name, orthogonal, opposed):
 def test_golden_values_of_db_mtl():
     obs = observed(ORTHOGONAL, np.array([[0.5, 2.0]]))
     np.testing.assert_allclose(make_policy("db-mtl").predict(obs)[0], [[2, 4, 2, 0.5]], rtol=1e-6)
+
+
+def test_averages_of_db_mtl_keep_less_and_less_and_those_of_moco_the_same():
+    def average(text):
+        return {name: value for name, value in make_policy(text).requires.env_kwargs.items() if name != "scope"}
+
+    assert average("db-mtl") == {"gradient_ema": 0.9, "gradient_ema_decay": 0.5}
+    assert average("db-mtl:beta=0.1:decay=0") == {"gradient_ema": 0.1, "gradient_ema_decay": 0.0}
+    assert average("db-mtl:beta=0") == {}
+    assert average("moco") == {"gradient_ema": 0.5, "gradient_ema_decay": 0.0}
+    assert average("moco:beta=0.99") == {"gradient_ema": pytest.approx(0.01), "gradient_ema_decay": 0.0}
+    assert average("igb+db-mtl:beta=0.3") == {"gradient_ema": 0.3, "gradient_ema_decay": 0.5}
 
 
 # --- agreement with torchjd -----------------------------------------------------------------------------------------------
@@ -369,6 +384,100 @@ def test_moco_goes_towards_the_least_norm():
     np.testing.assert_allclose(action[:, :4], weights_of("mgda", gradients), atol=1e-3)
 
 
+# --- gradients of zero ----------------------------------------------------------------------------------------------------
+
+OF_MEANS = ("cagrad", "aligned-mtl", "upgrad")
+"""Methods that average over all tasks, also over one whose gradient is zero."""
+UNLABELLED = np.array([[[1.0, 0.0], [0.3, 1.0], [0.0, 0.0]]])
+
+
+def with_zero(gradients, place):
+    return np.insert(gradients, place, 0, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("imtl-g", [0.511, 0.489, 0]), ("aligned-mtl", [0.254, 0.241, 0]), ("mgda", [None, None, 0])]
+)
+def test_a_gradient_of_zero_does_not_take_the_weight(name, expected):
+    found = weights_of(name, UNLABELLED)[0]
+    assert found[2] == 0
+    for own, value in zip(found, expected, strict=True):
+        assert value is None or own == pytest.approx(value, abs=5e-4)
+
+
+@pytest.mark.parametrize("name", ["imtl-g", "aligned-mtl", "fairgrad:alpha=2", "upgrad"])
+@pytest.mark.parametrize("matrices", WELL)
+def test_gradients_of_zero_are_weighted_as_by_torchjd(name, matrices, aggregation):
+    gradients = with_zero(WELL[matrices], 1)
+    theirs = np.stack([oracles(aggregation)[name](torch.tensor(gramian)).numpy() for gramian in products(gradients)])
+    ours = weights_of(name, gradients)
+    kept = np.arange(gradients.shape[1]) != 1  # theirs of the zero is arbitrary
+    np.testing.assert_allclose(ours[:, kept], theirs[:, kept], atol=1e-4 * np.abs(theirs[:, kept]).max())
+
+
+@pytest.mark.parametrize("name", GRADIENT_METHODS)
+@given(seed=st.integers(0, 2**32 - 1), tasks=st.integers(2, 4), place=st.integers(0, 4), spread=st.floats(0, 2))
+@settings(max_examples=25, deadline=None)
+def test_a_task_whose_gradient_is_zero_does_not_count(name, seed, tasks, place, spread):
+    tasks = 2 if name in ("pcgrad", "gradvac") else tasks  # of two, the order does not matter
+    place = min(place, tasks)
+    policies, memories = [make_policy(name), make_policy(name)], [None, None]
+    rng = np.random.default_rng(seed)
+    for step in range(3):
+        gradients, losses = jacobians(2, tasks, 6, seed=seed + step, spread=spread), rng.uniform(0.1, 3, (2, tasks))
+        larger = observed(with_zero(gradients, place), np.insert(losses, place, 0.9, axis=1))
+        (own, memories[0]), (whole, memories[1]) = (
+            policy.predict(obs, memory)
+            for policy, obs, memory in zip(policies, (observed(gradients, losses), larger), memories, strict=True)
+        )
+        own, whole = own[:, :tasks].astype(np.float64), whole[:, : tasks + 1].astype(np.float64)
+        others = np.delete(whole, place, axis=1)
+        own *= tasks / (tasks + 1) if name in OF_MEANS else 1
+        np.testing.assert_allclose(others, own, rtol=1e-4, atol=1e-5 * np.abs(own).max())
+        assert name == "gradnorm" or (whole[:, place] == 0).all()
+
+
+@pytest.mark.parametrize("name", GRADIENT_METHODS)
+def test_rows_with_other_zeros_do_not_disturb_each_other(name):
+    gradients = np.stack([WELL["N"][0], WELL["N"][1] * [[0], [1], [1], [0]], WELL["N"][2] * [[1], [0], [0], [0]], WELL["N"][3]])
+    together = make_policy(name).predict(observed(gradients, np.ones((4, 4))))[0]
+    policy = make_policy(name)
+    for row in range(4):
+        alone, _ = policy.predict(observed(gradients[row : row + 1], np.ones((1, 4))), policy.initial_state(np.array([row]), 4))
+        np.testing.assert_allclose(together[row], alone[0], rtol=1e-6)
+    assert name == "gradnorm" or (together[:, :4][(gradients == 0).all(2)] == 0).all()
+
+
+def test_surgery_keeps_the_target_of_a_gradient_that_is_zero_for_a_while():
+    policy, memory = make_policy("gradvac"), None
+    _, memory = policy.predict(observed(WELL["common"]), memory)
+    targets = memory["targets"]
+    zeroed = WELL["common"] * np.array([1, 0, 1, 1])[:, None]
+    action, memory = policy.predict(observed(zeroed), memory)
+    np.testing.assert_array_equal(memory["targets"][:, 1], targets[:, 1])
+    np.testing.assert_array_equal(memory["targets"][:, :, 1], targets[:, :, 1])
+    assert (targets[:, 0, 1] > 0.1).any()  # so that a zero gradient would be turned to, were it not skipped
+    assert np.abs(action).max() < 10
+
+
+def test_moco_puts_the_share_of_a_zero_average_aside():
+    policy, memory = make_policy("moco:gamma=0.01"), None
+    for _ in range(3):
+        action, memory = policy.predict(observed(with_zero(WELL["common"], 1)), memory)
+        np.testing.assert_allclose(action[:, :5].sum(1), 1, rtol=1e-6)
+    np.testing.assert_allclose(memory["weights"][:, 1], 0.2)
+    np.testing.assert_allclose(memory["weights"].sum(1), 1, rtol=1e-6)
+
+
+def test_gradnorm_takes_the_first_loss_of_a_task_when_it_has_a_gradient():
+    policy, memory = make_policy("gradnorm"), None
+    zeroed = observed(with_zero(WELL["N"][:1], 0), np.array([[7.0, 1, 2, 3, 4]]))
+    _, memory = policy.predict(zeroed, memory)
+    assert np.isnan(memory["initial"][0, 0])
+    _, memory = policy.predict(observed(jacobians(1, 5, 20), np.array([[0.5, 1, 1, 1, 1]])), memory)
+    np.testing.assert_allclose(memory["initial"], [[0.5, 1, 2, 3, 4]], rtol=1e-6)
+
+
 # --- bad input ------------------------------------------------------------------------------------------------------------
 
 BAD = {
@@ -479,8 +588,27 @@ def test_a_composition_scales_by_zero_and_negative_weights():
     obs = observed(WELL["N"])
     action, _ = make_policy("constant:w=0,-1,1,2+mgda").predict(obs)
     assert (action[:, 0] == 0).all()
-    flipped = WELL["N"] * np.array([1e-13, -1.0, 1.0, 2.0])[:, None]
-    np.testing.assert_allclose(action[:, 1:4], (weights_of("mgda", flipped) * [0, -1, 1, 2])[:, 1:], atol=1e-5)
+    flipped = WELL["N"][:, 1:] * np.array([-1.0, 1.0, 2.0])[:, None]
+    np.testing.assert_allclose(action[:, 1:4], weights_of("mgda", flipped) * [-1, 1, 2], rtol=1e-4)
+
+
+@pytest.mark.parametrize("second", GRADIENT_METHODS)
+def test_scales_make_no_gradient_of_zero_or_infinity_a_number(second):
+    obs = observed(WELL["N"])
+    obs["log_norms"][0, 1], obs["log_norms"][1, 2] = -30, 30
+    scaled = make_policy(f"constant:w=1,100,0.01,1+{second}").predict(obs)[0][:, :4]
+    lower = make_policy(f"constant:w=1,1,1,1+{second}").predict(obs)[0][:, :4]
+    assert scaled[0, 1] == (0 if second != "gradnorm" else 100)
+    np.testing.assert_allclose(scaled[1] / [1, 100, 0.01, 1], lower[1])  # as where a gradient is not finite
+
+
+@pytest.mark.parametrize(("second", "options"), [("imtl-g", ""), ("db-mtl", ""), ("mgda", ""), ("upgrad", "")])
+def test_a_composition_leaves_out_gradients_of_zero(second, options):
+    gradients, losses = with_zero(WELL["common"], 2), np.full((4, 5), 0.7)
+    weights = make_policy(f"constant:w=3,1,50,2,5+{second}").predict(observed(gradients, losses))[0][:, :5]
+    alone = make_policy(f"constant:w=3,1,2,5+{second}").predict(observed(WELL["common"], losses[:, :4]))[0][:, :4]
+    np.testing.assert_allclose(np.delete(weights, 2, axis=1), alone * (0.8 if second in OF_MEANS else 1), rtol=1e-5)
+    assert (weights[:, 2] == 0).all()
 
 
 @pytest.mark.parametrize("text", ["cagrad+igb", "igb+si", "igb+cagrad+mgda", "slgrad+cagrad"])
@@ -535,9 +663,20 @@ def test_gradient_balancing_leaves_the_heads_their_own_losses():
 
 
 def test_the_scopes_are_an_argument_of_the_environment():
-    for scope, count in (("all", 6), ("shared", 12)):
+    for scope, count in (("all", 5), ("shared", 10)):
         assert gymnasium.make("mtl_gym/LossWeighting-v0", scope=scope).action_space.shape == (count,)
     with pytest.raises(ValueError, match="scope"):
         gymnasium.make("mtl_gym/LossWeighting-v0", scope="heads")
-    with pytest.raises(ValueError, match="gradient_ema"):
-        gymnasium.make("mtl_gym/LossWeighting-v0", gradient_ema=1.0)
+    for wrong in ({"gradient_ema": 1.0}, {"gradient_ema": 0.5, "gradient_ema_decay": -1}, {"gradient_ema_decay": 0.5}):
+        with pytest.raises(ValueError, match=f"`{[*wrong][-1]}` should be"):
+            gymnasium.make("mtl_gym/LossWeighting-v0", **wrong)
+
+
+def test_results_are_identified_by_how_gradients_are_averaged():
+    settings = {"problem": "quadratic", "train_steps": 20, "instances": 1}
+    plans = [plan("si", gradient_ema=0.5, **settings), plan("si", gradient_ema=0.5, gradient_ema_decay=0.5, **settings)]
+    assert len({json.dumps(setting(own), sort_keys=True) for own in plans}) == 2
+    assert make_policy("db-mtl").spec == make_policy("db-mtl:decay=0.5").spec != make_policy("db-mtl:decay=0").spec
+    frame = mtl_gym.compare("db-mtl,db-mtl:decay=0,db-mtl:beta=0", **settings)
+    values = frame.groupby("policy")["value"].sum()
+    assert values.nunique() == 3

@@ -27,7 +27,7 @@ from mtl_gym.problems.corruptions import CORRUPTIONS, SEVERITIES, corrupted, kin
 from mtl_gym.training.formulas import linear_cka, pooled
 from mtl_gym.training.measurements import gains
 
-TASKS = ["digit", "parity", "ink", "centre"]
+TASKS = ["digit", "parity", "angle", "clean"]
 MERGERS = [name for name in BASELINES if environment_of(name) == LAYER_MERGING]
 
 
@@ -239,7 +239,7 @@ def test_parameters_that_nobody_uses_are_zero_and_stay_so(optimizer):
 
 def test_parameters_are_counted_exactly():
     merging = merging_of(tasks=TASKS, hidden_sizes=[8, 6])
-    stages, heads = [64 * 8 + 8, 8 * 6 + 6], (6 + 1) * (10 + 1 + 1 + 2)
+    stages, heads = [64 * 8 + 8, 8 * 6 + 6], (6 + 1) * (10 + 1 + 1 + 64)
     count = merging.model.parameter_count
     assert count(merging.assign, merging.trainer.ledger.tasks).tolist() == [4 * sum(stages) + heads] * 3
     merge(merging, [[0, 0, 0, 3], [0, 0, 2, 3]])
@@ -346,7 +346,7 @@ def test_what_is_seen_of_gradients_and_learned_of_features_is_paid():
 def test_planted_pairs_are_more_alike_than_others_at_every_stage():
     merging = merging_of(ids=range(4), tasks=TASKS, hidden_sizes=[32, 32], batch_size=64, lr=5e-3, train_steps=80, steps=60)
     similar = merging.similarities().mean(0)
-    within, across = similar[:, 0, 1], similar[:, [0, 1], [2, 3]].mean(1)  # digit and parity; digit with ink, parity with centre
+    within, across = similar[:, 0, 1], similar[:, [0, 1], [2, 3]].mean(1)  # digit and parity; digit with angle, parity with clean
     assert (within > across).all()
 
 

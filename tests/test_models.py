@@ -36,11 +36,11 @@ from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, specification
 from mtl_gym.models import NETWORKS, make_model
 from mtl_gym.models.branched import BranchedModel, is_chain
 from mtl_gym.problems import PROBLEMS, load_problem
+from mtl_gym.problems.axes import resolve
 from mtl_gym.problems.base import Problem
-from mtl_gym.problems.instances import resolve
 from mtl_gym.problems.quadratic import DIMENSIONS
 from mtl_gym.training.alignments import align, cosines
-from mtl_gym.training.measurements import holdout_losses, last_batch
+from mtl_gym.training.measurements import last_batch
 from mtl_gym.training.references import fingerprint, single_task_metrics
 
 PROBLEM_OF = {row.network: name for name, row in reversed(PROBLEMS.items())}
@@ -240,7 +240,7 @@ def measure_all(trainer):
     trainer.load(kept)
     read(trainer, "meta", "reward", "upcoming", "after", "gramian", "lr", "epoch")
     trainer.metrics("test")
-    holdout_losses(trainer, ["reward"])
+    trainer.losses.held_out(["reward"])
     last_batch(trainer)
     trainer.task_gradients()
     trainer.losses.sample_graph()
@@ -389,16 +389,15 @@ def plain_module(trainer, row=0):
 
 
 def module_losses(trainer, outputs, targets):
-    """The six losses of the digits, by hand."""
-    digit, parity, loop, ink, centre, image = outputs.split([task.outputs for task in trainer.problem.tasks], dim=1)
+    """The five losses of the digits, by hand."""
+    digit, parity, loop, angle, image = outputs.split([task.outputs for task in trainer.problem.tasks], dim=1)
     return torch.stack(
         [
             functional.cross_entropy(digit, targets[:, 0].long()),
             functional.binary_cross_entropy_with_logits(parity[:, 0], targets[:, 1]),
             functional.binary_cross_entropy_with_logits(loop[:, 0], targets[:, 2]),
-            functional.mse_loss(ink[:, 0], targets[:, 3]),
-            functional.mse_loss(centre, targets[:, 4:6]),
-            functional.mse_loss(image, targets[:, 6:]),
+            functional.mse_loss(angle[:, 0], targets[:, 3]),
+            functional.mse_loss(image, targets[:, 4:]),
         ]
     )
 
@@ -425,9 +424,9 @@ def test_a_module_is_trained_as_by_a_plain_loop_of_torch(row):
     with torch.random.fork_rng(devices=[]):
         module = plain_module(trainer, row).train()
     own, split = torch.optim.Adam(module.parameters(), lr=0.01), trainer.problem.splits["train"]
-    weights = torch.tensor([1.0, 0.5, 2.0, 0.1, -0.3, 3.0])
+    weights = torch.tensor([1.0, 0.5, 2.0, 0.1, -0.3])
     for step in range(8):
-        samples = trainer.losses.batches.order[row, step].long()
+        samples = trainer.losses.drawn.batches.order[row, step].long()
         with CounterDropout(step_seed(trainer, row)):
             outputs = module(split.inputs[samples])
         own.zero_grad()
@@ -485,10 +484,10 @@ def test_every_way_to_step_commits_the_buffers_once():
     everyone = torch.ones(3, dtype=torch.bool)
     whole, apart, samples = (module_trainer(options={"by_samples": last}) for last in (False, False, True))
     for _ in range(2):
-        whole.update(torch.ones(3, 6), everyone)
-        apart.update_apart(torch.ones(3, 6), torch.ones(3, 6), everyone)
+        whole.update(torch.ones(3, 5), everyone)
+        apart.update_apart(torch.ones(3, 5), torch.ones(3, 5), everyone)
         align(samples)
-        samples.update_samples(torch.ones(3, 16, 6), everyone)
+        samples.update_samples(torch.ones(3, 16, 5), everyone)
     for own in (whole, apart, samples):
         assert own.replicas.buffers["norm.num_batches_tracked"].tolist() == [2, 2, 2]
         torch.testing.assert_close(own.replicas.buffers, whole.replicas.buffers, rtol=1e-4, atol=1e-5)
@@ -515,7 +514,7 @@ def test_alignments_in_forward_mode_are_products_of_gradients_through_batch_norm
     trainer = train(module_trainer(options={"by_samples": True}), 2)
     found = align(trainer)
     shared, products = trainer.replicas.shared(), found.products.clone()
-    meta = holdout_losses(trainer, ["meta"])["meta"]
+    meta = trainer.losses.held_out(["meta"])["meta"]
     torch.testing.assert_close(found.main, meta[:, 0], rtol=1e-4, atol=1e-5)
     inputs = trainer.losses.data.holdout_inputs(["meta"])[0]
     outputs = trainer.replicas.outputs(inputs.expand(3, *inputs.shape))
@@ -523,14 +522,14 @@ def test_alignments_in_forward_mode_are_products_of_gradients_through_batch_norm
     main = trainer.losses.objectives.parts(outputs, labels, [len(inputs)])[0][:, 0]
     direction = torch.autograd.grad(main.sum(), shared, materialize_grads=True)
     losses = trainer.losses.sample_graph()
-    for sample, task in ((0, 0), (5, 3), (15, 5)):
+    for sample, task in ((0, 0), (5, 3), (15, 4)):
         own = torch.autograd.grad(losses[:, sample, task].sum(), shared, retain_graph=True, materialize_grads=True)
         flat, along = (torch.cat([part.flatten(1) for part in parts], dim=1) for parts in (own, direction))
         expected = (flat * along).sum(1) / along.norm(dim=1)
         torch.testing.assert_close(products[:, sample, task], expected, rtol=1e-3, atol=1e-4)
     values, cost = cosines(trainer, products)
     assert values.abs().max() <= 1
-    assert cost.tolist() == [16 * 6] * 3
+    assert cost.tolist() == [16 * 5] * 3
 
 
 def test_a_mask_is_a_function_of_seed_and_layer():
@@ -597,7 +596,7 @@ def test_a_chain_with_dropout_is_not_merged():
     model.stochastic = True
     assert not is_chain(model)
     with pytest.raises(ValueError, match="without buffers or dropout"):
-        BranchedModel(model, load_problem("digits"), 6)
+        BranchedModel(model, load_problem("digits"), 5)
 
 
 def test_what_is_no_chain_of_layers_is_not_merged_and_says_why():
@@ -608,14 +607,14 @@ def test_what_is_no_chain_of_layers_is_not_merged_and_says_why():
     with pytest.raises(ValueError, match="no chain of layers"):
         make(problem, LAYER_MERGING)
     with pytest.raises(ValueError, match="`hidden_sizes` should give at least one hidden layer"):
-        BranchedModel(make_model(problem, (8,)), problem, 6)
+        BranchedModel(make_model(problem, (8,)), problem, 5)
     assert specification(LOSS_WEIGHTING).supports(problem) is None
 
 
 def test_single_task_references_of_a_module_are_its_trainings_alone():
     trainer = make_trainer(module_problem(), ids=[3])
     metrics = single_task_metrics(trainer.problem, trainer.recipe, [3], "reward")
-    train(trainer, 8, torch.eye(6)[2])
+    train(trainer, 8, torch.eye(5)[2])
     torch.testing.assert_close(metrics["loop/accuracy"].float(), trainer.metrics("reward")["loop/accuracy"].float())
 
 

@@ -22,7 +22,7 @@ from mtl_gym.baselines import BASELINES
 from mtl_gym.environments import TASK_GROUPING
 from mtl_gym.evaluation.comparison import plan, run
 from mtl_gym.evaluation.frames import to_frame
-from mtl_gym.evaluation.statistics import summarize
+from mtl_gym.evaluation.summary import summarize
 from mtl_gym.policies.finding import policy_class
 from mtl_gym.policies.grammar import make_policy
 from mtl_gym.progress import progress_bar
@@ -40,15 +40,18 @@ def frame():
 def test_the_leaderboard_is_the_summary_best_first(frame):
     board, summary = mtl_gym.leaderboard(frame), summarize(frame)["policies"]
     assert board.index.name == "policy"
-    assert list(board["delta_m"]) == sorted((row["delta_m"]["iqm"] for row in summary.values()), reverse=True)
+    assert list(board["delta_m"]) == sorted((row["delta_m"]["mean"] for row in summary.values()), reverse=True)
     for name, row in summary.items():
-        assert tuple(board.loc[name, ["delta_m", "low", "high"]]) == tuple(row["delta_m"][key] for key in ("iqm", "low", "high"))
+        ends = ("mean", "low", "high", "median")
+        assert tuple(board.loc[name, ["delta_m", *ends[1:]]]) == tuple(row["delta_m"][key] for key in ends)
         if name != "ew":
             pair = row["paired"]["ew"]
             own = board.loc[name, ["difference", "difference_low", "difference_high"]]
             assert tuple(own) == (pair["difference"], pair["low"], pair["high"])
     assert board.loc["ew", ["difference", "probability"]].isna().all()
-    assert (board.dtypes.map(lambda kind: kind.kind).isin(["f", "i"])).all()
+    assert (board.drop(columns="verdict").dtypes.map(lambda kind: kind.kind).isin(["f", "i"])).all()
+    assert set(board["verdict"]) == {""}  # of fewer than five instances
+    assert any("conditional on one split" in line for line in board.attrs["notes"])
 
 
 def test_the_leaderboard_is_written_as_latex_and_html(frame):

@@ -96,7 +96,7 @@ def test_a_loaded_model_is_normalized_once_it_has_its_environment_again(normaliz
     [
         ({"observe": ["progress"]}, r"`observe` should be \['progress'\], on which 'mine' was trained\. Received observe=\['gap',"),
         ({"tasks": ["objective_1", "objective_2"]}, r"`observations` should have 'gap' as Box\(0\.0, 100\.0, \(2,\).*Received"),
-        ({"action": "weights"}, r"`actions` should be Box\(-1e\+06, 1e\+06, \(3,\).*in the training of 'mine'\. Received"),
+        ({"action": "weights"}, r"`actions` should be Box\(-1[0e+.]*6?, 1[0e+.]*6?, \(3,\).*in the training of 'mine'\. Received"),
     ],
 )
 def test_a_model_of_other_observations_or_actions_is_refused_before_anything_is_run(trained, message, tmp_path):
@@ -209,7 +209,7 @@ def test_a_weight_that_is_negative_at_times_is_no_fault():
 
 
 def test_actions_outside_the_space_are_clipped_with_a_warning():
-    negative = small("digits", SAMPLE_WEIGHTING, tasks=["digit", "ink"], steps_per_action=1, train_steps=4)
+    negative = small("digits", SAMPLE_WEIGHTING, tasks=["digit", "angle"], steps_per_action=1, train_steps=4)
     settings = {"env": SAMPLE_WEIGHTING, "instances": 2, "action": "weights", **negative}
     with pytest.warns(
         RuntimeWarning, match=r"`actions` should be within \[0, 1e\+06\]; those of the policy 'mine' are clipped"

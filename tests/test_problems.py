@@ -21,8 +21,7 @@ from mtl_gym.problems.losses import LOSSES
 from mtl_gym.problems.quadratic import CENTRES, objectives, optimum
 
 EACH = pytest.mark.parametrize("name", PROBLEMS)
-# The inputs of `quadratic` are the same for every sample; many children of `census` fill in their forms alike.
-UNIQUE = [name for name in PROBLEMS if name not in ("quadratic", "census")]
+UNIQUE = [name for name in PROBLEMS if name != "quadratic"]  # whose inputs are the same for every sample
 
 
 def rows(split):
@@ -134,21 +133,30 @@ def test_no_input_is_in_two_splits(name):
 
 
 def test_no_measurement_of_river_flow_is_in_two_splits():
-    from mtl_gym.problems.river_flow import _BLOCK, _CYCLE, _PATTERN
+    from mtl_gym.problems.river_flow import BLOCK, PATTERN
 
-    data, problem = shipped("rf1_series.npz"), load_problem("river_flow")
+    data, problem, cycle = shipped("rf1_series.npz"), load_problem("river_flow"), 120 + 60 + 48
     series, lags, horizon = data["S"], data["lags"].tolist(), int(data["horizon"])
     measured = np.isfinite(series).all(1)
-    spans = {name: set() for name in SPLITS}
-    counts = dict.fromkeys(SPLITS, 0)
-    for index, hour in enumerate(range(max(lags), len(series) - horizon)):
-        hours = [*(hour - lag for lag in lags), hour + horizon]
-        if index % _CYCLE < _BLOCK and measured[hours].all():
-            name = _PATTERN[index // _CYCLE % len(_PATTERN)]
-            spans[name].update(hours)
-            counts[name] += 1
-    assert counts == {name: len(split) for name, split in problem.splits.items()}
-    assert sum(map(len, spans.values())) == len(set().union(*spans.values()))
+    spans, blocks = {}, dict.fromkeys(SPLITS, 0)
+    first = range(max(lags), len(series) - horizon)
+    for begin in first[::cycle]:
+        hours = [[*(hour - lag for lag in lags), hour + horizon] for hour in range(begin, min(begin + BLOCK, first[-1] + 1))]
+        if len(hours) == BLOCK and measured[np.concatenate(hours)].all():
+            blocks[PATTERN[(begin - first[0]) // cycle % len(PATTERN)]] += 1
+            spans[begin] = set(np.concatenate(hours).tolist())
+    assert {name: BLOCK * count for name, count in blocks.items()} == {name: len(own) for name, own in problem.splits.items()}
+    assert sum(map(len, spans.values())) == len(set().union(*spans.values()))  # of no two blocks, so of no two splits
+    assert np.unique(problem.pool.groups, return_counts=True)[1].tolist() == [BLOCK] * len(spans)
+
+
+def test_a_faulty_reading_of_a_gauge_is_limited():
+    data, problem = shipped("rf1_series.npz"), load_problem("river_flow")
+    series = data["S"].astype(np.float64)
+    highest = np.nanmean(series, 0) + 6 * np.nanstd(series, 0)
+    found = problem.pool.samples.targets.amax(0).numpy()
+    assert (np.nanmax(series, 0) > highest).any()
+    assert (found <= highest.astype(np.float32)).all()
 
 
 @pytest.mark.slow
@@ -492,7 +500,7 @@ def test_a_planted_task_depends_on_the_inputs_of_its_cluster_alone():
     from mtl_gym.problems import clusters
 
     count = sum(clusters._SIZES.values())
-    tasks, splits = clusters.load()
+    tasks, splits, _ = clusters.load()
     inputs = torch.cat([splits[name].inputs for name in SPLITS]).double().numpy()
     for number in (0, 1, 2):
         own = slice(6 * number, 6 * number + 6)

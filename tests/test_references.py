@@ -9,8 +9,8 @@ from rollouts import MADE_FOR_GROUPING, make_trainer, same, small, train, with_s
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.problems import PROBLEMS, load_problem
+from mtl_gym.problems.axes import DISTRIBUTIONS
 from mtl_gym.problems.base import Split
-from mtl_gym.problems.instances import DISTRIBUTIONS
 from mtl_gym.training import references
 from mtl_gym.training.references import average_references, fingerprint, single_task_metrics
 
@@ -61,14 +61,14 @@ def test_averages_are_finite_and_of_every_metric():
 
 
 def test_averages_are_of_the_tasks_that_may_take_part():
-    problem, recipe = checked("digits", train_steps=4, steps_per_action=2, num_tasks=2, tasks=["loop", "digit", "ink"])
+    problem, recipe = checked("digits", train_steps=4, steps_per_action=2, num_tasks=2, tasks=["loop", "digit", "angle"])
     averages = average_references(problem, recipe)
-    assert {name.split("/")[0] for name in averages} == {"digit", "ink", "loop"}
+    assert {name.split("/")[0] for name in averages} == {"digit", "angle", "loop"}
     assert all(np.isfinite(value) for value in averages.values())
 
 
 def test_a_reference_does_not_depend_on_which_other_tasks_may_take_part():
-    names = ["digit", "ink", "loop"]
+    names = ["digit", "angle", "loop"]
     some, all_of_them = checked("digits", num_tasks=2, tasks=names), checked("digits", num_tasks=2)
     bound, free = (single_task_metrics(*own, range(12), "test") for own in (some, all_of_them))
     both = {name: ~torch.isnan(bound[name]) & ~torch.isnan(free[name]) for name in free}
@@ -86,7 +86,7 @@ def test_a_reference_does_not_depend_on_which_other_tasks_may_take_part():
         ("batch_size", 8),
         ("hidden_sizes", [4]),
         ("num_tasks", 2),
-        ("tasks", ["digit", "ink"]),
+        ("tasks", ["digit", "angle"]),
         ("optimizer", "sgd"),
     ],
 )
@@ -98,8 +98,8 @@ def test_tasks_have_a_fingerprint_that_their_order_does_not_change():
     def own(*tasks):
         return fingerprint(*checked("digits", num_tasks=2, tasks=tasks))
 
-    assert own("ink", "digit", "loop") == own("loop", "ink", "digit")
-    assert own("ink", "digit", "loop") != own("ink", "digit", "parity")
+    assert own("angle", "digit", "loop") == own("loop", "angle", "digit")
+    assert own("angle", "digit", "loop") != own("angle", "digit", "parity")
 
 
 def test_naming_all_tasks_has_the_fingerprint_of_naming_none():

@@ -59,7 +59,7 @@ def test_drawing_twice_gives_the_same_and_changes_nothing():
     for env in (drawn, plain):
         env.reset(seed=0)
     assert np.array_equal(drawn.render(), drawn.render())
-    action = np.zeros(6, dtype=np.float32)
+    action = np.zeros(5, dtype=np.float32)
     (first, *_), (second, *_) = drawn.step(action), plain.step(action)
     for name, value in first.items():
         np.testing.assert_array_equal(value, second[name])
@@ -104,7 +104,7 @@ def test_a_training_that_diverges_is_drawn(value):
     env = make("digits", render_mode="rgb_array")
     env.reset(seed=0)
     poison(env.unwrapped.vector.decision.trainer, 0, value)
-    env.step(np.zeros(6, dtype=np.float32))
+    env.step(np.zeros(5, dtype=np.float32))
     assert is_picture(env.render())
 
 

@@ -25,8 +25,8 @@ from mtl_gym.evaluation.layout import NARROW, WIDE
 from mtl_gym.evaluation.plots import forest, learning_curves, probability_of_improvement, task_gains, weight_trajectories
 from mtl_gym.evaluation.report import headline, notes_of, settings, write_report
 from mtl_gym.evaluation.results import Result
-from mtl_gym.evaluation.statistics import summarize
 from mtl_gym.evaluation.styles import SETTINGS, style
+from mtl_gym.evaluation.summary import summarize
 from mtl_gym.evaluation.tensorboard import write_events
 from mtl_gym.evaluation.weight_rules import weight_rules
 
@@ -265,16 +265,34 @@ def scored(**scores):
     return [make_result(name, instance, delta_m=value) for name, own in scores.items() for instance, value in enumerate(own)]
 
 
-def test_the_headline_says_that_a_lead_is_significant():
+def test_the_headline_says_that_the_best_is_better():
     text = headline(summary_of(scored(ew=[1.0, 2.0, 3.0, 4.0, 5.0], si=[3.0, 4.1, 5.0, 6.1, 7.0])))
-    assert "<strong>si</strong> performs best of 2 policies on 5 instances: 5.1 % above" in text
-    assert "<strong>is significant</strong>" in text
+    assert "<strong>si</strong> performs best of 2 policies on 5 instances: 5.0 % above" in text
+    assert "it is <strong>better</strong> than <strong>ew</strong>" in text
     assert "+2.04 points" in text
+    assert "p &lt; .001)" in text
+    assert "minimum detectable difference is" in text
 
 
-def test_the_headline_says_that_a_lead_is_not_significant():
-    text = headline(summary_of(scored(ew=[1.0, -2.0, 3.0, -4.0, 1.0], si=[-3.0, 4.1, -2.0, 4.0, 1.0])))
-    assert "<strong>is not significant</strong>" in text
+SCATTERED = {"ew": [1.0, -2.0, 3.0, -4.0, 1.0], "si": [-3.0, 4.1, -2.0, 4.0, 1.0]}
+
+
+def test_the_headline_says_that_the_best_is_not_told_apart():
+    text = headline(summary_of(scored(**SCATTERED)))
+    assert "it is <strong>not told apart</strong> from <strong>ew</strong>" in text
+
+
+def test_the_headline_says_that_the_best_is_equal():
+    close = scored(ew=[1.0, 2.0, 3.0, 4.0, 5.0], si=[1.1, 2.2, 3.1, 4.2, 5.1])
+    assert "it is <strong>equal</strong> to <strong>ew</strong>" in headline(summary_of(close, smallest_difference=0.3))
+    assert "it is <strong>better</strong> than <strong>ew</strong>" in headline(summary_of(close, smallest_difference=0.1))
+
+
+def test_the_headline_corrects_for_all_pairs_since_it_chooses_the_best():
+    own = {"ew": [0.0, 0.1, 0.2, 0.3, 0.4], "si": [1.0, 0.2, 1.9, 0.4, 2.0]}
+    others = {f"other{number}": [-90.0 + number, -80, -70, -60, -50] for number in range(6)}
+    assert "it is <strong>better</strong>" not in headline(summary_of(scored(**own, **others)))
+    assert "with Holm's correction over 28 pairs" in headline(summary_of(scored(**own, **others)))
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -284,11 +302,13 @@ def test_fewer_than_five_instances_give_no_verdict(count):
     assert "takes at least 5 instances" in text
 
 
-def test_a_leader_that_is_worse_on_average_has_no_significant_lead():
-    text = headline(summary_of(scored(ew=[1.1] * 12 + [-10.0] * 4, si=[1.0] * 16)))
-    assert "<strong>ew</strong> performs best" in text
-    assert "lead" not in text
-    assert "On average over all instances, <strong>si</strong> is <strong>significantly better</strong>" in text
+def test_scores_and_differences_are_of_one_estimator():
+    summary = summary_of(scored(ew=[1.1] * 12 + [-10.0] * 4, si=[1.0] * 16))
+    policies = summary["policies"]
+    assert policies["ew"]["delta_m"]["mean"] == pytest.approx(-1.675)
+    difference = policies["si"]["delta_m"]["mean"] - policies["ew"]["delta_m"]["mean"]
+    assert policies["si"]["paired"]["ew"]["difference"] == pytest.approx(difference)
+    assert "<strong>si</strong> performs best" in headline(summary)
 
 
 def test_single_task_learning_is_not_compared_with_itself():
@@ -343,7 +363,7 @@ def test_events_hold_medians_and_are_not_doubled_when_written_again(tmp_path):
         assert [step for step, _ in runs["01-si"][f"{kind}/left"]] == STEPS
         np.testing.assert_allclose([value for _, value in runs["01-si"][f"{kind}/left"]], median, rtol=1e-6)
     assert [step for step, _ in runs["01-si"]["delta_m"]] == [1, 2, 3]
-    assert runs["01-si"]["delta_m"][-1][1] == pytest.approx(summary["policies"]["si"]["delta_m"]["iqm"], rel=1e-6)
+    assert runs["01-si"]["delta_m"][-1][1] == pytest.approx(summary["policies"]["si"]["delta_m"]["mean"], rel=1e-6)
 
 
 def test_the_hparams_tab_shows_policies_and_scores_alone(tmp_path):
@@ -511,7 +531,7 @@ def test_figures_fill_the_page_with_texts_of_full_size(shape, width):
     assert {"forest", "gains", "curves", "weights", "probability"} <= set(drawn)
     for svg in drawn.values():
         assert float(re.search(r'<svg [^>]*width="([\d.]+)pt"', svg)[1]) <= 72 * width + 1
-        sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)px", svg)]
+        sizes = [float(size) for size in re.findall(r"font(?:-size)?: ([\d.]+)px", svg)]
         assert min(sizes) >= 8
 
 
@@ -601,8 +621,29 @@ def test_in_the_dark_texts_and_lines_follow_the_page(hostile_page):
 def test_every_estimator_is_named_where_it_stands():
     table = report_tables.scores(summary_of(make_results(instances=6)), "si")
     heads = dict(re.findall(r'<th scope="col">([^<]*) <small>([^<]*)</small>', table))
-    assert heads["delta_m, %"] == "interquartile mean"
+    assert heads["delta_m, %"] == "mean"
     assert next(below for head, below in heads.items() if head.startswith("difference from")) == "mean of pairs"
+    assert heads["verdict"] == "Holm\u2019s adjusted p"
+
+
+def test_the_table_has_the_verdict_on_each_policy():
+    close = scored(ew=[1.0, 2.0, 3.0, 4.0, 5.0], si=[1.1, 2.2, 3.1, 4.2, 5.1], bad=[-9.0, -8.0, -9.0, -8.0, -9.0])
+    table = report_tables.scores(summary_of(close, smallest_difference=0.3), "si")
+    rows = re.findall(r"<b>(\w+)</b>.*?</tr>", table)
+    assert rows == ["si", "ew", "bad"]
+    assert [re.findall(r"<td>(better|worse|equal|not told apart) <small>", row) for row in table.split("<tr")[2:]] == [
+        [],
+        ["equal"],
+        ["worse"],
+    ]
+
+
+def test_medians_stand_below_means_that_few_instances_carry():
+    table = report_tables.scores(summary_of(scored(ew=[1.0, 2.0, 3.0, 2.0, 1.5], si=[2.0, 2.1, 1.9, 2.0, -100.0])), "ew")
+    [of_ew, of_si] = table.split("<tr")[2:]
+    assert "median" not in of_ew
+    assert "-18.40 <small>" in of_si
+    assert "<small>median 2.00</small>" in of_si
 
 
 @pytest.mark.parametrize(

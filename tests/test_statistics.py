@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,15 @@ import scipy.stats
 
 from mtl_gym.evaluation.statistics import (
     bootstrap_interval,
+    detectable_difference,
+    few_carry,
+    holm,
     interquartile_mean,
     paired_difference,
     probability_of_improvement,
-    summarize,
+    student_interval,
 )
+from mtl_gym.evaluation.summary import summarize
 
 
 def normal(count, seed=0, mean=0.0):
@@ -53,6 +58,24 @@ def test_equal_values_have_an_interval_of_no_width():
     assert bootstrap_interval(np.full(5, 3.0), interquartile_mean) == (3.0, 3.0)
 
 
+@pytest.mark.parametrize("comparisons", [1, 10])
+def test_the_interval_of_a_score_is_students(comparisons):
+    values = normal(12)
+    expected = scipy.stats.ttest_1samp(values, 0).confidence_interval(1 - 0.05 / comparisons)
+    assert student_interval(values, comparisons) == pytest.approx((expected.low, expected.high))
+
+
+def test_the_intervals_of_several_comparisons_cover_all_truths_together():
+    samples = np.random.default_rng(0).normal(size=(400, 6, 10))
+    intervals = np.array([[student_interval(own, 6) for own in sample] for sample in samples])
+    assert ((intervals[..., 0] <= 0) & (intervals[..., 1] >= 0)).all(1).mean() == pytest.approx(0.95, abs=0.025)
+
+
+@pytest.mark.parametrize("values", [[], [1.0]])
+def test_fewer_than_two_scores_have_no_interval(values):
+    assert student_interval(np.array(values)) == (None, None)
+
+
 def test_the_paired_interval_is_students():
     own, other = normal(12, 1), normal(12, 2, 0.3)
     result = paired_difference(own, other)
@@ -79,9 +102,97 @@ def test_the_detectable_difference_is_found_four_times_in_five():
 
 def test_one_pair_has_no_interval():
     assert paired_difference(np.array([3.0]), np.array([1.0])) == {
-        **{"difference": 2.0, "low": None, "high": None, "detectable": None},
-        "instances": 1,
+        **{"difference": 2.0, "median": 2.0, "low": None, "high": None, "error": None, "p": None, "p_equal": None},
+        **{"detectable": None, "few_carry": False, "instances": 1},
     }
+
+
+# --- tests and their correction -------------------------------------------------------------------------------------------
+
+
+def test_a_difference_is_tested_by_a_paired_t_test():
+    own, other = normal(12, 1), normal(12, 2, 0.3)
+    assert paired_difference(own, other)["p"] == pytest.approx(scipy.stats.ttest_rel(own, other).pvalue)
+
+
+@pytest.mark.parametrize("smallest", [0.2, 1.0, 2.0])
+def test_equality_is_tested_by_two_one_sided_t_tests(smallest):
+    differences = normal(12, 1, 0.4)
+    above = scipy.stats.ttest_1samp(differences, -smallest, alternative="greater").pvalue
+    below = scipy.stats.ttest_1samp(differences, smallest, alternative="less").pvalue
+    row = paired_difference(differences, np.zeros(12), smallest)
+    assert row["p_equal"] == pytest.approx(min(1, 2 * max(above, below)))
+    assert (row["p_equal"] < 0.05) == (-smallest < row["low"] and row["high"] < smallest)
+
+
+@pytest.mark.parametrize(
+    ("difference", "smallest", "p", "p_equal"), [(0.0, 0.0, 1, 0), (0.3, 0.0, 0, 1), (0.3, 0.5, 0, 0), (0.3, 0.2, 0, 1)]
+)
+def test_differences_that_are_the_same_everywhere_are_certain(difference, smallest, p, p_equal):
+    row = paired_difference(np.full(7, difference), np.zeros(7), smallest)
+    assert (row["p"], row["p_equal"]) == (p, p_equal)
+
+
+@pytest.mark.parametrize(
+    ("p_values", "adjusted"),
+    [
+        ([], []),
+        ([0.03], [0.03]),
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+        ([0.6, 0.5], [1, 1]),
+        ([0.02, 0.02, 0.02], [0.06, 0.06, 0.06]),
+    ],
+)
+def test_holms_correction_by_hand(p_values, adjusted):
+    assert holm(p_values) == pytest.approx(adjusted)
+
+
+def test_holms_correction_is_the_closed_test_of_bonferroni():
+    p_values = np.random.default_rng(0).uniform(0, 0.2, 5)
+    sets = [set(own) for size in range(1, 6) for own in combinations(range(5), size)]
+    local = {tuple(own): min(1, len(own) * min(p_values[list(own)])) for own in sets}
+    closed = [max(p for own, p in local.items() if index in own) for index in range(5)]
+    assert holm(p_values.tolist()) == pytest.approx(closed)
+
+
+def test_with_holms_correction_nothing_is_found_by_chance_in_nineteen_of_twenty():
+    samples = np.random.default_rng(1).normal(size=(600, 10, 8))  # trials, instances, policies
+    first, second = np.array([*combinations(range(8), 2)]).T
+    p_values = scipy.stats.ttest_1samp(samples[..., first] - samples[..., second], 0, axis=1).pvalue
+    assert (p_values < 0.05).any(1).mean() > 0.5
+    assert np.mean([min(holm(own)) < 0.05 for own in p_values]) < 0.07
+
+
+def test_the_detectable_difference_grows_with_the_comparisons():
+    quantile = scipy.stats.t.ppf(1 - 0.05 / 40, 19) + scipy.stats.t.ppf(0.8, 19)
+    assert detectable_difference(0.5, 20, 20) == pytest.approx(0.5 * quantile)
+    assert detectable_difference(0.5, 20, 20) > detectable_difference(0.5, 20)
+
+
+# --- means that few instances carry ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "carried"),
+    [
+        ([], False),
+        ([3.0], False),
+        ([0.0, 10.0], False),
+        ([0.1] * 7, False),
+        ([1.0, 2.0, 3.0, 4.0, 5.0], False),
+        ([0.0] * 10 + [1.0] * 10, False),
+        ([0.5] * 19 + [1870.0], True),
+        ([2.0, 2.1, 1.9, 2.0, -100.0], True),
+        ([0.0, 0.0, 0.0, 0.0, 10.0], True),
+    ],
+)
+def test_few_instances_carry_a_mean_outside_the_middle_half(values, carried):
+    assert few_carry(np.array(values)) is carried
+
+
+def test_few_instances_hardly_ever_carry_the_mean_of_a_normal_sample():
+    rng = np.random.default_rng(0)
+    assert np.mean([few_carry(rng.normal(size=10)) for _ in range(1000)]) < 0.01
 
 
 @pytest.mark.parametrize(
@@ -112,8 +223,8 @@ def test_a_summary_by_hand():
     summary = summarize(frame)
     a, b = summary["policies"]["a"], summary["policies"]["b"]
     assert summary["about"] == {"problem": "by hand"}
-    assert (a["delta_m"]["iqm"], a["delta_m"]["mean"], a["instances"], a["diverged"]) == (2.5, 4.0, 4, 0)
-    assert (b["delta_m"]["iqm"], b["delta_m"]["mean"], b["instances"], b["diverged"]) == (2.0, -23.5, 4, 1)
+    assert (a["delta_m"]["median"], a["delta_m"]["mean"], a["instances"], a["diverged"]) == (2.5, 4.0, 4, 0)
+    assert (b["delta_m"]["median"], b["delta_m"]["mean"], b["instances"], b["diverged"]) == (2.0, -23.5, 4, 1)
     assert b["metrics"]["one/accuracy"] == {"mean": 0.5, "low": 0.5, "high": 0.5, "reference": pytest.approx(0.4)}
     assert a["probability_of_improvement"] == {"b": 0.625}
     assert a["paired"]["b"]["difference"] == pytest.approx(27.5)
@@ -131,7 +242,7 @@ def test_tasks_are_summarised_one_by_one_and_scores_once_for_each_instance():
 
 def test_one_instance_has_no_intervals():
     own = summarize(frame_of(row("a", 0, 1.0), row("b", 0, 2.0)))["policies"]["b"]
-    assert own["delta_m"] == {"iqm": 2.0, "low": None, "high": None, "mean": 2.0}
+    assert own["delta_m"] == {"mean": 2.0, "median": 2.0, "low": None, "high": None, "few_carry": False}
     assert own["paired"]["a"]["low"] is None
     assert own["probability_of_improvement"] == {"a": 1.0}
 
@@ -150,7 +261,7 @@ def test_policies_without_a_shared_instance_are_not_compared():
 
 def test_all_diverged_is_minus_100_without_metrics():
     own = summarize(frame_of(*[row("a", id, -100.0, value=np.nan, diverged=True) for id in (0, 1)]))["policies"]["a"]
-    assert (own["delta_m"]["iqm"], own["diverged"], own["metrics"]) == (-100.0, 2, {})
+    assert (own["delta_m"]["mean"], own["diverged"], own["metrics"]) == (-100.0, 2, {})
 
 
 def test_summarising_leaves_the_frame():

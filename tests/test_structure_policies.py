@@ -22,7 +22,7 @@ from mtl_gym.envs.observations import space
 OBSERVATIONS = specification(LAYER_MERGING).observations
 NAMES = specification(LAYER_MERGING).observe
 SMALL = {
-    "tasks": ["digit", "parity", "loop", "ink"],
+    "tasks": ["digit", "parity", "loop", "angle"],
     "num_tasks": 3,
     "train_steps": 12,
     "steps_per_action": 4,
@@ -162,7 +162,7 @@ def test_each_action_has_its_algorithm(trained):
 
 
 @pytest.mark.parametrize("action", ["merge", "threshold", "dqn"])
-@pytest.mark.parametrize(("problem", "num_tasks"), [("digits", 2), ("digits", 6), ("river_flow", 8)])
+@pytest.mark.parametrize(("problem", "num_tasks"), [("digits", 2), ("digits", 5), ("river_flow", 8)])
 def test_a_loaded_agent_plays_other_numbers_of_tasks_and_takes_nothing_forbidden(trained, tmp_path, action, problem, num_tasks):
     agent = agents.load(trained[action].save(tmp_path / "agent"))
     envs = gymnasium.make_vec(
@@ -198,7 +198,7 @@ def test_pairs_need_no_observation_of_pairs(tmp_path):
 def test_agents_are_compared_beside_heuristics(trained, tmp_path, action):
     path = trained[action].save(tmp_path / "agent")
     policies = ["mtsl", str(path)]
-    frame = mtl_gym.compare(policies, LAYER_MERGING, instances=2, tasks=["digit", "ink"], hidden_sizes=[8, 8], train_steps=40)
+    frame = mtl_gym.compare(policies, LAYER_MERGING, instances=2, tasks=["digit", "angle"], hidden_sizes=[8, 8], train_steps=40)
     assert set(frame["policy"]) == set(policies)
     assert frame["parameter_fraction"].between(0, 1).all()
 

@@ -151,7 +151,7 @@ def hand_maps(checked, id, snapshots):
     seen = [[] for _ in range(len(problem.splits["train"]))]
     taken = []
     for step in range(recipe.train_steps):
-        samples, losses = plain.losses.batches.order[0, step].tolist(), plain.losses.sample_graph()[0].detach()
+        samples, losses = plain.losses.drawn.batches.order[0, step].tolist(), plain.losses.sample_graph()[0].detach()
         labels = problem.splits["train"].targets[samples]
         for place, sample in enumerate(samples):
             known = [not bool(labels[place, problem.target_slices[task]].isnan().any()) for task in tasks]
@@ -251,7 +251,7 @@ def test_tasks_without_a_common_sample_are_compared_by_their_means():
 
 
 def test_affinities_are_means_over_the_batches_with_labels_of_both_tasks():
-    order = warm_up(ids=(0,), problem=halved(lambda labels, task: labels)).trainer.losses.batches.order[0]
+    order = warm_up(ids=(0,), problem=halved(lambda labels, task: labels)).trainer.losses.drawn.batches.order[0]
     first = order[0].long().numpy()  # in the first batch, the second task has no label
     problem = halved(lambda labels, task: np.where(np.isin(np.arange(60), first) & (task == 1), np.nan, labels))
     step_by_step, steps = warm_up(ids=(0,), problem=problem), 5
@@ -679,7 +679,7 @@ def test_rendering_draws_maps_and_groups():
             "be one that mtl_gym/TaskGrouping-v0 supports: it has fewer than two classification tasks",
         ),
         ({"problem": "digits"}, ValueError, "List all other tasks in `tasks`"),
-        ({"problem": load_problem("digits"), "num_tasks": None}, ValueError, "not suitable: ink"),
+        ({"problem": load_problem("digits"), "num_tasks": None}, ValueError, "not suitable: angle"),
         ({"num_tasks": 1}, ValueError, "`num_tasks` should be at least 2"),
         ({"max_groups": 5}, ValueError, "`max_groups` should be at most 4, the number of tasks"),
         ({"max_groups": 0}, ValueError, "`max_groups` should be at least 1"),

@@ -16,7 +16,7 @@ from mtl_gym.models import NETWORKS
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.base import Problem, Split
 from mtl_gym.problems.quadratic import optimum
-from mtl_gym.training.measurements import holdout_losses, last_batch, steps_per_epoch
+from mtl_gym.training.measurements import last_batch, steps_per_epoch
 from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
 from mtl_gym.training.trainer import Trainer
 
@@ -37,7 +37,7 @@ CONVOLUTIONAL = {name for name, row in PROBLEMS.items() if row.network in ("conv
 
 
 def digits_losses(parameters, inputs, targets):
-    """The six losses of `digits` under a network with one hidden layer, written by hand."""
+    """The five losses of `digits` under a network with one hidden layer, written by hand."""
     weight, bias, head, head_bias = parameters
     outputs = torch.relu(inputs @ weight + bias) @ head + head_bias
     return torch.stack(
@@ -46,8 +46,7 @@ def digits_losses(parameters, inputs, targets):
             functional.binary_cross_entropy_with_logits(outputs[:, 10], targets[:, 1]),
             functional.binary_cross_entropy_with_logits(outputs[:, 11], targets[:, 2]),
             functional.mse_loss(outputs[:, 12], targets[:, 3]),
-            functional.mse_loss(outputs[:, 13:15], targets[:, 4:6]),
-            functional.mse_loss(outputs[:, 15:], targets[:, 6:]),
+            functional.mse_loss(outputs[:, 13:], targets[:, 4:]),
         ]
     )
 
@@ -71,7 +70,7 @@ def batch(trainer, step, row=0):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_one_replica_equals_a_hand_written_loop(optimizer, lr_schedule):
     trainer = make_trainer(ids=[5], optimizer=optimizer, lr=0.01, lr_schedule=lr_schedule, weight_decay=0.02, train_steps=12)
-    weights = torch.tensor([1.0, 0.5, 2.0, 0.1, -0.3, 3.0])
+    weights = torch.tensor([1.0, 0.5, 2.0, 0.1, -0.3])
     parameters = leaves(trainer)
     own = TORCH_OPTIMIZERS[optimizer](parameters, 0.01, 0.02)
     schedule = TORCH_SCHEDULES[lr_schedule](own, 12)
@@ -148,7 +147,7 @@ def test_one_hot_weights_equal_single_task_training(name):
         single = make_trainer(alone(problem, task), ids=[3])
         outputs = problem.output_slices[task]
         before, others = columns(trainer, 0, outputs)
-        single.losses.batches.order.copy_(trainer.losses.batches.order)
+        single.losses.drawn.batches.order.copy_(trainer.losses.drawn.batches.order)
         single.replicas.flat[0] = torch.cat([part.flatten() for part in before])
         weights = torch.eye(problem.num_tasks)[task]
         train(trainer, steps, weights)
@@ -173,7 +172,7 @@ def test_gramian_holds_the_inner_products_of_each_replicas_task_gradients():
 @pytest.mark.parametrize("split", ["meta", "reward"])
 def test_holdout_is_the_mean_over_the_split_when_all_of_it_is_asked_for(split):
     trainer = train(make_trainer(ids=[1, 2], holdout_size=10_000), 2)
-    losses = holdout_losses(trainer, [split])[split]
+    losses = trainer.losses.held_out([split])[split]
     data = trainer.problem.splits[split]
     for row in range(2):
         expected = digits_losses(leaves(trainer, row), data.inputs, data.targets)
@@ -182,10 +181,10 @@ def test_holdout_is_the_mean_over_the_split_when_all_of_it_is_asked_for(split):
 
 def test_both_holdouts_at_once_equal_one_by_one():
     trainer = make_trainer()
-    both = holdout_losses(trainer, ["meta", "reward"])
+    both = trainer.losses.held_out(["meta", "reward"])
     assert list(both) == ["meta", "reward"]
     for split in both:
-        torch.testing.assert_close(both[split], holdout_losses(trainer, [split])[split])
+        torch.testing.assert_close(both[split], trainer.losses.held_out([split])[split])
 
 
 def test_forward_returns_the_losses_that_update_records():
@@ -233,9 +232,9 @@ def test_a_task_subset_trains_those_tasks():
 
 
 def test_a_task_subset_is_of_the_named_tasks():
-    trainer = make_trainer(ids=[1, 2, 3, 4], num_tasks=2, tasks=["loop", "digit", "ink"])
+    trainer = make_trainer(ids=[1, 2, 3, 4], num_tasks=2, tasks=["loop", "digit", "angle"])
     names = {trainer.problem.tasks[task].name for task in trainer.ledger.tasks.flatten().tolist()}
-    assert names == {"digit", "ink", "loop"}
+    assert names == {"digit", "angle", "loop"}
     losses = trainer.losses.forward()
     for row, instance in enumerate(trainer.ledger.instances):
         expected = digits_losses(leaves(trainer, row), *batch(trainer, 0, row)).detach()
@@ -259,7 +258,7 @@ def test_training_batches_bear_the_planted_labels():
     source = instance.label_source(trainer.problem).astype(np.int64)
     samples = instance.order(16, 1)[0]
     slices = trainer.problem.target_slices
-    targets = torch.cat([split.targets[source[samples, task]][:, slices[task]] for task in range(6)], dim=1)
+    targets = torch.cat([split.targets[source[samples, task]][:, slices[task]] for task in range(5)], dim=1)
     assert not torch.equal(targets, split.targets[samples])
     expected = digits_losses(leaves(trainer), split.inputs[samples], targets).detach()
     torch.testing.assert_close(trainer.losses.forward()[0], expected, rtol=1e-4, atol=1e-6)
@@ -270,7 +269,7 @@ def test_label_noise_leaves_the_holdouts_right(split):
     trainer = make_trainer(ids=[1], distribution={"noise": (0.4, 0.4)}, holdout_size=10_000)
     data = trainer.problem.splits[split]
     expected = digits_losses(leaves(trainer), data.inputs, data.targets).detach()
-    losses = holdout_losses(trainer, [split])[split][0]
+    losses = trainer.losses.held_out([split])[split][0]
     torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -279,12 +278,12 @@ def test_holdout_noise_plants_wrong_labels_there(split):
     distribution = {"noise": (0.4, 0.4), "holdout_noise": (1.0, 1.0)}
     trainer = make_trainer(ids=[1], distribution=distribution, holdout_size=10_000)
     data, instance = trainer.problem.splits[split], trainer.ledger.instances[0]
-    source = instance.holdout_source(split, 6, np.arange(len(data))).astype(np.int64)
+    source = instance.holdout_source(split, 5, np.arange(len(data))).astype(np.int64)
     slices = trainer.problem.target_slices
-    targets = torch.cat([data.targets[source[:, task]][:, slices[task]] for task in range(6)], dim=1)
+    targets = torch.cat([data.targets[source[:, task]][:, slices[task]] for task in range(5)], dim=1)
     assert not torch.equal(targets, data.targets)
     expected = digits_losses(leaves(trainer), data.inputs, targets).detach()
-    losses = holdout_losses(trainer, [split])[split][0]
+    losses = trainer.losses.held_out([split])[split][0]
     torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -349,7 +348,7 @@ def test_a_poisoned_replica_leaves_the_others_bitwise_in_every_network(name):
 
 
 def test_poisoned_weights_of_one_replica_leave_the_others_bitwise():
-    weights = torch.ones(3, 6)
+    weights = torch.ones(3, 5)
     healthy = train(make_trainer(), 3, weights)
     weights[1, 2] = torch.nan
     poisoned = train(make_trainer(), 3, weights)
@@ -435,7 +434,7 @@ def test_a_fork_is_a_copy_that_goes_its_own_way():
     state = trainer.clone()
     assert same(rows_of(state, [0]), rows_of(state, [2]))
     assert trainer.ledger.instances[2] is trainer.ledger.instances[0]
-    train(trainer, 2, [[1.0] * 6, [1.0] * 6, [2.0] * 5 + [0.0]])
+    train(trainer, 2, [[1.0] * 5, [1.0] * 5, [2.0] * 4 + [0.0]])
     assert not torch.equal(trainer.replicas.flat[0], trainer.replicas.flat[2])
 
 
@@ -463,7 +462,7 @@ def test_each_update_counts_one_pass_each_way_in_active_rows():
         (lambda trainer, charged: read(trainer, "meta", charged=charged), [1, 0]),
         (lambda trainer, charged: read(trainer, "meta", "reward", charged=charged), [2, 0]),
         (lambda trainer, charged: read(trainer, "after", charged=charged), [1, 0]),
-        (lambda trainer, charged: read(trainer, "gramian", charged=charged), [0, 6]),
+        (lambda trainer, charged: read(trainer, "gramian", charged=charged), [0, 5]),
         (lambda trainer, charged: read(trainer, "lr", "epoch", charged=charged), [0, 0]),
         (lambda trainer, charged: trainer.metrics("test"), [0, 0]),
     ],
@@ -492,9 +491,9 @@ def test_measuring_does_not_change_the_training():
 
 
 def test_losses_and_weights_of_every_step_are_kept():
-    trainer, weights = make_trainer(ids=[1]), torch.arange(6.0)
+    trainer, weights = make_trainer(ids=[1]), torch.arange(5.0)
     train(trainer, 3, weights)
-    assert trainer.weights[0, :4].tolist() == [weights.tolist()] * 3 + [[0.0] * 6]
+    assert trainer.weights[0, :4].tolist() == [weights.tolist()] * 3 + [[0.0] * 5]
     assert (trainer.losses.history[0, :3] > 0).all()
     assert (trainer.losses.history[0, 3:] == 0).all()
 
@@ -543,7 +542,7 @@ def test_every_network_is_used_by_a_problem():
 def test_the_losses_of_samples_average_to_those_of_the_batch():
     trainer = make_trainer(distribution={"scale": (2.0, 2.0)})
     losses, _ = trainer.losses.sample_losses(trainer.replicas.parameters)
-    assert losses.shape == (3, 16, 6)
+    assert losses.shape == (3, 16, 5)
     torch.testing.assert_close(losses.mean(1), trainer.losses.forward())
 
 
@@ -604,16 +603,18 @@ def test_the_gradients_of_the_gram_matrix_make_the_step_and_are_counted_once():
     assert trainer.ledger.passes.tolist() == [[2, 6]] * 3
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_averaged_gradients_take_the_place_of_the_shared_parameters(optimizer):
+def test_averaged_gradients_take_the_place_of_the_shared_parameters(optimizer, decay):
     settings = {"num_tasks": 3, "optimizer": optimizer, "lr": 0.01, "momentum": 0.9 if optimizer == "adam" else 0.0}
-    trainer, active = make_trainer(options={"gradient_ema": 0.5}, **settings), torch.ones(3, dtype=torch.bool)
+    options = {"gradient_ema": 0.5, "gradient_ema_decay": decay}
+    trainer, active = make_trainer(options=options, **settings), torch.ones(3, dtype=torch.bool)
     weights, shared, average = torch.tensor([[1.0, 2.0, 0.5]] * 3), shared_size(trainer), None
     parameters = trainer.clone()["parameters"].requires_grad_()
     made = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer]([parameters], lr=0.01)
-    for _ in range(4):
-        gradients = flat_gradients(trainer)
-        average = gradients if average is None else 0.5 * average + 0.5 * gradients
+    for step in range(1, 5):
+        gradients, kept = flat_gradients(trainer), 0.5 / step**decay
+        average = gradients if average is None else kept * average + (1 - kept) * gradients
         own = average[:, :, :shared]
         torch.testing.assert_close(read(trainer, "gramian")["gramian"], own @ own.transpose(1, 2), rtol=1e-4, atol=1e-7)
         parameters.grad = torch.cat([(weights[:, :, None] * part).sum(1) for part in (own, gradients[:, :, shared:])], dim=1)
@@ -622,14 +623,30 @@ def test_averaged_gradients_take_the_place_of_the_shared_parameters(optimizer):
         torch.testing.assert_close(trainer.replicas.flat, parameters.detach(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("gradient_ema", [0.0, 0.5])
-def test_a_restored_or_forked_trainer_goes_on_with_weights_apart(gradient_ema):
-    trainer, active = make_trainer(num_tasks=3, options={"gradient_ema": gradient_ema}), torch.ones(3, dtype=torch.bool)
+def test_averages_that_keep_less_and_less_follow_the_steps_of_each_row():
+    options = {"gradient_ema": 0.9, "gradient_ema_decay": 0.5}
+    together, alone = make_trainer(num_tasks=3, options=options), make_trainer(num_tasks=3, options=options, ids=[1])
+    weights, everyone = torch.ones(3, 3), torch.ones(3, dtype=torch.bool)
+    together.update(weights, torch.tensor([True, False, True]))  # its second row is a step behind
+    for _ in range(3):
+        together.update(weights, everyone)
+        alone.update(weights[:1], everyone[:1])
+    torch.testing.assert_close(together.averages[1], alone.averages[0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_decay_without_an_average_is_refused():
+    with pytest.raises(ValueError, match=r"`gradient_ema_decay` should be 0 where there is no average.*`gradient_ema`"):
+        make_trainer(options={"gradient_ema_decay": 0.5})
+
+
+@pytest.mark.parametrize("options", [{}, {"gradient_ema": 0.5}, {"gradient_ema": 0.5, "gradient_ema_decay": 0.5}])
+def test_a_restored_or_forked_trainer_goes_on_with_weights_apart(options):
+    trainer, active = make_trainer(num_tasks=3, options=options), torch.ones(3, dtype=torch.bool)
     weights = torch.tensor([[1.0, -2.0, 0.5]] * 3)
     trainer.update_apart(weights, weights, active)
     read(trainer, "gramian")
-    assert ("averages" in trainer.state) == (gradient_ema > 0)
-    copies = [make_trainer(num_tasks=3, options={"gradient_ema": gradient_ema}), pickle.loads(pickle.dumps(trainer))]
+    assert ("averages" in trainer.state) == bool(options)
+    copies = [make_trainer(num_tasks=3, options=options), pickle.loads(pickle.dumps(trainer))]
     copies[0].load(trainer.clone())
     for own in (trainer, *copies):
         own.update_apart(weights, weights, active)

@@ -12,7 +12,7 @@ from mtl_gym.evaluation.comparison import about, plan, run, setting, to_frame
 from mtl_gym.evaluation.curves import CHECKPOINTS
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.rollout import rollout
-from mtl_gym.evaluation.statistics import summarize
+from mtl_gym.evaluation.summary import summarize
 from mtl_gym.evaluation.weight_rules import binned, constant_quantities, relative, weight_rules
 from mtl_gym.problems import load_problem
 

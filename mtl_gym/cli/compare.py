@@ -13,7 +13,9 @@ from mtl_gym.cli.report import show
 from mtl_gym.environments import LOSS_WEIGHTING
 from mtl_gym.policies.grammar import split_policies
 
-_OPTIONS = ("problem", "env", "policies", "instances", "seed", "num_envs", "out")
+_OPTIONS = ("problem", "env", "policies", "instances", "seed", "num_envs", "smallest_difference", "out")
+
+_SMALLEST = "In points of delta_m; policies that differ significantly less are called equal. At 0, only those with the same scores."
 
 
 def compare(
@@ -24,6 +26,7 @@ def compare(
     instances: Annotated[int, typer.Option(help="Number of instances.")] = 20,
     seed: Annotated[int, typer.Option(help="Instances seed * 10^4, seed * 10^4 + 1, ...")] = 0,
     num_envs: Annotated[int, typer.Option(help="Number of parallel trainings.")] = 16,
+    smallest_difference: Annotated[float, typer.Option(help=_SMALLEST)] = 0.0,
     settings: EnvironmentSettings = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -37,7 +40,15 @@ def compare(
         from mtl_gym.evaluation.export import check_outputs, export
 
         arguments = {"problem": problem, **environment_arguments(settings or [], _OPTIONS, env)}
-        checked = plan(split_policies(policies), env, instances=instances, seed=seed, num_envs=num_envs, **arguments)
+        checked = plan(
+            split_policies(policies),
+            env,
+            instances=instances,
+            seed=seed,
+            num_envs=num_envs,
+            smallest_difference=smallest_difference,
+            **arguments,
+        )
         check_outputs(out)
         results, about = perform(checked, out=out, command=command_line(), progress=False if quiet else None)
         show(export(results, about, out), out, as_json)

@@ -11,7 +11,6 @@ from torch import Tensor
 from mtl_gym.decisions.base import TrainingDecision
 from mtl_gym.decisions.sample_rules import ALIGNMENT, COSINE, LABELLED, LOSS, MAIN, MEAN, RIGHT, SampleWeighing, mean, separation
 from mtl_gym.training.alignments import align, cosines
-from mtl_gym.training.data import take
 from mtl_gym.training.probes import Probe, Reading, View
 from mtl_gym.training.trainer import Trainer
 
@@ -116,7 +115,7 @@ class SampleWeights(TrainingDecision):
     def _right(self) -> Tensor:
         """1 where the batch's labels are the samples' own, else 0 (N, B, K); an unlabelled sample has none that could be right."""
         batch, data = self.trainer.losses.batch(), self.trainer.losses.data
-        own = take(data.splits["train"].targets, batch.samples)
+        own = data.own_labels("train", batch.samples)
         same = (own == batch.labels) | (own.isnan() & batch.labels.isnan())  # of a dense label, some pixels may be missing
         same = same.flatten(3).all(3) if own.ndim > 3 else same
         return data.by_task(same, self.trainer.ledger.tasks) * self._labelled()

@@ -12,8 +12,9 @@ import torch
 from mtl_gym.checks import choose, number, positive_int, sequence, several, should, unknown
 from mtl_gym.envs.spec import EnvironmentSpec
 from mtl_gym.problems import PROBLEMS, load_problem
+from mtl_gym.problems.axes import Distribution, resolve
 from mtl_gym.problems.base import Problem
-from mtl_gym.problems.instances import Distribution, resolve
+from mtl_gym.training.checkpoints import CHECKPOINTS
 from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
 from mtl_gym.training.recipe import Recipe
 
@@ -54,7 +55,8 @@ def check_arguments(
     train_steps: int | None = None,
     optimizer: str = "adam",
     lr: float | None = None,
-    lr_schedule: str = "constant",
+    lr_schedule: str = "cosine",
+    checkpoint: str = "last",
     momentum: float = 0.9,
     weight_decay: float = 0.0,
     batch_size: int | None = None,
@@ -80,13 +82,14 @@ def check_arguments(
     steps = _steps(steps_per_action, length, spec)
     choose("optimizer", optimizer, OPTIMIZERS)
     choose("lr_schedule", lr_schedule, LR_SCHEDULES)
+    choose("checkpoint", checkpoint, CHECKPOINTS)
     allowed = _tasks(tasks, loaded)
     first = _main_task(main_task, allowed, spec)
     rewarded = spec.reward if reward is None else reward
     choose("reward", rewarded, spec.rewards)
     widths = sequence("hidden_sizes", defaults.hidden_sizes if hidden_sizes is None else hidden_sizes, most=MOST_LAYERS)
     recipe = Recipe(
-        distribution=resolve(distribution),
+        distribution=resolve(distribution, loaded),
         num_tasks=_num_tasks(num_tasks, allowed),
         tasks=allowed,
         hidden_sizes=tuple(positive_int("hidden_sizes", width) for width in widths),
@@ -99,6 +102,7 @@ def check_arguments(
         weight_decay=number("weight_decay", weight_decay, low=0.0),
         holdout_size=HOLDOUT_SIZE if holdout_size is None else positive_int("holdout_size", holdout_size),
         device=_device(device),
+        checkpoint=checkpoint,
         main_task=first,
     )
     if first is not None:

@@ -229,7 +229,7 @@ class LayerMergingEnv(MTLEnv):
 
     ## Example
     >>> import gymnasium, mtl_gym
-    >>> env = gymnasium.make("mtl_gym/LayerMerging-v0", tasks=["digit", "parity", "ink"], train_steps=60)
+    >>> env = gymnasium.make("mtl_gym/LayerMerging-v0", tasks=["digit", "parity", "angle"], train_steps=60)
     >>> observation, info = env.reset(seed=0)
     >>> env.unwrapped.action_masks().tolist()
     [True, False, False, False, False]

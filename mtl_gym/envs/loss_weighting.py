@@ -19,6 +19,9 @@ from mtl_gym.envs.vector import MTLVectorEnv
 from mtl_gym.training.memory import check_memory
 from mtl_gym.training.trainer import Trainer
 
+_MOST_DECAY = 10.0
+"""Largest exponent of the step; from the second step on, averages then keep a thousandth of their past at most."""
+
 
 def _decide(
     common: Arguments,
@@ -29,11 +32,13 @@ def _decide(
     weight_range: float = 1e6,
     scope: str = "all",
     gradient_ema: float = 0.0,
+    gradient_ema_decay: float = 0.0,
 ) -> TaskWeights:
     average = number("gradient_ema", gradient_ema, low=0.0, high=1.0, ends="[)")
+    decay = number("gradient_ema_decay", gradient_ema_decay, low=0.0, high=_MOST_DECAY)
     apart = scope != "all" or average > 0 or observes_gradients(common.observe)
     needed = check_memory(common.problem, common.recipe, num_envs, task_gradients=apart)
-    trainer = Trainer(common.problem, common.recipe, num_envs, gradient_ema=average)
+    trainer = Trainer(common.problem, common.recipe, num_envs, gradient_ema=average, gradient_ema_decay=decay)
     decision = TaskWeights(trainer, common.steps_per_action, action=action, rule=rule, weight_range=weight_range, scope=scope)
     decision.estimated_bytes = needed
     return decision
@@ -107,6 +112,7 @@ class LossWeightingEnv(MTLEnv):
     | `weight_range` | `1e6` | largest ratio of two softmax weights |
     | `scope` | `"all"` | `"all"`: weights act on the whole losses; `"shared"`: separate weights for shared parameters and heads |
     | `gradient_ema` | `0.0` | decay of the moving averages that replace the tasks' gradients of the shared parameters; 0: none |
+    | `gradient_ema_decay` | `0.0` | exponent d: at step t, from 1, averages keep `gradient_ema / t**d` of their past; 0: constant |
     {common_arguments}
 
     {vector_form}

@@ -18,7 +18,12 @@ _ARGUMENTS = {
     "train_steps": ("the problem's", "optimiser steps per training; a multiple of `steps_per_action`"),
     "optimizer": ('`"adam"`', '`"adam"`, `"adamw"` or `"sgd"`'),
     "lr": ("the problem's", "initial learning rate"),
-    "lr_schedule": ('`"constant"`', '`"constant"`, `"step"` (divides by 10 at 1/2 and 3/4 of the training) or `"cosine"`'),
+    "lr_schedule": ('`"cosine"`', '`"constant"`, `"step"` (divides by 10 at 1/2 and 3/4 of the training), `"cosine"` (falls to 0)'),
+    "checkpoint": (
+        '`"last"`',
+        '`"last"`: a training ends with its last parameters; `"best_meta"`: with those, and the structure, that had the least mean '
+        "log loss on *meta* among those after every tenth of the steps (these measurements are counted in `forward`)",
+    ),
     "momentum": ("`0.9`", "momentum of SGD; first decay rate of Adam"),
     "weight_decay": ("`0.0`", 'L2 penalty (decoupled for `"adamw"`)'),
     "batch_size": ("the problem's", "samples per training step"),

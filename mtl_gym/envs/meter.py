@@ -27,11 +27,10 @@ class Meter:
         decision: Provides the probes.
         needs: Names of the measurements to take.
         reward_every: Training steps between periodic measurements.
-        initial_lr: Learning rate of the first step.
     """
 
-    def __init__(self, decision: Decision, needs: Iterable[str], *, reward_every: int, initial_lr: float) -> None:
-        self._decision, self._needs, self._initial_lr = decision, {*needs, *decision.needs}, initial_lr
+    def __init__(self, decision: Decision, needs: Iterable[str], *, reward_every: int) -> None:
+        self._decision, self._needs = decision, {*needs, *decision.needs}
         self._every = reward_every
 
     def __getstate__(self) -> dict[str, Any]:
@@ -47,7 +46,7 @@ class Meter:
         """The view of episodes that have just begun in ``rows`` (N,) bool, which are charged."""
         now = self._measure(rows, torch.ones_like(rows), None)
         history = self._decision.history(None, base=BASE in self._needs)
-        view = View(now, now, history, self._decision.progress(), self._initial_lr)
+        view = View(now, now, history, self._decision.progress())
         self._losses(view)
         return view
 
@@ -56,7 +55,7 @@ class Meter:
         due = self._decision.trainings.ledger.step % self._every == 0
         now = self._measure(active, due, previous)
         history = self._decision.history(previous.history, base=BASE in self._needs)
-        view = View(now, previous.now, history, self._decision.progress(), self._initial_lr)
+        view = View(now, previous.now, history, self._decision.progress())
         return view if bool(active.all()) else view.where(active, previous)
 
     def ended(self, view: View, rows: Tensor) -> View:

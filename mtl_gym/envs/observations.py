@@ -15,7 +15,7 @@ from gymnasium.spaces import Box, Dict
 from torch import Tensor
 
 from mtl_gym.training.formulas import cosines, improvable_gap, log_loss, log_norms
-from mtl_gym.training.probes import AFTER, BASE, EPOCH, GRAMIAN, LAST_WEIGHTS, LR, META, UPCOMING, View
+from mtl_gym.training.probes import AFTER, BASE, EPOCH, GRAMIAN, LAST_WEIGHTS, LR, META, PRESENT, UPCOMING, View
 from mtl_gym.training.recipe import Recipe
 
 SIZES: dict[str, tuple[str, Callable[[int, int], int]]] = {
@@ -115,6 +115,7 @@ OBSERVATIONS = {
     "log_norms": Observation(
         "task", -30, 30, lambda v: log_norms(v[GRAMIAN]), "log norms of the tasks' gradients, raw", (GRAMIAN,)
     ),
+    "labelled": measured("task", 0, 1, PRESENT, "1 if the batch about to be trained on has a label of a task, else 0"),
     "epoch": measured("one", 0, 1e6, EPOCH, "epoch of the next step, from 0"),
     "log_epoch": Observation("one", 0, 20, lambda v: v[EPOCH].float().log1p(), "log of 1 + the epoch of the next step", (EPOCH,)),
     "lr": measured("one", 0, 1e6, LR, "learning rate of the next step"),

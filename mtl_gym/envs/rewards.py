@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtl_gym.problems.scores import WORST_DELTA_M
 from mtl_gym.training.formulas import SMALLEST_LOSS, log_loss
-from mtl_gym.training.probes import AFTER, BASE, GAINS, LR, REWARD, SCORE, UPCOMING, View
+from mtl_gym.training.probes import AFTER, BASE, GAINS, INITIAL_LR, LR, REWARD, SCORE, UPCOMING, View
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def _decline(before: Tensor, after: Tensor) -> Tensor:
 
 def _igb(v: View) -> Tensor:
     improvements = (v.losses.first - v[UPCOMING]) / v.losses.base.clamp(min=SMALLEST_LOSS)
-    return v.initial_lr / v.previous[LR] * improvements.amin(1)
+    return v[INITIAL_LR] / v.previous[LR] * improvements.amin(1)
 
 
 def _distance(gains: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ REWARDS = {
         _igb,
         "IGBv2's: (lr_0 / lr_t) min_k (L_k(t) - L_k(t + 1)) / Lbase_k, with the losses of the first *training* batches of this and "
         "the next decision; 1: the least improved task's loss fell by its second-epoch mean",
-        (UPCOMING, BASE, LR),
+        (UPCOMING, BASE, LR, INITIAL_LR),
     ),
     "terminal_delta_m": Reward(
         lambda v: v[SCORE],

@@ -1,4 +1,4 @@
-"""The columns that an environment adds to the tables of comparisons."""
+"""The columns that tables of comparisons have beside the scores: scores by kind of task, and those of an environment."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import warnings
 
 from mtl_gym.environments import specification
 from mtl_gym.envs.spec import Column, EnvironmentSpec
+from mtl_gym.problems.losses import KINDS
 
+KIND_SCORES = tuple(Column(kind, f"delta_m of {kind}, %") for kind in dict.fromkeys(KINDS.values()))
+"""delta_m of the tasks of each kind, where tasks of several kinds count."""
 INVALID_ACTIONS = Column("invalid_actions", "masked actions, %", form=".0f", factor=100.0)
 """The column of all environments whose ``info`` has ``invalid_action``."""
 
@@ -21,6 +24,6 @@ def installed(env: str) -> EnvironmentSpec | None:
 
 
 def columns_of(env: str) -> tuple[Column, ...]:
-    """The columns of an environment, if it is installed, and ``INVALID_ACTIONS``."""
+    """``KIND_SCORES``, the columns of an environment, if it is installed, and ``INVALID_ACTIONS``."""
     found = installed(env)
-    return (*(found.columns if found else ()), INVALID_ACTIONS)
+    return (*KIND_SCORES, *(found.columns if found else ()), INVALID_ACTIONS)

@@ -12,13 +12,14 @@ from typing import Any
 import pandas as pd
 
 import mtl_gym
-from mtl_gym.checks import positive_int, should
+from mtl_gym.checks import number, positive_int, should
 from mtl_gym.context import own_mode
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import Arguments, check_argument_names
 from mtl_gym.evaluation.frames import about, to_frame
+from mtl_gym.evaluation.kernels import warn_of_others
 from mtl_gym.evaluation.player import Player, initial_memory
-from mtl_gym.evaluation.results import Result, opened, plain, spec_key
+from mtl_gym.evaluation.results import Result, Results, opened, plain, spec_key
 from mtl_gym.evaluation.rollout import make_env, rollout
 from mtl_gym.evaluation.single_task import check_reference_memory, reference_metrics
 from mtl_gym.policies.grammar import names_and_policies
@@ -33,7 +34,8 @@ REFERENCES = "single-task references"
 @dataclass(frozen=True)
 class Plan:
     """A valid comparison: policies by label, the environment's id, ids of instances and the seed of which they are, the number of
-    parallel trainings, and the environment's arguments, as given and ``checked``, with defaults.
+    parallel trainings, the smallest difference that matters, and the environment's arguments, as given and ``checked``, with
+    defaults.
     """
 
     policies: dict[str, Policy]
@@ -41,6 +43,7 @@ class Plan:
     ids: list[int]
     seed: int
     num_envs: int
+    smallest_difference: float
     arguments: dict[str, Any]
     checked: Arguments
 
@@ -58,6 +61,7 @@ def plan(
     instances: int | Sequence[int] = 20,
     seed: int = 0,
     num_envs: int = 16,
+    smallest_difference: float = 0.0,
     **arguments: Any,
 ) -> Plan:
     """Checks the arguments of :func:`compare` and makes every policy's environment, before anything is run; raises its errors."""
@@ -65,6 +69,7 @@ def plan(
     chosen = names_and_policies(policies, env)
     ids = instance_ids(instances, seed)
     count = positive_int("num_envs", num_envs)
+    smallest = number("smallest_difference", smallest_difference, low=0)
     given = {name: value if name == "problem" else plain(value) for name, value in arguments.items()}
     rows = min(count, len(ids))
     checked = [_checked(label, policy, env, rows, given) for label, policy in chosen.items()]
@@ -72,7 +77,7 @@ def plan(
     check_reference_memory(checked[0], len(ids))
     for policy in chosen.values():  # which also checks that the policy's options fit the number of tasks
         initial_memory(policy, ids[:1], checked[0].recipe.num_tasks)
-    return Plan(chosen, env, ids, positive_int("seed", seed, least=0), count, given, checked[0])
+    return Plan(chosen, env, ids, positive_int("seed", seed, least=0), count, smallest, given, checked[0])
 
 
 def _checked(label: str, policy: Policy, env: str, rows: int, arguments: Mapping[str, Any]) -> Arguments:
@@ -119,7 +124,8 @@ def perform(
 
 def _origin(plan: Plan, command: str | None) -> dict[str, Any]:
     """What a comparison comes from, besides its setting."""
-    return {"seed": plan.seed, "command": command, "address": plan.checked.problem.address}
+    address, smallest = plan.checked.problem.address, plan.smallest_difference
+    return {"seed": plan.seed, "command": command, "address": address, "smallest_difference": smallest}
 
 
 @own_mode()
@@ -138,10 +144,13 @@ def run(plan: Plan, *, out: Path | None = None, command: str | None = None, on_p
     store = None if out is None else opened(out)
     if store:
         store.begin(shared, _origin(plan, command), [key for own in keys.values() for key in own.values()])
+    stored = {label: store.read(own.values()) if store else {} for label, own in keys.items()}
+    if store:
+        _check_kernels(plan, store, [result for own in stored.values() for result in own.values()])
     references = reference_metrics(plan.checked, plan.ids, partial(on_progress, REFERENCES))
     results = []
     for label, policy in plan.policies.items():
-        known = store.read(keys[label].values()) if store else {}
+        known = stored[label]
         missing = [id for id in plan.ids if keys[label][id] not in known]
         on_progress(label, (len(plan.ids) - len(missing)) * train_steps)
         for start in range(0, len(missing), plan.num_envs):
@@ -156,6 +165,12 @@ def run(plan: Plan, *, out: Path | None = None, command: str | None = None, on_p
     return results
 
 
+def _check_kernels(plan: Plan, store: Results, results: Sequence[Result]) -> None:
+    """Warns if a resumed comparison would mix results of several kernels."""
+    missing = len(plan.policies) * len(plan.ids) - len(results)
+    warn_of_others(store.path, [result.kernels for result in results], missing, plan.checked.recipe.device)
+
+
 def compare(
     policies: str | Sequence[str | Policy] | Mapping[str, str | Policy],
     env: str = LOSS_WEIGHTING,
@@ -163,6 +178,7 @@ def compare(
     instances: int | Sequence[int] = 20,
     seed: int = 0,
     num_envs: int = 16,
+    smallest_difference: float = 0.0,
     out: str | Path | None = None,
     progress: bool | None = None,
     **arguments: Any,
@@ -177,6 +193,9 @@ def compare(
         instances: Number of instances, or their ids.
         seed: Selects the ids of a number n of instances: ``seed * 10^4`` to ``seed * 10^4 + n - 1``.
         num_envs: Number of parallel trainings.
+        smallest_difference: The smallest difference that matters, in points of ``delta_m``: policies whose difference is
+            significantly smaller are called equal (see :func:`mtl_gym.leaderboard`). By default 0: what matters depends on the use,
+            so only policies with the same scores are equal.
         out: Output folder, as on the command line: ``results.sqlite``, where finished results are kept and reused, and, at the end,
             ``report.html``, ``results.csv``, ``summary.json`` and TensorBoard curves. ``None`` writes nothing.
         progress: Whether a bar is shown; ``None``: in terminals and notebooks, if it takes longer than a second. On stderr.
@@ -185,7 +204,8 @@ def compare(
     Returns:
         A tidy frame with a row for each policy, instance, task and metric: ``value`` on the test split, single-task ``reference``,
         ``gain`` in percent (positive is better), the instance's ``delta_m`` in percent, ``forward`` and ``backward`` passes,
-        ``return`` (of ``reward``, which is ``"none"`` here unless given) and ``diverged``. Then come the environment's columns:
+        ``return`` (of ``reward``, which is ``"none"`` here unless given) and ``diverged``. If both kinds of tasks count,
+        ``classification`` and ``regression`` are the ``delta_m`` of the tasks of each kind. Then come the environment's columns:
         ``parameter_fraction`` and ``corrupted`` of LayerMerging; ``num_groups`` and, for at most 6 tasks, ``regret``
         of TaskGrouping; and with action masks ``invalid_actions``, the fraction of the policy's decisions that were masked and
         replaced: 0 if its ``predict`` takes ``action_masks``, as sb3_contrib's do. ``frame.attrs["about"]`` records how the frame
@@ -196,10 +216,13 @@ def compare(
             before anything is run; or if an answer of a policy is wrong.
 
     Warns:
-        RuntimeWarning: If a policy's actions are clipped to the action space, if its weights were never above 0, or if a function
-            mixes trainings, see :func:`mtl_gym.policy`.
+        RuntimeWarning: If a policy's actions are clipped to the action space, if its weights were never above 0, if a function
+            mixes trainings, see :func:`mtl_gym.policy`, or if ``out`` holds results of other kernels than the missing ones will be
+            made with.
     """
-    checked = plan(policies, env, instances=instances, seed=seed, num_envs=num_envs, **arguments)
+    checked = plan(
+        policies, env, instances=instances, seed=seed, num_envs=num_envs, smallest_difference=smallest_difference, **arguments
+    )
     if out is None:
         return to_frame(*perform(checked, progress=progress))
     from mtl_gym.evaluation.export import check_outputs, export  # draws, which takes a second to load

@@ -14,7 +14,7 @@ from torch import Tensor
 from mtl_gym.decisions.base import Decision
 from mtl_gym.training.formulas import improvable_gap
 from mtl_gym.training.loss_history import second_epoch_mean
-from mtl_gym.training.measurements import holdout_losses, steps_per_epoch
+from mtl_gym.training.measurements import steps_per_epoch
 from mtl_gym.training.trainer import Trainer
 
 CHECKPOINTS = 30
@@ -82,7 +82,7 @@ def _checkpoints(train_steps: int, length: int) -> list[int]:
 
 def _losses(trainer: Trainer) -> Table:
     """Losses (N, K) on *reward*, without the instances' scales; not counted as the policy's cost."""
-    return (holdout_losses(trainer, ["reward"])["reward"] / trainer.ledger.scales).double().cpu().numpy()
+    return (trainer.losses.held_out(["reward"])["reward"] / trainer.ledger.scales).double().cpu().numpy()
 
 
 def _gaps(trainer: Trainer, steps: Sequence[int], spans: Sequence[slice]) -> Table:

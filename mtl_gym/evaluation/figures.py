@@ -24,7 +24,7 @@ _FIRST = {
     "forest": PageFigure(
         "mtl_gym.evaluation.plots:forest",
         "Gain over single-task learning",
-        "Interquartile mean over instances (marker) with its 95 % bootstrap interval (bar); small dots are individual instances.",
+        "Mean over instances (marker) with its 95 % interval (bar, Student's t); small dots are individual instances.",
     ),
     "gains": PageFigure(
         "mtl_gym.evaluation.plots:task_gains",

@@ -12,9 +12,10 @@ import pandas as pd
 
 from mtl_gym.checks import should
 from mtl_gym.evaluation.columns import columns_of
+from mtl_gym.evaluation.kernels import counted
 from mtl_gym.evaluation.results import Result, stored
 from mtl_gym.problems.metrics import METRICS
-from mtl_gym.problems.scores import relative_gain
+from mtl_gym.problems.scores import WORST_DELTA_M, delta_m_by_kind, relative_gain
 
 Source = pd.DataFrame | str | Path
 """A comparison: the frame of :func:`mtl_gym.compare`, or its output folder."""
@@ -42,19 +43,21 @@ class Attached(str):
 
 
 def to_frame(results: Sequence[Result], about: Mapping[str, Any]) -> pd.DataFrame:
-    """The tidy frame of results; see :func:`mtl_gym.compare`. Adds ``columns``, the names of the environment's columns, to
-    ``about``.
+    """The tidy frame of results; see :func:`mtl_gym.compare`. Adds ``columns`` to ``about``: the names of the columns of scores by
+    kind of task and of the environment's.
     """
     own = {column.name: column.key or column.name for column in columns_of(about["env"])}
-    known = {name: key for name, key in own.items() if any(key in result.outcome for result in results)}
+    kinds = _scores_by_kind(results, about["arguments"].get("main_task"))
+    outcomes = [{**scores, **result.outcome} for scores, result in zip(kinds, results, strict=True)]
+    known = {name: key for name, key in own.items() if any(key in outcome for outcome in outcomes)}
     rows = []
-    for result in results:
+    for result, outcome in zip(results, outcomes, strict=True):
         common: dict[str, Any] = {
             "delta_m": result.delta_m,
             **result.cost,
             "return": result.episode_return,
             "diverged": result.diverged,
-            **{name: result.outcome[key] for name, key in known.items() if key in result.outcome},
+            **{name: outcome[key] for name, key in known.items() if key in outcome},
         }
         for name, value in result.metrics.items():
             task, metric = name.rsplit("/", 1)
@@ -67,6 +70,16 @@ def to_frame(results: Sequence[Result], about: Mapping[str, Any]) -> pd.DataFram
     return frame
 
 
+def _scores_by_kind(results: Sequence[Result], main_task: str | None) -> list[dict[str, float]]:
+    """Each result's delta_m by kind of task; empty unless tasks of several kinds count, of which a main task is one alone."""
+    rows = []
+    for result in results:
+        counting = {name: value for name, value in result.metrics.items() if main_task in (None, name.rsplit("/", 1)[0])}
+        own = delta_m_by_kind(counting, result.references)
+        rows.append(dict.fromkeys(own, WORST_DELTA_M) if result.diverged else own)
+    return rows if len({kind for row in rows for kind in row}) > 1 else [{} for _ in rows]
+
+
 def about(
     setting: Mapping[str, Any],
     results: Sequence[Result],
@@ -74,8 +87,9 @@ def about(
     seed: int | None = None,
     command: str | None = None,
     address: str | None = None,
+    smallest_difference: float = 0.0,
 ) -> dict[str, Any]:
-    """How results were made, JSON-plain: the setting, the instances, the versions and each metric's direction.
+    """How results were made, JSON-plain: the setting, the instances, the versions, the kernels and each metric's direction.
 
     ``address`` is the text by which :func:`mtl_gym.load_problem` finds the problem.
     """
@@ -88,6 +102,8 @@ def about(
         "seed": seed,
         "arguments": dict(sorted(setting["arguments"].items())),
         "command": command,
+        "smallest_difference": smallest_difference,
+        "kernels": counted(result.kernels for result in results),
         "versions": {
             "python": platform.python_version(),
             "mtl-gym": setting["version"],
@@ -122,7 +138,14 @@ def results_of(source: Source) -> tuple[list[Result], dict[str, Any]]:
     kept = _pairs(source, attached)
     results = [result for result in attached.results if (result.policy, result.instance) in kept]
     known: dict[str, Any] = source.attrs["about"]
-    return results, {**known, "instances": sorted({result.instance for result in results})}
+    ids = sorted({result.instance for result in results})
+    return results, {**known, "instances": ids, "kernels": counted(result.kernels for result in results)}
+
+
+def frame_of(source: Source) -> pd.DataFrame:
+    """The frame of a comparison; raises as :func:`results_of` does, also for a frame, which is returned as it is."""
+    found = results_of(source)
+    return source if isinstance(source, pd.DataFrame) else to_frame(*found)
 
 
 def _pairs(frame: pd.DataFrame, attached: Attached) -> set[tuple[str, int]]:

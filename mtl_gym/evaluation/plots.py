@@ -29,10 +29,10 @@ _MARKED = 6  # points of a curve from one marker to the next
 
 
 def forest(results: Results, summary: Summary) -> Figure:
-    """Each policy's interquartile mean of delta_m with its interval, over the dots of its instances; best on top."""
+    """Each policy's mean delta_m with its interval, over the dots of its instances; best on top."""
     names = ranked(summary)
     values = {name: [result.delta_m for result in results if result.policy == name] for name in names}
-    axes = dot_plot(summary, {name: summary["policies"][name]["delta_m"] for name in names}, values, "iqm")
+    axes = dot_plot(summary, {name: summary["policies"][name]["delta_m"] for name in names}, values, "mean")
     axes.axvline(0, color=RULE, linewidth=1, zorder=1.9)
     axes.set_xlabel("\n".join(_joined(["delta_m, %", "0 = single-task learning", "higher is better"])))
     return axes.get_figure()  # type: ignore[return-value]

@@ -16,11 +16,13 @@ from mtl_gym.envs.spec import PageFigure
 from mtl_gym.evaluation import report_tables
 from mtl_gym.evaluation.figures import accessible, draw_figures, page_figures, variable
 from mtl_gym.evaluation.layout import MOST_DRAWN, NARROW
+from mtl_gym.evaluation.notes import notes
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.statistics import FEWEST
 from mtl_gym.evaluation.styles import interval, ranked
+from mtl_gym.evaluation.verdicts import EQUAL, UNDECIDED
 from mtl_gym.evaluation.weight_rules import constant_quantities
-from mtl_gym.problems.instances import DISTRIBUTIONS
+from mtl_gym.problems.axes import DISTRIBUTIONS
 
 Summary = Mapping[str, Any]
 
@@ -31,7 +33,7 @@ def write_report(results: Sequence[Result], summary: Summary, folder: Path) -> P
     Figures are drawn twice, for wide and for narrow screens. ``summary`` is that of :func:`mtl_gym.summarize`.
     """
     about = summary["about"]
-    rows, notes = page_figures(about["env"]), notes_of(results, summary)
+    rows, captions = page_figures(about["env"]), notes_of(results, summary)
     wide, narrow = draw_figures(rows, results, summary), draw_figures(rows, results, summary, NARROW)
     page = Template(resources.files("mtl_gym").joinpath("data").joinpath("report.html").read_text()).substitute(
         title=escape(f"{about['problem']}: {len(summary['policies'])} policies"),
@@ -40,8 +42,11 @@ def write_report(results: Sequence[Result], summary: Summary, folder: Path) -> P
         env=escape(about["env"]),
         headline=headline(summary),
         scores=report_tables.scores(summary, leader(summary)),
+        notes="".join(f"<li>{escape(line)}</li>" for line in notes(summary)),
         metrics=report_tables.metrics(summary),
-        figures="\n".join(_figure(name, rows[name], svg, narrow.get(name, svg), notes.get(name, "")) for name, svg in wide.items()),
+        figures="\n".join(
+            _figure(name, rows[name], svg, narrow.get(name, svg), captions.get(name, "")) for name, svg in wide.items()
+        ),
         fewest=FEWEST,
         settings=settings(about),
     )
@@ -57,33 +62,38 @@ def leader(summary: Summary) -> str:
 
 
 def headline(summary: Summary) -> str:
-    """A sentence on which policy is best, whether its lead is significant, and the minimum detectable difference.
+    """A sentence on which policy is best, the verdict on its lead, and the minimum detectable difference.
 
-    There is no verdict from fewer than five instances, and none on single-task learning, with which all others are compared.
+    The best is chosen by its scores, so the verdict is corrected over all pairs. There is none from fewer than five instances, and
+    none on single-task learning, with which all others are compared.
     """
     best, policies = leader(summary), summary["policies"]
     row, others = policies[best], [name for name in ranked(summary) if name != best and not policies[name]["is_reference"]]
     if row["is_reference"]:
         return f"{_strong(best)} is single-task learning itself, the reference: its delta_m is 0 by definition."
-    gain = row["delta_m"]["iqm"]
+    gain = row["delta_m"]["mean"]
     against = f"{abs(gain):.1f} % {'above' if gain >= 0 else 'below'} single-task learning"
     if not others:
         return f"{_strong(best)} was run on {_instances(row['instances'])}: {against}."
     start = f"{_strong(best)} performs best of {len(others) + 1} policies on {_instances(row['instances'])}: {against}."
-    runner_up, pair = _strong(others[0]), row["paired"].get(others[0])
+    runner_up, pair, found = _strong(others[0]), row["paired"].get(others[0]), summary["verdicts"][best].get(others[0])
     if pair is None:
         return f"{start} It shares no instance with {runner_up}."
     lead = f"mean difference {pair['difference']:+.2f} points"
-    if pair["instances"] < FEWEST:
+    if found is None:
         return f"{start} A verdict on its lead over {runner_up} ({lead}) takes at least {FEWEST} instances."
-    range_ = f"{lead}, 95 % interval {interval(pair)}"
-    if pair["high"] < 0:  # scores are ranked by interquartile means
-        return f"{start} On average over all instances, {runner_up} is <strong>significantly better</strong> ({range_})."
-    verdict = "is significant" if pair["low"] > 0 else "is not significant"
+    than = {UNDECIDED: "from", EQUAL: "to"}.get(found["verdict"], "than")
     return (
-        f"{start} Its lead over {runner_up} <strong>{verdict}</strong> ({range_}); "
-        f"the minimum detectable difference is {pair['detectable']:.2f} points."
+        f"{start} On the same instances, it is <strong>{found['verdict']}</strong> {than} {runner_up} ({lead}, 95 % interval "
+        f"{interval(pair)}, {p_value(found)}); the minimum detectable difference is {found['detectable']:.2f} points."
     )
+
+
+def p_value(verdict: Mapping[str, Any]) -> str:
+    """The adjusted p-value of a verdict and over how many comparisons it is corrected."""
+    p, count = verdict["p"], verdict["comparisons"]
+    told = "p &lt; .001" if p < 0.001 else f"p = {p:.3f}"
+    return told if count == 1 else f"{told} with Holm's correction over {count} pairs"
 
 
 def _strong(name: str) -> str:
@@ -121,13 +131,19 @@ def _figure(name: str, row: PageFigure, wide: str, narrow: str, note: str) -> st
 
 
 def settings(about: Mapping[str, Any]) -> str:
-    """The command, the seed and the problem's address where they are known, the arguments and the versions, as HTML; a distribution
-    with a name is shown by it.
+    """The command, seed and address of the problem where they are known, arguments, versions, the smallest difference that matters
+    and the kernels, as HTML; a distribution with a name is shown by it.
     """
     ids = about["instances"]
     known = {"seed": about.get("seed"), "problem": about.get("address")}
     origin = {name: value for name, value in known.items() if value is not None}
-    rows = {"instances": f"{len(ids)}: {ids[0]} to {ids[-1]}", **origin, **about["arguments"], **about["versions"]}
+    kernels = about.get("kernels", {})
+    made = {
+        "smallest difference": f"{about.get('smallest_difference', 0.0):g} points",
+        "kernels": next(iter(kernels)) if len(kernels) == 1 else "; ".join(f"{count} with {own}" for own, count in kernels.items()),
+    }
+    instances = {"instances": f"{len(ids)}: {ids[0]} to {ids[-1]}"}
+    rows = {**instances, **origin, **about["arguments"], **about["versions"], **made}
     if "distribution" in rows:
         rows["distribution"] = _distribution(rows["distribution"])
     plain = {str(name): value if isinstance(value, str) else json.dumps(value) for name, value in rows.items()}

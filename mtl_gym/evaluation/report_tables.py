@@ -25,26 +25,41 @@ _REFERENCE = "single-task learning, the reference"
 
 
 def scores(summary: Summary, best: str) -> str:
-    """Each policy's delta_m, difference from the ``best`` one and cost, best first; every heading says which estimator it is."""
+    """Each policy's delta_m, difference from the ``best`` one with the verdict on it, and cost, best first.
+
+    All of them are means; every heading says so. Medians stand below means that few instances carry.
+    """
     policies, columns = summary["policies"], _columns(summary)
-    others = len(policies) > 1
-    heads = [("policy", ""), ("delta_m, %", "interquartile mean")]
-    heads += [(f"difference from {best}, points", "mean of pairs"), (f"P(better than {best})", "fraction")] if others else []
-    heads += [("passes", "forward, backward"), *((column.head, "mean") for column in columns)]
+    others = _against(summary, best) if len(policies) > 1 else {}
+    heads = [("policy", ""), ("delta_m, %", "mean"), *others, ("passes", "forward, backward")]
+    heads += [(column.head, "mean") for column in columns]
     diverged = any(row["diverged"] for row in policies.values())
     heads += [("diverged", "instances")] if diverged else []
     rows = []
     for name in ranked(summary):
-        row, pair = policies[name], policies[name]["paired"].get(best, {})
-        cells = [_estimate(row["delta_m"]["iqm"], row["delta_m"])]
-        if others:
-            chance = text(row["probability_of_improvement"].get(best)) if pair else ""
-            cells += [_estimate(pair["difference"], pair, "+z.2f") if pair else "", chance]
+        row = policies[name]
+        cells = [_estimate(row["delta_m"]["mean"], row["delta_m"]), *(cells[name] for cells in others.values())]
         cells.append(f"{row['cost']['forward']:.0f}&#8239;F <small>{row['cost']['backward']:.0f}&#8239;B</small>")
         cells += [_cell(column, row[column.name]) for column in columns]
         cells += [str(row["diverged"])] if diverged else []
         rows.append(_row(_policy(summary, name), cells, "best" if name == best else ""))
     return _table("Scores, best first, with 95 % intervals", [_head(*head) for head in heads], rows)
+
+
+def _against(summary: Summary, best: str) -> dict[tuple[str, str], dict[str, str]]:
+    """Heads to cells, by policy, of the columns that compare each policy with the best one."""
+    pairs = {name: row["paired"].get(best, {}) for name, row in summary["policies"].items()}
+    found = {name: row.get(best) for name, row in summary["verdicts"].items()}
+    chances = {name: row["probability_of_improvement"].get(best) for name, row in summary["policies"].items()}
+    return {
+        (f"difference from {best}, points", "mean of pairs"): {
+            name: _estimate(pair["difference"], pair, "+z.2f") if pair else "" for name, pair in pairs.items()
+        },
+        ("verdict", "Holm\u2019s adjusted p"): {
+            name: f"{own['verdict']} <small>{text(own['p'], '.3f')}</small>" if own else "" for name, own in found.items()
+        },
+        (f"P(better than {best})", "fraction"): {name: text(chances[name]) if pair else "" for name, pair in pairs.items()},
+    }
 
 
 def metrics(summary: Summary) -> str:
@@ -119,9 +134,10 @@ def _policy(summary: Summary, name: str) -> str:
 
 
 def _estimate(value: float | None, ends: Mapping[str, Any], form: str = "z.2f") -> str:
-    return f"{text(value, form)} <small>{interval(ends)}</small>"
+    median = f" <small>median {text(ends['median'], form)}</small>" if ends["few_carry"] else ""
+    return f"{text(value, form)} <small>{interval(ends)}</small>{median}"
 
 
 def _cell(column: Column, known: Mapping[str, float | None]) -> str:
-    scaled = {end: None if value is None else column.factor * value for end, value in known.items()}
-    return f"{text(scaled['mean'], column.form)} <small>{interval(scaled)}</small>"
+    scaled = {end: value and column.factor * value for end, value in known.items() if end != "few_carry"}
+    return _estimate(scaled["mean"], {**scaled, "few_carry": known["few_carry"]}, column.form)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mtl_gym.evaluation.result import Result
 from mtl_gym.problems.scores import WORST_DELTA_M
-
-if TYPE_CHECKING:
-    from mtl_gym.evaluation.results import Result
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "policy": (str,),
@@ -17,8 +15,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "delta_m": (int, float),
     "diverged": (bool,),
     "episode_return": (int, float),
-    **dict.fromkeys(("metrics", "references", "cost", "curves", "planted", "outcome"), (dict,)),
+    **dict.fromkeys(("metrics", "references", "cost", "curves", "planted", "outcome", "kernels"), (dict,)),
 }
+_KERNELS = {"capability": str, "torch": str, "threads": int, "device": str}
 
 
 def checked(result: Result) -> Result:
@@ -39,6 +38,8 @@ def checked(result: Result) -> Result:
     _check_numbers("delta_m and episode_return", [result.delta_m, result.episode_return])
     if "step" in result.curves:
         _check_curves(result.curves)
+    if result.kernels and any(type(result.kernels.get(name)) is not kind for name, kind in _KERNELS.items()):
+        raise ValueError(f"kernels {result.kernels!r:.60}")
     return result
 
 

@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_gym.checks import should
+from mtl_gym.evaluation.result import Result as Result
 from mtl_gym.evaluation.result_checks import checked
 
 Array = npt.NDArray[np.float64]
@@ -52,41 +53,11 @@ _TROUBLES: dict[int, tuple[type[Exception], str, str]] = {
 _FILE = "results.sqlite"
 _SETTING = {"env": str, "problem": str, "arguments": dict, "version": str}
 """Fields that the setting of a comparison always has."""
-_ORIGIN: dict[str, tuple[type, ...]] = {"seed": (object,), "command": (str, type(None)), "address": (str, type(None))}
+_ORIGIN: dict[str, tuple[type, ...]] = {
+    **{"seed": (object,), "command": (str, type(None)), "address": (str, type(None))},
+    "smallest_difference": (int, float),
+}
 """Fields that its origin may have."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """The result of one policy on one instance.
-
-    Attributes:
-        policy: Its name, with options, as on the command line.
-        instance: Id of the instance.
-        metrics: Metrics on the *test* split, by ``task/metric``.
-        references: Those of single-task learning on this instance.
-        delta_m: Mean relative gain over single-task learning in percent, higher is better; -100 if the training diverged.
-        cost: ``forward`` and ``backward`` passes of a training batch, without the evaluation of the test split.
-        diverged: Whether the training became non-finite.
-        episode_return: Sum of the rewards.
-        curves: Checkpoints: ``step`` (S,), ``loss`` (task to (S,), on *reward*, without the instance's loss scale), and ``weight``
-            and improvable ``gap`` (task to (S,), of means since the previous checkpoint); ``None`` for numbers that are not finite.
-        planted: Properties that the instance planted in each task: ``scale`` of its loss, ``noise`` of its labels (task to number).
-        outcome: The environment's :meth:`~mtl_gym.Decision.outcome`, its ``measures``, and ``invalid_actions``, the fraction of
-            decisions that were masked, where ``info`` has ``invalid_action``.
-    """
-
-    policy: str
-    instance: int
-    metrics: dict[str, float]
-    references: dict[str, float]
-    delta_m: float
-    cost: dict[str, float]
-    diverged: bool
-    episode_return: float = 0.0
-    curves: dict[str, Any] = field(default_factory=dict)
-    planted: dict[str, dict[str, float]] = field(default_factory=dict)
-    outcome: dict[str, Any] = field(default_factory=dict)
 
 
 def spec_key(spec: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from mtl_gym.checks import should
 from mtl_gym.envs.infos import row_infos
 from mtl_gym.envs.vector import MTLVectorEnv
 from mtl_gym.evaluation.curves import Curves
+from mtl_gym.evaluation.kernels import running_kernels
 from mtl_gym.evaluation.player import Player, trainer_of
 from mtl_gym.evaluation.results import Result, plain
 from mtl_gym.policies.protocol import Policy, Requirements
@@ -119,7 +120,8 @@ class _Record:
         """The results, once all episodes have ended."""
         curves = self._curves.rows() if self._curves else [{} for _ in ids]
         outcomes = self._outcomes([references[id] for id in ids])
-        main_task, ledger = self._base.arguments.recipe.main_task, self._decision.trainings.ledger
+        recipe, ledger = self._base.arguments.recipe, self._decision.trainings.ledger
+        main_task, kernels = recipe.main_task, running_kernels(recipe.device)
         results = []
         for row, (id, info) in enumerate(zip(ids, self._last, strict=True)):
             metrics = {name: float(info["test"][name]) for name in ledger.metric_names(row)}
@@ -137,6 +139,7 @@ class _Record:
                 curves=curves[row],
                 planted=_planted(ledger, row),
                 outcome=outcomes[row],
+                kernels=kernels,
             )
             results.append(result)
         return results

@@ -1,14 +1,12 @@
-"""Statistics of comparisons: interquartile means with bootstrap intervals, paired differences, probabilities."""
+"""Statistics over instances: means with intervals, paired differences with their tests, Holm's correction."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import scipy.stats
 
 LEVEL = 0.95
@@ -17,7 +15,9 @@ RESAMPLES = 5_000
 NO_GAIN = 0.05
 """Largest absolute delta_m in percent, on every instance, of a policy that repeats single-task learning, up to rounding."""
 FEWEST = 5
-"""Fewest shared instances for a verdict on significance; of fewer, only differences and intervals are shown."""
+"""Fewest shared instances for a verdict; of fewer, only differences and intervals are shown."""
+_ROUNDING = 1e-9
+"""Relative distance of a mean from a quartile that is rounding."""
 
 Array = npt.NDArray[np.float64]
 
@@ -37,23 +37,86 @@ def bootstrap_interval(values: Array, statistic: Callable[..., Array]) -> tuple[
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def paired_difference(own: Array, other: Array) -> dict[str, float | None]:
-    """Mean difference on the same instances with its 95 % interval (Student's t).
+def student_interval(values: Array, comparisons: int = 1) -> tuple[float | None, float | None]:
+    """Student's 95 % interval of a mean; ``None`` with fewer than two values.
+
+    Of several ``comparisons``, all intervals together hold with 95 % (Bonferroni).
+    """
+    if len(values) < 2:
+        return None, None
+    mean, reach = float(values.mean()), _quantile(len(values), comparisons) * standard_error(values)
+    return mean - reach, mean + reach
+
+
+def standard_error(values: Array) -> float:
+    """The standard error of the mean of at least two values; exactly 0 if all are equal."""
+    return 0.0 if (values == values[0]).all() else float(values.std(ddof=1)) / math.sqrt(len(values))
+
+
+def few_carry(values: Array) -> bool:
+    """Whether few instances carry the mean: it lies outside the middle half of the instances, between their quartiles.
+
+    The mean of a bell-shaped sample practically never does; one training that diverged (-100 among scores of about 2) is enough.
+    """
+    if len(values) == 0:
+        return False
+    mean, (low, high) = float(values.mean()), np.quantile(values, [0.25, 0.75]).tolist()
+    rounding = _ROUNDING * float(np.abs(values).max())
+    return bool(mean < low - rounding or mean > high + rounding)
+
+
+def paired_difference(own: Array, other: Array, smallest: float = 0.0) -> dict[str, float | None]:
+    """Mean difference on the same instances, with its 95 % interval and paired t-tests.
+
+    Args:
+        own: Scores of a policy (I,).
+        other: Scores of another one on the same instances (I,).
+        smallest: The smallest difference that matters, in the scores' unit.
 
     Returns:
-        ``difference``, ``instances`` (their number), and, ``None`` with fewer than two of them, ``low``, ``high`` and
-        ``detectable``, the minimum detectable difference of a two-sided test at 5 % with a power of 80 %, given the observed
-        spread.
+        ``difference`` and ``median`` of the I differences, ``few_carry`` (see :func:`few_carry`) and ``instances``, I. And,
+        ``None`` with fewer than two of them: Student's 95 % interval ``low`` to ``high``; the standard ``error``; ``p`` of the
+        two-sided paired t-test of a difference; ``p_equal`` of a difference of at most ``smallest``: twice the larger p of two
+        one-sided t-tests (Schuirmann, "A comparison of the two one-sided tests procedure and the power approach", J.
+        Pharmacokinet. Biopharm. 1987), so that it is below 5 % if and only if the 95 % interval lies within ``smallest`` on both
+        sides of 0; and ``detectable``, see :func:`detectable_difference`.
     """
     differences, count = own - other, len(own)
     mean = float(differences.mean())
-    if count < 2:
-        return {"difference": mean, "low": None, "high": None, "detectable": None, "instances": count}
-    error = float(differences.std(ddof=1)) / math.sqrt(count)
-    quantile = float(scipy.stats.t.ppf((1 + LEVEL) / 2, count - 1))
-    reach = quantile + float(scipy.stats.t.ppf(POWER, count - 1))
-    ends = {"low": mean - quantile * error, "high": mean + quantile * error}
-    return {"difference": mean, **ends, "detectable": reach * error, "instances": count}
+    known = {"difference": mean, "median": float(np.median(differences)), "few_carry": few_carry(differences), "instances": count}
+    low, high = student_interval(differences)
+    if low is None:
+        return {**known, **dict.fromkeys(("low", "high", "error", "p", "p_equal", "detectable"))}
+    error = standard_error(differences)
+    return {
+        **known,
+        "low": low,
+        "high": high,
+        "error": error,
+        "p": _two_sided(abs(mean), error, count),
+        "p_equal": float(abs(mean) > smallest) if error == 0 else _two_sided(smallest - abs(mean), error, count),
+        "detectable": detectable_difference(error, count),
+    }
+
+
+def detectable_difference(error: float, count: int, comparisons: int = 1) -> float:
+    """Minimum detectable difference of a two-sided paired t-test at 5 % with a power of 80 %, given its standard error.
+
+    Of several ``comparisons``, that of the first step of Holm's correction, which is the strictest.
+    """
+    return (_quantile(count, comparisons) + float(scipy.stats.t.ppf(POWER, count - 1))) * error
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values (Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 1979).
+
+    Those below 5 % are significant, and with 95 % none of them is so by chance, however the tests depend on each other.
+    """
+    values, count = np.asarray(p_values, dtype=np.float64), len(p_values)
+    order = np.argsort(values, kind="stable")
+    adjusted = np.empty(count)
+    adjusted[order] = np.maximum.accumulate((count - np.arange(count)) * values[order]).clip(max=1.0)
+    return [float(value) for value in adjusted]
 
 
 def probability_of_improvement(own: Array, other: Array) -> float:
@@ -61,62 +124,13 @@ def probability_of_improvement(own: Array, other: Array) -> float:
     return float((own > other).mean() + (own == other).mean() / 2)
 
 
-def summarize(frame: pd.DataFrame) -> dict[str, Any]:
-    """Statistics of a comparison, JSON-plain.
-
-    Args:
-        frame: From :func:`mtl_gym.compare` or :func:`mtl_gym.evaluate`.
-
-    Returns:
-        ``about`` (how it was made) and ``policies``, each with ``delta_m`` (``iqm`` over instances, its 95 % bootstrap interval
-        ``low`` and ``high``, and ``mean``; percent), ``metrics`` (by ``task/metric``: ``mean``, ``low``, ``high`` and the mean
-        single-task ``reference``), ``instances``, ``is_reference`` (whether it repeats single-task learning, so that there is
-        nothing to compare), ``diverged``, ``cost`` (mean ``forward`` and ``backward`` passes), ``return``, the environment's
-        columns listed in ``about["columns"]`` (each ``mean``, ``low``, ``high``), and, for each other policy with a shared
-        instance, ``probability_of_improvement`` and ``paired`` (see :func:`paired_difference`). A diverged training has a
-        ``delta_m`` of -100 and is excluded from its tasks' metrics.
-    """
-    runs = frame.drop_duplicates(["policy", "instance"])
-    scores = runs.pivot_table(index="instance", columns="policy", values="delta_m", sort=False, dropna=False)
-    names, about = list(dict.fromkeys(frame["policy"])), frame.attrs.get("about", {})
-    columns = about.get("columns", ())
-    return {"about": about, "policies": {name: _summary(frame[frame["policy"] == name], scores, name, columns) for name in names}}
+def _quantile(count: int, comparisons: int) -> float:
+    """Student's quantile of a two-sided interval over ``count`` values, with Bonferroni's correction."""
+    return float(scipy.stats.t.ppf(1 - (1 - LEVEL) / (2 * comparisons), count - 1))
 
 
-def _summary(own: pd.DataFrame, scores: pd.DataFrame, name: str, columns: Iterable[str]) -> dict[str, Any]:
-    runs = own.drop_duplicates("instance")
-    values = runs["delta_m"].to_numpy(dtype=np.float64)
-    low, high = bootstrap_interval(values, interquartile_mean)
-    shared = {other: _shared(scores, name, other) for other in scores.columns if other != name}
-    pairs = {other: pair for other, pair in shared.items() if len(pair[0])}
-    return {
-        "delta_m": {"iqm": float(interquartile_mean(values)), "low": low, "high": high, "mean": float(values.mean())},
-        "metrics": _metrics(own[~own["diverged"]]),
-        "instances": len(runs),
-        "is_reference": bool((np.abs(values) < NO_GAIN).all()),
-        "diverged": int(runs["diverged"].sum()),
-        "cost": {name: float(runs[name].mean()) for name in ("forward", "backward")},
-        "return": float(runs["return"].mean()),
-        **{column: _with_interval(runs[column].dropna()) for column in columns},
-        "probability_of_improvement": {other: probability_of_improvement(*pair) for other, pair in pairs.items()},
-        "paired": {other: paired_difference(*pair) for other, pair in pairs.items()},
-    }
-
-
-def _shared(scores: pd.DataFrame, name: str, other: str) -> tuple[Array, Array]:
-    """Scores of two policies on their common instances."""
-    both = scores[[name, other]].dropna().to_numpy(dtype=np.float64)
-    return both[:, 0], both[:, 1]
-
-
-def _with_interval(column: pd.Series) -> dict[str, float | None]:
-    values = column.to_numpy(dtype=np.float64)
-    low, high = bootstrap_interval(values, np.mean)
-    return {"mean": float(values.mean()) if len(values) else None, "low": low, "high": high}
-
-
-def _metrics(runs: pd.DataFrame) -> dict[str, dict[str, float | None]]:
-    rows = {}
-    for (task, metric), group in runs.groupby(["task", "metric"], sort=False):
-        rows[f"{task}/{metric}"] = {**_with_interval(group["value"]), "reference": float(group["reference"].mean())}
-    return rows
+def _two_sided(distance: float, error: float, count: int) -> float:
+    """The p-value, at most 1, of a mean at this distance from what is tested."""
+    if error == 0:
+        return float(distance <= 0)
+    return min(1.0, 2 * float(scipy.stats.t.sf(distance / error, count - 1)))

@@ -32,7 +32,7 @@ def front(results: Results, summary: Summary) -> Figure | None:
         lines = []
         for name, row in policies.items():
             value, size, look = row[score], row["parameter_fraction"], style(summary, name)
-            middle = value.get("iqm", value["mean"])
+            middle = value["mean"]
             lines += axes.plot(size["mean"], middle, color=look["color"], marker=look["marker"], linestyle="", markersize=7)
             if value["low"] is not None:
                 axes.vlines(size["mean"], value["low"], value["high"], color=look["color"], linewidth=1.5)

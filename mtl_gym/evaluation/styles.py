@@ -74,7 +74,7 @@ def line(summary: Mapping[str, Any], name: str, points: int = 1) -> dict[str, An
 
 def ranked(summary: Mapping[str, Any]) -> list[str]:
     """The policies, best first."""
-    return sorted(summary["policies"], key=lambda name: -summary["policies"][name]["delta_m"]["iqm"])
+    return sorted(summary["policies"], key=lambda name: -summary["policies"][name]["delta_m"]["mean"])
 
 
 def shortened(names: Sequence[str]) -> list[str]:

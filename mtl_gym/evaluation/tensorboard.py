@@ -16,7 +16,6 @@ from torch.utils.tensorboard.summary import hparams
 from mtl_gym.cache import locked
 from mtl_gym.evaluation.medians import median_curves
 from mtl_gym.evaluation.results import Result, traced_tasks
-from mtl_gym.evaluation.statistics import interquartile_mean
 
 SCORE = "delta_m"
 """Tag of the scores, which the HParams tab shows beside the policy."""
@@ -26,7 +25,7 @@ def write_events(results: Sequence[Result], summary: Mapping[str, Any], folder: 
     """Writes each policy's scalars and its name to its own run in the log folder, replacing earlier event files.
 
     Scalars are ``loss/<task>`` (held-out) and ``weight/<task>``, medians over instances by optimiser step, and ``delta_m``, the
-    interquartile mean of the first n instances by n, whose last value is the score. The HParams tab shows policies and scores; what
+    mean of the first n instances by n, whose last value is the score. The HParams tab shows policies and scores; what
     all policies share is on the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +44,7 @@ def _write_runs(results: Sequence[Result], summary: Mapping[str, Any], folder: P
             _write_curves(writer, results, label)
             scores = np.array([result.delta_m for result in results if result.policy == label])
             for count in range(1, len(scores) + 1):
-                writer.add_scalar(SCORE, float(interquartile_mean(scores[:count])), count)
+                writer.add_scalar(SCORE, float(scores[:count].mean()), count)
             experiment, *session = hparams({"policy": label}, {SCORE: 0.0}, {"policy": list(summary["policies"])})
             for part in (_shown(experiment), *session):
                 writer.file_writer.add_summary(part)

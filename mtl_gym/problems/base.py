@@ -19,11 +19,9 @@ from torch import Tensor
 from mtl_gym.checks import choose, positive_int, printable, should
 from mtl_gym.problems.losses import LOSSES, labelled
 from mtl_gym.problems.metrics import METRICS
+from mtl_gym.problems.pools import Pool as Pool
 from mtl_gym.problems.rows import Defaults
-from mtl_gym.problems.splits import Split as Split
-
-SPLITS = ("train", "meta", "reward", "test")
-"""*train*: weights are applied here. *meta*: signals. *reward*: the reward. *test*: only in the last step's ``info``."""
+from mtl_gym.problems.splits import SPLITS as SPLITS, Split as Split
 
 _METRIC_SPLITS = ("reward", "test")
 
@@ -74,10 +72,12 @@ class Problem:
             :class:`~mtl_gym.models.base.Model`.
         defaults: An environment's defaults for this problem.
         version: To be increased whenever data, tasks or splits change.
+        pool: The samples from which instances may draw their own splits; ``splits`` are then ``pool.splits(pool.rows)``.
+            ``None`` if the four splits are fixed.
 
     Raises:
         ValueError: If there are no tasks, a split is missing or empty, inputs or labels are infinite, labels do not match the tasks
-            or their metrics, or the network is unknown.
+            or their metrics, the pool does not match the splits, or the network is unknown.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Problem:
         network: str | Callable[..., Any] = "mlp",
         defaults: Defaults | None = None,
         version: int = 0,
+        pool: Pool | None = None,
     ) -> None:
         self.name = printable("name", name)
         self.tasks = tuple(tasks)
@@ -96,14 +97,17 @@ class Problem:
         self.network = network if callable(network) else _known_network(network)
         self.defaults = defaults or Defaults()
         self.version = version
+        self.pool = _no_other(pool)
         self.found_by: tuple[Callable[..., Problem], tuple[str, ...]] | None = None
         """A function and its arguments that load it; ``None`` if only its data identifies it."""
         self._check()
         self.output_slices = _slices([task.outputs for task in self.tasks])
         self.target_slices = _slices([task.target_channels for task in self.tasks])
         self._check_labels()
-        self.complete = not any(bool(torch.isnan(self.splits[name].targets).any()) for name in SPLITS[:3])
-        """Whether the splits on which losses are computed have all labels."""
+        if pool is not None:
+            self._check_pool(pool)
+        self.complete = not any(bool(torch.isnan(split.targets).any()) for split in self._splits_and_pool(SPLITS[:3]))
+        """Whether the samples on which losses are computed, in any split that an instance may draw, have all labels."""
 
     def _check(self) -> None:
         if not self.tasks:
@@ -113,33 +117,52 @@ class Problem:
         if set(self.splits) != set(SPLITS):
             raise ValueError(should("splits", f"be {', '.join(SPLITS)}", list(self.splits)))
         channels = sum(task.target_channels for task in self.tasks)
-        for name, split in self.splits.items():
+        for name, split in self._all_samples().items():
             if len(split) == 0:
-                raise ValueError(should(f"splits[{name!r}]", "contain at least one sample", len(split)))
+                raise ValueError(should(name, "contain at least one sample", len(split)))
             if len(split.targets) != len(split) or split.targets.shape[1] != channels:
                 condition = f"have a shape that begins with {(len(split), channels)}"
-                raise ValueError(should(f"splits[{name!r}].targets", condition, tuple(split.targets.shape)))
+                raise ValueError(should(f"{name}.targets", condition, tuple(split.targets.shape)))
             if split.inputs.shape[1:] != self.input_shape:
                 condition = f"have samples of shape {self.input_shape}, as in train"
-                raise ValueError(should(f"splits[{name!r}].inputs", condition, tuple(split.inputs.shape)))
+                raise ValueError(should(f"{name}.inputs", condition, tuple(split.inputs.shape)))
             wrong = ~torch.isfinite(split.inputs).flatten(1).all(1)
             if wrong.any():
                 samples = wrong.nonzero()[:, 0].tolist()
-                raise ValueError(should(f"splits[{name!r}].inputs", "be finite; samples that are not", samples[:20]))
+                raise ValueError(should(f"{name}.inputs", "be finite; samples that are not", samples[:20]))
 
     def _check_labels(self) -> None:
-        for name, split in self.splits.items():
+        scored = [f"splits[{name!r}]" for name in _METRIC_SPLITS]
+        for name, split in self._all_samples().items():
             for task, own in zip(self.tasks, self.target_slices, strict=True):
                 condition, labels = f"for the task {task.name!r}", split.targets[:, own]
                 known = labels[~torch.isnan(labels)]
                 wrong = known[~_valid(task, known)]
                 if len(wrong):
                     allowed = _LABELS[LOSSES[task.loss].labels].format(last=task.outputs - 1)
-                    raise ValueError(should(_targets(name), f"be {allowed}, {condition}", sorted(set(wrong.tolist()))[:20]))
+                    raise ValueError(should(f"{name}.targets", f"be {allowed}, {condition}", sorted(set(wrong.tolist()))[:20]))
                 varied = [metric for metric in task.metrics if METRICS[metric].varied]
-                if name in _SCORED and varied and len(known) and _constant(labels):
+                if name in scored and varied and len(known) and _constant(labels):
                     condition += f", whose metric {varied[0]!r} divides by their deviation"
-                    raise ValueError(should(_targets(name), f"vary {condition}", f"only {known[0].item():g}"))
+                    raise ValueError(should(f"{name}.targets", f"vary {condition}", f"only {known[0].item():g}"))
+
+    def _check_pool(self, pool: Pool) -> None:
+        sizes = {name: len(split) for name, split in self.splits.items()}
+        if (found := {name: len(rows) for name, rows in pool.rows.items()}) != sizes:
+            raise ValueError(should("pool.rows", f"have the sizes of the splits, {sizes}", found))
+        for task, own in zip(self.tasks, self.target_slices, strict=True):
+            scaled = [column for column in pool.scaled_targets if own.start <= column < own.stop]
+            if scaled and LOSSES[task.loss].labels != "real":
+                condition = f"not contain columns of the task {task.name!r}, whose labels are no numbers"
+                raise ValueError(should("pool.scaled_targets", condition, scaled))
+
+    def _all_samples(self) -> dict[str, Split]:
+        """The splits and the pool's samples, by their names in errors."""
+        pool = {} if self.pool is None else {"pool.samples": self.pool.samples}
+        return {f"splits[{name!r}]": split for name, split in self.splits.items()} | pool
+
+    def _splits_and_pool(self, names: Sequence[str]) -> list[Split]:
+        return [self.splits[name] for name in names] + ([] if self.pool is None else [self.pool.samples])
 
     def check_labelled(self, split: str, tasks: Collection[str]) -> None:
         """Raises a ValueError if a split has no label of one of these tasks.
@@ -158,10 +181,12 @@ class Problem:
         if self.address is not None and ":" not in self.address:
             return [self.name, self.version]
         digest = hashlib.sha256(repr((self.tasks, self.network_name)).encode())
-        for name in SPLITS:
-            for tensor in (self.splits[name].inputs, self.splits[name].targets):
+        for split in self._splits_and_pool(SPLITS):
+            for tensor in (split.inputs, split.targets):
                 digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
                 digest.update(tensor.contiguous().numpy().tobytes())
+        if self.pool is not None:
+            digest.update(repr(self.pool.division).encode())
         return [self.name, self.version, digest.hexdigest()]
 
     @property
@@ -198,15 +223,13 @@ class Problem:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        make = functools.partial(Problem, network=self.network, defaults=self.defaults, version=self.version)
+        make = functools.partial(Problem, network=self.network, defaults=self.defaults, version=self.version, pool=self.pool)
         return self.found_by or (make, (self.name, self.tasks, self.splits))
 
     def __repr__(self) -> str:
         return f"Problem({self.name!r}, tasks={[task.name for task in self.tasks]})"
 
 
-_SCORED = ("reward", "test")
-"""Splits on which such metrics are measured."""
 _LABELS = {
     "binary": "0 or 1, or NaN where missing",
     "classes": "class indices from 0 to {last}",
@@ -235,6 +258,12 @@ def _on_cpu(name: str, split: Split) -> Split:
     if not isinstance(split, Split):
         raise TypeError(should(f"splits[{name!r}]", "be a Split", type(split).__name__))
     return split.to(torch.device("cpu"))
+
+
+def _no_other(pool: Pool | None) -> Pool | None:
+    if not (pool is None or isinstance(pool, Pool)):
+        raise TypeError(should("pool", "be a Pool", type(pool).__name__))
+    return pool
 
 
 def _constant(labels: Tensor) -> bool:

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mtl_gym.problems.base import Split, Task
+from mtl_gym.problems.base import Pool, Split, Task
 
 NUM_TASKS, NUM_CLUSTERS = 100, 3
 FREQUENCIES = (0.1, 1.2, 2.5)
@@ -32,8 +32,8 @@ _COMMON = 0.3  # fraction of the variance of a task's read-out that is common to
 _SIZES = {"train": 600, "meta": 500, "reward": 1_000, "test": 1_000}
 
 
-def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
-    """Returns a hundred tasks in three clusters of different difficulty, and splits of 600, 500, 1,000 and 1,000 samples.
+def load() -> tuple[tuple[Task, ...], dict[str, Split], Pool]:
+    """Returns a hundred tasks in three clusters of different difficulty, splits of 600, 500, 1,000 and 1,000 samples, and the pool.
 
     Inputs are 18 standard normal numbers; cluster c has those from 6c to 6c + 5, x_c. Its features are
     ``h_j = sin(f_c w_j x_c + b_j)``, for 256 random w_j and b_j that all clusters share, standardised. Task ``c1_t07`` is the
@@ -43,7 +43,7 @@ def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
     return _planted(FREQUENCIES)
 
 
-def load_equal() -> tuple[tuple[Task, ...], dict[str, Split]]:
+def load_equal() -> tuple[tuple[Task, ...], dict[str, Split], Pool]:
     """The same with a single frequency, so that the clusters differ only in their inputs; see :func:`load`."""
     return _planted((FREQUENCIES[1],) * NUM_CLUSTERS)
 
@@ -53,7 +53,7 @@ def planted_clusters(names: Sequence[str]) -> list[int]:
     return [int(name.removeprefix("c").partition("_")[0]) for name in names]
 
 
-def _planted(frequencies: Sequence[float]) -> tuple[tuple[Task, ...], dict[str, Split]]:
+def _planted(frequencies: Sequence[float]) -> tuple[tuple[Task, ...], dict[str, Split], Pool]:
     rng = np.random.default_rng(0)
     projections = rng.normal(size=(_INPUTS, _FEATURES)) / _INPUTS**0.5
     phases = rng.uniform(0, 2 * np.pi, _FEATURES)
@@ -69,7 +69,8 @@ def _planted(frequencies: Sequence[float]) -> tuple[tuple[Task, ...], dict[str, 
         labels.append(values > np.median(values))
     ends = np.cumsum(list(_SIZES.values()))
     rows = dict(zip(_SIZES, np.split(np.arange(ends[-1]), ends[:-1]), strict=True))
-    return tuple(tasks), {name: Split.of(inputs[own], [label[own] for label in labels]) for name, own in rows.items()}
+    pool = Pool(Split.of(inputs, labels), rows)
+    return tuple(tasks), pool.splits(rows), pool
 
 
 def _read_outs(rng: np.random.Generator, count: int) -> npt.NDArray[np.float64]:

@@ -126,8 +126,8 @@ def kinds(problem: Problem) -> list[str]:
     return [name for name, row in CORRUPTIONS.items() if len(problem.input_shape) == 3 or not row.images]
 
 
-def corrupted(problem: Problem, split: str, kind: str, severity: int) -> Split:
-    """A split with corrupted inputs and its own labels; deterministic.
+def corrupted(problem: Problem, split: str | Split, kind: str, severity: int) -> Split:
+    """A split, one of the problem's or one that an instance has drawn, with corrupted inputs and its own labels; deterministic.
 
     Raises a ValueError if ``kind`` is not in :func:`kinds` or ``severity`` is not from 1 to 5.
     """
@@ -139,5 +139,5 @@ def corrupted(problem: Problem, split: str, kind: str, severity: int) -> Split:
     train = problem.splits["train"].inputs
     usual = Usual(train.mean(0), train.std(0), train.amin(0), train.amax(0))
     rng = torch.Generator().manual_seed(1000 * list(CORRUPTIONS).index(kind) + severity)
-    own = problem.splits[split]
+    own = problem.splits[split] if isinstance(split, str) else split
     return Split(row.function(own.inputs, row.strengths[severity - 1], usual, rng), own.targets)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import load_digits
 
-from mtl_gym.problems.base import Split, Task, divide
+from mtl_gym.problems.base import Pool, Split, Task, divide
 from mtl_gym.problems.digits import WITH_LOOP
 
 _SIZES = {"train": 400, "meta": 300, "reward": 500, "test": -1}
 
 
-def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
-    """Returns 16 binary tasks and splits of 400, 300, 500 and 597 images.
+def load() -> tuple[tuple[Task, ...], dict[str, Split], Pool]:
+    """Returns 16 binary tasks, splits of 400, 300, 500 and 597 images, and the pool of all 1,797.
 
     Inputs are the 64 pixels in [0, 1]. Tasks: ``is_0`` to ``is_9``; ``odd`` and its complement ``even``; ``loop`` (0, 6, 8, 9) and
     its complement ``not_loop``; ``large`` (5 and more); and ``random``, a label drawn once for each image, which can only be
@@ -29,4 +29,5 @@ def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
     labels["random"] = np.random.default_rng(0).random(len(digit)) < 0.5
     rows = divide(len(pixels), _SIZES, seed=0)
     tasks = tuple(Task(name, "bce", ("auc",)) for name in labels)
-    return tasks, {name: Split.of(pixels[index], [own[index] for own in labels.values()]) for name, index in rows.items()}
+    pool = Pool(Split.of(pixels, list(labels.values())), rows)
+    return tasks, pool.splits(rows), pool

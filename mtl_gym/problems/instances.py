@@ -17,82 +17,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtl_gym.checks import choose, number, should
+from mtl_gym.checks import should
+from mtl_gym.problems.axes import Distribution
 from mtl_gym.problems.base import Problem
-from mtl_gym.problems.opposites import opposites
+from mtl_gym.problems.labels import complete_batches, kept_labels, labelled_samples, labelled_tasks
+from mtl_gym.problems.opposites import opposites, opposites_in
+from mtl_gym.problems.splits import Split
 
-Distribution = Mapping[str, tuple[float, float]]
 Indices = npt.NDArray[np.int64]
-
-AXES: Distribution = {
-    "size": (1.0, 1.0),
-    "noise": (0.0, 0.0),
-    "constant_label": (0.0, 0.0),
-    "unrelated": (0.0, 0.0),
-    "nearest_flip": (0.0, 0.0),
-    "scale": (1.0, 1.0),
-    "holdout_noise": (0.0, 0.0),
-}
-"""Axis to its range in distributions that do not name it.
-
-``size``: fraction of the training samples that are used. ``noise``: fraction of a task's training labels that are taken from
-another random training sample, drawn for each task; uniform flips if classes are equally frequent. ``constant_label``: fraction of
-a task's training labels that are replaced by that of a single training sample. ``unrelated``: fraction of the auxiliary tasks (all
-but the main one) whose training labels all come from random samples. ``nearest_flip``: fraction of the auxiliary tasks whose
-training labels are those of the most similar sample with another label (:func:`mtl_gym.problems.opposites.opposites`). ``scale``:
-factor of a task's loss on every split, from 1e-6 to 1e6, drawn for each task, log-uniform. ``holdout_noise``: rate of wrong labels
-in *meta* and *reward*, relative to ``noise``.
-"""
-WRONG_LABELS = ("noise", "constant_label", "unrelated", "nearest_flip")
-"""Axes that corrupt training labels."""
-
-DISTRIBUTIONS: dict[str, Distribution] = {
-    "clean": {},
-    "varied": {"size": (0.3, 1.0), "noise": (0.0, 0.4), "scale": (0.1, 10.0)},
-    "noisy": {
-        "size": (0.5, 1.0),
-        "noise": (0.0, 0.7),
-        "constant_label": (0.0, 0.2),
-        "unrelated": (0.0, 0.5),
-        "nearest_flip": (0.0, 0.5),
-    },
-}
-"""``clean``: only initial weights and order vary. ``varied``: training size, label noise and loss scales vary too. ``noisy``: many
-labels are wrong, and some tasks harm the others. Agents are trained on the latter two, whose held-out labels are correct."""
+Mask = npt.NDArray[np.bool_]
 
 EVALUATION_IDS = (0, 2**31)
 TRAINING_IDS = (2**31, 2**62)
+_MOST_DRAWN = 100
+"""Attempts to draw a split with labels of every task."""
 _STREAMS = (
     *("parameters", "order", "size", "subset", "scale", "noise", "labels", "holdout_noise", "meta", "reward"),
     *("constant_label", "stuck", "unrelated", "nearest_flip", "harmful"),
     "dropout",
+    *("split", "share", "kept", "completed", "lr"),
 )
-_BOUNDS = {"scale": (1e-6, 1e6)}  # the other axes are fractions
-
-
-def resolve(distribution: str | Distribution) -> Distribution:
-    """Returns the range of every axis of a row of ``DISTRIBUTIONS``, or of a mapping of some of the ``AXES`` to ranges (low, high).
-
-    Raises:
-        TypeError: If ``distribution`` is neither a name nor a mapping, or a range is not a pair of numbers.
-        ValueError: If a name is unknown or a range is invalid.
-    """
-    if isinstance(distribution, str):
-        return {**AXES, **choose("distribution", distribution, DISTRIBUTIONS)}
-    if not isinstance(distribution, Mapping):
-        raise TypeError(should("distribution", "be a name or a mapping of axes to ranges", distribution))
-    ranges = dict(AXES)
-    for axis, bounds in distribution.items():
-        choose("distribution", axis, AXES)
-        if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
-            raise TypeError(should(f"distribution[{axis!r}]", "be a pair (low, high)", bounds))
-        least, most = _BOUNDS.get(axis, (0.0, 1.0))
-        ends = "(]" if axis == "size" else "[]"
-        low, high = (number(f"distribution[{axis!r}]", bound, low=least, high=most, ends=ends) for bound in bounds)
-        if low > high:
-            raise ValueError(should(f"distribution[{axis!r}]", "have low <= high", bounds))
-        ranges[axis] = (low, high)
-    return ranges
 
 
 @dataclass(frozen=True)
@@ -110,27 +54,50 @@ class Instance:
     nearest_flip: npt.NDArray[np.bool_]  # (K,) bool, tasks whose labels are those of the most similar sample with another label
     holdout_noise: float  # rate of wrong held-out labels, relative to ``noise``
     rows: Indices  # (n,) indices of the training samples in use, ascending
+    labels: npt.NDArray[np.float64]  # (K,) fraction of each task's training labels that are there
+    lr: float  # factor of the learning rate
+    # indices (n,) into the problem's pool of each split that the instance has drawn; ``None``: the problem's own splits
+    members: Mapping[str, Indices] | None = None
+
+    def train(self, problem: Problem) -> Split:
+        """The training samples with their own labels."""
+        if self.members is None or problem.pool is None:
+            return problem.splits["train"]
+        return problem.pool.splits(self.members)["train"]
 
     def stream(self, name: str) -> np.random.Generator:
         """A new generator at the start of the named stream."""
         return _stream(self.entropy, name)
 
-    def order(self, batch_size: int, batches: int) -> npt.NDArray[np.int32]:
-        """The samples (batches, batch_size) of the first ``batches`` batches, epoch by epoch without incomplete batches."""
+    def order(self, batch_size: int, batches: int, known: Mask | None = None) -> npt.NDArray[np.int32]:
+        """The samples (batches, batch_size) of the first ``batches`` batches, epoch by epoch without incomplete batches.
+
+        Where ``known`` (n, K), the labelled training samples of each participating task, is given, a batch without a label of some
+        task gets one in place of a sample that is no other task's only one, if there is such a sample.
+        """
         rng = self.stream("order")
         per_epoch = len(self.rows) // batch_size
         whole = [rng.permutation(self.rows)[: per_epoch * batch_size].astype(np.int32) for _ in range(-(-batches // per_epoch))]
-        return np.concatenate(whole).reshape(-1, batch_size)[:batches]
+        order = np.concatenate(whole).reshape(-1, batch_size)[:batches]
+        return order if known is None else complete_batches(order, known, self.stream("completed"))
 
     def label_source(self, problem: Problem) -> npt.NDArray[np.int32]:
-        """Index (n, all tasks) of the training sample whose label each training sample has; its own where the label is correct."""
-        rows = np.arange(len(problem.splits["train"]))
+        """Index (n, all tasks) of the training sample whose label each training sample has; its own where the label is correct.
+
+        It is -1 where a label is missing because of ``labels``.
+        """
+        train, whole = self.train(problem), self.members is None
+        rows = np.arange(len(train))
         source = self._source("labels", self.noise, problem.num_tasks, rows, self.rows)
         rng = self.stream("stuck")
         stuck = rng.random((len(rows), len(self.tasks))) < self.constant_label
         source[:, self.tasks] = np.where(stuck, rng.choice(self.rows, len(self.tasks)), source[:, self.tasks])
         for task in self.tasks[self.nearest_flip].tolist():
-            source[:, task] = opposites(problem, task)
+            source[:, task] = opposites(problem, task) if whole else opposites_in(train, problem, task)
+        if (self.labels < 1).any():
+            known = labelled_samples(problem, train.targets)[:, self.tasks]
+            kept = kept_labels(known, self.rows, self.labels, self.stream("kept"))
+            source[:, self.tasks] = np.where(kept, source[:, self.tasks], -1)
         return source
 
     def holdout_source(self, split: str, num_tasks: int, rows: Indices) -> npt.NDArray[np.int32]:
@@ -167,26 +134,43 @@ def draw(
     digest = hashlib.sha256(json.dumps(identity).encode()).digest()
     entropy = (*np.frombuffer(digest, dtype=np.uint32).tolist(), id)
 
-    def uniform(axis: str, size: int | None = None) -> npt.NDArray[np.float64]:
-        return np.asarray(_stream(entropy, axis).uniform(*distribution[axis], size=size))
+    def uniform(axis: str, size: int | None = None, *, stream: str | None = None) -> npt.NDArray[np.float64]:
+        return np.asarray(_stream(entropy, stream or axis).uniform(*distribution[axis], size=size))
+
+    def factors(axis: str, size: int | None = None) -> npt.NDArray[np.float64]:
+        low, high = np.log(distribution[axis])
+        return np.exp(_stream(entropy, axis).uniform(low, high, size=size))
 
     count = len(problem.splits["train"])
     used = max(1, round(count * float(uniform("size"))))
     permuted = _stream(entropy, "subset").permutation(problem.num_tasks)
-    scale_low, scale_high = np.log(distribution["scale"])
     shares = uniform("unrelated"), uniform("nearest_flip")
     unrelated, nearest_flip = _harmful(_stream(entropy, "harmful"), num_tasks, first=main_task is not None, shares=shares)
     return Instance(
         id=id,
         entropy=entropy,
         tasks=_subset(problem, permuted, num_tasks, tasks, main_task),
-        scales=np.exp(_stream(entropy, "scale").uniform(scale_low, scale_high, size=num_tasks)).astype(np.float32),
+        scales=factors("scale", num_tasks).astype(np.float32),
         noise=np.where(unrelated, 1.0, uniform("noise", num_tasks)),
         constant_label=uniform("constant_label", num_tasks),
         nearest_flip=nearest_flip,
         holdout_noise=float(uniform("holdout_noise")),
         rows=np.sort(_stream(entropy, "size").permutation(count)[:used]) if used < count else np.arange(count),
+        labels=uniform("labels", num_tasks, stream="share"),
+        lr=float(factors("lr")),
+        members=_members(problem, _stream(entropy, "split")) if distribution["split"][0] else None,
     )
+
+
+def _members(problem: Problem, rng: np.random.Generator) -> Mapping[str, Indices]:
+    """A split drawn from the problem's pool that has labels of every task that *train*, *meta* and *reward* need."""
+    if problem.pool is None:
+        raise ValueError(should("distribution['split']", "be (0, 0) for a problem without a pool", problem.name))
+    for _ in range(_MOST_DRAWN):
+        drawn = problem.pool.drawn(rng)
+        if all(labelled_tasks(problem, problem.pool.samples.targets[rows]).all() for rows in drawn.values()):
+            return drawn
+    raise ValueError(should("distribution['split']", f"be (0, 0): {_MOST_DRAWN} splits lacked labels of a task", problem.name))
 
 
 def _subset(problem: Problem, permuted: Indices, num_tasks: int, tasks: Collection[str] | None, main_task: str | None) -> Indices:

@@ -94,6 +94,9 @@ LOSSES = {
     "cosine": Loss(cosine_distance, joint=True, target_channels=lambda outputs: outputs),
 }
 
+KINDS = {"classes": "classification", "binary": "classification", "real": "regression"}
+"""Kind of labels to kind of task."""
+
 
 def valid_values(loss: Loss, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The mask (R, V, *S) of a loss's valid values, and the targets (R, T, *S) with 0 in place of NaN, where a label is missing."""

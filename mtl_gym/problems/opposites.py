@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mtl_gym.problems.base import Problem
+from mtl_gym.problems.splits import Split
 
 _CHUNK = 512  # samples whose distances are computed at once
 _known: weakref.WeakKeyDictionary[Problem, dict[int, npt.NDArray[np.int32]]] = weakref.WeakKeyDictionary()
@@ -25,12 +26,12 @@ def opposites(problem: Problem, task: int) -> npt.NDArray[np.int32]:
     """
     own = _known.setdefault(problem, {})
     if task not in own:
-        own[task] = _opposites(problem, task)
+        own[task] = opposites_in(problem.splits["train"], problem, task)
     return own[task]
 
 
-def _opposites(problem: Problem, task: int) -> npt.NDArray[np.int32]:
-    split = problem.splits["train"]
+def opposites_in(split: Split, problem: Problem, task: int) -> npt.NDArray[np.int32]:
+    """The same among the samples of any split; computed anew."""
     inputs, labels = split.inputs.flatten(1), split.targets[:, problem.target_slices[task]].flatten(1)
     known, labels = (~torch.isnan(labels)).to(labels.dtype), labels.nan_to_num()
     are_classes = labels.shape[1] == 1 and problem.tasks[task].loss in ("cross_entropy", "bce")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mtl_gym.problems.base import Problem
+from mtl_gym.problems.losses import KINDS
 from mtl_gym.problems.metrics import METRICS
 
 Value = TypeVar("Value", float, Tensor)
@@ -27,6 +28,18 @@ def task_metrics(problem: Problem, outputs: Tensor, targets: Tensor) -> dict[str
         for metric in task.metrics:
             results[f"{task.name}/{metric}"] = METRICS[metric].function(outputs[:, own, known], targets[labels][:, known])
     return results
+
+
+def split_metrics(problem: Problem, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Metrics (N,) of every task by ``task/metric`` from outputs (N, n, O, *S) on a split, and its targets.
+
+    Targets are (n, T, *S), or (N, n, T, *S) where each replica has a split of its own.
+    """
+    values = outputs.movedim(1, 2).flatten(2)  # (N, O, M)
+    if targets.ndim < outputs.ndim:
+        return task_metrics(problem, values, targets.movedim(0, 1).flatten(1))
+    rows = [task_metrics(problem, value[None], own.movedim(0, 1).flatten(1)) for value, own in zip(values, targets, strict=True)]
+    return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
 
 def relative_gain(value: Value, reference: float | Tensor, metric: str, *, unit: float = PERCENT) -> Value:
@@ -80,3 +93,14 @@ def delta_m(values: Mapping[str, float], references: Mapping[str, float]) -> flo
         gains.setdefault(task, []).append(relative_gain(value, references[name], metric))
     mean = sum(sum(own) / len(own) for own in gains.values()) / len(gains)
     return max(mean, WORST_DELTA_M) if math.isfinite(mean) else WORST_DELTA_M
+
+
+def delta_m_by_kind(values: Mapping[str, float], references: Mapping[str, float]) -> dict[str, float]:
+    """:func:`delta_m` of the tasks of each kind, ``classification`` or ``regression``; a kind without a task has none.
+
+    A task's kind is that of the labels of its loss, which all of its metrics share.
+    """
+    kinds: dict[str, dict[str, float]] = {}
+    for name, value in values.items():
+        kinds.setdefault(KINDS[METRICS[name.rsplit("/", 1)[1]].labels[0]], {})[name] = value
+    return {kind: delta_m(kinds[kind], references) for kind in dict.fromkeys(KINDS.values()) if kind in kinds}

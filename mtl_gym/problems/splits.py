@@ -13,6 +13,9 @@ from torch import Tensor
 
 from mtl_gym.checks import should
 
+SPLITS = ("train", "meta", "reward", "test")
+"""*train*: weights are applied here. *meta*: signals. *reward*: the reward. *test*: only in the last step's ``info``."""
+
 
 @dataclass(frozen=True)
 class Split:

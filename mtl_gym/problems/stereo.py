@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from skimage.data import stereo_motorcycle
 
-from mtl_gym.problems.base import Split, Task
+from mtl_gym.problems.base import Pool, Split, Task
 
 _LAYERS = 5
 TASKS = (
@@ -24,13 +24,13 @@ _BLOCK, _MARGIN, _PATCH, _STRIDE = 96, 32, 32, 8  # px
 _PATTERN = ("train", "test", "train", "meta", "train", "reward", "train")
 
 
-def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
-    """Returns the tasks and splits of patches of 32 x 32.
+def load() -> tuple[tuple[Task, ...], dict[str, Split], Pool]:
+    """Returns the tasks, splits of patches of 32 x 32, and the pool.
 
     Inputs are the colors of both images and each pixel's row and column (8 channels, 0 to 1). Labels: inverse depth (disparity,
     standardised by *train*), the unit surface normal (from the slope of disparity), and the quintile of disparity on *train*.
     Pixels without ground truth have no labels. The image is divided into blocks of 96 px; patches of different blocks are at least
-    32 px apart.
+    32 px apart. The pool's groups are these blocks.
     """
     left, right, disparity = stereo_motorcycle()
     colors = np.concatenate([left, right], axis=2).transpose(2, 0, 1) / 255
@@ -40,10 +40,21 @@ def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
     train = np.concatenate([depth[row : row + _PATCH, column : column + _PATCH].ravel() for row, column in corners["train"]])
     known = train[np.isfinite(train)]
     layers = np.digitize(depth, np.quantile(known, np.linspace(0, 1, _LAYERS + 1)[1:-1])).astype(np.float32)
-    labels = [((depth - known.mean()) / known.std())[None], _normals(depth), np.where(np.isfinite(depth), layers, np.nan)[None]]
-    return TASKS, {
+    others = [_normals(depth), np.where(np.isfinite(depth), layers, np.nan)[None]]
+    labels = [((depth - known.mean()) / known.std())[None], *others]
+    splits = {
         name: Split.of(_patches(views, places), [_patches(label, places) for label in labels]) for name, places in corners.items()
     }
+    return TASKS, splits, _pool(views, [depth[None], *others], corners)
+
+
+def _pool(views: npt.NDArray[Any], labels: list[npt.NDArray[Any]], corners: dict[str, list[tuple[int, int]]]) -> Pool:
+    places = [place for own in corners.values() for place in own]
+    ends = np.cumsum([len(own) for own in corners.values()])
+    rows = dict(zip(corners, np.split(np.arange(ends[-1]), ends[:-1]), strict=True))
+    blocks = np.array([row // _BLOCK * views.shape[2] + column // _BLOCK for row, column in places])
+    samples = Split.of(_patches(views, places), [_patches(label, places) for label in labels])
+    return Pool(samples, rows, groups=blocks, scaled_targets=(0,))
 
 
 def _corners(shape: tuple[int, ...]) -> dict[str, list[tuple[int, int]]]:

@@ -8,14 +8,18 @@ from importlib.metadata import distribution
 
 import numpy as np
 
-from mtl_gym.problems.base import Split, Task, divide, standardise
+from mtl_gym.problems.base import Pool, Split, Task, divide, standardise
+from mtl_gym.problems.pools import equal_inputs
 
 _FEATURES, _CLASSES = 103, 14
 _SIZES = {"train": 1_300, "meta": 300, "reward": 300, "test": -1}
 
 
-def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
-    """Returns 14 binary tasks and splits of 1,300, 300, 300 and 517 genes; inputs are 103 standardised numbers."""
+def load() -> tuple[tuple[Task, ...], dict[str, Split], Pool]:
+    """Returns 14 binary tasks, splits of 1,300, 300, 300 and 517 genes, and the pool of all 2,417.
+
+    Inputs are 103 numbers, standardised by *train*.
+    """
     # Read directly, since importing river.datasets takes more than a second.
     file = str(distribution("river").locate_file("river/datasets/yeast.csv.gz"))
     table = np.loadtxt(file, delimiter=",", skiprows=1, dtype=np.float64)
@@ -23,4 +27,6 @@ def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
     rows = divide(len(table), _SIZES, seed=0)
     inputs = standardise(features, features[rows["train"]])
     tasks = tuple(Task(f"class_{number}", "bce", ("auc",)) for number in range(1, _CLASSES + 1))
-    return tasks, {name: Split.of(inputs[index], list(classes[index].T)) for name, index in rows.items()}
+    splits = {name: Split.of(inputs[index], list(classes[index].T)) for name, index in rows.items()}
+    pool = Pool(Split.of(features, list(classes.T)), rows, groups=equal_inputs(features), scaled_inputs=True)
+    return tasks, splits, pool

@@ -60,7 +60,7 @@ def align(trainer: Trainer) -> Alignments:
             losses, tangents = forward_ad.unpack_dual(found)
     trainer.losses.pending.of_samples, trainer.losses.pending.buffers = losses, buffers
     products = torch.zeros_like(losses) if tangents is None else tangents.detach()
-    held_out = len(trainer.losses.data.holdouts["meta"]) / trainer.recipe.batch_size
+    held_out = trainer.losses.held_out_cost(["meta"])
     fresh = trainer.once("alignments")
     return Alignments(products, main, fresh * (held_out + 1), fresh * held_out)  # the tangents cost as much as the values
 
@@ -68,11 +68,11 @@ def align(trainer: Trainer) -> Alignments:
 def _direction(trainer: Trainer) -> tuple[dict[str, Tensor], Tensor]:
     """The main task's normalised gradient on *meta* by parameter, 0 where it vanishes and for heads, and its loss (N,)."""
     losses, problem, replicas, number = trainer.losses, trainer.problem, trainer.replicas, main_task(trainer)
-    inputs = losses.data.holdout_inputs(["meta"])[0]
-    everywhere = inputs.expand(trainer.num_replicas, *inputs.shape)
-    outputs = trainer.model.outputs(replicas.parameters, replicas.buffers, everywhere, problem.output_slices[number])
-    labels = losses.data.holdout_labels("meta", trainer.num_replicas, losses.sources)[:, :, problem.target_slices[number]]
-    main = _objective(problem, number, trainer.state.device).parts(outputs, labels, [len(inputs)])[0][:, 0]
+    inputs = losses.data.holdout_inputs(["meta"])
+    outputs = trainer.model.outputs(replicas.parameters, replicas.buffers, inputs, problem.output_slices[number])
+    labels = losses.data.holdout_labels("meta")[:, :, problem.target_slices[number]]
+    objective = _objective(problem, number, trainer.state.device, missing=not losses.drawn.complete)
+    main = objective.parts(outputs, labels, [inputs.shape[1]])[0][:, 0]
     main = main * trainer.ledger.scales[:, 0]
     flat = torch.zeros_like(replicas.flat)
     if trainer.model.shared:
@@ -83,8 +83,8 @@ def _direction(trainer: Trainer) -> tuple[dict[str, Tensor], Tensor]:
 
 
 @functools.lru_cache(maxsize=8)
-def _objective(problem: Problem, task: int, device: torch.device) -> Objectives:
-    return Objectives(problem, (problem.tasks[task].name,), device, alone=True)
+def _objective(problem: Problem, task: int, device: torch.device, *, missing: bool) -> Objectives:
+    return Objectives(problem, (problem.tasks[task].name,), device, missing=missing, alone=True)
 
 
 def cosines(trainer: Trainer, products: Tensor) -> tuple[Tensor, Tensor]:

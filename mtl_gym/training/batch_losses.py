@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +12,9 @@ from mtl_gym.models.base import Tensors
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.instances import Instance
 from mtl_gym.problems.losses import times
-from mtl_gym.training.batches import Batch, Batches, Pending
-from mtl_gym.training.data import TrainingData, noisy_splits, take
+from mtl_gym.training.batches import Batch, Pending
+from mtl_gym.training.data import TrainingData
+from mtl_gym.training.drawn import Drawn
 from mtl_gym.training.ledger import Ledger
 from mtl_gym.training.objectives import Objectives
 from mtl_gym.training.recipe import Recipe
@@ -41,17 +42,16 @@ class BatchLosses:
     ) -> None:
         self.problem, self.recipe, self.ledger, self.replicas = problem, recipe, ledger, replicas
         self.by_samples, self.recorder = by_samples, recorder
-        self.batches = Batches(state, recipe.train_steps, recipe.batch_size)
+        self.drawn = Drawn(problem, recipe, state)
         self.history = state.add("losses", (recipe.train_steps, recipe.num_tasks))  # (N, H, K) of each batch before its update
-        splits = noisy_splits(problem, recipe).items()
-        self.sources = {name: state.add(f"source {name}", size, torch.int32) for name, size in splits}
         self.link()
 
     def link(self) -> None:
         """Creates everything that is derived from the problem and the state."""
         device = self.history.device
-        self.data = TrainingData(self.problem, self.recipe)
-        self.objectives = Objectives(self.problem, self.recipe.tasks, device, dual=self.by_samples)
+        self.data = TrainingData(self.problem, self.recipe, self.drawn)
+        missing = not self.drawn.complete
+        self.objectives = Objectives(self.problem, self.recipe.tasks, device, dual=self.by_samples, missing=missing)
         self.rows = torch.arange(len(self.history), device=device)
         self.pending = Pending()  # results for the next batch
 
@@ -60,10 +60,8 @@ class BatchLosses:
         return {name: value for name, value in self.__dict__.items() if name not in ("data", "objectives", "rows", "pending")}
 
     def begin(self, row: int, instance: Instance) -> None:
-        """Sets a row's order of samples and the sources of their labels to those of an instance."""
-        self.batches.begin(row, instance)
-        for split, source in self.sources.items():
-            source[row] = self.data.drawn_sources(split, instance)
+        """Sets a row's data to those of an instance."""
+        self.drawn.begin(row, instance, self.data.holdouts)
 
     def forget(self) -> None:
         """Drops the results for the next batch."""
@@ -73,16 +71,13 @@ class BatchLosses:
         """The next batch to train on."""
         if self.pending.batch is None:
             self.pending.batch = batch = self._batch_at(self.ledger.step)
-            if self.by_samples and not self.problem.complete:
+            if self.by_samples and not self.drawn.complete:
                 batch.known = self.data.known(batch.labels, self.ledger.tasks)
         return self.pending.batch
 
     def _batch_at(self, step: Tensor) -> Batch:
-        samples = self.batches.at(step)
-        alike = len(samples) > 1 and torch.equal(samples, samples[:1].expand_as(samples))
-        inputs = take(self.data.splits["train"].inputs, samples[:1] if alike else samples)  # reading shared rows once is faster
-        inputs = inputs.expand(len(samples), *inputs.shape[1:]) if alike else inputs
-        return Batch(samples, inputs, self.data.labels("train", samples, samples, self.sources))
+        samples = self.drawn.batches.at(step)
+        return Batch(samples, self.data.inputs("train", samples), self.data.labels("train", samples, samples))
 
     def forward(self) -> Tensor:
         """Losses (N, K) of the next batch; computed once and reused by the step."""
@@ -101,13 +96,13 @@ class BatchLosses:
     def of_outputs(self, outputs: Tensor, batch: Batch, step: Tensor) -> Tensor:
         """Losses (N, K) from outputs (N, B, O, *S) on a batch at the replicas' step (N,)."""
         losses = self.scaled(self._mean_losses(outputs, batch.labels))
-        return losses if self.problem.complete else self._carried(losses, batch.labels, step)
+        return losses if self.drawn.complete else self._carried(losses, batch.labels, step)
 
     def _mean_losses(self, outputs: Tensor, labels: Tensor) -> Tensor:
         if self.recorder is not None and torch.is_grad_enabled():
             losses = self.objectives.samples(outputs, labels)
             self.recorder(losses.detach(), labels)
-            if self.problem.complete:
+            if self.drawn.complete:
                 return losses.mean(1)
         return self.objectives.parts(outputs, labels, [outputs.shape[1]])[0]
 
@@ -147,6 +142,24 @@ class BatchLosses:
         """Replaces the loss of a task without labels in a batch by its last known one (before the first, its scale), detached."""
         last = self.history[self.rows, (step - 1).clamp(min=0)].where(step[:, None] > 0, self.ledger.scales)
         return torch.where(self.data.absent(labels).gather(1, self.ledger.tasks), last, losses)
+
+    def labelled(self) -> Tensor:
+        """Whether the next batch has a label of each participating task (N, K)."""
+        if self.drawn.complete:
+            return torch.ones_like(self.ledger.scales, dtype=torch.bool)
+        return ~self.data.absent(self.batch().labels).gather(1, self.ledger.tasks)
+
+    def held_out(self, splits: Sequence[str]) -> dict[str, Tensor]:
+        """Scaled losses (N, K) on the fixed samples of *meta* or *reward*, by split, in a single forward pass without a graph."""
+        with torch.no_grad():
+            outputs = self.replicas.outputs(self.data.holdout_inputs(splits))
+            labels = torch.cat([self.data.holdout_labels(name) for name in splits], dim=1)
+            losses = self.objectives.parts(outputs, labels, [len(self.data.holdouts[name]) for name in splits])
+        return {name: self.scaled(own) for name, own in zip(splits, losses, strict=True)}
+
+    def held_out_cost(self, splits: Sequence[str]) -> float:
+        """What :meth:`held_out` costs, in forward passes over a training batch."""
+        return sum(len(self.data.holdouts[name]) for name in splits) / self.recipe.batch_size
 
     def scaled(self, losses: Tensor) -> Tensor:
         """Scaled losses (N, K) of the participating tasks, from those of all tasks."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mtl_gym.models.base import Tensors
-from mtl_gym.problems.instances import Instance
+from mtl_gym.problems.instances import Instance, Mask
 from mtl_gym.training.state import State
 
 
@@ -20,10 +20,10 @@ class Batches:
         self.order = state.add("order", (train_steps + 1, batch_size), torch.int32)  # (N, H + 1, B) indices into *train*
         self._rows = torch.arange(state.num_replicas, device=state.device)
 
-    def begin(self, row: int, instance: Instance) -> None:
-        """Sets a row to an instance's order."""
+    def begin(self, row: int, instance: Instance, known: Mask | None = None) -> None:
+        """Sets a row to an instance's order; ``known`` (n, K) are the labelled samples of each task, where labels are missing."""
         batches, batch_size = self.order.shape[1:]
-        self.order[row] = torch.from_numpy(instance.order(batch_size, batches))
+        self.order[row] = torch.from_numpy(instance.order(batch_size, batches, known))
 
     def at(self, step: Tensor) -> Tensor:
         """The samples (N, B) of the batch at each replica's step (N,)."""

@@ -2,66 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from mtl_gym.checks import should
 from mtl_gym.problems.base import Problem, Split
-from mtl_gym.problems.instances import WRONG_LABELS, Instance
 from mtl_gym.problems.losses import LOSSES, labelled
+from mtl_gym.training.drawn import HOLDOUTS, Drawn
 from mtl_gym.training.recipe import Recipe
-
-HOLDOUTS = ("meta", "reward")
-"""Splits with fixed samples on which losses are measured."""
-_RARE = 0.05  # probability of a batch without a label of some task
 
 
 class TrainingData:
-    """The data of a problem, for N replicas."""
+    """The data of a problem, for N replicas: the problem's own splits, or those that each replica's instance has drawn.
 
-    def __init__(self, problem: Problem, recipe: Recipe) -> None:
+    Positions are indices of samples in a split.
+    """
+
+    def __init__(self, problem: Problem, recipe: Recipe, drawn: Drawn) -> None:
         device = torch.device(recipe.device)
-        splits = problem.splits.items()
-        self.splits = {name: split.to(device) for name, split in splits}
-        # (n,) indices of the fixed samples, evenly spaced over their split
+        self._problem, self._columns, self._drawn = problem, problem.target_slices, drawn
+        self._num_replicas = len(drawn.batches.order)
+        pool = problem.pool if drawn.members else None
+        self._pool = None if pool is None else pool.samples.to(device)
+        self._splits = {} if pool else {name: split.to(device) for name, split in problem.splits.items()}
+        # (n,) positions of the fixed samples, evenly spaced over their split
         self.holdouts = {name: spread(len(problem.splits[name]), recipe.holdout_size).to(device) for name in HOLDOUTS}
-        held_out = [(name, self.splits[name], rows) for name, rows in self.holdouts.items()]
+        held_out = [(name, own, self.holdouts[name]) for name, own in self._splits.items() if name in HOLDOUTS]
         self._measured = {name: Split(take(own.inputs, rows), take(own.targets, rows)) for name, own, rows in held_out}
-        self._problem, self._columns = problem, problem.target_slices
+        self._every = {name: torch.arange(len(split), device=device) for name, split in problem.splits.items()}
 
-    def labels(self, split: str, samples: Tensor, positions: Tensor, sources: Mapping[str, Tensor]) -> Tensor:
-        """Labels (N, B, T, *S) of samples (N, B) of a split, including wrong ones.
+    # --- inputs --------------------------------------------------------------------------------------------------------------
 
-        ``sources`` (N, n, tasks) of splits with wrong labels hold the sample whose label each sample has; ``positions`` (N, B) or
-        (B,) are the samples' positions in them.
+    def inputs(self, split: str, positions: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Inputs (N, B, *shape) of samples (N, B) of a split; of some rows (R,), if they are given, (R, B, *shape) of (R, B)."""
+        if self._pool is None:
+            alike = len(positions) > 1 and torch.equal(positions, positions[:1].expand_as(positions))
+            found = take(self._splits[split].inputs, positions[:1] if alike else positions)  # reading shared rows once is faster
+            return found.expand(len(positions), *found.shape[1:]) if alike else found
+        chosen = slice(None) if rows is None else rows
+        found = take(self._pool.inputs, self._drawn.members[split][chosen].gather(1, positions.long()))
+        mean, deviation = (self._drawn.moments[f"input_{name}"][chosen, None] for name in _MOMENTS)
+        return (found - mean) / deviation
+
+    def fixed_inputs(self, split: str, positions: Tensor) -> Tensor:
+        """Inputs (N, B, *shape) of the same samples (B,) of a split in all rows; no memory is taken where they are the same."""
+        if self._pool is None:
+            return self._everywhere(self._splits[split].inputs[positions])
+        return self.inputs(split, positions.expand(self._num_replicas, -1))
+
+    def holdout_inputs(self, names: Sequence[str]) -> Tensor:
+        """Inputs (N, n, *shape) of the splits' fixed samples, one split after another."""
+        if self._pool is None:
+            return self._everywhere(torch.cat([self._measured[name].inputs for name in names]))
+        return torch.cat([self.fixed_inputs(name, self.holdouts[name]) for name in names], dim=1)
+
+    def chunks(self, split: str, size: int) -> Iterator[Tensor]:
+        """Inputs (N, at most ``size``, *shape) of a whole split."""
+        for positions in self._every[split].split(size):
+            yield self.fixed_inputs(split, positions)
+
+    def _everywhere(self, shared: Tensor) -> Tensor:
+        return shared.expand(self._num_replicas, *shared.shape)
+
+    # --- labels --------------------------------------------------------------------------------------------------------------
+
+    def own_labels(self, split: str, positions: Tensor) -> Tensor:
+        """The labels (N, B, T, *S) of samples (N, B) of a split themselves, before any are replaced or removed."""
+        if self._pool is None:
+            return take(self._splits[split].targets, positions)
+        moments, members = self._drawn.moments, self._drawn.members[split]
+        found = take(self._pool.targets, members.gather(1, positions.long()))
+        mean, deviation = (moments[f"target_{name}"].view(len(found), 1, -1, *[1] * (found.ndim - 3)) for name in _MOMENTS)
+        return (found - mean) / deviation
+
+    def labels(self, split: str, samples: Tensor, places: Tensor) -> Tensor:
+        """Labels (N, B, T, *S) of samples (N, B) of a split as they are trained on: wrong ones included, NaN where missing.
+
+        ``places`` (N, B) or (B,) are the samples' places in the split's table of sources.
         """
-        targets = self.splits[split].targets
+        sources = self._drawn.sources
         if split not in sources:
-            return take(targets, samples)
+            return self.own_labels(split, samples)
         rows = torch.arange(len(samples), device=samples.device)[:, None]
-        bearers = sources[split][rows, positions].unbind(2)  # each (N, B)
-        return torch.cat([take(targets[:, own], bearer) for own, bearer in zip(self._columns, bearers, strict=True)], dim=2)
+        bearers = sources[split][rows, places].unbind(2)  # each (N, B)
+        return torch.cat([self._borne(split, own, bearer) for own, bearer in zip(self._columns, bearers, strict=True)], dim=2)
 
-    def drawn_sources(self, split: str, instance: Instance) -> Tensor:
-        """Index (n, all tasks) of the sample whose label each sample of *train*, or each held-out one, has in an instance."""
-        if split == "train":
-            return torch.from_numpy(instance.label_source(self._problem))
-        rows = self.holdouts[split].cpu().numpy()
-        return torch.from_numpy(instance.holdout_source(split, self._problem.num_tasks, rows))
+    def _borne(self, split: str, columns: slice, bearers: Tensor) -> Tensor:
+        """A task's labels of the samples (N, B), NaN where they are -1."""
+        if self._pool is None:
+            found = take(self._splits[split].targets[:, columns], bearers if self._drawn.complete else bearers.clamp(min=0))
+        else:
+            found = self.own_labels(split, bearers.clamp(min=0))[:, :, columns]
+        if self._drawn.complete:
+            return found
+        return found.masked_fill((bearers < 0).view(*bearers.shape, *[1] * (found.ndim - 2)), torch.nan)
 
-    def holdout_inputs(self, names: Sequence[str]) -> list[Tensor]:
-        """Inputs (n, *shape) of the splits' fixed samples."""
-        return [self._measured[name].inputs for name in names]
-
-    def holdout_labels(self, name: str, num_replicas: int, sources: Mapping[str, Tensor]) -> Tensor:
+    def holdout_labels(self, name: str) -> Tensor:
         """Labels (N, n, T, *S) of a split's fixed samples."""
-        if name not in sources:
-            targets = self._measured[name].targets
-            return targets.expand(num_replicas, *targets.shape)
+        if name not in self._drawn.sources and self._pool is None:
+            return self._everywhere(self._measured[name].targets)
         rows = self.holdouts[name]
-        return self.labels(name, rows.expand(num_replicas, -1), torch.arange(len(rows), device=rows.device), sources)
+        return self.labels(name, rows.expand(self._num_replicas, -1), torch.arange(len(rows), device=rows.device))
+
+    def targets(self, split: str) -> Tensor:
+        """The own labels of a whole split: (n, T, *S), or (N, n, T, *S) where rows have their own splits."""
+        if self._pool is None:
+            return self._splits[split].targets
+        return self.own_labels(split, self._every[split].expand(self._num_replicas, -1))
+
+    def train_labels(self) -> Tensor:
+        """Labels (N, n, T, *S) of all training samples as they are trained on."""
+        every = self._every["train"]
+        if "train" not in self._drawn.sources and self._pool is None:
+            return self._everywhere(self._splits["train"].targets)
+        return self.labels("train", every.expand(self._num_replicas, -1), every)
+
+    # --- which labels are there ----------------------------------------------------------------------------------------------
 
     def known(self, labels: Tensor, tasks: Tensor) -> Tensor:
         """Whether each sample has a label of each participating task, with which its loss has a value (N, B, K).
@@ -84,6 +142,9 @@ class TrainingData:
         return [labelled(labels[:, :, own].flatten(0, 1), joint=LOSSES[task.loss].joint).view(shape) for task, own in pairs]
 
 
+_MOMENTS = ("mean", "deviation")
+
+
 def _of_tasks(parts: Sequence[Tensor], tasks: Tensor) -> Tensor:
     """The participating tasks' (N, B, K), for tasks (N, K), of those of all tasks, each (N, B)."""
     return torch.stack([*parts], dim=2).gather(2, tasks[:, None].expand(-1, parts[0].shape[1], -1))
@@ -94,20 +155,11 @@ def take(table: Tensor, rows: Tensor) -> Tensor:
     return table.index_select(0, rows.flatten()).view(*rows.shape, *table.shape[1:])
 
 
-def noisy_splits(problem: Problem, recipe: Recipe) -> dict[str, tuple[int, int]]:
-    """Shapes (n, all tasks) of the source tables that the distribution requires."""
-    most = {axis: recipe.distribution[axis][1] for axis in (*WRONG_LABELS, "holdout_noise")}
-    sizes = {"train": len(problem.splits["train"])} if any(most[axis] > 0 for axis in WRONG_LABELS) else {}
-    if sizes and most["holdout_noise"] > 0:
-        sizes |= {name: min(recipe.holdout_size, len(problem.splits[name])) for name in HOLDOUTS}
-    return {name: (size, problem.num_tasks) for name, size in sizes.items()}
-
-
 def check_data(problem: Problem, recipe: Recipe) -> None:
-    """Checks that there are batches, and that they and the held-out samples have labels of every task that may take part.
+    """Checks that there are batches, and that the splits and the held-out samples have labels of every task that may take part.
 
-    Raises a ValueError if the distribution's smallest training set is smaller than a batch, or the held-out samples, or more than a
-    twentieth of the batches, have no label of some task.
+    Raises a ValueError if the distribution's smallest training set is smaller than a batch, or a split or its fixed held-out
+    samples have no label of some task.
     """
     smallest = round(len(problem.splits["train"]) * recipe.distribution["size"][0])
     if smallest < recipe.batch_size:
@@ -115,18 +167,11 @@ def check_data(problem: Problem, recipe: Recipe) -> None:
     for name in ("train", *HOLDOUTS):
         problem.check_labelled(name, recipe.tasks)
     for task, own in zip(problem.tasks, problem.target_slices, strict=True):
-        if task.name not in recipe.tasks:
-            continue
-        joint, splits = LOSSES[task.loss].joint, problem.splits
-        known = {name: labelled(splits[name].targets[:, own], joint=joint) for name in ("train", *HOLDOUTS)}
-        for name in HOLDOUTS:
-            if not known[name][spread(len(known[name]), recipe.holdout_size)].any():
+        for name in HOLDOUTS if task.name in recipe.tasks else ():
+            known = labelled(problem.splits[name].targets[:, own], joint=LOSSES[task.loss].joint)
+            if not known[spread(len(known), recipe.holdout_size)].any():
                 condition = f"be larger: the fixed samples of {name} have no label of the task {task.name!r}"
                 raise ValueError(should("holdout_size", condition, recipe.holdout_size))
-        fraction = float(known["train"].float().mean())
-        if (1 - fraction) ** recipe.batch_size > _RARE:
-            condition = f"be larger: {fraction:.1%} of the samples have a label of the task {task.name!r}"
-            raise ValueError(should("batch_size", condition, recipe.batch_size))
 
 
 def spread(count: int, size: int) -> Tensor:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
 from mtl_gym.problems.scores import WORST_DELTA_M, relative_gains
-from mtl_gym.training.probes import AFTER, EPOCH, GAINS, GRAMIAN, LR, META, REWARD, SCORE, UPCOMING, Probe, Reading
+from mtl_gym.training.probes import (
+    AFTER,
+    EPOCH,
+    GAINS,
+    GRAMIAN,
+    INITIAL_LR,
+    LR,
+    META,
+    PRESENT,
+    REWARD,
+    SCORE,
+    UPCOMING,
+    Probe,
+    Reading,
+)
 from mtl_gym.training.references import average_references
 from mtl_gym.training.trainer import Trainer
 
@@ -18,7 +32,8 @@ def training_probes(trainer: Trainer) -> list[Probe]:
 
     ``meta`` and ``reward`` (N, K): held-out losses; ``upcoming`` and ``after`` (N, K): losses of the next batch, and of the last
     one after its step; ``gramian`` (N, K, K); ``gains`` (N, K): relative gains in percent over single-task learning, on *reward*;
-    ``score`` (N,): their mean at the end of an episode; ``lr`` (N,) and ``epoch`` (N,) of the next step. If there is a main task,
+    ``score`` (N,): their mean at the end of an episode; ``lr`` (N,) and ``epoch`` (N,) of the next step; ``initial_lr`` (N,), the
+    learning rate of the first one; ``present`` (N, K): 1 if the next batch has a label of a task, else 0. If there is a main task,
     only it is rewarded: ``reward`` and ``gains`` contain only its column (N, 1).
     """
     return [
@@ -29,28 +44,18 @@ def training_probes(trainer: Trainer) -> list[Probe]:
         Probe((GAINS,), lambda names: Reading({GAINS: gains(trainer)}), periodic=(GAINS,)),
         Probe((SCORE,), lambda names: Reading({SCORE: _score(trainer)}), final=True),
         Probe((LR,), lambda names: Reading({LR: learning_rates(trainer)})),
+        Probe((INITIAL_LR,), lambda names: Reading({INITIAL_LR: trainer.replicas.learning_rates.float()})),
+        Probe((PRESENT,), lambda names: Reading({PRESENT: trainer.losses.labelled().float()})),
         Probe((EPOCH,), lambda names: Reading({EPOCH: trainer.ledger.step // steps_per_epoch(trainer)})),
     ]
 
 
-def holdout_losses(trainer: Trainer, splits: Sequence[str]) -> dict[str, Tensor]:
-    """Losses (N, K) on the fixed samples of *meta* or *reward*, by split, in a single forward pass."""
-    data, parts = trainer.losses.data, trainer.losses.data.holdout_inputs(splits)
-    inputs = torch.cat(parts)
-    with torch.no_grad():
-        outputs = trainer.replicas.outputs(inputs.expand(trainer.num_replicas, *inputs.shape))
-        labels = [data.holdout_labels(name, trainer.num_replicas, trainer.losses.sources) for name in splits]
-        losses = trainer.losses.objectives.parts(outputs, torch.cat(labels, dim=1), [len(part) for part in parts])
-    return {name: trainer.losses.scaled(own) for name, own in zip(splits, losses, strict=True)}
-
-
 def _holdout(trainer: Trainer, names: Collection[str]) -> Reading:
     splits = [name for name in (META, REWARD) if name in names]
-    losses = holdout_losses(trainer, splits)
+    losses = trainer.losses.held_out(splits)
     if REWARD in losses:
         losses[REWARD] = _counting(trainer, losses[REWARD])
-    samples = sum(len(trainer.losses.data.holdouts[name]) for name in splits)
-    return Reading(losses, forward=samples / trainer.recipe.batch_size)
+    return Reading(losses, forward=trainer.losses.held_out_cost(splits))
 
 
 def last_batch(trainer: Trainer) -> Tensor:

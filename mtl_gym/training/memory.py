@@ -31,7 +31,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mtl_gym.checks import should
 from mtl_gym.models.base import Model
 from mtl_gym.problems.base import Problem
-from mtl_gym.training.data import HOLDOUTS, noisy_splits
+from mtl_gym.training.checkpoints import CHECKPOINTS
+from mtl_gym.training.drawn import HOLDOUTS, own_splits, source_sizes
 from mtl_gym.training.optim import OPTIMIZERS
 from mtl_gym.training.recipe import Recipe
 from mtl_gym.training.trainer import CHUNK, own_model
@@ -112,12 +113,13 @@ def training_bytes(
 ) -> float:
     """What ``rows`` trainings of a model take at most, in bytes; see the module and :func:`check_memory`."""
     size, num_tasks, batch = model.size, recipe.num_tasks, recipe.batch_size
-    tables = 3 + OPTIMIZERS[recipe.optimizer].buffers
+    tables = 3 + OPTIMIZERS[recipe.optimizer].buffers + CHECKPOINTS[recipe.checkpoint]
     fixed, sample, outputs = pass_bytes(model, problem)
     inputs, targets = prod(problem.input_shape), problem.splits["train"].targets[0].numel()
     sample, labelled = sample + 4 * inputs, 4 * (_OUTPUT * outputs + 4 * targets)
     order = (recipe.train_steps + 1) * batch
-    sources = sum(count * tasks for count, tasks in noisy_splits(problem, recipe).values())
+    sources = sum(count * tasks for count, tasks in source_sizes(problem, recipe).values())
+    sources += own_splits(recipe) * (sum(map(len, problem.splits.values())) + 2 * (inputs + targets))
     state = 4 * size * tables + _OBJECT * len(model.blocks) * tables + 8 * recipe.train_steps * num_tasks + 4 * order + 4 * sources
     gradients = 4 * num_tasks * (3 * size + model.num_shared) if task_gradients else 0
     training = _PASSES * (1 + by_samples) * (fixed + batch * (sample + labelled)) + by_samples * _of_samples(problem, recipe)

@@ -26,15 +26,23 @@ class _Group:
 class Objectives:
     """Losses of each sample and task.
 
-    Only the losses of ``tasks`` are needed; others are 0, unless computed together with a needed one. With ``dual`` they are also
-    differentiated in forward mode; with ``alone`` outputs and targets contain only these tasks.
+    Only the losses of ``tasks`` are needed; others are 0, unless computed together with a needed one. ``missing`` tells whether
+    labels may be missing. With ``dual`` losses are also differentiated in forward mode; with ``alone`` outputs and targets contain
+    only these tasks.
     """
 
     def __init__(
-        self, problem: Problem, tasks: Collection[str], device: torch.device, *, dual: bool = False, alone: bool = False
+        self,
+        problem: Problem,
+        tasks: Collection[str],
+        device: torch.device,
+        *,
+        missing: bool,
+        dual: bool = False,
+        alone: bool = False,
     ) -> None:
         self._dual = dual
-        self._masked = not problem.complete
+        self._masked = missing
         seen = [task for task in problem.tasks if not alone or task.name in tasks]
         self._groups = _groups(seen, tasks)
         self._averages = _averages(seen).to(device)  # (V, K)

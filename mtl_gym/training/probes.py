@@ -16,6 +16,7 @@ from mtl_gym.training.loss_history import LossHistory
 
 UPCOMING, AFTER, META, REWARD, GRAMIAN = "upcoming", "after", "meta", "reward", "gramian"
 GAINS, SCORE, LR, EPOCH, LAST_WEIGHTS = "gains", "score", "lr", "epoch", "last_weights"
+INITIAL_LR, PRESENT = "initial_lr", "present"
 """Names available for all training runs; see :func:`mtl_gym.training.measurements.training_probes`."""
 BASE = "base"
 """The mean loss of the second epoch, recorded only if it is needed."""
@@ -55,14 +56,12 @@ class View:
         previous: The same before the last decision.
         history: The losses so far; ``None`` if training is not observed step by step.
         progress: (N,) completed fraction of the episode.
-        initial_lr: Learning rate of the first step.
     """
 
     now: dict[str, Tensor]
     previous: dict[str, Tensor]
     history: LossHistory | None
     progress: Tensor
-    initial_lr: float
 
     def __getitem__(self, name: str) -> Tensor:
         """The measured value of that name.

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mtl_gym.models import make_model
+from mtl_gym.problems.axes import AXES, Distribution
 from mtl_gym.problems.base import Problem
-from mtl_gym.problems.instances import AXES, Distribution, Instance, draw
+from mtl_gym.problems.instances import Instance, draw
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Recipe:
     weight_decay: float  # L2 penalty (decoupled for AdamW)
     holdout_size: int  # number of fixed samples of *meta* and of *reward* on which losses are measured
     device: str  # device of the tensors
+    checkpoint: str = "last"  # row of ``CHECKPOINTS``
     main_task: str | None = None  # name of the main task, which always takes part and comes first; ``None`` if there is none
 
     def draw(self, problem: Problem, network: str, id: int) -> Instance:

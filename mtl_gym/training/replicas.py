@@ -57,7 +57,7 @@ class Replicas:
         self.flat[row] = torch.from_numpy(values)
         for name, value in buffers.items():
             self.buffers[name][row] = torch.as_tensor(value)
-        self.learning_rates[row] = self.recipe.lr
+        self.learning_rates[row] = self.recipe.lr * instance.lr
         if self._seeds is not None:
             self._seeds[row] = int(instance.stream("dropout").integers(2**62))
 

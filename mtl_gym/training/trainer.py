@@ -15,9 +15,10 @@ from torch import Tensor
 from mtl_gym.checks import should
 from mtl_gym.models import make_model
 from mtl_gym.models.base import Model
-from mtl_gym.problems.base import Problem, Split
-from mtl_gym.problems.scores import task_metrics
+from mtl_gym.problems.base import Problem
+from mtl_gym.problems.scores import split_metrics
 from mtl_gym.training.batch_losses import BatchLosses
+from mtl_gym.training.checkpoints import CHECKPOINTS, BestOnMeta
 from mtl_gym.training.data import check_data
 from mtl_gym.training.ledger import Ledger
 from mtl_gym.training.recipe import Recipe
@@ -45,6 +46,7 @@ class Trainer:
         model: Makes the model.
         gradient_ema: Decay rate of a moving average of each task's gradient of the shared parameters, which then replaces the
             gradient in every step and Gram matrix; 0 for no average.
+        gradient_ema_decay: Exponent d, at least 0: at step t, from 1, averages keep ``gradient_ema / t**d`` of their past.
         by_samples: Whether losses are computed per sample, by operations with fast forward-mode rules.
         recorder: Called whenever a training pass is computed, with the samples' losses (N, B, all tasks) and labels.
 
@@ -56,8 +58,8 @@ class Trainer:
         weights: (N, H, K) of each update.
 
     Raises:
-        ValueError: If the data are insufficient (see :func:`~mtl_gym.training.data.check_data`), or ``by_samples`` is combined with
-            ``gradient_ema`` or ``recorder``.
+        ValueError: If the data are insufficient (see :func:`~mtl_gym.training.data.check_data`), ``by_samples`` is combined with
+            ``gradient_ema`` or ``recorder``, or ``gradient_ema_decay`` is given without ``gradient_ema``.
     """
 
     def __init__(
@@ -68,13 +70,18 @@ class Trainer:
         *,
         model: Callable[[Problem, Recipe], Model] = own_model,
         gradient_ema: float = 0.0,
+        gradient_ema_decay: float = 0.0,
         by_samples: bool = False,
         recorder: Callable[[Tensor, Tensor], None] | None = None,
     ) -> None:
-        self.problem, self.recipe, self.num_replicas, self.gradient_ema = problem, recipe, num_replicas, gradient_ema
+        self.problem, self.recipe, self.num_replicas = problem, recipe, num_replicas
+        self.gradient_ema, self._decay = gradient_ema, gradient_ema_decay
         self._make = model
         if by_samples and (gradient_ema or recorder):
             raise ValueError(should("by_samples", "be left out with `gradient_ema` and `recorder`", by_samples))
+        if gradient_ema_decay and not gradient_ema:
+            remedy = "Give `gradient_ema` a value above 0."
+            raise ValueError(should("gradient_ema_decay", "be 0 where there is no average", gradient_ema_decay, remedy))
         check_data(problem, recipe)
         made = model(problem, recipe)
         self.state = state = State(num_replicas, recipe.device)
@@ -83,6 +90,8 @@ class Trainer:
         self.losses = BatchLosses(problem, recipe, state, self.ledger, self.replicas, by_samples=by_samples, recorder=recorder)
         self.weights = state.add("weights", (recipe.train_steps, recipe.num_tasks))
         self.averages = state.add("averages", (recipe.num_tasks, made.num_shared)) if gradient_ema else None
+        kept = (recipe, state, self.ledger, self.replicas, self.losses)
+        self._best = BestOnMeta(*kept) if CHECKPOINTS[recipe.checkpoint] else None
         self._charged = {name: state.add(f"charged {name}", (), torch.int64) for name in _CHARGED_ONCE}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -130,17 +139,15 @@ class Trainer:
 
     # --- measuring -----------------------------------------------------------------------------------------------------------
 
-    def outputs(self, split: Split) -> Tensor:
-        """Outputs (N, n, O, *S) of all heads on a whole split; the cost is not counted."""
+    def outputs(self, split: str | Tensor) -> Tensor:
+        """Outputs (N, n, O, *S) of all heads on a whole split, or on inputs (N, n, *shape); the cost is not counted."""
+        chunks = self.losses.data.chunks(split, CHUNK) if isinstance(split, str) else split.split(CHUNK, dim=1)
         with torch.no_grad():
-            inputs = split.inputs.to(self.state.device).split(CHUNK)
-            return torch.cat([self.replicas.outputs(part.expand(self.num_replicas, *part.shape)) for part in inputs], dim=1)
+            return torch.cat([self.replicas.outputs(inputs) for inputs in chunks], dim=1)
 
-    def metrics(self, split: str | Split) -> dict[str, Tensor]:
+    def metrics(self, split: str) -> dict[str, Tensor]:
         """Metrics (N,) on a whole split by ``task/metric``, for all of the problem's tasks; the cost is not counted."""
-        chosen = self.losses.data.splits[split] if isinstance(split, str) else split
-        outputs, targets = self.outputs(chosen), chosen.targets.to(self.state.device)
-        return task_metrics(self.problem, outputs.movedim(1, 2).flatten(2), targets.movedim(0, 1).flatten(1))  # (N, O, M), (T, M)
+        return split_metrics(self.problem, self.outputs(split), self.losses.data.targets(split))
 
     def finite(self) -> Tensor:
         """Whether all parameters of each replica are finite (N,)."""
@@ -164,8 +171,10 @@ class Trainer:
             ]
             found = torch.stack([torch.cat([part.flatten(1) for part in own], dim=1) for own in parts], dim=1)
             if self.averages is not None:
-                own, begun = found[:, :, : self.model.num_shared], (self.ledger.step > 0)[:, None, None]
-                own.copy_(torch.where(begun, self.gradient_ema * self.averages + (1 - self.gradient_ema) * own, own))
+                own, step = found[:, :, : self.model.num_shared], self.ledger.step[:, None, None]  # (N, K, Q) and (N, 1, 1)
+                kept = self.gradient_ema / (step + 1).double() ** self._decay
+                average = kept.to(own.dtype) * self.averages + (1 - kept).to(own.dtype) * own
+                own.copy_(torch.where(step > 0, average, own))
             pending.gradients = found
         return pending.gradients, self.recipe.num_tasks * self.once("gradients", charged)
 
@@ -272,3 +281,5 @@ class Trainer:
         self.weights[rows, columns] = weights[rows]
         self.ledger.step += active
         self.ledger.charge(active, 1.0, float(backward))
+        if self._best is not None and self._best.look(active):
+            self.restructured()

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from mtl_gym.checks import should
+from mtl_gym.models import make_model
 from mtl_gym.models.base import Model
 from mtl_gym.problems.base import Problem
-from mtl_gym.problems.scores import MetricTable, task_metrics
+from mtl_gym.problems.scores import MetricTable, split_metrics
 from mtl_gym.training.data import spread
+from mtl_gym.training.drawn import own_splits
 from mtl_gym.training.formulas import linear_cka, pooled
 from mtl_gym.training.recipe import Recipe
 from mtl_gym.training.references import train
@@ -86,12 +88,22 @@ def ensemble_metrics(problem: Problem, recipe: Recipe, ids: Sequence[int], membe
         start = own.stop
         of_outputs = _of_outputs(trainer, shares[own])
         for place, name in enumerate(MEASURED):
-            outputs = trainer.outputs(problem.splits[name])
+            outputs = trainer.outputs(name)
             parts = outputs * of_outputs.view(len(of_outputs), 1, -1, *[1] * (outputs.ndim - 3))
             if totals[place].ndim == 1:
                 totals[place] = outputs.new_zeros(len(ids), *outputs.shape[1:])
             totals[place].index_add_(0, rows[own].to(outputs.device), parts)
-    return torch.stack([_measured(problem, name, total) for name, total in zip(MEASURED, totals, strict=True)], dim=1)
+    labels = [_targets(problem, recipe, ids, name) for name in MEASURED]
+    return torch.stack([_measured(problem, *pair) for pair in zip(totals, labels, strict=True)], dim=1)
+
+
+def _targets(problem: Problem, recipe: Recipe, ids: Sequence[int], split: str) -> Tensor:
+    """Targets of a whole split (n, T, *S), or (N, n, T, *S) where the instances have splits of their own."""
+    if problem.pool is None or not own_splits(recipe):
+        return problem.splits[split].targets
+    identity = make_model(problem, recipe.hidden_sizes).identity
+    members = [recipe.draw(problem, identity, id).members for id in ids]
+    return torch.stack([problem.pool.splits(own)[split].targets for own in members if own is not None])
 
 
 def _of_outputs(trainer: Trainer, shares: Tensor) -> Tensor:
@@ -104,14 +116,13 @@ def _of_outputs(trainer: Trainer, shares: Tensor) -> Tensor:
 def measure(trainer: Trainer) -> Tensor:
     """Metrics (R, 3, M) float64 of networks on *meta*, *reward* and *test*; NaN if diverged."""
     finite = trainer.finite().cpu()[:, None]
-    found = [_measured(trainer.problem, name, trainer.outputs(trainer.problem.splits[name])) for name in MEASURED]
+    found = [_measured(trainer.problem, trainer.outputs(name), trainer.losses.data.targets(name)) for name in MEASURED]
     return torch.stack([torch.where(finite, values, torch.nan) for values in found], dim=1)
 
 
-def _measured(problem: Problem, split: str, outputs: Tensor) -> Tensor:
-    """Metrics (R, M) of outputs (R, n, O, *S) on a split; NaN for rows that are not finite."""
-    targets = problem.splits[split].targets.to(outputs.device)
-    metrics = task_metrics(problem, outputs.movedim(1, 2).flatten(2), targets.movedim(0, 1).flatten(1))
+def _measured(problem: Problem, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Metrics (R, M) of outputs (R, n, O, *S) on a split with these targets; NaN for rows that are not finite."""
+    metrics = split_metrics(problem, outputs, targets.to(outputs.device))
     finite = torch.isfinite(outputs).flatten(1).all(1).cpu()[:, None]
     table = torch.stack([metrics[name].cpu().double() for name in MetricTable(problem).names], dim=1)
     return torch.where(finite, table, torch.nan)
@@ -140,10 +151,9 @@ def layer_similarity(problem: Problem, recipe: Recipe, ids: Sequence[int]) -> tu
 def last_features(trainer: Trainer) -> Tensor:
     """Features (R, B, C, ...) of the last hidden layer on 256 training samples; raises as :func:`check_stages` does."""
     check_stages(trainer.model, trainer.recipe)
-    inputs = trainer.problem.splits["train"].inputs
-    values = inputs[spread(len(inputs), COMPARED)].to(trainer.state.device)
+    samples = spread(len(trainer.problem.splits["train"]), COMPARED).to(trainer.state.device)
     with torch.no_grad():
-        return trainer.model.features(trainer.replicas.parameters, values.expand(trainer.num_replicas, *values.shape))[-1]
+        return trainer.model.features(trainer.replicas.parameters, trainer.losses.data.fixed_inputs("train", samples))[-1]
 
 
 def check_stages(model: Model, recipe: Recipe) -> None:

@@ -92,9 +92,9 @@ class WarmUp:
     def _measured(self, needs: Collection[str]) -> dict[str, tuple[Tensor, Tensor | int]]:
         """:meth:`affinities`, 0 where the batch has no label of one of the two tasks, and whether it has labels of both: 1 or 0."""
         found, losses = self.affinities(needs), self.trainer.losses
-        if self.problem.complete or not found:
+        if losses.drawn.complete or not found:
             return {name: (values, 1) for name, values in found.items()}
-        present = ~losses.data.absent(losses.batch().labels).gather(1, self.trainer.ledger.tasks)  # (N, K)
+        present = losses.labelled()  # (N, K)
         both = (present[:, :, None] & present[:, None]).long()
         first, second = torch.triu_indices(both.shape[1], both.shape[2], offset=1)
         known = {COSINES: both[:, first, second], LOOKAHEAD: both}
@@ -137,8 +137,8 @@ class _Recorder:
         self._tasks = trainer.ledger.tasks[rows]
         self._counts = torch.tensor([len(own.rows) for own in trainer.ledger.instances if own], device=rows.device)[rows]
         self._times = torch.linspace(min(2, epochs), epochs, snapshots).round().tolist()
-        order = trainer.losses.batches.order[rows, : self._train_steps]
-        self._labelled = None if trainer.problem.complete else labelled_samples(trainer)[rows]
+        order = trainer.losses.drawn.batches.order[rows, : self._train_steps]
+        self._labelled = None if trainer.losses.drawn.complete else labelled_samples(trainer)[rows]
         samples = len(trainer.problem.splits["train"])
         self._maps = DataMaps(order, length, samples, trainer.recipe.num_tasks, self._labelled)
         self._features: list[Tensor] = []  # per snapshot, (R, K, 7)
@@ -192,13 +192,10 @@ class _Recorder:
 
 def labelled_samples(trainer: Trainer) -> Tensor:
     """Whether each sample that an instance trains on has a label of each task, its own or another sample's (N, n, K) bool."""
-    data, tasks, sources = trainer.losses.data, trainer.ledger.tasks, trainer.losses.sources
-    every = torch.arange(trainer.problem.num_tasks, device=tasks.device)[None]
-    known = data.known(data.splits["train"].targets[None], every).expand(len(tasks), -1, -1)  # (N, n, all tasks) of own labels
-    if "train" in sources:
-        known = known.gather(1, sources["train"].long())
+    data, tasks = trainer.losses.data, trainer.ledger.tasks
+    known = data.known(data.train_labels(), tasks)
     used = torch.zeros(known.shape[:2], dtype=torch.bool, device=tasks.device)
     for row, instance in enumerate(trainer.ledger.instances):
         if instance is not None:
             used[row, torch.from_numpy(instance.rows)] = True
-    return known.gather(2, tasks[:, None].expand(-1, known.shape[1], -1)) & used[:, :, None]
+    return known & used[:, :, None]

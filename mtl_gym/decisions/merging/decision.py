@@ -139,10 +139,9 @@ class Merging(TrainingDecision):
 
     def similarities(self) -> Tensor:
         """Linear CKA (N, S, K, K) of the tasks' features at every stage, from a forward pass over fixed training samples."""
-        inputs = self.trainer.losses.data.splits["train"].inputs
-        compared = inputs[spread(len(inputs), COMPARED).to(inputs.device)]
+        samples = spread(len(self.trainer.problem.splits["train"]), COMPARED).to(self._rows.device)
         with torch.no_grad():
-            features = self._trace(compared.expand(self.trainer.num_replicas, *compared.shape)).features
+            features = self._trace(self.trainer.losses.data.fixed_inputs("train", samples)).features
             return torch.stack([linear_cka(pooled(own)) for own in features], dim=1)
 
     def gradient_cosines(self) -> Tensor:

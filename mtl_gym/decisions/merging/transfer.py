@@ -13,7 +13,6 @@ from mtl_gym.decisions.merging.adapters import ADAPTERS
 from mtl_gym.decisions.merging.imitation import Lesson, imitate
 from mtl_gym.decisions.partitions import together
 from mtl_gym.models.branched import ASSIGN, BranchedModel
-from mtl_gym.training.data import take
 from mtl_gym.training.trainer import Trainer
 
 TRANSFERS = ("imitate", "average", "none")
@@ -107,11 +106,11 @@ class Transfer:
         Each batch counts as four forward passes (the targets, learning, and two to compare) and one backward pass.
         """
         trainer, replicas, model = self._trainer, self._trainer.replicas, self.model
-        order, step = trainer.losses.batches.order, trainer.ledger.step
+        order, step = trainer.losses.drawn.batches.order, trainer.ledger.step
         trainer.ledger.passes[rows] += self._steps * torch.tensor([4.0, 1.0], device=rows.device)
         window = (step[rows, None] + torch.arange(self._steps, device=rows.device)) % order.shape[1]
         samples = order[rows[:, None], window].long().flatten(1)
-        inputs = take(trainer.losses.data.splits["train"].inputs, samples)
+        inputs = trainer.losses.data.inputs("train", samples, rows)
         with torch.no_grad():
             own = [part[rows] for part in [*replicas.parameters.values()][: stage + 1]]
             features = model.trace(own, inputs, replicas.buffers[ASSIGN][rows, : stage + 1]).features

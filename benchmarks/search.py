@@ -1,0 +1,168 @@
+"""Searches for every method's learning rate and its own parameter, on the *reward* split of training instances.
+
+    python -m benchmarks.constant_weights            first: the constant weights
+    python -m benchmarks.search                      every problem (many hours; rerun to resume)
+    python -m benchmarks.search digits yeast         these
+    python -m benchmarks.search yeast --names ew,uw-so,single-task
+
+Every method tries half, one and two times the problem's rate. One with a parameter of its own tries three values of it (``OWN``)
+at each of these rates; of a composition such as ``igb+cagrad``, the last method's. Equal weights and single-task learning, to which
+``delta_m`` will refer, try the rates too. All score the mean ``delta_m`` of the same training instances, over single-task learning
+at the problem's rate; *test* plays no part. Writes ``benchmarks/results/search.json``, method by method, with the best setting and
+the number of trainings that it took; ``benchmarks/methods.py`` runs every method with it. Scores are kept in ``runs/search`` as
+soon as they are known, so a kill loses only the trainings that are running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+import mtl_gym
+from benchmarks.constant_weights import VANISHING
+from benchmarks.measuring import Run, command_line, first_memory, vector_env, weighted_problems
+from benchmarks.methods import SINGLE_TASK, policies
+from mtl_gym.cache import write_whole
+from mtl_gym.environments import LOSS_WEIGHTING, specification
+from mtl_gym.envs.arguments import Arguments, check_arguments
+from mtl_gym.evaluation.results import spec_key
+from mtl_gym.policies.grammar import make_policy
+from mtl_gym.problems.instances import TRAINING_IDS
+from mtl_gym.problems.scores import delta_m
+from mtl_gym.training.references import average_references, fingerprint, single_task_metrics
+
+FACTORS = (0.5, 1.0, 2.0)
+"""Learning rates, over the problem's."""
+OWN: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "uw": ("lr", ("null", 0.01, 0.1)),  # null: that of the training
+    "imtl-l": ("lr", ("null", 0.01, 0.1)),
+    "dwa": ("temperature", (0.5, 2, 8)),
+    "uw-so": ("temperature", (1, 10, 100)),
+    "famo": ("gamma", (0.0001, 0.001, 0.01)),  # what the paper searches
+    "stch": ("mu", (0.3, 1, 3)),
+    "gradvac": ("beta", (0.01, 0.1, 0.5)),  # the paper's and LibMTL's, and between them
+    "cagrad": ("c", (0.2, 0.4, 0.8)),
+    "nash-mtl": ("max_norm", (0.3, 1, 3)),
+    "fairgrad": ("alpha", (1, 2, 4)),
+    "gradnorm": ("alpha", (0.5, 1.5, 3)),
+    "moco": ("gamma", (0.01, 0.1, 1)),
+    "db-mtl": ("beta", (0.1, 0.5, 0.9)),
+}
+"""A method's own parameter, and the values that are tried."""
+INSTANCES = 8
+SLOW = {"multimnist": 4, "stereo": 2}
+Metrics = dict[str, float]
+
+
+def candidates(name: str) -> list[str]:
+    """A policy with each value of its own parameter; the policy itself if it has none."""
+    option, values = OWN.get(name.rsplit("+", 1)[-1], ("", ()))
+    return [f"{name}:{option}={value}" for value in values] or [name]
+
+
+def played(text: str, arguments: Arguments, ids: Sequence[int]) -> list[Metrics]:
+    """Metrics of each instance on *reward*, after training with a policy."""
+    if text == SINGLE_TASK:
+        metrics = single_task_metrics(arguments.problem, arguments.recipe, ids, "reward")
+    else:
+        policy, recipe = make_policy(text), arguments.recipe
+        given = {"problem": arguments.problem, "lr": recipe.lr, "train_steps": recipe.train_steps, "autoreset_mode": "Disabled"}
+        envs = vector_env(LOSS_WEIGHTING, len(ids), policy, **given)
+        observations, _ = envs.reset(options={"instance": np.asarray(ids)})
+        memory = first_memory(policy, ids, recipe.num_tasks)
+        while not envs.finished.all():
+            actions, memory = policy.predict(observations, memory, deterministic=True)
+            observations, *_ = envs.step(np.clip(actions, envs.action_space.low, envs.action_space.high))
+        metrics = envs.decision.trainings.metrics("reward")
+    return [{name: float(values[row]) for name, values in metrics.items()} for row in range(len(ids))]
+
+
+class Scores:
+    """Mean delta_m of settings on a problem's training instances, each computed once.
+
+    Args:
+        problem: Its name.
+        run: How the benchmark is run; in its folder ``kept``, if any, scores are found again.
+    """
+
+    def __init__(self, problem: str, run: Run) -> None:
+        short = {"train_steps": 40} if run.smoke else {}
+        self.arguments = check_arguments(specification(LOSS_WEIGHTING), problem=problem, **short)
+        self.ids = list(range(TRAINING_IDS[0], TRAINING_IDS[0] + run.size(SLOW.get(problem, INSTANCES), 2)))
+        self._file = run.kept / f"{problem}.json" if run.kept else None
+        self._known: dict[str, float] = json.loads(self._file.read_text()) if self._file and self._file.is_file() else {}
+        self._references = self._equal_weights() if problem in VANISHING else self._single_task()
+
+    def trainings(self, text: str) -> int:
+        """How many trainings a score takes."""
+        return len(self.ids) * (self.arguments.recipe.num_tasks if text == SINGLE_TASK else 1)
+
+    def of(self, text: str, factor: float) -> float:
+        """The score of a policy at a multiple of the problem's rate."""
+        arguments = replace(self.arguments, recipe=replace(self.arguments.recipe, lr=factor * self.arguments.recipe.lr))
+        policy = None if text == SINGLE_TASK else getattr(make_policy(text), "spec", text)
+        trained = fingerprint(arguments.problem, arguments.recipe)
+        used = {"policy": policy, "trained": trained, "ids": self.ids, "references": dict(self._references)}
+        key = spec_key({**used, "version": mtl_gym.__version__})
+        if key not in self._known:
+            gains = [delta_m(own, self._references) for own in played(text, arguments, self.ids)]
+            self._known[key] = float(np.mean(gains))
+            if self._file:
+                write_whole(self._file, json.dumps(self._known, indent=1) + "\n")
+        return self._known[key]
+
+    def _single_task(self) -> Mapping[str, float]:
+        return average_references(self.arguments.problem, self.arguments.recipe)
+
+    def _equal_weights(self) -> Mapping[str, float]:
+        each = played("ew", self.arguments, self.ids)
+        return {name: float(np.mean([own[name] for own in each])) for name in each[0]}
+
+
+def search(name: str, scores: Scores) -> dict[str, Any]:
+    """Tries all settings of a policy: the best one, its score, the number of trainings, and all scores by setting and rate."""
+    tried = {text: [scores.of(text, factor) for factor in FACTORS] for text in candidates(name)}
+    best = max(tried, key=lambda text: max(tried[text]))
+    score = max(tried[best])
+    return {
+        "policy": best,
+        "factor": FACTORS[tried[best].index(score)],
+        "delta_m": round(score, 2),
+        "trainings": len(tried) * len(FACTORS) * scores.trainings(name),
+        "tried": {text: [round(own, 2) for own in row] for text, row in tried.items()},
+    }
+
+
+def study(problem: str, names: Mapping[str, str], run: Run, write: Callable[[dict[str, Any]], None]) -> None:
+    """Searches for the settings of policies by label, and calls ``write`` with the results after each."""
+    scores = Scores(problem, run)
+    found = run.known().get(problem, {}).get("methods", {})
+    for label, name in names.items():
+        found[label] = search(name, scores)
+        print(problem, label, json.dumps(found[label]), flush=True)
+        write({"instances": len(scores.ids), "factors": FACTORS, "methods": found})
+
+
+def command(parser: argparse.ArgumentParser) -> None:
+    """Adds the options beyond those that all benchmarks have."""
+    parser.add_argument("--names", dest="methods", help="the methods to search for, separated by commas (default: all)")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Searches on each problem and adds what is found to the results."""
+    run: Run
+    run, given = command_line(words, command)
+    for problem in weighted_problems(run):
+        known = {SINGLE_TASK: SINGLE_TASK, **policies(problem, run.smoke)}
+        chosen = given.methods.split(",") if given.methods else [*known]
+        names = {label: known.get(label, label) for label in chosen}
+        study(problem, names, run, lambda found, problem=problem: run.write({**run.known(), problem: found}))  # type: ignore[misc]
+
+
+if __name__ == "__main__":
+    main()

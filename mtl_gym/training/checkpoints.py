@@ -1,0 +1,65 @@
+"""Which parameters a training ends with: the last ones, or those that were best on *meta*. ``CHECKPOINTS`` is the table."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mtl_gym.training.batch_losses import BatchLosses
+from mtl_gym.training.formulas import log_loss
+from mtl_gym.training.ledger import Ledger
+from mtl_gym.training.recipe import Recipe
+from mtl_gym.training.replicas import Replicas
+from mtl_gym.training.state import State
+
+CHECKPOINTS = {"last": False, "best_meta": True}
+"""Name to whether parameters are kept during training."""
+LOOKS = 10
+"""Number of times that *meta* is looked at during a training."""
+
+
+class BestOnMeta:
+    """Keeps the parameters and buffers, and so the structure, with the least losses on *meta*; a training ends with them.
+
+    Losses are compared by the mean of ``log(L_k / L_k(0))`` over the rewarded tasks, of which only ``log L_k`` changes during a
+    training. They are measured after every tenth of the steps, on the fixed samples; this costs forward passes.
+    """
+
+    def __init__(self, recipe: Recipe, state: State, ledger: Ledger, replicas: Replicas, losses: BatchLosses) -> None:
+        self._recipe, self._ledger, self._replicas, self._losses = recipe, ledger, replicas, losses
+        self._score = state.add("best score", ())
+        self._found = state.add("best found", (), torch.bool)
+        self._kept = {"parameters": state.add("best parameters", replicas.flat.shape[1:])}
+        for name, own in replicas.buffers.items():
+            self._kept[f"buffer {name}"] = state.add(f"best buffer {name}", own.shape[1:], own.dtype)
+
+    def look(self, stepped: Tensor) -> bool:
+        """To be called after a step of the rows (N,) bool; returns whether the parameters of some rows were replaced."""
+        step, train_steps = self._ledger.step, self._recipe.train_steps
+        due = stepped & (step * LOOKS // train_steps > (step - 1) * LOOKS // train_steps)
+        if not due.any():
+            return False
+        scores = self._measured(due)
+        better = due & torch.isfinite(scores) & (~self._found | (scores < self._score))
+        self._score.copy_(torch.where(better, scores, self._score))
+        self._found |= better
+        _copy(better, self._current(), self._kept)
+        ended = due & (step == train_steps) & self._found & ~better
+        _copy(ended, self._kept, self._current())
+        return bool(ended.any())
+
+    def _measured(self, due: Tensor) -> Tensor:
+        """Mean log losses (N,) of the rewarded tasks on *meta*; the rows are charged."""
+        losses = self._losses.held_out(["meta"])["meta"]
+        self._ledger.charge(due, self._losses.held_out_cost(["meta"]), 0.0)
+        return log_loss(losses if self._recipe.main_task is None else losses[:, :1]).mean(1)
+
+    def _current(self) -> dict[str, Tensor]:
+        return {"parameters": self._replicas.flat} | {f"buffer {name}": own for name, own in self._replicas.buffers.items()}
+
+
+def _copy(rows: Tensor, source: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+    chosen = rows.nonzero()[:, 0]
+    if len(chosen):
+        for name, own in target.items():
+            own[chosen] = source[name][chosen]

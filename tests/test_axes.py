@@ -1,0 +1,246 @@
+"""The axes `labels`, `split` and `lr`, and the choice of a checkpoint."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from mtl_gym.envs.vector import MTLVectorEnv
+from mtl_gym.problems import load_problem
+from mtl_gym.problems.axes import AXES, DISTRIBUTIONS, resolve
+from mtl_gym.problems.base import Problem, Split
+from mtl_gym.problems.instances import draw
+from mtl_gym.problems.labels import complete_batches, labelled_samples
+from mtl_gym.training.references import train
+from tests.rollouts import make_trainer, make_vec, random_actions, same, small
+
+
+def instance(problem="digits", id=0, **axes):
+    loaded = load_problem(problem) if isinstance(problem, str) else problem
+    given = resolve({axis: (value, value) for axis, value in axes.items()}, loaded)
+    return draw(loaded, distribution=given, num_tasks=loaded.num_tasks, network="mlp[8]", id=id)
+
+
+# --- labels ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.002, 0.1, 0.6])
+def test_a_share_of_each_tasks_labels_is_kept(share):
+    problem = load_problem("digits")
+    source = instance(labels=share).label_source(problem)
+    assert ((source >= 0).sum(0) == max(1, round(share * len(source)))).all()
+    kept = source >= 0
+    assert (source[kept] == np.nonzero(kept)[0]).all()  # those that are kept are the samples' own
+    assert share == 0.002 or len({tuple(column) for column in kept.T.tolist()}) == problem.num_tasks  # drawn for each task
+
+
+def test_labels_are_kept_among_the_samples_in_use():
+    drawn = instance(labels=0.1, size=0.5)
+    source = drawn.label_source(load_problem("digits"))
+    assert set(np.flatnonzero((source >= 0).any(1))) <= set(drawn.rows.tolist())
+    assert ((source >= 0).sum(0) == round(0.1 * len(drawn.rows))).all()
+
+
+def test_missing_labels_are_nan_in_train_alone_and_carry_no_gradient():
+    trainer = make_trainer(distribution={"labels": [0.05, 0.3]}, train_steps=20)
+    labels = trainer.losses.batch().labels
+    source = np.stack([own.label_source(trainer.problem) for own in trainer.ledger.instances])  # (N, n, T)
+    samples = trainer.losses.batch().samples.long().numpy()
+    missing = np.take_along_axis(source, samples[:, :, None], axis=1) < 0
+    for task, own in enumerate(trainer.problem.target_slices):
+        assert (labels[:, :, own].flatten(2).isnan().all(2).numpy() == missing[:, :, task]).all()
+    for name in ("meta", "reward"):
+        assert not trainer.losses.data.holdout_labels(name).isnan().any()
+    gradients = trainer.task_gradients()[0].clone()
+    samples = trainer.losses.batch().labels
+    samples[samples.isnan()] = torch.nan
+    assert torch.isfinite(gradients).all()
+    assert (gradients.abs().sum(2) > 0).all()
+
+
+@pytest.mark.parametrize("share", [0.0025, 0.02, 0.2])
+def test_every_batch_has_a_label_of_every_task(share):
+    trainer = make_trainer(distribution={"labels": [share, share]}, batch_size=16, train_steps=40, ids=(0, 1))
+    known = [labelled(trainer, row) for row in range(2)]
+    for row in range(2):
+        for batch in trainer.losses.drawn.batches.order[row].numpy():
+            assert known[row][batch].any(0).all()
+    assert (trainer.losses.labelled()).all()
+
+
+def labelled(trainer, row):
+    source = trainer.ledger.instances[row].label_source(trainer.problem)
+    own = labelled_samples(trainer.problem, trainer.problem.splits["train"].targets)
+    return np.take_along_axis(own, source.clip(0), axis=0) & (source >= 0)
+
+
+def test_only_batches_without_a_label_are_changed_by_one_sample_for_each_missing_task():
+    problem, drawn = load_problem("digits"), instance(labels=0.05)
+    source = drawn.label_source(problem)
+    plain, filled = drawn.order(32, 100), drawn.order(32, 100, source >= 0)
+    missing = (~(source >= 0)[plain].any(1)).sum(1)
+    changed = (plain != filled).sum(1)
+    assert missing.any()
+    assert (changed <= missing).all()
+    assert (changed[missing == 0] == 0).all()
+
+
+def test_where_there_are_more_tasks_than_samples_batches_take_what_they_can():
+    order = np.zeros((3, 1), dtype=np.int32)
+    known = np.eye(2, dtype=bool)
+    filled = complete_batches(order, known, np.random.default_rng(0))
+    assert (filled == 0).all()  # the only label of one task does not make room for that of another
+
+
+def test_a_task_without_a_label_in_the_batch_has_no_gradient_and_its_last_known_loss():
+    envs = make_vec(distribution={"labels": [0.0013, 0.0013]}, batch_size=2, observe=["labelled", "log_loss"], reward="none")
+    envs.reset(options={"instance": np.arange(3)})
+    seen = []
+    for _ in range(envs.decision.length - 1):
+        before = envs.decision.trainer.losses.forward().clone()
+        gradients = envs.decision.trainer.task_gradients()[0]
+        absent = ~envs.decision.trainer.losses.labelled()
+        assert (gradients[absent] == 0).all()
+        assert (gradients[~absent].abs().sum(1) > 0).any()
+        observations = envs.step(np.zeros(envs.action_space.shape, dtype=np.float32))[0]
+        seen.append(observations["labelled"])
+        after, absent = envs.decision.trainer.losses.forward(), ~envs.decision.trainer.losses.labelled()
+        if envs.arguments.steps_per_action == 1:
+            assert same(after[absent], before[absent])
+    assert {0.0, 1.0} == set(np.unique(np.stack(seen)))
+
+
+def test_fully_labelled_orders_keep_their_bits():
+    drawn = instance()
+    known = np.ones((800, load_problem("digits").num_tasks), dtype=bool)
+    assert (drawn.order(32, 50) == drawn.order(32, 50, known)).all()
+
+
+# --- split -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_each_instance_draws_a_split_of_its_own_and_normalises_by_its_own_train():
+    trainer = make_trainer("yeast", distribution={"split": [1, 1]}, ids=(0, 1, 2), train_steps=10)
+    problem, data = trainer.problem, trainer.losses.data
+    for row, drawn in enumerate(trainer.ledger.instances):
+        expected = problem.pool.splits(drawn.members)
+        every = {name: torch.arange(len(own)) for name, own in expected.items()}
+        for name, own in expected.items():
+            found = data.inputs(name, every[name].expand(3, -1))[row]
+            torch.testing.assert_close(found, own.inputs, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(data.targets(name)[row], own.targets, rtol=1e-5, atol=1e-5, equal_nan=True)
+    members = [trainer.ledger.instances[row].members["test"].tolist() for row in range(3)]
+    assert members[0] != members[1] != members[2]
+    assert (
+        make_trainer("yeast", distribution={"split": [1, 1]}, ids=(1,)).ledger.instances[0].members["test"].tolist() == members[1]
+    )
+
+
+def test_the_losses_are_those_of_a_problem_with_that_split():
+    problem = load_problem("digits")
+    own = make_trainer("digits", distribution={"split": [1, 1]}, ids=(7,), train_steps=10)
+    splits = problem.pool.splits(own.ledger.instances[0].members)
+    settings = {"network": problem.network, "version": problem.version, "defaults": problem.defaults}
+    fixed = Problem("digits", problem.tasks, splits, **settings)
+    other = make_trainer(fixed, ids=(7,), train_steps=10)
+    for trainer in (own, other):
+        train(trainer, torch.ones(1, problem.num_tasks))
+    torch.testing.assert_close(own.losses.history, other.losses.history, rtol=1e-4, atol=1e-5)
+    for name in ("meta", "reward"):
+        torch.testing.assert_close(own.losses.held_out([name])[name], other.losses.held_out([name])[name], rtol=1e-4, atol=1e-5)
+    for name, value in own.metrics("test").items():
+        torch.testing.assert_close(value, other.metrics("test")[name], rtol=1e-3, atol=1e-4)
+
+
+def test_an_instances_own_test_rows_are_seen_only_at_the_end():
+    problem = load_problem("yeast")
+    envs, answers = episode(problem)
+    rows = torch.from_numpy(envs.decision.trainer.ledger.instances[0].members["test"])
+    samples = Split(problem.pool.samples.inputs.clone(), problem.pool.samples.targets.clone())
+    samples.inputs[rows] += 1e3
+    samples.targets[rows] = 1 - samples.targets[rows]
+    pool = dataclasses.replace(problem.pool, samples=samples)
+    settings = {"network": problem.network, "version": problem.version, "defaults": problem.defaults}
+    others = episode(Problem("yeast", problem.tasks, pool.splits(pool.rows), pool=pool, **settings))[1]
+    for (own, *rest), (other, *others_rest) in zip(answers, others, strict=True):
+        assert same(own, other)
+        assert same(rest[0], others_rest[0])
+    final, changed = answers[-1][-1]["test"], others[-1][-1]["test"]
+    assert any(final[name] != changed[name] for name in final)
+
+
+def episode(problem):
+    envs = make_vec(problem, num_envs=1, distribution={"split": [1, 1]}, autoreset_mode="Disabled")
+    envs.reset(options={"instance": np.array([3])})
+    return envs, [envs.step(action) for action in random_actions(envs.action_space, envs.decision.length)]
+
+
+def test_a_problem_without_a_pool_refuses_the_axis_by_name_and_varied_leaves_it_out():
+    problem = load_problem("quadratic")
+    assert problem.pool is None
+    with pytest.raises(ValueError, match=r"`distribution\['split'\]` should be left out: 'quadratic' has no pool"):
+        resolve({"split": (1, 1)}, problem)
+    assert resolve("varied", problem)["split"] == AXES["split"]
+    assert resolve("varied", load_problem("digits"))["split"] == DISTRIBUTIONS["varied"]["split"]
+    with pytest.raises(ValueError, match=r"`distribution\['split'\]` should be \(0, 0\) or \(1, 1\)"):
+        resolve({"split": (0, 1)})
+
+
+# --- learning rate ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_rate_is_the_problems_times_the_instances_factor():
+    trainer = make_trainer(distribution={"lr": [0.5, 2.0]}, lr=0.01)
+    factors = [own.lr for own in trainer.ledger.instances]
+    assert len(set(factors)) == 3
+    assert all(0.5 <= factor <= 2 for factor in factors)
+    assert trainer.replicas.rates(trainer.ledger.step) == [0.01 * factor for factor in factors]
+
+
+def test_a_cosine_is_the_default():
+    trainer = make_trainer(train_steps=10, lr=0.01, lr_schedule="cosine")
+    assert small("digits").get("lr_schedule", "cosine") == "cosine"
+    envs = make_vec(train_steps=20)
+    assert isinstance(envs.unwrapped, MTLVectorEnv)
+    assert envs.unwrapped.arguments.recipe.lr_schedule == "cosine"
+    assert trainer.replicas.rates(torch.full((3,), 5))[0] == pytest.approx(0.005)
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_ends_with_the_parameters_that_were_best_on_meta():
+    settings = {"train_steps": 40, "lr": 0.05, "ids": (0, 1)}
+    best, last = make_trainer(checkpoint="best_meta", **settings), make_trainer(**settings)
+    ones, active = torch.ones_like(last.ledger.scales), torch.ones(2, dtype=torch.bool)
+    scores, kept = [], []
+    for step in range(40):
+        last.update(ones, active)
+        best.update(ones, active)
+        if (step + 1) % 4 == 0:
+            scores.append(last.losses.held_out(["meta"])["meta"].log().mean(1))
+            kept.append(last.replicas.flat.clone())
+        if step < 39:
+            assert same(best.replicas.flat, last.replicas.flat)
+    places = torch.stack(scores).argmin(0)
+    assert (places < 9).any()  # otherwise there is nothing to see
+    for row, place in enumerate(places.tolist()):
+        assert same(best.replicas.flat[row], kept[place][row])
+    extra = best.ledger.passes - last.ledger.passes
+    assert torch.allclose(extra, torch.tensor([10 * best.losses.held_out_cost(["meta"]), 0.0]).expand(2, 2))
+
+
+def test_a_diverged_training_ends_with_its_last_finite_checkpoint():
+    trainer = make_trainer(checkpoint="best_meta", train_steps=20, ids=(0, 1))
+    ones, active = torch.ones_like(trainer.ledger.scales), torch.ones(2, dtype=torch.bool)
+    for step in range(20):
+        if step == 15:
+            trainer.replicas.flat[0] = torch.nan
+        trainer.update(ones, active)
+    assert trainer.finite().all()
+
+
+def test_an_unknown_checkpoint_is_refused():
+    with pytest.raises(ValueError, match="`checkpoint` should be"):
+        make_trainer(checkpoint="best_test")
