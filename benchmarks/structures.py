@@ -1,0 +1,128 @@
+"""What the best structure gains over the better of all and nothing, and how much of it each policy gets.
+
+    python -m benchmarks.structures              all problems (ten minutes on a core)
+    python -m benchmarks.structures relations    one of them
+    python -m benchmarks.structures --smoke      on two instances; writes nothing
+
+Of ``LayerMerging`` with four tasks, all structures are trained: which tasks share the first stages, from the earliest decision on.
+Of ``TaskGrouping``, all groups of six tasks. The best structure of an instance is that with the largest return on *reward*, prices
+included; differences are paired over instances, with 95 % intervals. Writes ``benchmarks/results/structures.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+import mtl_gym
+from benchmarks.layer_merging import interval
+from benchmarks.measuring import Run, command_line
+from mtl_gym.decisions.partitions import partitions, refines
+from mtl_gym.environments import LAYER_MERGING, TASK_GROUPING
+from mtl_gym.policies.protocol import Policy, Requirements
+
+MERGED, GROUPED, INSTANCES = 4, 6, 10
+"""Numbers of tasks that are merged, whose 60 structures of two stages are all trained, and grouped; and of instances."""
+PROBLEMS: dict[str, dict[str, Any]] = {"relations": {"lr_schedule": "cosine"}}
+"""Problems with the arguments that make them: few labels, for example."""
+MERGERS = (
+    *("single-task", "shared", "branch", "conflict", "mtsl", "mtsl:rule=paper", "mtsl:threshold=.6", "mtsl:threshold=.4"),
+    *("random-merge", "ppo", "ppo:action=threshold"),
+)
+GROUPERS = ("single-task", "joint", "random-groups", "stg-mtl", "cosine-groups", "tag", "hoa", "exhaustive", "ppo")
+NOTHING, ALL = {LAYER_MERGING: "single-task", TASK_GROUPING: "single-task"}, {LAYER_MERGING: "shared", TASK_GROUPING: "joint"}
+
+
+class Fixed:
+    """Merges the tasks of given partitions, one for each stage, from the second decision on.
+
+    Args:
+        stages: Numbers of partitions among :func:`mtl_gym.decisions.partitions.partitions`, each refining the one before.
+    """
+
+    requires = Requirements(observe=("action_mask",), action="merge", env=LAYER_MERGING)
+
+    def __init__(self, stages: Sequence[int]) -> None:
+        self._plan = (0, *stages)
+
+    def predict(
+        self, observation: Mapping[str, Any], state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[npt.NDArray[np.int64], Any]:
+        """The partition of the stage that is next."""
+        rows = len(observation["action_mask"])
+        steps = np.zeros(rows, dtype=np.int64) if state is None else np.where(episode_start, 0, state)
+        return np.array([self._plan[min(step, len(self._plan) - 1)] for step in steps.tolist()]), steps + 1
+
+
+def structures(num_tasks: int) -> dict[str, Policy]:
+    """All structures of two stages."""
+    listed = partitions(num_tasks)
+    pairs = [(one, other) for one in range(len(listed)) for other in range(len(listed)) if refines(listed[other], listed[one])]
+    return {f"{one}-{other}": Fixed((one, other)) for one, other in pairs}
+
+
+def merging(problem: str, arguments: Mapping[str, Any], count: int, chosen: Run) -> dict[str, Any]:
+    """Returns of all structures and policies, where layers are merged."""
+    tried = structures(MERGED)
+    if chosen.smoke:
+        tried = dict(list(tried.items())[:3])
+    given = {"problem": problem, "num_tasks": MERGED, "instances": count, "reward": "gain_change", "num_envs": count, **arguments}
+    frame = mtl_gym.compare({**tried, **{name: name for name in MERGERS}}, LAYER_MERGING, out=chosen.kept, **given)
+    return summary(frame, LAYER_MERGING, list(tried), MERGERS)
+
+
+def grouping(problem: str, arguments: Mapping[str, Any], count: int, chosen: Run) -> dict[str, Any]:
+    """Returns of all policies, where tasks are grouped; exhaustive search is the best."""
+    given = {"problem": problem, "num_tasks": GROUPED, "instances": count, "reward": "gain_over_joint", **arguments}
+    frame = mtl_gym.compare(",".join(GROUPERS), TASK_GROUPING, out=chosen.kept, **given)
+    return summary(frame, TASK_GROUPING, ["exhaustive"], GROUPERS)
+
+
+def summary(frame: pd.DataFrame, env: str, tried: Sequence[str], policies: Sequence[str]) -> dict[str, Any]:
+    """The best structure's gain over the better of all and nothing, and each policy's part of it, in points of return."""
+    runs = frame.drop_duplicates(["policy", "instance"])
+    returns = 100 * runs.pivot(index="policy", columns="instance", values="return")
+    scores = runs.pivot(index="policy", columns="instance", values="delta_m")
+    best, best_score = returns.loc[[*tried]].to_numpy().max(0), _of_best(returns.loc[[*tried]], scores.loc[[*tried]])
+    ends = returns.loc[[NOTHING[env], ALL[env]]].to_numpy()
+    reference = ends.max(0)
+    return {
+        "instances": returns.shape[1],
+        "structures": len(tried),
+        "best minus the better of all and nothing": interval(best - reference),
+        "delta_m of the best": interval(best_score),
+        "policies": {
+            name: {
+                "return minus the better of all and nothing": interval(returns.loc[name].to_numpy() - reference),
+                "regret": interval(best - returns.loc[name].to_numpy()),
+                "delta_m": interval(scores.loc[name]),
+            }
+            for name in policies
+        },
+    }
+
+
+def _of_best(returns: pd.DataFrame, scores: pd.DataFrame) -> npt.NDArray[np.float64]:
+    """The score on *test* of each instance's best structure, which is chosen by the return on *reward*."""
+    places = returns.to_numpy().argmax(0)
+    return scores.to_numpy()[places, np.arange(scores.shape[1])]
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs the problems and adds them to the results."""
+    chosen: Run = command_line(words)
+    known, count = chosen.known(), chosen.size(INSTANCES, 2)
+    for name in chosen.chosen(tuple(PROBLEMS), smoke=1):
+        arguments = PROBLEMS[name]
+        known[name] = {"merging": merging(name, arguments, count, chosen), "grouping": grouping(name, arguments, count, chosen)}
+        chosen.write(known)
+        print(name, json.dumps(known[name], indent=1), flush=True)
+
+
+if __name__ == "__main__":
+    main()
