@@ -6,17 +6,12 @@
 Every argument of an environment is explicit, so that a default may change. A path is a case, then a step (0 is the reset) and a
 leaf: ``LossWeighting/digits/softmax/vector/3/observation/gap``; infos of vectors have the row before their name. What a newer
 version returns beyond the recorded is no difference. Bits are those of one set of kernels, :func:`kernels`, on one thread.
-
-Paths and arguments have the names of today; ``NAMES`` holds those of commit 8d5bf85, where the file was recorded, and which the
-module can run on: see :func:`is_old`.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import hashlib
-import importlib
 import inspect
 import json
 import os
@@ -38,30 +33,11 @@ import torch
 from gymnasium.spaces import Discrete
 
 import mtl_gym
-
-try:
-    from mtl_gym.agents.pretrained import ppo
-except ImportError:
-    ppo = importlib.import_module("agents.pretrained").ppo
+from mtl_gym.agents.pretrained import ppo
 
 LOSS, SAMPLE, LAYER, GROUP = "LossWeighting", "SampleWeighting", "LayerMerging", "TaskGrouping"
 DECISIONS, ROWS = 6, 3
 Leaves = Iterator[tuple[str, Any]]
-
-NAMES: dict[str, dict[str, str]] = {
-    "function": {"summarize": "summarise"},
-    "argument": {"train_steps": "horizon", "hidden_sizes": "hidden", "main_task": "main", "group_table": "truth"},
-    "observation": {"action_mask": "legal", "parameter_fraction": "parameter_share"},
-    "reward": {"gain_over_joint": "over_together", "gain_change": "score"},
-    "axis": {"constant_label": "one_class", "nearest_flip": "adversarial"},
-    "info": {"invalid_action": "forbidden", "num_groups": "groups"},
-    "column": {"parameter_fraction": "parameter_share", "invalid_actions": "forbidden", "num_groups": "groups"},
-    f"{LAYER} policy": {"single-task": "separate"},
-    f"{GROUP} policy": {"joint": "together", "single-task": "apart"},
-}
-"""Name of today to the name at 8d5bf85, by what it names."""
-GONE = {("info", "parameter_share")}
-"""What was returned at 8d5bf85, and is not compared."""
 
 DIGITS = ["digit", "parity", "loop", "angle", "clean"]
 TASKS = {
@@ -237,44 +213,13 @@ class Case:
         return zlib.crc32(str(self).encode())
 
     def arguments(self, left_out: Collection[str] = ()) -> dict[str, Any]:
-        """The environment's arguments, in the names of the tree that is run."""
+        """The environment's arguments."""
         tasks = TASKS[self.problem]
         values = {"problem": self.problem, "tasks": tasks, **COMMON, **OWN[self.env], **self.given}
         values.setdefault("num_tasks", len(values["tasks"]))
         if self.env == SAMPLE:
             values.setdefault("main_task", values["tasks"][0])
-        chosen = {name: value for name, value in values.items() if name not in (*left_out, *LEFT_OUT.get(self.env, ()))}
-        return {here("argument", name): _value(name, value) for name, value in chosen.items()}
-
-
-def _value(argument: str, value: Any) -> Any:
-    if argument == "observe":
-        return [here("observation", name) for name in value]
-    if argument == "distribution" and isinstance(value, dict):
-        return {here("axis", name): bounds for name, bounds in value.items()}
-    return here("reward", value) if argument == "reward" else value
-
-
-@functools.cache
-def is_old() -> bool:
-    """Whether the tree that is run has the names of 8d5bf85."""
-    try:
-        from mtl_gym.envs.arguments import check_arguments
-    except ImportError:
-        return "--old" in sys.argv
-    return "--old" in sys.argv or "horizon" in inspect.signature(check_arguments).parameters
-
-
-def here(kind: str, name: str) -> str:
-    """A name in the tree that is run."""
-    return NAMES.get(kind, {}).get(name, name) if is_old() else name
-
-
-def today(kind: str, name: str) -> str | None:
-    """A name that the tree returned, as it is today; ``None`` if it is gone."""
-    if not is_old():
-        return name
-    return None if (kind, name) in GONE else {old: new for new, old in NAMES.get(kind, {}).items()}.get(name, name)
+        return {name: value for name, value in values.items() if name not in (*left_out, *LEFT_OUT.get(self.env, ()))}
 
 
 def cases() -> list[Case]:
@@ -356,12 +301,12 @@ def _choice(mask: np.ndarray, rng: np.random.Generator, *, masked: bool) -> int:
 
 
 def _seen(path: str, observation: Any, info: Any) -> Leaves:
-    yield from _named(f"{path}/observation", observation, "observation")
+    yield from _named(f"{path}/observation", observation)
     if any(name.startswith("_") for name in info):
         for row in range(ROWS):
-            yield from _named(f"{path}/info/{row}", _of_row(info, row), "info")
+            yield from _named(f"{path}/info/{row}", _of_row(info, row))
     else:
-        yield from _named(f"{path}/info", info, "info")
+        yield from _named(f"{path}/info", info)
 
 
 def _of_row(infos: Mapping[str, Any], row: int) -> dict[str, Any]:
@@ -370,27 +315,22 @@ def _of_row(infos: Mapping[str, Any], row: int) -> dict[str, Any]:
     return {name: _of_row(own, row) if isinstance(own, Mapping) else own[row] for name, own in known.items()}
 
 
-def _named(path: str, values: Mapping[str, Any], kind: str) -> Leaves:
-    """The leaves of nested mappings, under the names of today."""
+def _named(path: str, values: Mapping[str, Any]) -> Leaves:
+    """The leaves of nested mappings."""
     for name, value in values.items():
-        own = today(kind, str(name))
-        if own is None:
-            continue
         if isinstance(value, Mapping):
-            yield from _named(f"{path}/{own}", value, "observation" if name == "final_obs" else kind)
+            yield from _named(f"{path}/{name}", value)
         else:
-            yield f"{path}/{own}", value
+            yield f"{path}/{name}", value
 
 
 def _compare(case: Case) -> Leaves:
     """The statistics of a comparison, and the columns of its frame."""
-    policies = {label: here(f"{case.env} policy", label) for label in case.name.split(",")}
     arguments = case.arguments(OF_POLICIES[case.env])
-    frame = mtl_gym.compare(policies, case.id, instances=[100, 101], num_envs=2, seed=0, **arguments)
-    summary = getattr(mtl_gym, here("function", "summarize"))(frame)
-    yield from _named("policies", summary["policies"], "column")
+    frame = mtl_gym.compare(case.name.split(","), case.id, instances=[100, 101], num_envs=2, seed=0, **arguments)
+    yield from _named("policies", mtl_gym.summarize(frame)["policies"])
     for label, rows in frame.groupby("policy", sort=False):
-        yield from _named(f"frame/{label}", {name: rows[name].to_numpy() for name in rows}, "column")
+        yield from _named(f"frame/{label}", {name: rows[name].to_numpy() for name in rows})
 
 
 def _consult(case: Case) -> Leaves:
@@ -404,7 +344,7 @@ def _consult(case: Case) -> Leaves:
     for step in range(2):
         masks = {"action_masks": env.unwrapped.action_masks()} if takes_masks else {}
         action, memory = agent.predict(observation, state=memory, episode_start=start, deterministic=True, **masks)
-        yield from _named(f"{step}/observation", observation, "observation")
+        yield from _named(f"{step}/observation", observation)
         yield f"{step}/action", action
         observation, *_ = env.step(action)
         start = np.zeros(2, dtype=bool)
@@ -494,9 +434,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("record", "check"))
     parser.add_argument("file", type=Path)
-    parser.add_argument("--old", action="store_true", help="the tree has the names of 8d5bf85, whatever it looks like")
     chosen = parser.parse_args()
-    print(f"{Path(mtl_gym.__file__).parent}, names of {'8d5bf85' if is_old() else 'today'}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MTL_GYM_CACHE"] = folder
         return check(chosen.file) if chosen.command == "check" else record(chosen.file) or 0

@@ -241,7 +241,7 @@ def wrong(entry):
 
 
 WRONG_ACTIONS = {
-    "too short": ACTION[:5],
+    "too short": ACTION[:4],
     "too long": np.zeros(7),
     "one number": 0.0,
     "two dimensions": np.zeros((2, 5)),

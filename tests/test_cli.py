@@ -274,6 +274,13 @@ def report(out):
 
 
 @pytest.mark.slow
+def test_the_smallest_difference_is_an_option_that_report_keeps(tmp_path):
+    compare(tmp_path, "ew,si", "--smallest-difference", "0.5", "--instances", "5")
+    assert "Differences within 0.5 points are called equal" in " ".join(invoke("report", tmp_path).output.split())
+    assert summary(tmp_path)["about"]["smallest_difference"] == 0.5
+
+
+@pytest.mark.slow
 def test_report_holds_the_policies_of_several_runs_of_one_setting(tmp_path):
     python_compare(tmp_path, "ew")
     python_compare(tmp_path, "si")
@@ -371,6 +378,7 @@ def test_a_comma_before_a_number_continues_the_value(tmp_path):
         (["--instances", "-3"], "instances"),
         (["--instances", "100000"], "instances"),
         (["--num-envs", "0"], "num_envs"),
+        (["--smallest-difference", "-1"], "smallest_difference"),
         (["--seed", "-1"], "seed"),
         (["--seed", "99999999"], "instances"),
         (["--set", "train_step=4"], "Did you mean 'train_steps'"),

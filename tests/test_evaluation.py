@@ -541,6 +541,9 @@ def test_an_argument_that_contradicts_a_policy_is_named(name, value):
         ({"seed": -1}, ValueError, "seed"),
         ({"num_envs": 0}, ValueError, "num_envs"),
         ({"num_envs": True}, TypeError, "num_envs"),
+        ({"smallest_difference": -0.1}, ValueError, "smallest_difference"),
+        ({"smallest_difference": float("nan")}, ValueError, "smallest_difference"),
+        ({"smallest_difference": "1"}, TypeError, "smallest_difference"),
         ({"policies": ""}, ValueError, "policies"),
         ({"policies": []}, ValueError, "policies"),
         ({"policies": "ew,ew"}, ValueError, "policies"),
@@ -559,6 +562,22 @@ def test_wrong_arguments_are_named_before_anything_is_written(arguments, error, 
     with pytest.raises(error, match=name):
         compare(out=tmp_path / "out", **chosen)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_smallest_difference_is_stored_with_the_results(tmp_path):
+    frame = compare(out=tmp_path, smallest_difference=0.5)
+    assert frame.attrs["about"]["smallest_difference"] == results_of(tmp_path)[1]["smallest_difference"] == 0.5
+    keys = rows(tmp_path)
+    assert compare(out=tmp_path).attrs["about"]["smallest_difference"] == results_of(tmp_path)[1]["smallest_difference"] == 0
+    assert rows(tmp_path) == keys  # what is called equal changes no result
+
+
+def test_a_comparison_of_an_earlier_version_has_no_smallest_difference(tmp_path):
+    compare(out=tmp_path, smallest_difference=0.5)
+    with sqlite3.connect(tmp_path / "results.sqlite") as connection:
+        connection.execute("UPDATE comparisons SET origin = json_remove(origin, '$.smallest_difference')")
+    connection.close()
+    assert results_of(tmp_path)[1]["smallest_difference"] == 0
 
 
 def test_an_unwritable_folder_is_named_before_anything_is_trained(tmp_path):

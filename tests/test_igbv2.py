@@ -143,7 +143,7 @@ def real_run(policy, ids=(0, 1), train_steps=60, **others):
     arguments = {**SHORT, "train_steps": train_steps, **others}
     envs = make_env(policy, LOSS_WEIGHTING, len(ids), arguments)
     obs, _ = envs.reset(options={"instance": np.array(ids)})
-    memory, actions = policy.initial_state(np.array(ids), 6), []
+    memory, actions = policy.initial_state(np.array(ids), 5), []
     for _ in range(train_steps):
         action, memory = policy.predict(obs, memory)
         actions.append(action)
@@ -168,7 +168,7 @@ def test_the_applied_weights_are_softmaxes_over_the_losses(reach):
     trainer, memory, actions = real_run(IGBv2(reach=reach), train_steps=48)
     for row, agent in enumerate(memory):
         shares = (trainer.weights[row] * trainer.losses.history[row]).numpy()
-        normals = np.random.default_rng([row, 1]).standard_normal((40, 6))
+        normals = np.random.default_rng([row, 1]).standard_normal((40, 5))
         np.testing.assert_allclose(shares[:40], 5 * softmax(normals), rtol=1e-3)
         size = buffer(agent).size()
         np.testing.assert_allclose(shares[15:47], 5 * softmax(reach * buffer(agent).actions[:size, 0]), rtol=1e-3)

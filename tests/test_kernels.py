@@ -69,6 +69,7 @@ def test_every_result_has_its_kernels(tmp_path):
     assert [result.kernels for result in results_of(tmp_path)[0]] == [own, own]
 
 
+@pytest.mark.slow
 def test_exports_and_the_page_have_the_kernels(tmp_path):
     results, about = compare(tmp_path)
     summary = export(results, about, tmp_path)

@@ -62,7 +62,7 @@ def merge(decision, table, transfer="average", steps=4, average_moments=False):
 
 def outputs(decision, row=0):
     trainer = decision.trainer
-    inputs = trainer.losses.data.splits["test"].inputs[:50]
+    inputs = trainer.problem.splits["test"].inputs[:50]
     with torch.no_grad():
         return trainer.replicas.outputs(inputs.expand(trainer.num_replicas, *inputs.shape))[row]
 
@@ -274,7 +274,7 @@ def test_imitation_comes_closer_to_what_the_tasks_had_than_the_mean(problem):
     for transfer in ("average", "imitate"):
         merging = merging_of(problem, steps=20, hidden_sizes=[16, 16] if problem == "digits" else [4, 8], lr=1e-2)
         inputs = (
-            merging.trainer.losses.data.splits["train"].inputs[:100].expand(3, -1, *[-1] * len(merging.trainer.problem.input_shape))
+            merging.trainer.losses.data.fixed_inputs("train", torch.arange(100))
         )
         wanted = merging._trace(inputs).features[0].detach()
         rows = [

@@ -81,7 +81,7 @@ class TestEnvironment:
 
     def test_no_change_is_a_training_without_decisions(self):
         results = []
-        for env, action in ((make_vec(num_envs=1), [[0.0]]), (make_vec(mtl_gym.LOSS_WEIGHTING, 1), np.zeros((1, 6)))):
+        for env, action in ((make_vec(num_envs=1), [[0.0]]), (make_vec(mtl_gym.LOSS_WEIGHTING, 1), np.zeros((1, 5)))):
             env.reset(options={"instance": 3})
             env.step(action)
             results.append(env.step(action)[4]["final_info"]["test"])

@@ -37,12 +37,13 @@ def labels(loss, count, shape, rng):
 
 
 def objectives(losses, targets):
-    """Objectives of a problem with these losses; whether they are masked follows from the targets of `train`."""
+    """Objectives of a problem with these losses, masked where targets are missing."""
     suited = {loss: "rmse" if LOSSES[loss].labels == "real" else "accuracy" for loss in losses}
     tasks = [Task(f"{index}", loss, (suited[loss],), OUTPUTS[loss]) for index, loss in enumerate(losses)]
     full = torch.nan_to_num(targets)
     splits = {name: Split(torch.zeros(len(targets), 1), targets if name == "train" else full) for name in SPLITS}
-    made = Objectives(Problem("own", tasks, splits), [task.name for task in tasks], torch.device("cpu"))
+    missing = bool(targets.isnan().any())
+    made = Objectives(Problem("own", tasks, splits), [task.name for task in tasks], torch.device("cpu"), missing=missing)
     return lambda outputs, targets: (made.samples(outputs, targets), made.parts(outputs, targets, [outputs.shape[1]])[0])
 
 

@@ -19,11 +19,11 @@ LABELLED, WRONG = 0.4, 0.4
 @functools.cache
 def sparse():
     """The digits with 60 % of each task's training labels missing, at random."""
-    split, rng = load_problem("digits").splits["train"], np.random.default_rng(0)
+    split, rng = load_problem("digits_scales").splits["train"], np.random.default_rng(0)
     targets = split.targets.clone()
-    for own in load_problem("digits").target_slices:
+    for own in load_problem("digits_scales").target_slices:
         targets[torch.from_numpy(rng.random(len(split)) > LABELLED), own] = torch.nan
-    return with_splits("digits", train=Split(split.inputs, targets))
+    return with_splits("digits_scales", train=Split(split.inputs, targets))
 
 
 @functools.cache

@@ -26,12 +26,14 @@ def report(folder: Annotated[Path, typer.Argument(help="The --out of an earlier 
 
 def show(summary: Mapping[str, Any], folder: Path, as_json: bool) -> None:
     """Prints a comparison: its summary as JSON, or a table and where the page is."""
-    from mtl_gym.evaluation.terminal import table
+    from mtl_gym.evaluation.terminal import below, table
 
     if as_json:
         print_json(summary)
         return
     console.print(table(summary, console.width))
+    for line in below(summary):
+        console.print(line, markup=False, highlight=False)
     for name, text in {
         "page": str(folder / "report.html"),
         "curves": f"tensorboard --logdir {shlex.quote(str(folder / 'tensorboard'))}",

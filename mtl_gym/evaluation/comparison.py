@@ -206,7 +206,7 @@ def compare(
         ``gain`` in percent (positive is better), the instance's ``delta_m`` in percent, ``forward`` and ``backward`` passes,
         ``return`` (of ``reward``, which is ``"none"`` here unless given) and ``diverged``. If both kinds of tasks count,
         ``classification`` and ``regression`` are the ``delta_m`` of the tasks of each kind. Then come the environment's columns:
-        ``parameter_fraction`` and ``corrupted`` of LayerMerging; ``num_groups`` and, where the best grouping is known, ``regret``
+        ``parameter_fraction`` and ``corrupted`` of LayerMerging; ``num_groups`` and, for at most 6 tasks, ``regret``
         of TaskGrouping; and with action masks ``invalid_actions``, the fraction of the policy's decisions that were masked and
         replaced: 0 if its ``predict`` takes ``action_masks``, as sb3_contrib's do. ``frame.attrs["about"]`` records how the frame
         was made. :func:`mtl_gym.leaderboard` and :func:`mtl_gym.summarize` compute the statistics, and :mod:`mtl_gym.plots` draws.

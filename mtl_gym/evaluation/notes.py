@@ -17,7 +17,7 @@ _SCORE = Column("delta_m", "delta_m, %")
 def notes(summary: Summary) -> list[str]:
     """The sentences for a comparison, plain texts."""
     about = summary["about"]
-    return [split_note(about), *test_notes(summary), *mean_notes(summary), *kernel_notes(about)]
+    return [split_note(about), *verdict_notes(summary), *mean_notes(summary), *kernel_notes(about)]
 
 
 def split_note(about: Mapping[str, Any]) -> str:
@@ -28,19 +28,22 @@ def split_note(about: Mapping[str, Any]) -> str:
             "Each instance draws its own train, meta, reward and test split, so the intervals include the choice of test samples."
         )
     return (
-        "Intervals are conditional on one split: all instances share the test samples. The axis `split` of a distribution draws a "
-        "split for each instance."
+        "Intervals are conditional on one split: all instances share the test samples. The axis split of a distribution draws one "
+        "for each instance."
     )
 
 
-def test_notes(summary: Summary) -> list[str]:
+def verdict_notes(summary: Summary) -> list[str]:
     """Which test the verdicts follow, and what is called equal."""
     found = [row for own in summary["verdicts"].values() for row in own.values()]
     if not found:
         return [f"Fewer than {FEWEST} shared instances allow no verdict."] if len(summary["policies"]) > 1 else []
     smallest = summary["about"].get("smallest_difference", 0.0)
     equal = f"within {smallest:g} points are called equal" if smallest else "count as equal only if they are 0 on every instance"
-    return [f"Verdicts: paired t-tests at 5 % with Holm's correction. Differences {equal}."]
+    return [
+        "Verdicts are paired t-tests at 5 % with Holm's correction. Intervals are of one comparison each, so they may exclude 0 where "
+        f"two policies are not told apart. Differences {equal}."
+    ]
 
 
 def mean_notes(summary: Summary) -> list[str]:
@@ -54,9 +57,7 @@ def mean_notes(summary: Summary) -> list[str]:
                 f"{name} (mean {column.factor * row['mean']:.3g}, median {column.factor * row['median']:.3g})"
                 for name, row in rows.items()
             )
-            lines.append(
-                f"Few instances carry the mean of {column.head} of {told}: it lies outside the middle half of the instances."
-            )
+            lines.append(f"{column.head}: few instances carry the mean, which lies outside their middle half, of {told}.")
     return lines
 
 

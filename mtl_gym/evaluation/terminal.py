@@ -21,7 +21,7 @@ _NARROW = 12
 def table(summary: Mapping[str, Any], width: int) -> Table:
     """The table for a terminal of this width: best first, with intervals, and each policy's paired difference from the first one.
 
-    Columns for which a narrow terminal has no room are left out, the last ones first. Below are the notes on the scores.
+    Columns for which a narrow terminal has no room are left out, the last ones first.
     """
     policies = summary["policies"]
     first = next(iter(policies))
@@ -40,13 +40,22 @@ def table(summary: Mapping[str, Any], width: int) -> Table:
     for row in zip(*(columns[head] for head in heads), strict=True):
         result.add_row(*map(escape, row))
     result.caption_justify = "left"
-    explained = (
+    result.caption = (
         f"Further columns in a terminal of {places[-1]} characters."
         if shown < len(rest)
         else "P(> x): fraction of the instances on which a policy beats x. F + B: forward and backward passes."
     )
-    result.caption = "\n".join(map(escape, [explained, *_detectable(verdicts), *notes(summary)]))
     return result
+
+
+def below(summary: Mapping[str, Any]) -> list[str]:
+    """The lines below the table: the smallest differences that the comparison could have detected, and the notes on its scores."""
+    known = sorted(own.detectable for own in verdicts_with(summary["policies"], next(iter(summary["policies"]))).values())
+    lines = notes(summary)
+    if known:
+        ends = f"{known[0]:.2f}" if len(known) == 1 else f"{known[0]:.2f} to {known[-1]:.2f}"
+        lines.insert(0, f"Minimum detectable difference (80 % power, after correction): {ends} points.")
+    return lines
 
 
 def _columns(summary: Mapping[str, Any], first: str, verdicts: Mapping[str, Verdict]) -> dict[str, list[str]]:
@@ -67,12 +76,3 @@ def _columns(summary: Mapping[str, Any], first: str, verdicts: Mapping[str, Verd
         "F + B": [f"{row['cost']['forward']:.0f} + {row['cost']['backward']:.0f}" for row in ordered.values()],
         f"P(> {short})": ["" if same else text(chance) for same, chance in zip(own, chances, strict=True)],
     }
-
-
-def _detectable(verdicts: Mapping[str, Verdict]) -> list[str]:
-    """The smallest differences that the comparisons could have detected."""
-    known = sorted(own.detectable for own in verdicts.values())
-    if not known:
-        return []
-    ends = f"{known[0]:.2f}" if len(known) == 1 else f"{known[0]:.2f} to {known[-1]:.2f}"
-    return [f"Minimum detectable difference (80 % power, after correction): {ends} points."]

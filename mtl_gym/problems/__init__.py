@@ -63,6 +63,11 @@ PROBLEMS = {
     "clusters_equal": ProblemRow(
         "mtl_gym.problems.clusters:load_equal", "100 binary tasks in 3 planted clusters of the same difficulty", defaults=_CLUSTERS
     ),
+    "relations": _row(
+        "relations",
+        "12 binary tasks with few labels, in 3 blocks that compete for the trunk",
+        defaults=Defaults(lr=1e-2, batch_size=64, train_steps=300, hidden_sizes=(8, 4)),
+    ),
 }
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from mtl_gym.decisions.base import ACTION_MASK, Decision
 from mtl_gym.decisions.grouping.data_maps import FEATURES
 from mtl_gym.decisions.grouping.group_training import masks_of
-from mtl_gym.decisions.grouping.known_groups import OUTCOMES, REWARD, SIGNALS
+from mtl_gym.decisions.grouping.known_groups import MOST_TASKS, REWARD, SIGNALS
 from mtl_gym.decisions.grouping.modes import Grouping
 from mtl_gym.decisions.grouping.trainings import GROUP_GAINS, MEMBERS, GroupTrainings
 from mtl_gym.decisions.grouping.warm_up import MAP_FEATURES
@@ -110,16 +110,15 @@ class TaskGroups(Decision):
         return {"confidence": features[:, :, 0].tolist(), "variability": features[:, :, 1].tolist()}
 
     def regret(self, row: int) -> dict[str, float]:
-        """``regret``, if a group table contains a row's instance or `outcomes` is observed: how far it is from the best grouping.
+        """``regret`` for up to 6 tasks: how far a row's groups are from the best grouping; their unknown groups are trained.
 
         It is the largest *reward* return of all partitions minus that of the row's groups (of soft memberships the largest), as a
-        fraction.
+        fraction. The trainings are shared by all policies and not charged to them.
         """
         trainings = self.trainings
-        table, instance = trainings.groups.group_table, trainings.ledger.instances[row]
-        stored = table is not None and instance is not None and instance.id in table.places
-        if not stored and OUTCOMES not in trainings.needs:
+        if trainings.recipe.num_tasks > MOST_TASKS or trainings.ledger.instances[row] is None:
             return {}
+        trainings.train_all_groups()
         masks = range(1, trainings.groups.everything + 1)
         gains = trainings.outcomes_of(row, masks, REWARD).nan_to_num(nan=-1).clamp(min=-1)  # (2^K - 1, K)
         returns = [self._return(gains, labels) for labels in partitions(trainings.recipe.num_tasks).tolist()]

@@ -107,6 +107,13 @@ class GroupTrainings:
             trained = (shares > 0).any(1).sum(1) * float(self.recipe.train_steps)
             self.ledger.passes[soft] += trained[:, None].to(self.ledger.passes)
 
+    def train_all_groups(self) -> None:
+        """Trains all groups of the rows' instances that are not known yet, in one batch; nothing is charged."""
+        rows = [row for row, instance in enumerate(self.ledger.instances) if instance is not None]
+        every = range(1, self.groups.everything + 1)
+        for row, known in zip(rows, self.groups.train(self._ids(rows), [every] * len(rows)), strict=True):
+            self.known[row].outcomes.update(known.outcomes)
+
     def _ids(self, rows: Sequence[int]) -> list[int]:
         return [instance.id for instance in (self.ledger.instances[row] for row in rows) if instance]
 
