@@ -19,6 +19,8 @@ Integers = npt.NDArray[np.int64]
 Observation = Mapping[str, npt.NDArray[Any]]
 State = dict[str, npt.NDArray[Any]]
 """A policy's memory: arrays with a leading row axis; no array is changed in place."""
+HAS_LABEL = "labelled"
+"""The observation (N, K) that is 1 if the batch about to be trained on has a label of the task; else its loss is the last known."""
 ZERO, NOT_FINITE = -30.0, 30.0
 """Bounds of the observed log norms: on the lower one the gradient is zero, on the upper one it is not finite."""
 
@@ -85,8 +87,10 @@ class Heuristic(ABC):
         return (actions if observation[self.of_tasks].ndim > 1 else actions[0]), state
 
     def completed(self, observation: Observation) -> Observation:
-        """The observation, with what can be inferred if it lacks something that is required."""
-        return observation
+        """The observation, with what can be inferred if it lacks something that is required: that batches have all labels."""
+        if HAS_LABEL not in (self.requires.observe or ()) or HAS_LABEL in observation or "log_loss" not in observation:
+            return observation
+        return {**observation, HAS_LABEL: np.ones_like(observation["log_loss"])}
 
     def _size(self, batch: Observation) -> tuple[int, int]:
         rows, num_tasks = batch[self.of_tasks].shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mtl_gym import number
-from mtl_gym.baselines.base import Array, Heuristic, Integers, Observation, State, observes, softmax
+from mtl_gym.baselines.base import HAS_LABEL, Array, Heuristic, Integers, Observation, State, observes, softmax
 from mtl_gym.baselines.epochs import empty_epochs, follow_epochs
 
 
@@ -18,7 +18,7 @@ class DWA(Heuristic):
         temperature: T, above 0; 2, the authors' in paper and code.
     """
 
-    requires = observes("epoch")
+    requires = observes("epoch", HAS_LABEL)
 
     def __init__(self, temperature: float = 2.0) -> None:
         self.temperature = number("temperature", temperature, low=0.0, ends="(]")

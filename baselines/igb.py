@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtl_gym.baselines.base import Array, Heuristic, Integers, Observation, State, losses, observes, softmax
+from mtl_gym.baselines.base import HAS_LABEL, Array, Heuristic, Integers, Observation, State, losses, observes, softmax
 from mtl_gym.baselines.epochs import empty_epochs, follow_epochs
 
 
@@ -18,7 +18,7 @@ class IGB(Heuristic):
     Dai, Fei and Lu, "Improvable Gap Balancing for Multi-Task Learning", UAI 2023, section 3.2; paper and code agree here.
     """
 
-    requires = observes("epoch")
+    requires = observes("epoch", HAS_LABEL)
 
     def initial_state(self, seeds: Integers, num_tasks: int) -> State:
         """No mean losses and no base (N, K) yet."""
@@ -27,7 +27,7 @@ class IGB(Heuristic):
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:
         """The softmax of the gaps over the losses."""
         epochs, begins = follow_epochs(obs, state)
-        base = np.where(begins & (epochs["epoch"] == 2), epochs["last"], state["base"])
+        base = np.where(np.isnan(state["base"]) & begins & (epochs["epoch"] >= 2), epochs["last"], state["base"])
         known, current = np.isfinite(base), losses(obs)
         gap = current / np.where(known, base, 1)
         gap_weights = np.where(known, gap.shape[1] * softmax(np.where(known, gap, 0)), 1)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtl_gym.baselines.base import Array, Heuristic, Integers, Observation, State
+from mtl_gym.baselines.base import HAS_LABEL, Array, Heuristic, Integers, Observation, State, observes
 
 
 class Init(Heuristic):
     """Initial-loss normalization: ``w_k = 1 / L_k(0)``, with L_k(0) the loss of the first batch at the initial weights.
 
-    Common practice without a paper; every task starts with a weighted loss of 1.
+    If that batch has no label of a task, L_k(0) is the loss of the first one that has. Common practice without a paper; every task
+    starts with a weighted loss of 1.
     """
+
+    requires = observes(HAS_LABEL)
 
     def initial_state(self, seeds: Integers, num_tasks: int) -> State:
         """The first log loss (N, K), unknown (NaN) before the first step."""
@@ -19,5 +22,6 @@ class Init(Heuristic):
 
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:
         """The inverse of the first losses."""
-        first = np.where(np.isnan(state["first"]), obs["log_loss"], state["first"])
-        return np.exp(-first), {"first": first}
+        unknown = np.isnan(state["first"])
+        first = np.where(unknown, obs["log_loss"], state["first"])
+        return np.exp(-first), {"first": np.where(unknown & (obs[HAS_LABEL] == 0), np.nan, first)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mtl_gym import number, positive_int
-from mtl_gym.baselines.base import Array, Heuristic, Integers, Observation, State, losses, observes, softmax
+from mtl_gym.baselines.base import HAS_LABEL, Array, Heuristic, Integers, Observation, State, losses, observes, softmax
 from mtl_gym.baselines.epochs import empty_epochs, follow_epochs
 
 
@@ -24,7 +24,7 @@ class STCH(Heuristic):
         warmup: Epoch of the nadir, from 0; ours is 1, the second, since episodes are short (4 in the authors' code).
     """
 
-    requires = observes("epoch")
+    requires = observes("epoch", HAS_LABEL)
 
     def __init__(self, mu: float = 1.0, warmup: int = 1) -> None:
         self.mu, self.warmup = number("mu", mu, low=0.0, ends="(]"), positive_int("warmup", warmup, least=0)
@@ -36,7 +36,7 @@ class STCH(Heuristic):
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:
         """The softmax of the relative log losses over the losses."""
         epochs, begins = follow_epochs(obs, state)
-        nadir = np.where(begins & (epochs["epoch"] == self.warmup + 1), epochs["last"], state["nadir"])
+        nadir = np.where(np.isnan(state["nadir"]) & begins & (epochs["epoch"] > self.warmup), epochs["last"], state["nadir"])
         known, current = np.isfinite(nadir), losses(obs)
         relative = np.log(current / np.where(known, nadir, current))
         log_weights = np.where(known, current.shape[1] * softmax(relative / self.mu), 1)

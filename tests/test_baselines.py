@@ -262,6 +262,91 @@ def test_rlw_numbers_are_standard_normal():
     assert len(np.unique(numbers)) == numbers.size
 
 
+# --- tasks without labels in a batch ----------------------------------------------------------------------------------------
+
+
+def with_gaps(observations, gaps):
+    """The observations, and those of a training in which the first task has no label at some steps: its last known loss is seen."""
+    full, seen = [], []
+    for step, obs in enumerate(observations):
+        labelled, log_loss = np.ones_like(obs["log_loss"]), obs["log_loss"].copy()
+        if step in gaps:
+            labelled[:, 0], log_loss[:, 0] = 0, seen[-1]["log_loss"][:, 0] if seen else 0
+        seen.append({**obs, "log_loss": log_loss, "labelled": labelled})
+        full.append(obs)
+    return full, seen
+
+
+def test_init_waits_for_the_first_label():
+    full, seen = with_gaps(stream(steps=4), gaps=(0, 1))
+    actions = play(make_policy("init"), seen)
+    np.testing.assert_allclose(actions[2:, :, 0], np.exp(-np.stack([full[2]["log_loss"][:, 0]] * 2)), rtol=1e-6)
+    np.testing.assert_allclose(actions[:, :, 1:], play(make_policy("init"), full)[:, :, 1:])
+
+
+@pytest.mark.parametrize("name", ["dwa", "igb", "stch"])
+def test_means_of_epochs_are_over_batches_with_labels(name):
+    full, seen = with_gaps(stream(steps=12, per_epoch=3), gaps=(1, 4))
+    alike = [obs["log_loss"].copy() for obs in full]
+    for step in (1, 4):  # a loss in the gap that leaves the mean as it is
+        others = np.stack([alike[step - 1][:, 0], alike[step + 1][:, 0]])
+        alike[step][:, 0] = np.log(np.exp(others.astype(np.float64)).mean(0))
+    same = [{**obs, "log_loss": log_loss} for obs, log_loss in zip(full, alike, strict=True)]
+    np.testing.assert_allclose(play(make_policy(name), seen)[6:], play(make_policy(name), same)[6:], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["igb", "stch"])
+def test_a_base_is_taken_later_if_its_epoch_has_no_label(name):
+    _, seen = with_gaps(stream(steps=15, per_epoch=3), gaps=range(6))
+    losses = np.exp(np.stack([obs["log_loss"] for obs in seen]).astype(np.float64))
+    memory, policy = None, make_policy(name)
+    for obs in seen:
+        _, memory = policy.predict(obs, memory)
+    base = memory["base" if name == "igb" else "nadir"]
+    np.testing.assert_allclose(base[:, 0], losses[6:9, :, 0].mean(0), rtol=1e-6)
+    np.testing.assert_allclose(base[:, 1:], losses[3:6, :, 1:].mean(0), rtol=1e-6)
+
+
+def test_cov_counts_only_batches_with_labels():
+    _, seen = with_gaps(stream(steps=10), gaps=(0, 3, 4, 7))
+    policy, memory = CoV(), None
+    for obs in seen:
+        _, memory = policy.predict(obs, memory)
+    losses = np.exp(
+        np.stack([obs["log_loss"][:, 0] for step, obs in enumerate(seen) if step not in (0, 3, 4, 7)]).astype(np.float64)
+    )
+    ratios = np.stack([losses[step] / (losses[:step].mean(0) if step else losses[0]) for step in range(len(losses))])
+    assert memory["count"].tolist() == [[6, 10, 10]] * 2
+    np.testing.assert_allclose(memory["ratio"][:, 0], ratios.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(np.sqrt(memory["squares"][:, 0] / 6), ratios.std(0), rtol=1e-6)
+    first = play(CoV(), with_gaps(stream(steps=4), gaps=(0, 1, 2))[1])
+    np.testing.assert_allclose(first[3].mean(1), 1, rtol=1e-6)
+    np.testing.assert_allclose(first[3, :, 0], 1, rtol=1e-6)  # the mean of the others
+
+
+def test_famo_takes_no_decline_from_a_task_without_labels():
+    policy, memory, observations = FAMO(gamma=0.0), None, stream(steps=4)
+    for step, obs in enumerate(observations):
+        labelled = np.ones_like(obs["log_loss"])
+        labelled[:, 0] = step != 2
+        before = memory
+        _, memory = policy.predict({**obs, "labelled": labelled}, memory)
+    slope = (memory["first"] - 0.9 * before["first"]) / 0.1  # of the last update, after the batch without a label of the first task
+    shares = softmax(before["logits"])[:, 1:]
+    decline = (observations[2]["log_loss"] - observations[3]["log_loss_after"])[:, 1:]
+    expected = shares * (decline - (shares * decline).sum(1, keepdims=True) / shares.sum(1, keepdims=True))
+    np.testing.assert_allclose(slope[:, 0], 0, atol=1e-9)
+    np.testing.assert_allclose(slope[:, 1:], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["init", "dwa", "igb", "stch", "cov", "famo"])
+def test_without_the_observation_all_batches_count_as_labelled(name):
+    full, _ = with_gaps(stream(), gaps=())
+    shown = [{**obs, "labelled": np.ones_like(obs["log_loss"])} for obs in full]
+    np.testing.assert_array_equal(play(make_policy(name), full), play(make_policy(name), shown))
+    assert "labelled" in make_policy(name).requires.observe
+
+
 # --- oracles --------------------------------------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ def checked(problem="quadratic", **others):
 def test_a_reference_is_the_metric_of_a_training_of_that_task_alone(problem):
     metrics = single_task_metrics(*checked(problem), [3, 4], "test")
     for task, own in enumerate(load_problem(problem).tasks):
-        trainer = make_trainer(problem, ids=[3, 4])
+        trainer = make_trainer(problem, ids=[3, 4], lr_schedule="cosine")
         train(trainer, 8, torch.eye(load_problem(problem).num_tasks)[task])
         for metric in own.metrics:
             name = f"{own.name}/{metric}"

@@ -256,7 +256,7 @@ def test_affinities_are_means_over_the_batches_with_labels_of_both_tasks():
     first = order[0].long().numpy()  # in the first batch, the second task has no label
     problem = halved(lambda labels, task: np.where(np.isin(np.arange(60), first) & (task == 1), np.nan, labels))
     steps = 5
-    step_by_step, at_once = warm_up(ids=(0,), problem=problem), warm_up(ids=(0,), problem=problem, train_steps=steps)
+    step_by_step, at_once = (warm_up(ids=(0,), problem=problem, train_steps=steps) for _ in range(2))
     for own in (step_by_step, at_once):
         own.trainer.losses.drawn.batches.order[0, 0] = order[0]  # which would have been completed
     found = []
