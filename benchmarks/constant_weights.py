@@ -56,7 +56,8 @@ def search(problem: str, weightings: int, instances: int, **arguments: Any) -> d
     gains = [delta_m({name: float(values[row]) for name, values in metrics.items()}, references) for row in range(count)]
     means = np.reshape(gains, (weightings, instances)).mean(1)
     ranked = [{"w": table[row].astype(int).tolist(), "delta_m": round(float(means[row]), 2)} for row in np.argsort(-means)]
-    return {"trainings": count, "weightings": weightings, "instances": instances, "best first": ranked[:KEPT]}
+    about = {"problem": checked.problem.identity, "trainings": count, "weightings": weightings, "instances": instances}
+    return {**about, "best first": ranked[:KEPT]}
 
 
 def main(words: Sequence[str] | None = None) -> None:

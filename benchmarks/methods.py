@@ -26,7 +26,7 @@ from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.evaluation.single_task import reference_metrics
 from mtl_gym.policies.finding import environment_of
-from mtl_gym.problems import PROBLEMS
+from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.scores import delta_m
 
 SEARCHED, SETTINGS = RESULTS / "constant_weights.json", RESULTS / "search.json"
@@ -40,11 +40,12 @@ HEURISTICS = [name for name in BASELINES if environment_of(name) == LOSS_WEIGHTI
 def policies(problem: str, smoke: bool = False) -> dict[str, str]:
     """Labels to policies: all heuristics, some compositions, the pretrained agent, and the constant weights that the search found.
 
-    In smoke mode one of each.
+    In smoke mode one of each. Constant weights that were found on another version of the problem are left out.
     """
     own = dict.fromkeys((HEURISTICS[0], COMPOSITIONS[0], "ppo") if smoke else (*HEURISTICS, *COMPOSITIONS, "ppo"))
-    best = json.loads(SEARCHED.read_text()).get(problem)
-    found = {CONSTANT: f"constant:w={','.join(map(str, best['best first'][0]['w']))}"} if best else {}
+    best = json.loads(SEARCHED.read_text()).get(problem, {})
+    current = best.get("problem") == load_problem(problem).identity
+    found = {CONSTANT: f"constant:w={','.join(map(str, best['best first'][0]['w']))}"} if best and current else {}
     return {**{name: name for name in own}, **found}
 
 
