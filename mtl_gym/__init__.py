@@ -57,7 +57,7 @@ if TYPE_CHECKING:
         Requirements as Requirements,
     )
     from mtl_gym.problems import PROBLEMS as PROBLEMS, load_problem as load_problem
-    from mtl_gym.problems.base import Problem as Problem, Split as Split, Task as Task
+    from mtl_gym.problems.base import Pool as Pool, Problem as Problem, Split as Split, Task as Task
     from mtl_gym.problems.instances import EVALUATION_IDS as EVALUATION_IDS
     from mtl_gym.progress import progress_bar as progress_bar
     from mtl_gym.training.memory import check_bytes as check_bytes, check_memory as check_memory
@@ -93,7 +93,7 @@ _NAMES = {
     "policies.grammar": "names_and_policies split_policies",
     "policies.protocol": "LOSSES_TO_WEIGHTS WEIGHT_BOUND Policy Requirements",
     "problems": "PROBLEMS load_problem",
-    "problems.base": "Problem Split Task",
+    "problems.base": "Pool Problem Split Task",
     "problems.instances": "EVALUATION_IDS",
     "progress": "progress_bar",
     "training.memory": "check_bytes check_memory",

@@ -1,5 +1,7 @@
 import itertools
 import pickle
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -306,3 +308,22 @@ def test_inputs_of_digits_are_the_clean_image_with_noise_and_a_covered_square():
     angles = pool.samples.targets[:, 3]
     assert -30 <= angles.min() < -29
     assert 29 < angles.max() <= 30
+
+
+def test_the_examples_of_the_page_run():
+    page = (Path(__file__).parent.parent / "docs" / "problems.md").read_text()
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
+        exec(block, names)
+    assert len(names["test"]) == len(names["pool"].rows["test"])
+    problem = names["make"]()
+    assert {name: len(split) for name, split in problem.splits.items()} == {"train": 300, "meta": 100, "reward": 100, "test": 100}
+
+
+def test_the_page_tells_the_sizes_of_the_splits():
+    page = (Path(__file__).parent.parent / "docs" / "problems.md").read_text()
+    for name in ("digits", "digits_scales", "census", "yeast", "digit_tasks", "multimnist"):
+        sizes = ", ".join(f"{len(load_problem(name).splits[split]):,}" for split in SPLITS)
+        assert re.search(rf"\| `{name}` \|.*\| {sizes} \|", page), name
+    groups, rows = load_problem("river_flow").pool.groups, load_problem("river_flow").pool.rows
+    assert f"| {', '.join(str(len(set(groups[rows[split]]))) for split in SPLITS)} blocks |" in page
