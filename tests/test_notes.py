@@ -72,12 +72,17 @@ def test_the_terminal_has_the_verdict_and_what_could_have_been_detected():
 
 def test_an_environments_column_that_few_instances_carry_is_named():
     results = [
-        make_result("joint", instance, outcome={"regret": 0.005 if instance else 0.94, "groups": [["left", "right"]]})
+        make_result(
+            "joint",
+            instance,
+            delta_m=float(instance),
+            outcome={"regret": 0.005 if instance else 0.94, "groups": [["left", "right"]]},
+        )
         for instance in range(6)
     ]
-    [line] = mean_notes(summary_of(results, env=mtl_gym.TASK_GROUPING))[-1:]
-    told = "few instances carry the mean, which lies outside their middle half, of joint (mean 16.1, median 0.5)."
-    assert line == f"regret, %: {told}"
+    [line] = mean_notes(summary_of(results, env=mtl_gym.TASK_GROUPING))
+    told = "Few instances carry these means, which lie outside their middle half"
+    assert line == f"{told}: regret, % of joint (mean 16.1, median 0.5)."
 
 
 def test_the_smallest_difference_that_matters_is_named():

@@ -271,7 +271,7 @@ def test_the_headline_says_that_the_best_is_better():
     assert "<strong>si</strong> performs best of 2 policies on 5 instances: 5.0 % above" in text
     assert "it is <strong>better</strong> than <strong>ew</strong>" in text
     assert "+2.04 points" in text
-    assert "p &lt; .001)" in text
+    assert "p &lt; 0.001)" in text
     assert "minimum detectable difference is" in text
 
 

@@ -48,6 +48,12 @@ def counted(kernels: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return dict(Counter(map(described, kernels)).most_common())
 
 
+def listed(counts: Mapping[str, int]) -> str:
+    """The kernels of a comparison in one line; how many results have each, if there are several."""
+    several = [f"{count} with {text}" for text, count in counts.items()]
+    return "; ".join(several if len(counts) > 1 else counts) or UNKNOWN
+
+
 def warn_of_others(path: Path, kernels: Iterable[Mapping[str, Any]], missing: int, device: str) -> None:
     """Warns if stored results have other kernels than those with which the ``missing`` ones are going to be made."""
     own = described(running_kernels(device))

@@ -7,6 +7,7 @@ from typing import Any
 
 from mtl_gym.envs.spec import Column
 from mtl_gym.evaluation.columns import columns_of
+from mtl_gym.evaluation.kernels import listed
 from mtl_gym.evaluation.statistics import FEWEST
 
 Summary = Mapping[str, Any]
@@ -41,24 +42,22 @@ def verdict_notes(summary: Summary) -> list[str]:
     smallest = summary["about"].get("smallest_difference", 0.0)
     equal = f"within {smallest:g} points are called equal" if smallest else "count as equal only if they are 0 on every instance"
     return [
-        "Verdicts are paired t-tests at 5 % with Holm's correction. Intervals are of one comparison each and may exclude 0 where "
-        f"two policies are not told apart. Differences {equal}."
+        "Verdicts are paired t-tests at 5 % with Holm's correction. Intervals are of one comparison each, so a verdict may be "
+        f"weaker than the interval suggests. Differences {equal}."
     ]
 
 
 def mean_notes(summary: Summary) -> list[str]:
     """Which means few instances carry: those outside the middle half of the instances."""
-    about, lines = summary["about"], []
-    own = {column.name: column for column in columns_of(about["env"])} if about.get("columns") else {}
-    for column in (_SCORE, *(own[name] for name in about.get("columns", ()) if name in own)):
-        rows = {name: row[column.name] for name, row in summary["policies"].items() if row[column.name]["few_carry"]}
-        if rows:
-            told = ", ".join(
-                f"{name} (mean {column.factor * row['mean']:.3g}, median {column.factor * row['median']:.3g})"
-                for name, row in rows.items()
-            )
-            lines.append(f"{column.head}: few instances carry the mean, which lies outside their middle half, of {told}.")
-    return lines
+    names = summary["about"].get("columns", ())
+    known = {column.name: column for column in columns_of(summary["about"]["env"])} if names else {}
+    told = [
+        f"{column.head} of {policy} (mean {column.factor * own['mean']:.3g}, median {column.factor * own['median']:.3g})"
+        for column in (_SCORE, *(known[name] for name in names if name in known))
+        for policy, row in summary["policies"].items()
+        if (own := row[column.name])["few_carry"]
+    ]
+    return [f"Few instances carry these means, which lie outside their middle half: {'; '.join(told)}."] if told else []
 
 
 def kernel_notes(about: Mapping[str, Any]) -> list[str]:
@@ -66,5 +65,4 @@ def kernel_notes(about: Mapping[str, Any]) -> list[str]:
     kernels = about.get("kernels", {})
     if len(kernels) < 2:
         return []
-    told = "; ".join(f"{count} with {text}" for text, count in kernels.items())
-    return [f"Results of several kernels are mixed ({told}), between which scores may differ."]
+    return [f"Results of several kernels are mixed ({listed(kernels)}), between which scores may differ."]

@@ -15,11 +15,12 @@ from mtl_gym.envs.looks import ON_DARK
 from mtl_gym.envs.spec import PageFigure
 from mtl_gym.evaluation import report_tables
 from mtl_gym.evaluation.figures import accessible, draw_figures, page_figures, variable
+from mtl_gym.evaluation.kernels import listed
 from mtl_gym.evaluation.layout import MOST_DRAWN, NARROW
 from mtl_gym.evaluation.notes import notes
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.statistics import FEWEST
-from mtl_gym.evaluation.styles import interval, ranked
+from mtl_gym.evaluation.styles import adjusted, interval, ranked
 from mtl_gym.evaluation.verdicts import EQUAL, UNDECIDED
 from mtl_gym.evaluation.weight_rules import constant_quantities
 from mtl_gym.problems.axes import DISTRIBUTIONS
@@ -85,15 +86,14 @@ def headline(summary: Summary) -> str:
     than = {UNDECIDED: "from", EQUAL: "to"}.get(found["verdict"], "than")
     return (
         f"{start} On the same instances, it is <strong>{found['verdict']}</strong> {than} {runner_up} ({lead}, 95 % interval "
-        f"{interval(pair)}, {p_value(found)}); the minimum detectable difference is {found['detectable']:.2f} points."
+        f"{interval(pair)}, {_p_value(found)}); the minimum detectable difference is {found['detectable']:.2f} points."
     )
 
 
-def p_value(verdict: Mapping[str, Any]) -> str:
+def _p_value(verdict: Mapping[str, Any]) -> str:
     """The adjusted p-value of a verdict and over how many comparisons it is corrected."""
-    p, count = verdict["p"], verdict["comparisons"]
-    told = "p &lt; .001" if p < 0.001 else f"p = {p:.3f}"
-    return told if count == 1 else f"{told} with Holm's correction over {count} pairs"
+    count, told = verdict["comparisons"], adjusted(verdict["p"])
+    return f"p {told}" if count == 1 else f"p {told} with Holm's correction over {count} pairs"
 
 
 def _strong(name: str) -> str:
@@ -137,11 +137,7 @@ def settings(about: Mapping[str, Any]) -> str:
     ids = about["instances"]
     known = {"seed": about.get("seed"), "problem": about.get("address")}
     origin = {name: value for name, value in known.items() if value is not None}
-    kernels = about.get("kernels", {})
-    made = {
-        "smallest difference": f"{about.get('smallest_difference', 0.0):g} points",
-        "kernels": next(iter(kernels)) if len(kernels) == 1 else "; ".join(f"{count} with {own}" for own, count in kernels.items()),
-    }
+    made = {"smallest difference": f"{about.get('smallest_difference', 0.0):g} points", "kernels": listed(about.get("kernels", {}))}
     instances = {"instances": f"{len(ids)}: {ids[0]} to {ids[-1]}"}
     rows = {**instances, **origin, **about["arguments"], **about["versions"], **made}
     if "distribution" in rows:

@@ -12,7 +12,7 @@ import numpy as np
 from mtl_gym.envs.spec import Column
 from mtl_gym.evaluation.columns import INVALID_ACTIONS, columns_of
 from mtl_gym.evaluation.layout import MOST_DRAWN
-from mtl_gym.evaluation.styles import interval, ranked, style, text
+from mtl_gym.evaluation.styles import adjusted, interval, ranked, style, text
 
 Summary = Mapping[str, Any]
 
@@ -56,7 +56,7 @@ def _against(summary: Summary, best: str) -> dict[tuple[str, str], dict[str, str
             name: _estimate(pair["difference"], pair, "+z.2f") if pair else "" for name, pair in pairs.items()
         },
         ("verdict", "Holm\u2019s adjusted p"): {
-            name: f"{own['verdict']} <small>{text(own['p'], '.3f')}</small>" if own else "" for name, own in found.items()
+            name: f"{own['verdict']} <small>{adjusted(own['p'])}</small>" if own else "" for name, own in found.items()
         },
         (f"P(better than {best})", "fraction"): {name: text(chances[name]) if pair else "" for name, pair in pairs.items()},
     }

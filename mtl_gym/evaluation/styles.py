@@ -97,3 +97,8 @@ def interval(row: Mapping[str, Any], form: str = "z.2f") -> str:
     """The interval from ``low`` to ``high``; a dash if there is none."""
     low, high = row.get("low"), row.get("high")
     return "-" if low is None or high is None else f"[{low:{form}}, {high:{form}}]"
+
+
+def adjusted(p: float) -> str:
+    """A p-value with what precedes it, for HTML."""
+    return "&lt; 0.001" if p < 0.001 else f"= {p:.3f}"
