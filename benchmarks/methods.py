@@ -4,14 +4,19 @@
     python -m benchmarks.search                then: each method's learning rate and its own parameter
     python -m benchmarks.methods               every problem (hours; rerun to resume, finished results are kept in runs/methods)
     python -m benchmarks.methods digits        one of them
+    python -m benchmarks.methods digits --length 4 --out benchmarks/results/methods-4x.json
+    ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 python -m benchmarks.methods digits --instances 12 \\
+        --out benchmarks/results/methods-avx2.json
 
 All policies play the same instances, each with the setting that the search found; a policy that was not searched for has its
-defaults and the problem's learning rate. ``delta_m`` is over single-task learning at the rate that was found for it. Writes
-``benchmarks/results/methods.json`` problem by problem, from which ``docs/generate.py`` makes the tables of ``docs/methods.md``.
+defaults and the problem's learning rate; with ``--length 4`` trainings are four times as long, with the same settings. ``delta_m``
+is over single-task learning of the same length at the rate that was found for it. Writes ``benchmarks/results/methods.json``
+problem by problem, from which ``docs/generate.py`` makes the tables of ``docs/methods.md``.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,13 +29,15 @@ from benchmarks.measuring import RESULTS, Run, command_line, weighted_problems
 from mtl_gym.baselines import BASELINES
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import check_arguments
+from mtl_gym.evaluation.discrimination import discrimination
+from mtl_gym.evaluation.kernels import described, running_kernels
 from mtl_gym.evaluation.single_task import reference_metrics
 from mtl_gym.policies.finding import environment_of
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.scores import delta_m
 
 SEARCHED, SETTINGS = RESULTS / "constant_weights.json", RESULTS / "search.json"
-INSTANCES, NUM_ENVS = 20, 20
+INSTANCES, NUM_ENVS = 30, 30
 SLOW = {"multimnist": 10, "stereo": 10}
 CONSTANT, SINGLE_TASK = "constant", "single-task"
 COMPOSITIONS = ("igb+cagrad", "igb+nash-mtl", "si+cagrad")
@@ -49,10 +56,11 @@ def policies(problem: str, smoke: bool = False) -> dict[str, str]:
     return {**{name: name for name in own}, **found}
 
 
-def study(problem: str, run: Run) -> dict[str, Any]:
+def study(problem: str, run: Run, length: int, instances: int | None) -> dict[str, Any]:
     """Plays all policies: scores with intervals, paired differences to equal and to constant weights, and costs."""
-    count = run.size(SLOW.get(problem, INSTANCES), 2)
-    short = {"train_steps": 40} if run.smoke else {}
+    count = run.size(instances or SLOW.get(problem, INSTANCES), 5)
+    usual = load_problem(problem)
+    short = {"train_steps": 40 if run.smoke else length * usual.defaults.train_steps}
     settings = found_settings(problem)
     names = policies(problem, run.smoke)
     frame = played(problem, names, settings, run, instances=count, num_envs=min(count, NUM_ENVS), **short)
@@ -61,8 +69,10 @@ def study(problem: str, run: Run) -> dict[str, Any]:
     else:
         frame = rescored(frame, single_task(problem, settings, range(count), **short))
     summary = mtl_gym.summarize(frame)["policies"]
+    runs = frame.drop_duplicates(["policy", "instance"])
     rows = {
         name: {
+            "scores": [round(float(own), 3) for own in runs[runs["policy"] == name].sort_values("instance")["delta_m"]],
             **{key: settings[name][key] for key in ("policy", "factor", "trainings") if name in settings},
             "delta_m": _rounded(own["delta_m"]),
             "over": {other: _rounded(own["paired"][other]) for other in ("ew", CONSTANT) if other in own["paired"]},
@@ -72,7 +82,10 @@ def study(problem: str, run: Run) -> dict[str, Any]:
         for name, own in summary.items()
     }
     searched = json.loads(SEARCHED.read_text()).get(problem, {})
-    return {"instances": count, "search": searched.get("trainings"), "policies": rows}
+    return {
+        **{"instances": count, "length": length, "problem": usual.identity, "kernels": described(running_kernels("cpu"))},
+        **{"search": searched.get("trainings"), "discrimination": discrimination(frame), "policies": rows},
+    }
 
 
 def found_settings(problem: str) -> dict[str, dict[str, Any]]:
@@ -126,12 +139,19 @@ def _rounded(row: dict[str, float | None]) -> dict[str, float | None]:
     return {name: None if value is None else round(value, 2) for name, value in row.items()}
 
 
+def command(parser: argparse.ArgumentParser) -> None:
+    """Adds the options beyond those that all benchmarks have."""
+    parser.add_argument("--length", type=int, default=1, help="length of a training, over the problem's (default: 1)")
+    parser.add_argument("--instances", type=int, help="instances (default: 30, or 10 where networks are convolutional)")
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Studies each problem and adds it to the results."""
-    run: Run = command_line(words)
+    run: Run
+    run, given = command_line(words, command)
     for name in weighted_problems(run):
         known = run.known()
-        known[name] = study(name, run)
+        known[name] = study(name, run, given.length, given.instances)
         run.write({name: known[name] for name in PROBLEMS if name in known})
         print(name, json.dumps(known[name]["policies"]), flush=True)
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import scipy.stats
+
 from mtl_gym.baselines import BASELINES
 from mtl_gym.baselines.gradient_heuristic import GradientHeuristic, WholeLossHeuristic
 from mtl_gym.cli import first_sentence
@@ -20,11 +22,14 @@ Table = list[dict[str, str]]
 
 def method_tables() -> dict[str, Table]:
     """All tables by the names of their markers."""
-    studies = _read("methods")
+    studies, command = _read("methods"), "benchmarks.methods"
     return {
         "methods": methods(),
-        "scores": scores(studies, "benchmarks.methods"),
-        "verdicts": verdicts(studies, "benchmarks.methods"),
+        "scores": scores(studies, command),
+        "longer": scores(_read("methods-4x"), f"{command} --length 4 --out benchmarks/results/methods-4x.json"),
+        "verdicts": verdicts(studies, command),
+        "discrimination": discrimination(studies, command),
+        "agreement": agreement(studies, command),
         "settings": settings(_read("search")),
         "solvers": solvers(),
     }
@@ -65,7 +70,7 @@ def _cost(method: Any) -> str:
 
 
 def scores(studies: dict[str, Any], command: str) -> Table:
-    """Interquartile mean of delta_m with its interval, of each policy on each problem; the best on the most problems first."""
+    """Mean delta_m with its interval, of each policy on each problem; the best on the most problems first."""
     names = list(dict.fromkeys(name for study in studies.values() for name in study["policies"]))
     ranks = {problem: _ranked(study) for problem, study in studies.items()}
     worst = len(names)
@@ -78,7 +83,7 @@ def scores(studies: dict[str, Any], command: str) -> Table:
 
 
 def _ranked(study: dict[str, Any]) -> list[str]:
-    return sorted(study["policies"], key=lambda name: -float(study["policies"][name]["delta_m"]["iqm"]))
+    return sorted(study["policies"], key=lambda name: -float(study["policies"][name]["delta_m"]["mean"]))
 
 
 def _score(row: dict[str, Any] | None) -> str:
@@ -86,7 +91,7 @@ def _score(row: dict[str, Any] | None) -> str:
         return ""
     own = row["delta_m"]
     rate = f", {row['factor']:g} lr" if "factor" in row else ""
-    return f"{own['iqm']:.1f} [{own['low']:.1f}, {own['high']:.1f}]{rate}"
+    return f"{own['mean']:.1f} [{own['low']:.1f}, {own['high']:.1f}]{rate}"
 
 
 def verdicts(studies: dict[str, Any], command: str) -> Table:
@@ -107,6 +112,64 @@ def verdicts(studies: dict[str, Any], command: str) -> Table:
             }
         )
     return _or_missing(rows, command)
+
+
+def discrimination(studies: dict[str, Any], command: str) -> Table:
+    """How well a problem tells methods apart, and what its best method and equal weights gain."""
+    rows = []
+    for problem, study in studies.items():
+        own = study.get("discrimination")
+        if own is None:
+            continue
+        differences = {
+            f"best (`{own['best']}`) - equal weights": own["best_over_baseline"],
+            "best - single-task learning": own["best_over_single_task"],
+            "equal weights - single-task learning": own["baseline_over_single_task"],
+        }
+        named = {head.replace(f" (`{own['best']}`)", ""): _difference(value) for head, value in differences.items()}
+        apart = f"{own['told_apart']:.0%} of {own['pairs']}"
+        rows.append({"problem": f"`{problem}`", "pairs told apart": apart, "best": f"`{own['best']}`", **named})
+    return _or_missing(rows, command)
+
+
+def agreement(studies: dict[str, Any], command: str) -> Table:
+    """Rank correlations (Spearman) of the methods' mean scores between halves of the instances, lengths and kernels."""
+    longer, other = _read("methods-4x"), _read("methods-avx2")
+    rows = []
+    for problem, study in studies.items():
+        means = _means(study)
+        if not means:
+            continue
+        halves = [_means(study, slice(start, None, 2)) for start in (0, 1)]
+        same_instances = slice(other.get(problem, {}).get("instances"))
+        found = {
+            "between halves of the instances": (*halves,),
+            "between 1x and 4x training": (means, _means(longer.get(problem, {}))),
+            "between AVX-512 and AVX2": (_means(study, same_instances), _means(other.get(problem, {}))),
+        }
+        rows.append({"problem": f"`{problem}`", **{head: _correlation(*pair) for head, pair in found.items()}})
+    return _or_missing(rows, command)
+
+
+def _means(study: dict[str, Any], instances: slice = slice(None)) -> dict[str, float]:
+    """Mean scores of the methods on some of the instances; none if the study kept no scores."""
+    kept = {name: row["scores"][instances] for name, row in study.get("policies", {}).items() if "scores" in row}
+    return {name: sum(own) / len(own) for name, own in kept.items()}
+
+
+def _correlation(first: dict[str, float], second: dict[str, float]) -> str:
+    """Spearman's correlation, and the methods that move by the most places."""
+    names = [name for name in first if name in second]
+    if len(names) < 3:
+        return "not measured yet"
+    ranks = [scipy.stats.rankdata([-own[name] for name in names]) for own in (first, second)]
+    moved = sorted(zip(names, ranks[0], ranks[1], strict=True), key=lambda row: -abs(row[1] - row[2]))[:2]
+    far = ", ".join(f"`{name}` {before:g} to {after:g}" for name, before, after in moved)
+    return f"{scipy.stats.spearmanr(*ranks).statistic:.2f} ({far})"
+
+
+def _difference(row: dict[str, float]) -> str:
+    return f"{row['difference']:+.1f} [{row['low']:.1f}, {row['high']:.1f}]"
 
 
 def settings(found: dict[str, Any]) -> Table:

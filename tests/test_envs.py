@@ -731,6 +731,8 @@ MERGE_CHANGES = {name: row for name, row in CHANGES.items() if name not in speci
     "average_moments": (MERGING, True),
     "alignment": (MERGING, 10.0),
     "parameter_price": (MERGING, 1.0),
+    "rule": (MERGING, "paper"),
+    "adapters": (MERGING, "gate"),
 }
 _NOT_OF_GROUPS = (*specification(TASK_GROUPING).excluded, *specification(LOSS_WEIGHTING).own_arguments)
 GROUP_CHANGES = {name: row for name, row in CHANGES.items() if name not in _NOT_OF_GROUPS} | {
