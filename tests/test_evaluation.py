@@ -92,7 +92,7 @@ class Unidentified:
 
 def test_the_frame_has_a_row_for_each_policy_instance_task_and_metric():
     frame = compare("ew,si,rlw", "digits")
-    assert list(frame.columns) == [*HEADS, *NUMBERS, "diverged"]
+    assert list(frame.columns) == [*HEADS, *NUMBERS, "diverged", "classification", "regression"]
     assert not frame.duplicated(HEADS).any()
     assert list(dict.fromkeys(frame["policy"])) == ["ew", "si", "rlw"]
     sizes = frame.groupby("policy").size()
