@@ -22,11 +22,6 @@ _ROUNDING = 1e-9
 Array = npt.NDArray[np.float64]
 
 
-def interquartile_mean(values: Array, axis: int = -1) -> Array:
-    """Mean of the middle half (a quarter trimmed at each end)."""
-    return np.asarray(scipy.stats.trim_mean(values, 0.25, axis=axis))
-
-
 def bootstrap_interval(values: Array, statistic: Callable[..., Array]) -> tuple[float | None, float | None]:
     """95 % percentile bootstrap interval; ``None`` with fewer than two values. Every call uses the same resamples."""
     if len(values) < 2:
