@@ -478,6 +478,24 @@ def test_gradnorm_takes_the_first_loss_of_a_task_when_it_has_a_gradient():
     np.testing.assert_allclose(memory["initial"], [[0.5, 1, 2, 3, 4]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["mgda", "imtl-g", "nash-mtl", "aligned-mtl", "config"])
+def test_a_task_without_labels_in_a_batch_has_no_weight_in_a_training(name):
+    policy = make_policy(name)
+    arguments = {**policy.requires.arguments(), "observe": [*policy.requires.observe, "labelled"]}
+    tasks = {"problem": "yeast", "tasks": ["class_1", "class_2", "class_3"], "distribution": {"labels": [0.1, 0.1]}}
+    env = make_vec(num_envs=4, batch_size=2, train_steps=20, reward="none", **tasks, **arguments)
+    observations, _ = env.reset(options={"instance": np.arange(4)})
+    left_out = 0
+    for _ in range(10):
+        action, _ = policy.predict(observations)
+        absent = (observations["labelled"] == 0) & (observations["labelled"] > 0).any(axis=1, keepdims=True)
+        assert (action[:, :3][absent] == 0).all()
+        assert (action[:, :3][observations["labelled"] > 0] != 0).any()
+        left_out += absent.sum()
+        observations, *_ = env.step(action)
+    assert left_out > 0  # two samples cannot have labels of three tasks that rarely have one
+
+
 # --- bad input ------------------------------------------------------------------------------------------------------------
 
 BAD = {
