@@ -1,11 +1,11 @@
-"""Compares every method that weights tasks, on every problem, with constant weights that were searched for.
+r"""Compares every method that weights tasks, on every problem, with constant weights that were searched for.
 
     python -m benchmarks.constant_weights      first: the constant weights
     python -m benchmarks.search                then: each method's learning rate and its own parameter
     python -m benchmarks.methods               every problem (hours; rerun to resume, finished results are kept in runs/methods)
     python -m benchmarks.methods digits        one of them
     python -m benchmarks.methods digits --length 4 --out benchmarks/results/methods-4x.json
-    ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 python -m benchmarks.methods digits --instances 12 \\
+    ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 python -m benchmarks.methods digits --instances 12 \
         --out benchmarks/results/methods-avx2.json
 
 All policies play the same instances, each with the setting that the search found; a policy that was not searched for has its
