@@ -594,7 +594,9 @@ def test_an_agent_over_samples_says_what_it_needs(of_samples):
 
 
 @pytest.mark.parametrize(
-    "sizes", [{}, {"batch_size": 24}, {"tasks": ["digit", "parity", "loop", "angle"]}, {"tasks": ["loop"], "batch_size": 3}], ids=str
+    "sizes",
+    [{}, {"batch_size": 24}, {"tasks": ["digit", "parity", "loop", "angle"]}, {"tasks": ["loop"], "batch_size": 3}],
+    ids=str,
 )
 def test_an_agent_over_samples_plays_with_other_batches_and_numbers_of_tasks(of_samples, sizes):
     out, agent = of_samples
