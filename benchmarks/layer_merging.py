@@ -5,9 +5,9 @@
 
 *planted*: two digit classifications that differ only in the names of the classes, and two regressions that differ only by a
 rotation of the target. Measures the similarities of single-task networks, and which tasks share the last stage at the end
-(adjusted Rand index against the pairs), for MTSL with a scan of thresholds, and at the paper's threshold with other settings
-that might matter: factors of the alignment term, intervals between decisions, and separate initial weights for every task's
-copies. Threshold and factor are chosen by the return on the *reward* split of training instances. The other studies
+(adjusted Rand index against the pairs), for both rules of MTSL with a scan of thresholds, and at the paper's threshold with other
+settings that might matter: factors of the alignment term, intervals between decisions, and separate initial weights for every
+task's copies. Threshold and factor are chosen by the return on the *reward* split of training instances. The other studies
 (``digits_4`` is the agent's training setting, on new instances): score on *test*, score on corrupted inputs, and parameters.
 Means with 95 % intervals; paired differences. Writes ``benchmarks/results/layer_merging.json`` and the figure
 ``docs/layer_merging.svg``.
@@ -31,6 +31,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import adjusted_rand_score
 
 from benchmarks.measuring import ROOT, Run, command_line
+from mtl_gym.decisions.partitions import RULES
 from mtl_gym.environments import LAYER_MERGING
 from mtl_gym.evaluation.comparison import plan, run
 from mtl_gym.evaluation.results import Result
@@ -95,7 +96,11 @@ def study_planted(chosen: Run) -> dict[str, Any]:
     thresholds, factors, lengths = THRESHOLDS, ALIGNMENTS, INTERVALS
     if chosen.smoke:
         thresholds, factors, lengths = (0.8,), (0.2,), (10,)
-    scan = {f"{threshold}": found(problem, count, f"mtsl:threshold={threshold}") for threshold in thresholds}
+    rules = {
+        rule: {f"{threshold}": found(problem, count, f"mtsl:threshold={threshold}:rule={rule}") for threshold in thresholds}
+        for rule in RULES
+    }
+    scan = rules["paper"]
     alignments = {f"{factor}": found(problem, count, f"mtsl:alignment={factor}") for factor in factors}
     intervals = {f"{steps}": found(problem, count, "mtsl", steps_per_action=steps) for steps in lengths}
     with own_weights():
@@ -108,6 +113,7 @@ def study_planted(chosen: Run) -> dict[str, Any]:
         "after the first decision's steps": similarities(problem, count, **EARLY),
         "after the first decision's steps, with the alignment term": similarities(problem, count, **aligned),
         "scan": scan,
+        "scan by the rule of the code": rules["code"],
         "chosen": best(scan),
         "rand index of the chosen": scan[best(scan)]["rand index"],
         "rand index at .8": scan["0.8"]["rand index"],

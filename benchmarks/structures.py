@@ -28,7 +28,7 @@ from mtl_gym.policies.protocol import Policy, Requirements
 
 MERGED, GROUPED, INSTANCES = 4, 6, 10
 """Numbers of tasks that are merged, whose 60 structures of two stages are all trained, and grouped; and of instances."""
-PROBLEMS: dict[str, dict[str, Any]] = {"relations": {"lr_schedule": "cosine"}}
+PROBLEMS: dict[str, dict[str, Any]] = {"relations": {"distribution": {"labels": [0.25, 0.25]}}}
 """Problems with the arguments that make them: few labels, for example."""
 MERGERS = (
     *("single-task", "shared", "branch", "conflict", "mtsl", "mtsl:rule=paper", "mtsl:threshold=.6", "mtsl:threshold=.4"),

@@ -17,6 +17,7 @@ def merging_tables() -> dict[str, Table]:
     missing = [{"not measured yet": "`python -m benchmarks.layer_merging`"}]
     return {
         "planted": scan("threshold", studies["planted"]["scan"]),
+        "planted_code": scan("threshold", studies["planted"].get("scan by the rule of the code", {})) or missing,
         "alignments": scan("factor", studies["planted"]["at .8, by factor of the alignment"]),
         "intervals": scan("steps between decisions", studies["planted"]["at .8, by steps between decisions"]),
         "own": scan("factor", studies["planted"]["at .8, initial weights of their own, by factor of the alignment"]),

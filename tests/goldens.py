@@ -75,7 +75,7 @@ OWN: dict[str, dict[str, Any]] = {
     LAYER: {
         **{"observe": [*OF_STRUCTURES, *OF_TASKS], "reward": "gain_change", "action": "merge", "similarity": "cka"},
         **{"transfer": "imitate", "transfer_steps": 4, "average_moments": False, "alignment": 0.0, "parameter_price": 0.1},
-        **{"hidden_sizes": [8, 8]},
+        **{"rule": "code", "adapters": "affine", "hidden_sizes": [8, 8]},
     },
     GROUP: {
         **{"observe": OF_PLACES, "reward": "gain_over_joint", "action": "place", "max_groups": 3, "sharpness": 10.0},
@@ -88,7 +88,7 @@ OF_POLICIES = {
     SAMPLE: ("observe", "action", "steps_per_action", "reward_every", "features", "sharpness"),
     LAYER: (
         *("observe", "action", "similarity", "transfer", "transfer_steps", "average_moments", "alignment"),
-        *("steps_per_action", "reward_every"),
+        *("rule", "adapters", "steps_per_action", "reward_every"),
     ),
     GROUP: ("observe", "action", "sharpness", "snapshots", "affinity_every"),
 }

@@ -168,7 +168,7 @@ def test_tasks_that_the_paper_leaves_alone_are_separate_for_good():
 
 @pytest.mark.parametrize("rule", RULES)
 def test_the_environment_merges_by_the_rule(rule):
-    arguments = {"tasks": ["digit", "parity", "angle", "clean"], "hidden_sizes": [8, 8], "train_steps": 40, "steps_per_action": 10}
+    arguments = {"tasks": ["digit", "parity", "loop", "angle"], "hidden_sizes": [8, 8], "train_steps": 40, "steps_per_action": 10}
     env = make_vec(env_id=LAYER_MERGING, action="threshold", rule=rule, reward="none", **arguments)
     env.reset(seed=0)
     env.step(np.ones((3, 1)))

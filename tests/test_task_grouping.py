@@ -973,3 +973,11 @@ def test_the_command_line_makes_tables_and_compares_with_them(tmp_path):
     assert wrong.exit_code == 2
     large = CliRunner().invoke(full_app(), ["groupings", "yeast", "--out", str(tmp_path / "large.npz"), "--instances", "1"])
     assert large.exit_code == 2
+
+
+def test_no_hidden_units_of_digit_tasks_die():
+    common = check_arguments(specification(TASK_GROUPING), problem="digit_tasks", num_tasks=6, train_steps=100)
+    ids, inputs = range(8, 12), load_problem("digit_tasks").splits["reward"].inputs  # with pixels in [0, 1], all units of 9 died
+    for trainer in train_groups(common.problem, common.recipe, ids, torch.ones(4, 6)):
+        features = trainer.model.features(trainer.replicas.parameters, inputs.expand(4, *inputs.shape))[-1]
+        assert (features > 0).any(-2).float().mean() > 0.9

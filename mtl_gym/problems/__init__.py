@@ -58,6 +58,7 @@ PROBLEMS = {
         "digit_tasks",
         "16 binary tasks on digits, with complements and chance",
         defaults=Defaults(lr=1e-2, batch_size=50, train_steps=300, hidden_sizes=(8,)),
+        version=1,
     ),
     "clusters": _row("clusters", "100 binary tasks in 3 planted clusters that differ in difficulty", defaults=_CLUSTERS),
     "clusters_equal": ProblemRow(
@@ -65,7 +66,7 @@ PROBLEMS = {
     ),
     "relations": _row(
         "relations",
-        "12 binary tasks with few labels, in 3 blocks that compete for the trunk",
+        "12 binary tasks in 3 planted blocks that compete for the trunk",
         defaults=Defaults(lr=1e-2, batch_size=64, train_steps=300, hidden_sizes=(8, 4)),
     ),
 }

@@ -1,8 +1,8 @@
-"""``relations``: twelve binary tasks with few labels in three planted blocks; neither all together nor each alone is best.
+"""``relations``: twelve binary tasks in three planted blocks; it is best to train neither all together nor each alone.
 
 The tasks of a block are nearly the same function of two directions of the inputs, so that labels of one are worth labels of the
-others, of which each has few; tasks of different blocks depend on different directions of the same inputs and compete for a narrow
-trunk.
+others; tasks of different blocks depend on different directions of the same inputs and compete for a narrow trunk. With
+``distribution={"labels": (.25, .25)}``, each task has labels of a quarter of the samples, its own ones.
 """
 
 from __future__ import annotations
@@ -12,24 +12,21 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mtl_gym.problems.base import Split, Task
+from mtl_gym.problems.base import Pool, Split, Task
 
 NUM_BLOCKS, PER_BLOCK = 3, 4
-LABELLED = 0.25
-"""Fraction of the training samples with a label of a task, drawn for each task."""
 _INPUTS, _DIRECTIONS = 16, 2  # directions of a block
 _COMMON = 0.95  # fraction of the variance of a task's read-out that is common to its block
 _FREQUENCY = 1.5
 _SIZES = {"train": 600, "meta": 600, "reward": 1_000, "test": 1_000}
 
 
-def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
-    """Returns twelve tasks in three blocks of four, and splits of 600, 600, 1,000 and 1,000 samples.
+def load() -> tuple[tuple[Task, ...], dict[str, Split], Pool]:
+    """Returns twelve tasks in three blocks of four, splits of 600, 600, 1,000 and 1,000 samples, and the pool.
 
     Inputs are 16 standard normal numbers x. Each block has two orthogonal unit directions p and features
     ``h_j = sin(1.5 p_j x + s_j)`` with random s_j, standardised. Task ``b1_t2`` is the third of block 1: whether ``v_t h`` is above
-    its median, with unit vectors ``v_t = sqrt(.95) v + sqrt(.05) u_t`` and u_t orthogonal to v. In *train*, a quarter of the
-    samples, drawn for each task, has a label of it.
+    its median, with unit vectors ``v_t = sqrt(.95) v + sqrt(.05) u_t`` and u_t orthogonal to v.
     """
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(sum(_SIZES.values()), _INPUTS))
@@ -39,12 +36,11 @@ def load() -> tuple[tuple[Task, ...], dict[str, Split]]:
         for place, read_out in enumerate(_read_outs(rng)):
             values = features @ read_out
             tasks.append(Task(f"b{block}_t{place}", "bce", ("accuracy",)))
-            labels.append((values > np.median(values)).astype(np.float64))
+            labels.append(values > np.median(values))
     ends = np.cumsum(list(_SIZES.values()))
     rows = dict(zip(_SIZES, np.split(np.arange(ends[-1]), ends[:-1]), strict=True))
-    for own in labels:
-        own[rng.permutation(rows["train"])[round(LABELLED * _SIZES["train"]) :]] = np.nan
-    return tuple(tasks), {name: Split.of(inputs[own], [label[own] for label in labels]) for name, own in rows.items()}
+    pool = Pool(Split.of(inputs, labels), rows)
+    return tuple(tasks), pool.splits(rows), pool
 
 
 def planted_blocks(names: Sequence[str]) -> list[int]:
