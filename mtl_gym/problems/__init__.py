@@ -112,7 +112,7 @@ def _load(name: str) -> Problem:
     module, function = row.load.split(":")
     with own_mode():
         tasks, splits, *pool = getattr(importlib.import_module(module), function)()
-    options = {"network": row.network, "defaults": row.defaults, "version": row.version}
-    problem = Problem(name, tasks, splits, **options, pool=pool[0] if pool else None)
+    own = pool[0] if pool else None
+    problem = Problem(name, tasks, splits, network=row.network, defaults=row.defaults, version=row.version, pool=own)
     problem.found_by = (load_problem, (name,))
     return problem

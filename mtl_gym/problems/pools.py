@@ -119,7 +119,7 @@ class Pool:
             samples, start, drawn = np.argsort(place[number], kind="stable"), 0, {}
             for name, size in sizes.items():
                 drawn[name] = np.sort(samples[start : start + size])
-                start = ends[min(np.searchsorted(ends, start + size), len(ends) - 1)]  # where the next group begins
+                start = int(ends[min(int(np.searchsorted(ends, start + size)), len(ends) - 1)])  # where the next group begins
             if all(len(drawn[name]) == size for name, size in sizes.items()):
                 return drawn
         condition = f"allow disjoint splits of whole groups with {', '.join(f'{size} in {name}' for name, size in sizes.items())}"
