@@ -30,9 +30,9 @@ def compared(policies, problem="digits_scales", instances=12, clean=False, **oth
     return results, summarize(to_frame(results, about(setting(checked), results)))
 
 
-def slopes(policies, row):
+def slopes(policies, row, problem="digits"):
     """Slopes of each policy's lines in a row of the figure, on logarithmic axes: (policies, 3)."""
-    results, summary = compared(policies)
+    results, summary = compared(policies, problem)
     panels = weight_rules(results, summary).axes[3 * row : 3 * row + 3]
     lines = [[axes.get_lines()[number].get_xydata() for axes in panels] for number in range(len(summary["policies"]))]
     return np.array([[np.polyfit(*np.log(line).T, 1)[0] for line in own] for own in lines])
@@ -58,7 +58,7 @@ def test_relative_values_are_over_the_geometric_mean_of_the_positive_ones():
 
 
 def test_weights_of_si_and_init_undo_the_planted_scales():
-    ew, init, si = slopes("ew,init,si", 1)
+    ew, init, si = slopes("ew,init,si", 1, "digits_scales")
     np.testing.assert_allclose(ew, 0, atol=1e-6)
     np.testing.assert_allclose(np.stack([init, si]), -1, atol=0.1)
 

@@ -21,7 +21,7 @@ def load() -> tuple[tuple[Task, ...], dict[str, Split], Pool]:
     Inputs are the 8 gauges at 8 lags (0 to 60 hours, 64 numbers), labels the gauges 48 hours ahead, all standardised by *train*.
     Measurements are first limited to 6 deviations of their gauge's whole series (one gauge has faulty readings of 20 times its
     mean). Samples overlap in time, so there is a gap of 108 hours, the longest lag (60) and the horizon (48), after each block: no
-    measurement is in two of them. Blocks with a missing value are left out; 39 remain, spread over a year: 20, 4, 8 and 7 of them
+    measurement is in two of them. Blocks with a missing value are left out; 39 remain, spread over a year: 19, 4, 8 and 8 of them
     are in *train*, *meta*, *reward* and *test*. The flow of an hour is nearly that of the next one, so that it is the number of
     blocks, rather than of samples, on which the precision of a score depends.
     """
