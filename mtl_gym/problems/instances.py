@@ -63,7 +63,13 @@ class Instance:
         """The training samples with their own labels."""
         if self.members is None or problem.pool is None:
             return problem.splits["train"]
-        return problem.pool.splits(self.members)["train"]
+        return problem.pool.splits({"train": self.members["train"]})["train"]
+
+    def labelled(self, problem: Problem) -> Mask:
+        """Whether each training sample has a label of its own of each task (n, all tasks), before any are removed."""
+        if self.members is None or problem.pool is None:
+            return labelled_samples(problem, problem.splits["train"].targets)
+        return labelled_samples(problem, problem.pool.samples.targets[self.members["train"]])
 
     def stream(self, name: str) -> np.random.Generator:
         """A new generator at the start of the named stream."""
@@ -86,17 +92,16 @@ class Instance:
 
         It is -1 where a label is missing because of ``labels``.
         """
-        train, whole = self.train(problem), self.members is None
-        rows = np.arange(len(train))
+        rows = np.arange(len(problem.splits["train"]))
         source = self._source("labels", self.noise, problem.num_tasks, rows, self.rows)
         rng = self.stream("stuck")
         stuck = rng.random((len(rows), len(self.tasks))) < self.constant_label
         source[:, self.tasks] = np.where(stuck, rng.choice(self.rows, len(self.tasks)), source[:, self.tasks])
         for task in self.tasks[self.nearest_flip].tolist():
-            source[:, task] = opposites(problem, task) if whole else opposites_in(train, problem, task)
+            own = self.members is not None
+            source[:, task] = opposites_in(self.train(problem), problem, task) if own else opposites(problem, task)
         if (self.labels < 1).any():
-            known = labelled_samples(problem, train.targets)[:, self.tasks]
-            kept = kept_labels(known, self.rows, self.labels, self.stream("kept"))
+            kept = kept_labels(self.labelled(problem)[:, self.tasks], self.rows, self.labels, self.stream("kept"))
             source[:, self.tasks] = np.where(kept, source[:, self.tasks], -1)
         return source
 

@@ -9,7 +9,6 @@ from torch import Tensor
 from mtl_gym.problems.axes import WRONG_LABELS
 from mtl_gym.problems.base import SPLITS, Problem
 from mtl_gym.problems.instances import Instance, Mask
-from mtl_gym.problems.labels import labelled_samples
 from mtl_gym.training.batches import Batches
 from mtl_gym.training.recipe import Recipe
 from mtl_gym.training.state import State
@@ -61,7 +60,7 @@ class Drawn:
 
     def _known(self, row: int, instance: Instance) -> Mask:
         """Which samples that an instance trains on have a label of each participating task, their own or not (n, K)."""
-        known = labelled_samples(self._problem, instance.train(self._problem).targets)
+        known = instance.labelled(self._problem)
         if "train" in self.sources:
             source = self.sources["train"][row].cpu().numpy()
             known = np.take_along_axis(known, source.clip(0), axis=0) & (source >= 0)
