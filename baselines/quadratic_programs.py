@@ -82,6 +82,7 @@ def simplex(points: Array) -> Array:
 
     Duchi, Shalev-Shwartz, Singer and Chandra, "Efficient Projections onto the l1-Ball for Learning in High Dimensions", ICML 2008.
     """
+    points = points - points.max(axis=1, keepdims=True)  # the same projection; of the largest, 0, rounding loses nothing
     descending = -np.sort(-points, axis=1)
     shifts = (descending.cumsum(axis=1) - 1) / np.arange(1, points.shape[1] + 1)
     last = (descending > shifts).sum(axis=1, keepdims=True) - 1
