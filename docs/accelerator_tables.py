@@ -44,7 +44,7 @@ def trainings(rows: list[dict[str, Any]]) -> Table:
             "trainer, ms per step": f"{row['trainer, ms a training step']:.1f}",
             "environment, training steps per second": f"{row['environment, training steps a second']:,.0f}",
             "trainer, training steps per second": f"{row['trainer, training steps a second']:,.0f}",
-            "floor / trainer": f"{row['floor / trainer']:.2%}",
+            "floor / trainer": f"{100 * row['floor / trainer']:.2g}%",
         }
         for row in rows
     ]
