@@ -30,6 +30,7 @@ from mtl_gym.baselines import BASELINES
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.evaluation.discrimination import discrimination
+from mtl_gym.evaluation.frames import Attached
 from mtl_gym.evaluation.kernels import described, running_kernels
 from mtl_gym.evaluation.single_task import reference_metrics
 from mtl_gym.policies.finding import environment_of
@@ -112,7 +113,10 @@ def played(
     counts = {"instances": instances, "num_envs": num_envs}
     rates = {factor: at_rate(problem, factor, **short) for factor in by_factor}
     frames = [mtl_gym.compare(own, out=run.kept, **counts, **rates[factor]) for factor, own in by_factor.items()]
-    return pd.concat(frames, ignore_index=True)
+    joined = pd.concat(frames, ignore_index=True)
+    results = Attached([result for frame in frames for result in frame.attrs["results"].results])
+    joined.attrs = {"about": frames[0].attrs["about"], "results": results}  # which pandas drops where they differ
+    return joined
 
 
 def single_task(problem: str, settings: Mapping[str, Any], ids: Sequence[int], **short: Any) -> dict[int, dict[str, float]]:
