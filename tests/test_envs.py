@@ -11,6 +11,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import FlattenObservation, TimeLimit
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
+from packaging.version import Version
 from rollouts import (
     IDS,
     LAYER_MERGING,
@@ -467,6 +468,9 @@ def test_make_vec_hands_over_max_episode_steps(env_id):
     assert all(sum(np.isfinite(own[row]) for name, own in values if not name.startswith("_")) >= 3 for row in range(3))
 
 
+@pytest.mark.skipif(
+    Version(gymnasium.__version__) < Version("1.4"), reason="the wrapper of earlier versions miscounts under SAME_STEP"
+)
 @pytest.mark.parametrize("env_id", ENVIRONMENTS)
 def test_statistics_of_whole_episodes_are_recorded(env_id):
     env = RecordEpisodeStatistics(make_vec(env_id=env_id))
