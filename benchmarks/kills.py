@@ -47,7 +47,7 @@ class Study:
     out: str = "out"
 
 
-_POLICIES = "ew,si,igb,dwa,rlw,constant:w=1,2,3,4,5,6"
+_POLICIES = "ew,si,igb,dwa,rlw,constant:w=1,2,3,4,5"
 STUDIES = {
     "compare": Study(
         (

@@ -112,7 +112,7 @@ def trainings(num_replicas: int, rates: int, train_steps: int) -> Work:
 def loss_balancing(smoke: bool) -> list[str]:
     """The heuristics that weight tasks."""
     names = [name for name in BASELINES if environment_of(name) == LOSS_WEIGHTING]
-    return [f"{name}:w=1,1,1,1,1,1" if name == CONSTANT else name for name in names[: 3 if smoke else None]]
+    return [f"{name}:w=1,1,1,1,1" if name == CONSTANT else name for name in names[: 3 if smoke else None]]
 
 
 def dense_speed(run: Run) -> dict[str, object]:

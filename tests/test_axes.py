@@ -12,7 +12,7 @@ from mtl_gym.problems.axes import AXES, DISTRIBUTIONS, resolve
 from mtl_gym.problems.base import Problem, Split
 from mtl_gym.problems.instances import draw
 from mtl_gym.problems.labels import complete_batches, labelled_samples
-from mtl_gym.training.references import train
+from mtl_gym.training.references import fingerprint, train
 from tests.rollouts import make_trainer, make_vec, random_actions, same, small
 
 
@@ -53,8 +53,6 @@ def test_missing_labels_are_nan_in_train_alone_and_carry_no_gradient():
     for name in ("meta", "reward"):
         assert not trainer.losses.data.holdout_labels(name).isnan().any()
     gradients = trainer.task_gradients()[0].clone()
-    samples = trainer.losses.batch().labels
-    samples[samples.isnan()] = torch.nan
     assert torch.isfinite(gradients).all()
     assert (gradients.abs().sum(2) > 0).all()
 
@@ -239,6 +237,51 @@ def test_a_diverged_training_ends_with_its_last_finite_checkpoint():
             trainer.replicas.flat[0] = torch.nan
         trainer.update(ones, active)
     assert trainer.finite().all()
+
+
+def test_a_training_on_one_task_is_chosen_by_that_task():
+    best, last = (make_trainer(checkpoint=name, train_steps=40, lr=0.05, ids=(0,) * 5) for name in ("best_meta", "last"))
+    weights, active, own = torch.eye(5), torch.ones(5, dtype=torch.bool), []
+    train(best, weights)
+    for step in range(40):
+        last.update(weights, active)
+        if (step + 1) % 4 == 0:
+            own.append((last.losses.held_out(["meta"])["meta"].diagonal(), last.replicas.flat.clone()))
+    for row, place in enumerate(torch.stack([losses for losses, _ in own]).argmin(0).tolist()):
+        assert same(best.replicas.flat[row], own[place][1][row])
+
+
+def test_references_with_a_checkpoint_depend_on_the_samples_that_choose_it():
+    recipes = [make_trainer(checkpoint=name, holdout_size=size) for name in ("best_meta", "last") for size in (8, 16)]
+    keys = [str(fingerprint(own.problem, own.recipe)) for own in recipes]
+    assert keys[0] != keys[1]
+    assert keys[2] == keys[3]
+
+
+def test_an_environment_ends_an_episode_with_its_best_checkpoint():
+    envs = [make_vec(checkpoint=name, train_steps=40, lr=0.05, autoreset_mode="Disabled") for name in ("best_meta", "last")]
+    for env in envs:
+        env.reset(options={"instance": np.arange(3)})
+        for _ in range(env.decision.length):
+            answer = env.step(np.zeros(env.action_space.shape, dtype=np.float32))
+        env.found = answer[-1]
+    assert (envs[0].found["forward"] > envs[1].found["forward"]).all()
+    assert any((envs[0].found["test"][name] != envs[1].found["test"][name]).any() for name in envs[0].found["test"])
+    kept, meta = envs[0].state(), envs[0].decision.trainer.losses.held_out(["meta"])["meta"].clone()
+    envs[0].reset(options={"reset_mask": np.array([True, False, False])})
+    assert same(envs[0].decision.trainer.losses.held_out(["meta"])["meta"][1:], meta[1:])
+    assert envs[0].decision.trainer.state["best found"].tolist() == [False, True, True]
+    envs[0].restore(kept)
+    assert same(envs[0].decision.trainer.losses.held_out(["meta"])["meta"], meta)
+
+
+def test_where_labels_are_wrong_at_least_one_is_kept():
+    problem = load_problem("digits")
+    targets = problem.splits["train"].targets.clone()
+    targets[torch.arange(len(targets)) % 10 > 0, 0] = torch.nan
+    splits = {**problem.splits, "train": Split(problem.splits["train"].inputs, targets)}
+    trainer = make_trainer(Problem("few", problem.tasks, splits), distribution={"labels": [0.01, 0.01], "noise": [1, 1]}, ids=range(8))
+    assert not trainer.losses.data.train_labels()[:, :, 0].isnan().all(1).any()
 
 
 def test_an_unknown_checkpoint_is_refused():

@@ -28,6 +28,13 @@ def test_intervals_say_of_which_split_they_are(distribution, start):
     assert split_note({"arguments": {"distribution": distribution}}).startswith(start)
 
 
+@pytest.mark.parametrize(("problem", "redrawn"), [("digits", True), ("quadratic", False)])
+def test_a_distribution_by_its_name_says_whether_it_redraws_the_split(problem, redrawn):
+    short = {"train_steps": 4, "batch_size": 16}
+    frame = mtl_gym.compare("ew,rlw", problem=problem, instances=1, distribution="varied", **short)
+    assert mtl_gym.leaderboard(frame).attrs["notes"][0].startswith("Each" if redrawn else FIXED)
+
+
 def test_of_a_setting_without_a_distribution_the_split_is_fixed():
     assert split_note({"arguments": {}}).startswith(FIXED)
 

@@ -126,11 +126,12 @@ def test_the_weights_of_ol_aux_move_at_its_defaults():
             SAMPLE_WEIGHTING,
             num_envs=2,
             vectorization_mode="vector_entry_point",
-            **{"distribution": "noisy", "reward": "none", "action": "weights", "steps_per_action": 1, "train_steps": 100},
+            **{"problem": "digits_scales", "distribution": "noisy", "reward": "none", "action": "weights"},
+            **{"steps_per_action": 1, "train_steps": 200, "lr_schedule": "constant"},
             observe=list(policy.requires.observe),
         )
         seen, _ = env.reset(options={"instance": [0, 2]})
-        for _ in range(100):
+        for _ in range(200):
             actions, memory = policy.predict(seen, memory)
             seen = env.step(actions)[0]
         env.close()

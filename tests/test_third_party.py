@@ -86,7 +86,7 @@ def test_its_columns_and_figures_are_shown(compared):
     assert ">Learning rates</h2>" in page
     assert ">Learning curves</h2>" in page
     assert ">Weights</h2>" not in page
-    assert (compared / "results.csv").read_text().splitlines()[0].endswith(",factor")
+    assert (compared / "results.csv").read_text().splitlines()[0].endswith(",factor,kernels")
 
 
 @pytest.mark.slow

@@ -248,8 +248,9 @@ def evaluate(
 
 def setting(plan: Plan) -> dict[str, Any]:
     """The settings that all results of a comparison share, JSON-plain."""
-    # Given arguments come last, except `tasks`, which the recipe has sorted.
-    arguments = {name: value for name, value in plan.arguments.items() if name not in ("problem", "tasks")}
+    # Given arguments come last, except `tasks`, which the recipe has sorted, and `distribution`, whose ranges it has.
+    of_recipe = ("problem", "tasks", "distribution")
+    arguments = {name: value for name, value in plan.arguments.items() if name not in of_recipe}
     problem = plan.checked.problem
     return {
         "env": plan.env,

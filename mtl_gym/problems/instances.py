@@ -22,7 +22,7 @@ from mtl_gym.problems.axes import Distribution
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.labels import complete_batches, kept_labels, labelled_samples, labelled_tasks
 from mtl_gym.problems.opposites import opposites, opposites_in
-from mtl_gym.problems.splits import Split
+from mtl_gym.problems.splits import SPLITS, Split
 
 Indices = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -101,7 +101,8 @@ class Instance:
             own = self.members is not None
             source[:, task] = opposites_in(self.train(problem), problem, task) if own else opposites(problem, task)
         if (self.labels < 1).any():
-            kept = kept_labels(self.labelled(problem)[:, self.tasks], self.rows, self.labels, self.stream("kept"))
+            borne = np.take_along_axis(self.labelled(problem), source, axis=0)
+            kept = kept_labels(borne[:, self.tasks], self.rows, self.labels, self.stream("kept"))
             source[:, self.tasks] = np.where(kept, source[:, self.tasks], -1)
         return source
 
@@ -173,7 +174,7 @@ def _members(problem: Problem, rng: np.random.Generator) -> Mapping[str, Indices
         raise ValueError(should("distribution['split']", "be (0, 0) for a problem without a pool", problem.name))
     for _ in range(_MOST_DRAWN):
         drawn = problem.pool.drawn(rng)
-        if all(labelled_tasks(problem, problem.pool.samples.targets[rows]).all() for rows in drawn.values()):
+        if all(labelled_tasks(problem, problem.pool.samples.targets[drawn[name]]).all() for name in SPLITS[:3]):
             return drawn
     raise ValueError(should("distribution['split']", f"be (0, 0): {_MOST_DRAWN} splits lacked labels of a task", problem.name))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -21,17 +23,25 @@ LOOKS = 10
 class BestOnMeta:
     """Keeps the parameters and buffers, and so the structure, with the least losses on *meta*; a training ends with them.
 
-    Losses are compared by the mean of ``log(L_k / L_k(0))`` over the rewarded tasks, of which only ``log L_k`` changes during a
+    Losses are compared by the mean of ``log(L_k / L_k(0))`` over the tasks that count, of which only ``log L_k`` changes during a
     training. They are measured after every tenth of the steps, on the fixed samples; this costs forward passes.
+
+    Attributes:
+        counting: (N, K) 1 for the tasks that count, else 0: all, or the main one; in a training on some tasks alone, these.
     """
 
     def __init__(self, recipe: Recipe, state: State, ledger: Ledger, replicas: Replicas, losses: BatchLosses) -> None:
         self._recipe, self._ledger, self._replicas, self._losses = recipe, ledger, replicas, losses
+        self.counting = state.add("best counting", (recipe.num_tasks,))
         self._score = state.add("best score", ())
         self._found = state.add("best found", (), torch.bool)
         self._kept = {"parameters": state.add("best parameters", replicas.flat.shape[1:])}
         for name, own in replicas.buffers.items():
             self._kept[f"buffer {name}"] = state.add(f"best buffer {name}", own.shape[1:], own.dtype)
+
+    def begin(self, rows: Sequence[int]) -> None:
+        """Sets the tasks that count in rows whose training begins; the state has set everything else to 0."""
+        self.counting[list(rows), : None if self._recipe.main_task is None else 1] = 1
 
     def look(self, stepped: Tensor) -> bool:
         """To be called after a step of the rows (N,) bool; returns whether the parameters of some rows were replaced."""
@@ -49,10 +59,10 @@ class BestOnMeta:
         return bool(ended.any())
 
     def _measured(self, due: Tensor) -> Tensor:
-        """Mean log losses (N,) of the rewarded tasks on *meta*; the rows are charged."""
-        losses = self._losses.held_out(["meta"])["meta"]
+        """Mean log losses (N,) on *meta* of the tasks that count, without their scales; the rows are charged."""
+        losses = log_loss(self._losses.held_out(["meta"])["meta"] / self._ledger.scales)
         self._ledger.charge(due, self._losses.held_out_cost(["meta"]), 0.0)
-        return log_loss(losses if self._recipe.main_task is None else losses[:, :1]).mean(1)
+        return torch.where(self.counting > 0, losses, 0).sum(1) / self.counting.sum(1)
 
     def _current(self) -> dict[str, Tensor]:
         return {"parameters": self._replicas.flat} | {f"buffer {name}": own for name, own in self._replicas.buffers.items()}

@@ -44,7 +44,7 @@ class TrainingData:
         chosen = slice(None) if rows is None else rows
         found = take(self._pool.inputs, self._drawn.members[split][chosen].gather(1, positions.long()))
         mean, deviation = (self._drawn.moments[f"input_{name}"][chosen, None] for name in _MOMENTS)
-        return (found - mean) / deviation
+        return found.sub_(mean).div_(deviation)
 
     def fixed_inputs(self, split: str, positions: Tensor) -> Tensor:
         """Inputs (N, B, *shape) of the same samples (B,) of a split in all rows; no memory is taken where they are the same."""
@@ -75,7 +75,7 @@ class TrainingData:
         moments, members = self._drawn.moments, self._drawn.members[split]
         found = take(self._pool.targets, members.gather(1, positions.long()))
         mean, deviation = (moments[f"target_{name}"].view(len(found), 1, -1, *[1] * (found.ndim - 3)) for name in _MOMENTS)
-        return (found - mean) / deviation
+        return found.sub_(mean).div_(deviation)
 
     def labels(self, split: str, samples: Tensor, places: Tensor) -> Tensor:
         """Labels (N, B, T, *S) of samples (N, B) of a split as they are trained on: wrong ones included, NaN where missing.

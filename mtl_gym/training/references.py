@@ -23,6 +23,7 @@ from mtl_gym.checks import should
 from mtl_gym.context import own_mode
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.instances import TRAINING_IDS
+from mtl_gym.training.checkpoints import CHECKPOINTS
 from mtl_gym.training.recipe import Recipe
 from mtl_gym.training.trainer import Trainer
 
@@ -75,7 +76,12 @@ def _one_round(
 
 
 def train(trainer: Trainer, weights: Tensor, after_step: Callable[[], object] = lambda: None) -> None:
-    """Trains all rows to the end, with constant weights (N, K); calls ``after_step`` after each step."""
+    """Trains all rows to the end, with constant weights (N, K); calls ``after_step`` after each step.
+
+    A checkpoint is chosen by the tasks that have a weight.
+    """
+    if trainer.best is not None:
+        trainer.best.counting.copy_(weights != 0)
     active = torch.ones(trainer.num_replicas, dtype=torch.bool, device=trainer.state.device)
     for _ in range(trainer.recipe.train_steps):
         trainer.update(weights, active)
@@ -93,7 +99,8 @@ def _own(trainer: Trainer, name: str, values: Tensor) -> Tensor:
 
 def fingerprint(problem: Problem, recipe: Recipe) -> dict[str, Any]:
     """Everything that determines a training run, except its instance and weights, JSON-serialisable."""
-    trained = {name: value for name, value in recipe.plain(problem).items() if name not in ("device", "holdout_size")}
+    silent = ("device",) if CHECKPOINTS[recipe.checkpoint] else ("device", "holdout_size")  # which chooses the checkpoint
+    trained = {name: value for name, value in recipe.plain(problem).items() if name not in silent}
     return {"problem": problem.identity, "network": problem.network_name, **trained}
 
 

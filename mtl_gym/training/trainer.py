@@ -56,6 +56,7 @@ class Trainer:
         replicas: The networks and their optimisers.
         losses: Losses of the next batch, and of all previous ones (``losses.history``).
         weights: (N, H, K) of each update.
+        best: The best parameters so far, if ``checkpoint`` asks for them.
 
     Raises:
         ValueError: If the data are insufficient (see :func:`~mtl_gym.training.data.check_data`), ``by_samples`` is combined with
@@ -91,7 +92,7 @@ class Trainer:
         self.weights = state.add("weights", (recipe.train_steps, recipe.num_tasks))
         self.averages = state.add("averages", (recipe.num_tasks, made.num_shared)) if gradient_ema else None
         kept = (recipe, state, self.ledger, self.replicas, self.losses)
-        self._best = BestOnMeta(*kept) if CHECKPOINTS[recipe.checkpoint] else None
+        self.best = BestOnMeta(*kept) if CHECKPOINTS[recipe.checkpoint] else None
         self._charged = {name: state.add(f"charged {name}", (), torch.int64) for name in _CHARGED_ONCE}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -116,6 +117,8 @@ class Trainer:
         for row, instance in zip(chosen, self.ledger.begin(chosen, ids), strict=True):
             self.replicas.begin(row, instance)
             self.losses.begin(row, instance)
+        if self.best is not None:
+            self.best.begin(chosen)
         self.restructured()
 
     def clone(self) -> dict[str, Any]:
@@ -281,5 +284,5 @@ class Trainer:
         self.weights[rows, columns] = weights[rows]
         self.ledger.step += active
         self.ledger.charge(active, 1.0, float(backward))
-        if self._best is not None and self._best.look(active):
+        if self.best is not None and self.best.look(active):
             self.restructured()
