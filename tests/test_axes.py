@@ -280,7 +280,9 @@ def test_where_labels_are_wrong_at_least_one_is_kept():
     targets = problem.splits["train"].targets.clone()
     targets[torch.arange(len(targets)) % 10 > 0, 0] = torch.nan
     splits = {**problem.splits, "train": Split(problem.splits["train"].inputs, targets)}
-    trainer = make_trainer(Problem("few", problem.tasks, splits), distribution={"labels": [0.01, 0.01], "noise": [1, 1]}, ids=range(8))
+    trainer = make_trainer(
+        Problem("few", problem.tasks, splits), distribution={"labels": [0.01, 0.01], "noise": [1, 1]}, ids=range(8)
+    )
     assert not trainer.losses.data.train_labels()[:, :, 0].isnan().all(1).any()
 
 

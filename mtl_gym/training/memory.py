@@ -125,8 +125,8 @@ def training_bytes(
     training = _PASSES * (1 + by_samples) * (fixed + batch * (sample + labelled)) + by_samples * _of_samples(problem, recipe)
     held_out = sum(min(recipe.holdout_size, len(problem.splits[name])) for name in HOLDOUTS)
     largest = max(len(split) for name, split in problem.splits.items() if name != "train")
-    whole = own_splits(recipe) * 8 * inputs * max(held_out, min(CHUNK, largest))  # inputs that are normalised for each row
-    measuring = whole + fixed + max(held_out, min(CHUNK, largest)) * sample / 2 + max(held_out, largest) * labelled  # without gradients
+    at_once = max(held_out, min(CHUNK, largest))  # samples, without gradients; the inputs of own splits are those of each row
+    measuring = fixed + at_once * (sample / 2 + own_splits(recipe) * 8 * inputs) + max(held_out, largest) * labelled
     row = state + gradients + training + measuring + _PAIR * (num_tasks + 1) ** 2
     begun = 32 * size + 16 * order + 16 * sources  # one row at a time
     return FIXED + rows * row + begun
