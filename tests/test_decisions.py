@@ -225,7 +225,7 @@ def test_masks_are_of_the_actions_that_are_valid(env_id, own):
     decision, _, view = metered(env_id, **own)
     assert decision.masked == (env_id in (LAYER_MERGING, TASK_GROUPING))
     if not decision.masked:
-        with pytest.raises(NotImplementedError):
+        with pytest.raises(RuntimeError, match="has no masks: all of its actions are valid"):
             decision.masks(view)
         return
     masks = decision.masks(view)

@@ -85,8 +85,12 @@ class Decision(ABC):
         return {}
 
     def masks(self, view: View) -> Tensor:
-        """The valid actions (N, A), if actions can be invalid."""
-        raise NotImplementedError
+        """The valid actions (N, A).
+
+        Raises:
+            RuntimeError: If it is not ``masked``, so that all actions are valid.
+        """
+        raise RuntimeError(f"{type(self).__name__} has no masks: all of its actions are valid")
 
     @abstractmethod
     def progress(self) -> Tensor:

@@ -67,10 +67,8 @@ def _planted(frequencies: Sequence[float]) -> tuple[tuple[Task, ...], dict[str, 
         values = (features - features.mean(0)) / features.std(0) @ read_outs[place]
         tasks.append(Task(f"c{cluster}_t{place:02}", "bce", ("accuracy",)))
         labels.append(values > np.median(values))
-    ends = np.cumsum(list(_SIZES.values()))
-    rows = dict(zip(_SIZES, np.split(np.arange(ends[-1]), ends[:-1]), strict=True))
-    pool = Pool(Split.of(inputs, labels), rows)
-    return tuple(tasks), pool.splits(rows), pool
+    pool = Pool.in_order(Split.of(inputs, labels), _SIZES)
+    return tuple(tasks), pool.splits(pool.rows), pool
 
 
 def _read_outs(rng: np.random.Generator, count: int) -> npt.NDArray[np.float64]:

@@ -97,6 +97,12 @@ class Pool:
                 raise ValueError(should("rows", "have each group in one split", numbers[counts > 1][:20].tolist()))
         self.drawn(np.random.default_rng(0))
 
+    @classmethod
+    def in_order(cls, samples: Split, sizes: Mapping[str, int]) -> Pool:
+        """A pool of samples that each stand alone, divided by ``sizes`` in their order; nothing is scaled."""
+        ends = np.cumsum(list(sizes.values()))
+        return cls(samples, dict(zip(sizes, np.split(np.arange(ends[-1]), ends[:-1]), strict=True)))
+
     def drawn(self, rng: np.random.Generator) -> dict[str, Indices]:
         """Draws new splits of the same sizes as ``rows``: disjoint, and of whole groups.
 

@@ -37,10 +37,8 @@ def load() -> tuple[tuple[Task, ...], dict[str, Split], Pool]:
             values = features @ read_out
             tasks.append(Task(f"b{block}_t{place}", "bce", ("accuracy",)))
             labels.append(values > np.median(values))
-    ends = np.cumsum(list(_SIZES.values()))
-    rows = dict(zip(_SIZES, np.split(np.arange(ends[-1]), ends[:-1]), strict=True))
-    pool = Pool(Split.of(inputs, labels), rows)
-    return tuple(tasks), pool.splits(rows), pool
+    pool = Pool.in_order(Split.of(inputs, labels), _SIZES)
+    return tuple(tasks), pool.splits(pool.rows), pool
 
 
 def planted_blocks(names: Sequence[str]) -> list[int]:
