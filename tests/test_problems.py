@@ -15,10 +15,11 @@ from rollouts import make, play
 import mtl_gym.problems
 from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING, specification
 from mtl_gym.problems import PROBLEMS, load_problem
-from mtl_gym.problems.base import SPLITS, Problem, Split, Task, divide, shipped
+from mtl_gym.problems.base import SPLITS, Problem, Split, Task
 from mtl_gym.problems.clusters import planted_clusters
 from mtl_gym.problems.losses import LOSSES
 from mtl_gym.problems.quadratic import CENTRES, objectives, optimum
+from mtl_gym.problems.sources import divide, shipped
 
 EACH = pytest.mark.parametrize("name", PROBLEMS)
 UNIQUE = [name for name in PROBLEMS if name != "quadratic"]  # whose inputs are the same for every sample

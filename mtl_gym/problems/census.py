@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtl_gym.problems.base import Pool, Split, Task, divide, shipped
+from mtl_gym.problems.base import Pool, Split, Task
 from mtl_gym.problems.pools import equal_inputs
+from mtl_gym.problems.sources import divide, shipped
 
 TASKS = (Task("income", "bce", ("auc",)), Task("never_married", "bce", ("auc",)), Task("college", "bce", ("auc",)))
 _SIZES = {"train": 10_000, "meta": 3_000, "reward": -1}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import load_digits
 
-from mtl_gym.problems.base import Pool, Split, Task, divide
+from mtl_gym.problems.base import Pool, Split, Task
 from mtl_gym.problems.digits import WITH_LOOP
+from mtl_gym.problems.sources import divide
 
 _SIZES = {"train": 400, "meta": 300, "reward": 500, "test": -1}
 

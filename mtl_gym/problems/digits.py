@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.datasets import load_digits
 
-from mtl_gym.problems.base import Pool, Split, Task, divide
+from mtl_gym.problems.base import Pool, Split, Task
+from mtl_gym.problems.sources import divide
 
 SIDE = 8  # px
 TASKS = (

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 from sklearn.datasets import load_digits
 
-from mtl_gym.problems.base import Pool, Split, Task, divide, standardise
+from mtl_gym.problems.base import Pool, Split, Task
 from mtl_gym.problems.digits import WITH_LOOP
+from mtl_gym.problems.sources import divide, standardise
 
 TASKS = (
     Task("digit", "cross_entropy", ("accuracy",), outputs=10),

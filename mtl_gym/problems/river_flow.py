@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtl_gym.problems.base import Pool, Split, Task, shipped
+from mtl_gym.problems.base import Pool, Split, Task
+from mtl_gym.problems.sources import shipped
 
 BLOCK = 120  # hours
 PATTERN = ("train", "reward", "train", "test", "train", "meta", "train", "test", "train", "reward")

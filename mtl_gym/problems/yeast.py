@@ -8,8 +8,9 @@ from importlib.metadata import distribution
 
 import numpy as np
 
-from mtl_gym.problems.base import Pool, Split, Task, divide, standardise
+from mtl_gym.problems.base import Pool, Split, Task
 from mtl_gym.problems.pools import equal_inputs
+from mtl_gym.problems.sources import divide, standardise
 
 _FEATURES, _CLASSES = 103, 14
 _SIZES = {"train": 1_300, "meta": 300, "reward": 300, "test": -1}
