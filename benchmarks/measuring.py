@@ -21,6 +21,11 @@ import numpy.typing as npt
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 FOR_GROUPS = ("digit_tasks", "clusters", "clusters_equal")
+CASES: dict[str, dict[str, Any]] = {
+    "digits_few": {"problem": "digits", "distribution": {"labels:digit": (0.08, 0.08)}},
+    "yeast_few": {"problem": "yeast", "distribution": {"labels": (0.1, 0.1)}},
+}
+"""Studies of weights besides those of whole problems: few labels, the usual reason to learn tasks together."""
 
 Work = Callable[[], int | None]
 """Does some work and returns its number of steps; ``None``: one."""
@@ -115,6 +120,21 @@ def weighted_problems(run: Run) -> list[str]:
     from mtl_gym.envs.arguments import supported_problems
 
     return [name for name in supported_problems(specification(LOSS_WEIGHTING)) if name not in FOR_GROUPS]
+
+
+def cases(run: Run) -> list[str]:
+    """The names of the studies of weights that were asked for: rows of ``CASES``, and problems."""
+    known = weighted_problems(run)
+    return known if run.names or run.smoke else [*known, *CASES]
+
+
+def case_arguments(name: str) -> dict[str, Any]:
+    """The environment's arguments of a study of weights: each instance draws its own split where the problem has a pool."""
+    from mtl_gym.problems import load_problem
+
+    given = CASES.get(name, {"problem": name})
+    drawn = {"split": (1.0, 1.0)} if load_problem(given["problem"]).pool else {}
+    return {**given, "distribution": {**drawn, **given.get("distribution", {})}}
 
 
 def first_memory(policy: Any, ids: Sequence[int], num_tasks: int) -> Any:

@@ -2,7 +2,7 @@ r"""Compares every method that weights tasks, on every problem, with constant we
 
     python -m benchmarks.constant_weights      first: the constant weights
     python -m benchmarks.search                then: each method's learning rate and its own parameter
-    python -m benchmarks.methods               every problem (hours; rerun to resume, finished results are kept in runs/methods)
+    python -m benchmarks.methods               all problems and cases (hours; rerun to resume: runs/methods keeps what is finished)
     python -m benchmarks.methods digits        one of them
     python -m benchmarks.methods digits --length 4 --out benchmarks/results/methods-4x.json
     ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 python -m benchmarks.methods digits --instances 12 \
@@ -24,8 +24,8 @@ from typing import Any
 import pandas as pd
 
 import mtl_gym
-from benchmarks.constant_weights import VANISHING
-from benchmarks.measuring import RESULTS, Run, command_line, weighted_problems
+from benchmarks.constant_weights import VANISHING, searched_in
+from benchmarks.measuring import CASES, RESULTS, Run, case_arguments, cases, command_line
 from mtl_gym.baselines import BASELINES
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import check_arguments
@@ -41,34 +41,39 @@ SEARCHED, SETTINGS = RESULTS / "constant_weights.json", RESULTS / "search.json"
 INSTANCES, NUM_ENVS = 30, 30
 SLOW = {"multimnist": 10, "stereo": 10}
 CONSTANT, SINGLE_TASK = "constant", "single-task"
+NAMED = ("ew", "si", "gls", "uw", "stch", "famo", "cagrad", "moco")
+"""The methods that are compared where networks are convolutional."""
 COMPOSITIONS = ("igb+cagrad", "igb+nash-mtl", "si+cagrad")
 HEURISTICS = [name for name in BASELINES if environment_of(name) == LOSS_WEIGHTING and name != CONSTANT]
 
 
-def policies(problem: str, smoke: bool = False) -> dict[str, str]:
+def policies(case: str, smoke: bool = False) -> dict[str, str]:
     """Labels to policies: all heuristics, some compositions, the pretrained agent, and the constant weights that the search found.
 
-    In smoke mode one of each. Constant weights that were found on another version of the problem are left out.
+    In smoke mode one of each; where networks are convolutional, ``NAMED``. Constant weights that were found on another version of
+    the problem, or in another distribution, are left out.
     """
-    own = dict.fromkeys((HEURISTICS[0], COMPOSITIONS[0], "ppo") if smoke else (*HEURISTICS, *COMPOSITIONS, "ppo"))
-    best = json.loads(SEARCHED.read_text()).get(problem, {})
-    current = best.get("problem") == load_problem(problem).identity
+    chosen = NAMED if case in SLOW else (*HEURISTICS, *COMPOSITIONS, "ppo")
+    own = dict.fromkeys((HEURISTICS[0], COMPOSITIONS[0], "ppo") if smoke else chosen)
+    best = json.loads(SEARCHED.read_text()).get(case, {})
+    identity = load_problem(case_arguments(case)["problem"]).identity
+    current = (best.get("problem"), best.get("distribution")) == (identity, searched_in(case))
     found = {CONSTANT: f"constant:w={','.join(map(str, best['best first'][0]['w']))}"} if best and current else {}
     return {**{name: name for name in own}, **found}
 
 
-def study(problem: str, run: Run, length: int, instances: int | None) -> dict[str, Any]:
+def study(case: str, run: Run, length: int, instances: int | None) -> dict[str, Any]:
     """Plays all policies: scores with intervals, paired differences to equal and to constant weights, and costs."""
-    count = run.size(instances or SLOW.get(problem, INSTANCES), 5)
-    usual = load_problem(problem)
+    count = run.size(instances or SLOW.get(case, INSTANCES), 5)
+    usual = load_problem(case_arguments(case)["problem"])
     short = {"train_steps": 40 if run.smoke else length * usual.defaults.train_steps}
-    settings = found_settings(problem)
-    names = policies(problem, run.smoke)
-    frame = played(problem, names, settings, run, instances=count, num_envs=min(count, NUM_ENVS), **short)
-    if problem in VANISHING:
+    settings = found_settings(case)
+    names = policies(case, run.smoke)
+    frame = played(case, names, settings, run, instances=count, num_envs=min(count, NUM_ENVS), **short)
+    if case in VANISHING:
         frame = rescored(frame, metrics_of(frame, "ew"))
     else:
-        frame = rescored(frame, single_task(problem, settings, range(count), **short))
+        frame = rescored(frame, single_task(case, settings, range(count), **short))
     summary = mtl_gym.summarize(frame)["policies"]
     runs = frame.drop_duplicates(["policy", "instance"])
     rows = {
@@ -82,28 +87,29 @@ def study(problem: str, run: Run, length: int, instances: int | None) -> dict[st
         }
         for name, own in summary.items()
     }
-    searched = json.loads(SEARCHED.read_text()).get(problem, {})
+    searched = json.loads(SEARCHED.read_text()).get(case, {})
     return {
-        **{"instances": count, "length": length, "problem": usual.identity, "kernels": described(running_kernels("cpu"))},
+        **{"instances": count, "length": length, "problem": usual.identity, "distribution": searched_in(case)},
+        "kernels": described(running_kernels("cpu")),
         **{"search": searched.get("trainings"), "discrimination": discrimination(frame), "policies": rows},
     }
 
 
-def found_settings(problem: str) -> dict[str, dict[str, Any]]:
-    """What ``benchmarks/search.py`` found on a problem, by label: the best ``policy`` and ``factor`` of the problem's rate."""
+def found_settings(case: str) -> dict[str, dict[str, Any]]:
+    """What ``benchmarks/search.py`` found on a case, by label: the best ``policy`` and ``factor`` of the problem's rate."""
     known = json.loads(SETTINGS.read_text()) if SETTINGS.is_file() else {}
-    return dict(known.get(problem, {}).get("methods", {}))
+    return dict(known.get(case, {}).get("methods", {}))
 
 
-def at_rate(problem: str, factor: float, **arguments: Any) -> dict[str, Any]:
+def at_rate(case: str, factor: float, **arguments: Any) -> dict[str, Any]:
     """The arguments of an environment with a multiple of the problem's learning rate."""
-    given = {"problem": problem, **arguments}
+    given = {**case_arguments(case), **arguments}
     usual = check_arguments(specification(LOSS_WEIGHTING), **given).recipe.lr
     return given if factor == 1 else {**given, "lr": factor * usual}
 
 
 def played(
-    problem: str, names: Mapping[str, str], settings: Mapping[str, Any], run: Run, *, instances: int, num_envs: int, **short: Any
+    case: str, names: Mapping[str, str], settings: Mapping[str, Any], run: Run, *, instances: int, num_envs: int, **short: Any
 ) -> pd.DataFrame:
     """The comparison of policies by label, each with its setting; those with the same learning rate are played together."""
     by_factor: dict[float, dict[str, str]] = {}
@@ -111,7 +117,7 @@ def played(
         found = settings.get(label, {})
         by_factor.setdefault(found.get("factor", 1.0), {})[label] = found.get("policy", name)
     counts = {"instances": instances, "num_envs": num_envs}
-    rates = {factor: at_rate(problem, factor, **short) for factor in by_factor}
+    rates = {factor: at_rate(case, factor, **short) for factor in by_factor}
     frames = [mtl_gym.compare(own, out=run.kept, **counts, **rates[factor]) for factor, own in by_factor.items()]
     joined = pd.concat(frames, ignore_index=True)
     results = Attached([result for frame in frames for result in frame.attrs["results"].results])
@@ -119,9 +125,9 @@ def played(
     return joined
 
 
-def single_task(problem: str, settings: Mapping[str, Any], ids: Sequence[int], **short: Any) -> dict[int, dict[str, float]]:
+def single_task(case: str, settings: Mapping[str, Any], ids: Sequence[int], **short: Any) -> dict[int, dict[str, float]]:
     """Test metrics of single-task learning by instance, at the learning rate that was found for it."""
-    arguments = at_rate(problem, settings.get(SINGLE_TASK, {}).get("factor", 1.0), **short)
+    arguments = at_rate(case, settings.get(SINGLE_TASK, {}).get("factor", 1.0), **short)
     return reference_metrics(check_arguments(specification(LOSS_WEIGHTING), **arguments), ids)
 
 
@@ -150,13 +156,13 @@ def command(parser: argparse.ArgumentParser) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Studies each problem and adds it to the results."""
+    """Studies each case and adds it to the results."""
     run: Run
     run, given = command_line(words, command)
-    for name in weighted_problems(run):
+    for name in cases(run):
         known = run.known()
         known[name] = study(name, run, given.length, given.instances)
-        run.write({name: known[name] for name in PROBLEMS if name in known})
+        run.write({name: known[name] for name in (*PROBLEMS, *CASES) if name in known})
         print(name, json.dumps(known[name]["policies"]), flush=True)
 
 

@@ -1,7 +1,7 @@
 """Searches for every method's learning rate and its own parameter, on the *reward* split of training instances.
 
     python -m benchmarks.constant_weights            first: the constant weights
-    python -m benchmarks.search                      every problem (many hours; rerun to resume)
+    python -m benchmarks.search                      every problem and case (many hours; rerun to resume)
     python -m benchmarks.search digits yeast         these
     python -m benchmarks.search yeast --names ew,uw-so,single-task
 
@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 import mtl_gym
-from benchmarks.constant_weights import VANISHING
-from benchmarks.measuring import Run, command_line, first_memory, vector_env, weighted_problems
+from benchmarks.constant_weights import VANISHING, searched_in
+from benchmarks.measuring import Run, case_arguments, cases, command_line, first_memory, vector_env
 from benchmarks.methods import SINGLE_TASK, policies
 from mtl_gym.cache import write_whole
 from mtl_gym.environments import LOSS_WEIGHTING, specification
@@ -71,8 +71,8 @@ def played(text: str, arguments: Arguments, ids: Sequence[int]) -> list[Metrics]
         metrics = single_task_metrics(arguments.problem, arguments.recipe, ids, "reward")
     else:
         policy, recipe = make_policy(text), arguments.recipe
-        given = {"problem": arguments.problem, "lr": recipe.lr, "train_steps": recipe.train_steps, "autoreset_mode": "Disabled"}
-        envs = vector_env(LOSS_WEIGHTING, len(ids), policy, **given)
+        given = {name: getattr(recipe, name) for name in ("distribution", "lr", "train_steps")}
+        envs = vector_env(LOSS_WEIGHTING, len(ids), policy, problem=arguments.problem, autoreset_mode="Disabled", **given)
         observations, _ = envs.reset(options={"instance": np.asarray(ids)})
         memory = first_memory(policy, ids, recipe.num_tasks)
         while not envs.finished.all():
@@ -83,20 +83,20 @@ def played(text: str, arguments: Arguments, ids: Sequence[int]) -> list[Metrics]
 
 
 class Scores:
-    """Mean delta_m of settings on a problem's training instances, each computed once.
+    """Mean delta_m of settings on a case's training instances, each computed once.
 
     Args:
-        problem: Its name.
+        case: Its name.
         run: How the benchmark is run; in its folder ``kept``, if any, scores are found again.
     """
 
-    def __init__(self, problem: str, run: Run) -> None:
+    def __init__(self, case: str, run: Run) -> None:
         short = {"train_steps": 40} if run.smoke else {}
-        self.arguments = check_arguments(specification(LOSS_WEIGHTING), problem=problem, **short)
-        self.ids = list(range(TRAINING_IDS[0], TRAINING_IDS[0] + run.size(SLOW.get(problem, INSTANCES), 2)))
-        self._file = run.kept / f"{problem}.json" if run.kept else None
+        self.arguments = check_arguments(specification(LOSS_WEIGHTING), **case_arguments(case), **short)
+        self.ids = list(range(TRAINING_IDS[0], TRAINING_IDS[0] + run.size(SLOW.get(case, INSTANCES), 2)))
+        self._file = run.kept / f"{case}.json" if run.kept else None
         self._known: dict[str, float] = json.loads(self._file.read_text()) if self._file and self._file.is_file() else {}
-        self._references = self._equal_weights() if problem in VANISHING else self._single_task()
+        self._references = self._equal_weights() if case in VANISHING else self._single_task()
 
     def trainings(self, text: str) -> int:
         """How many trainings a score takes."""
@@ -138,14 +138,14 @@ def search(name: str, scores: Scores) -> dict[str, Any]:
     }
 
 
-def study(problem: str, names: Mapping[str, str], run: Run, write: Callable[[dict[str, Any]], None]) -> None:
+def study(case: str, names: Mapping[str, str], run: Run, write: Callable[[dict[str, Any]], None]) -> None:
     """Searches for the settings of policies by label, and calls ``write`` with the results after each."""
-    scores = Scores(problem, run)
-    found = run.known().get(problem, {}).get("methods", {})
+    scores = Scores(case, run)
+    found = run.known().get(case, {}).get("methods", {})
     for label, name in names.items():
         found[label] = search(name, scores)
-        print(problem, label, json.dumps(found[label]), flush=True)
-        write({"instances": len(scores.ids), "factors": FACTORS, "methods": found})
+        print(case, label, json.dumps(found[label]), flush=True)
+        write({"distribution": searched_in(case), "instances": len(scores.ids), "factors": FACTORS, "methods": found})
 
 
 def command(parser: argparse.ArgumentParser) -> None:
@@ -154,14 +154,14 @@ def command(parser: argparse.ArgumentParser) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Searches on each problem and adds what is found to the results."""
+    """Searches on each case and adds what is found to the results."""
     run: Run
     run, given = command_line(words, command)
-    for problem in weighted_problems(run):
-        known = {SINGLE_TASK: SINGLE_TASK, **policies(problem, run.smoke)}
+    for case in cases(run):
+        known = {SINGLE_TASK: SINGLE_TASK, **policies(case, run.smoke)}
         chosen = given.methods.split(",") if given.methods else [*known]
         names = {label: known.get(label, label) for label in chosen}
-        study(problem, names, run, lambda found, problem=problem: run.write({**run.known(), problem: found}))  # type: ignore[misc]
+        study(case, names, run, lambda found, case=case: run.write({**run.known(), case: found}))  # type: ignore[misc]
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ PROBLEMS = {
         "river_flow", "8 river gauges, 48 hours ahead", defaults=Defaults(lr=5e-3, batch_size=64, train_steps=400), version=1
     ),
     "yeast": _row(
-        "yeast", "14 functions of yeast genes", defaults=Defaults(lr=1e-3, batch_size=256, train_steps=120), package="river"
+        "yeast", "14 functions of yeast genes", defaults=Defaults(lr=1e-3, batch_size=256, train_steps=360), package="river"
     ),
     "stereo": _row(
         "stereo",

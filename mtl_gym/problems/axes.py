@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mtl_gym.checks import choose, number, should
 from mtl_gym.problems.base import Problem
@@ -32,7 +32,11 @@ factor of a task's loss on every split, from 1e-6 to 1e6, drawn for each task, l
 in *meta* and *reward*, relative to ``noise``. ``labels``: fraction of a task's training labels that are there (at least one), drawn
 for each task. ``split``: (0, 0): the problem's own split; (1, 1): each instance draws *train*, *meta*, *reward* and *test* from the
 problem's pool. ``lr``: factor of the learning rate, from 1e-6 to 1e6, log-uniform.
+
+An axis that is drawn for each task may also be given for one task, as ``"labels:digit"``; it then takes precedence there.
 """
+EACH_TASK = ("noise", "constant_label", "scale", "labels")
+"""Axes that are drawn for each task, so that ``axis:task`` is an axis too."""
 WRONG_LABELS = ("noise", "constant_label", "unrelated", "nearest_flip")
 """Axes that corrupt training labels."""
 
@@ -66,11 +70,12 @@ _ABOVE_ZERO = ("size", "labels")
 def resolve(distribution: str | Distribution, problem: Problem | None = None) -> Distribution:
     """Returns the range of every axis of a row of ``DISTRIBUTIONS``, or of a mapping of some of the ``AXES`` to ranges (low, high).
 
-    A row's ``split`` is left out where ``problem`` has no pool.
+    A row's ``split`` is left out where ``problem`` has no pool. Axes of one task, ``axis:task``, follow those of all tasks.
 
     Raises:
         TypeError: If ``distribution`` is neither a name nor a mapping, or a range is not a pair of numbers.
-        ValueError: If a name is unknown, a range is invalid, or a mapping has ``split`` where ``problem`` has no pool.
+        ValueError: If a name is unknown, an axis is of a task that ``problem`` does not have, a range is invalid, or a mapping has
+            ``split`` where ``problem`` has no pool.
     """
     pooled = problem is None or problem.pool is not None
     if isinstance(distribution, str):
@@ -78,7 +83,8 @@ def resolve(distribution: str | Distribution, problem: Problem | None = None) ->
         return {**AXES, **{axis: own for axis, own in row.items() if axis != "split" or pooled}}
     if not isinstance(distribution, Mapping):
         raise TypeError(should("distribution", "be a name or a mapping of axes to ranges", distribution))
-    ranges = dict(AXES) | {choose_axis(axis): _range(axis, bounds) for axis, bounds in distribution.items()}
+    names = None if problem is None else [task.name for task in problem.tasks]
+    ranges = dict(AXES) | {choose_axis(axis, names): _range(axis, bounds) for axis, bounds in distribution.items()}
     if ranges["split"] not in ((0.0, 0.0), (1.0, 1.0)):
         raise ValueError(should("distribution['split']", "be (0, 0) or (1, 1)", distribution["split"]))
     if problem is not None and not pooled and ranges["split"] != AXES["split"]:
@@ -87,17 +93,35 @@ def resolve(distribution: str | Distribution, problem: Problem | None = None) ->
     return ranges
 
 
-def choose_axis(axis: str) -> str:
-    """The name of an axis; raises ValueError if there is no such axis."""
-    choose("distribution", axis, AXES)
+def choose_axis(axis: str, tasks: Sequence[str] | None = None) -> str:
+    """The name of an axis, perhaps of one of these tasks (``None``: of any); raises ValueError if there is no such axis."""
+    kind, colon, _ = axis.partition(":") if isinstance(axis, str) else (axis, "", "")
+    choose("distribution", kind, AXES)
+    if colon and kind not in EACH_TASK:
+        raise ValueError(should("distribution", f"have {kind!r} without a task: it is not drawn for each task", axis))
+    if colon and tasks is not None:
+        choose("distribution", axis, {f"{kind}:{own}": own for own in tasks})
     return axis
+
+
+def extremes(ranges: Distribution, axis: str) -> tuple[float, float]:
+    """The least and the greatest value that an axis may have, for any task."""
+    own = [bounds for name, bounds in ranges.items() if name.partition(":")[0] == axis]
+    return min(low for low, _ in own), max(high for _, high in own)
+
+
+def bounds(ranges: Distribution, axis: str, tasks: Sequence[str]) -> tuple[list[float], list[float]]:
+    """The lower and the upper ends of the range of an axis for each of these tasks."""
+    low, high = zip(*(ranges.get(f"{axis}:{task}", ranges[axis]) for task in tasks), strict=True)
+    return [*low], [*high]
 
 
 def _range(axis: str, bounds: object) -> tuple[float, float]:
     if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
         raise TypeError(should(f"distribution[{axis!r}]", "be a pair (low, high)", bounds))
-    least, most = _BOUNDS.get(axis, (0.0, 1.0))
-    ends = "(]" if axis in _ABOVE_ZERO else "[]"
+    kind = axis.partition(":")[0]
+    least, most = _BOUNDS.get(kind, (0.0, 1.0))
+    ends = "(]" if kind in _ABOVE_ZERO else "[]"
     low, high = (number(f"distribution[{axis!r}]", bound, low=least, high=most, ends=ends) for bound in bounds)
     if low > high:
         raise ValueError(should(f"distribution[{axis!r}]", "have low <= high", bounds))

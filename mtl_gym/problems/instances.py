@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_gym.checks import should
-from mtl_gym.problems.axes import Distribution
+from mtl_gym.problems.axes import Distribution, bounds
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.labels import complete_batches, kept_labels, labelled_samples, labelled_tasks
 from mtl_gym.problems.opposites import opposites, opposites_in
@@ -140,30 +140,33 @@ def draw(
     digest = hashlib.sha256(json.dumps(identity).encode()).digest()
     entropy = (*np.frombuffer(digest, dtype=np.uint32).tolist(), id)
 
-    def uniform(axis: str, size: int | None = None, *, stream: str | None = None) -> npt.NDArray[np.float64]:
-        return np.asarray(_stream(entropy, stream or axis).uniform(*distribution[axis], size=size))
+    permuted = _stream(entropy, "subset").permutation(problem.num_tasks)
+    chosen = _subset(problem, permuted, num_tasks, tasks, main_task)
+    names = [problem.tasks[task].name for task in chosen.tolist()]
 
-    def factors(axis: str, size: int | None = None) -> npt.NDArray[np.float64]:
-        low, high = np.log(distribution[axis])
-        return np.exp(_stream(entropy, axis).uniform(low, high, size=size))
+    def uniform(axis: str) -> float:
+        return float(_stream(entropy, axis).uniform(*distribution[axis]))
+
+    def each_task(axis: str, *, stream: str | None = None, scale: Any = np.asarray) -> npt.NDArray[np.float64]:
+        low, high = bounds(distribution, axis, names)
+        return _stream(entropy, stream or axis).uniform(scale(low), scale(high))
 
     count = len(problem.splits["train"])
-    used = max(1, round(count * float(uniform("size"))))
-    permuted = _stream(entropy, "subset").permutation(problem.num_tasks)
+    used = max(1, round(count * uniform("size")))
     shares = uniform("unrelated"), uniform("nearest_flip")
     unrelated, nearest_flip = _harmful(_stream(entropy, "harmful"), num_tasks, first=main_task is not None, shares=shares)
     return Instance(
         id=id,
         entropy=entropy,
-        tasks=_subset(problem, permuted, num_tasks, tasks, main_task),
-        scales=factors("scale", num_tasks).astype(np.float32),
-        noise=np.where(unrelated, 1.0, uniform("noise", num_tasks)),
-        constant_label=uniform("constant_label", num_tasks),
+        tasks=chosen,
+        scales=np.exp(each_task("scale", scale=np.log)).astype(np.float32),
+        noise=np.where(unrelated, 1.0, each_task("noise")),
+        constant_label=each_task("constant_label"),
         nearest_flip=nearest_flip,
-        holdout_noise=float(uniform("holdout_noise")),
+        holdout_noise=uniform("holdout_noise"),
         rows=np.sort(_stream(entropy, "size").permutation(count)[:used]) if used < count else np.arange(count),
-        labels=uniform("labels", num_tasks, stream="share"),
-        lr=float(factors("lr")),
+        labels=each_task("labels", stream="share"),
+        lr=float(np.exp(_stream(entropy, "lr").uniform(*np.log(distribution["lr"])))),
         members=_members(problem, _stream(entropy, "split")) if distribution["split"][0] else None,
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_gym.problems.axes import WRONG_LABELS
+from mtl_gym.problems.axes import WRONG_LABELS, extremes
 from mtl_gym.problems.base import SPLITS, Problem
 from mtl_gym.problems.instances import Instance, Mask
 from mtl_gym.training.batches import Batches
@@ -76,14 +76,14 @@ def own_splits(recipe: Recipe) -> bool:
 
 def is_complete(problem: Problem, recipe: Recipe) -> bool:
     """Whether the samples on which losses are computed have all labels."""
-    return problem.complete and recipe.distribution["labels"][0] == 1
+    return problem.complete and extremes(recipe.distribution, "labels")[0] == 1
 
 
 def source_sizes(problem: Problem, recipe: Recipe) -> dict[str, tuple[int, int]]:
     """Shapes (n, all tasks) of the tables of sources that the distribution requires."""
     ranges = recipe.distribution
-    wrong = any(ranges[axis][1] > 0 for axis in WRONG_LABELS)
-    sizes = {"train": len(problem.splits["train"])} if wrong or ranges["labels"][0] < 1 else {}
+    wrong = any(extremes(ranges, axis)[1] > 0 for axis in WRONG_LABELS)
+    sizes = {"train": len(problem.splits["train"])} if wrong or extremes(ranges, "labels")[0] < 1 else {}
     if wrong and ranges["holdout_noise"][1] > 0:
         sizes |= {name: min(recipe.holdout_size, len(problem.splits[name])) for name in HOLDOUTS}
     return {name: (size, problem.num_tasks) for name, size in sizes.items()}
