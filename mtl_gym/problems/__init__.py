@@ -36,7 +36,7 @@ PROBLEMS = {
         "census", "3 binary tasks on census records", defaults=Defaults(lr=1e-3, batch_size=256, train_steps=300), version=1
     ),
     "river_flow": _row(
-        "river_flow", "8 river gauges, 48 hours ahead", defaults=Defaults(lr=5e-3, batch_size=64, train_steps=400), version=1
+        "river_flow", "8 river gauges, 48 hours ahead", defaults=Defaults(lr=5e-4, batch_size=64, train_steps=400), version=1
     ),
     "yeast": _row(
         "yeast", "14 functions of yeast genes", defaults=Defaults(lr=1e-3, batch_size=256, train_steps=360), package="river"
