@@ -155,7 +155,8 @@ class Run:
         names: The studies to run; none: all.
         smoke: Whether only to show that it runs: tiny sizes, one round, and no stored results are reused.
         out: The output file; ``None``: none is written.
-        kept: The folder of finished results that a later run reuses; ``None``: none.
+        kept: The folder of finished results that a later run reuses, named after the output file, so that results of other lengths
+            or kernels are kept apart; ``None``: none.
     """
 
     names: tuple[str, ...]
@@ -214,5 +215,5 @@ def command_line(
         options(parser)
     given = parser.parse_args(words)
     out = given.out or (None if given.smoke else usual)
-    run = Run(tuple(given.names), given.smoke, out, None if given.smoke else ROOT / "runs" / stem)
+    run = Run(tuple(given.names), given.smoke, out, None if given.smoke else ROOT / "runs" / out.stem)
     return (run, given) if options else run

@@ -6,13 +6,15 @@
 
 Of ``LayerMerging`` with four tasks, all structures are trained: which tasks share the first stages, from the earliest decision on.
 Of ``TaskGrouping``, all groups of six tasks. The best structure of an instance is that with the largest return on *reward*, prices
-included; differences are paired over instances, with 95 % intervals. Writes ``benchmarks/results/structures.json``.
+included, so its return is too large by the luck of the choice; what it gains on *test*, where nothing is chosen, stands beside it,
+prices included too. Differences are paired over instances, which draw their own splits, with 95 % intervals. Writes
+``benchmarks/results/structures.json``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,9 @@ from mtl_gym.policies.protocol import Policy, Requirements
 
 MERGED, GROUPED, INSTANCES = 4, 6, 10
 """Numbers of tasks that are merged, whose 60 structures of two stages are all trained, and grouped; and of instances."""
-PROBLEMS: dict[str, dict[str, Any]] = {"relations": {"distribution": {"labels": [0.25, 0.25]}}}
+FEW = {"labels": (0.25, 0.25), "split": (1.0, 1.0)}
+MERGED_IN: dict[str, dict[str, Any]] = {}
+GROUPED_IN: dict[str, dict[str, Any]] = {}
 """Problems with the arguments that make them: few labels, for example."""
 MERGERS = (
     *("single-task", "shared", "branch", "conflict", "mtsl", "mtsl:rule=paper", "mtsl:threshold=.6", "mtsl:threshold=.4"),
@@ -36,6 +40,13 @@ MERGERS = (
 )
 GROUPERS = ("single-task", "joint", "random-groups", "stg-mtl", "cosine-groups", "tag", "hoa", "exhaustive", "ppo")
 NOTHING, ALL = {LAYER_MERGING: "single-task", TASK_GROUPING: "single-task"}, {LAYER_MERGING: "shared", TASK_GROUPING: "joint"}
+
+
+PRICES: dict[str, Callable[[pd.DataFrame], pd.Series[float]]] = {
+    LAYER_MERGING: lambda runs: 10 * runs["parameter_fraction"],
+    TASK_GROUPING: lambda runs: 1.0 * runs["num_groups"],
+}
+"""What the environments' default prices take from a run, in points, but for a constant."""
 
 
 class Fixed:
@@ -84,33 +95,35 @@ def grouping(problem: str, arguments: Mapping[str, Any], count: int, chosen: Run
 
 
 def summary(frame: pd.DataFrame, env: str, tried: Sequence[str], policies: Sequence[str]) -> dict[str, Any]:
-    """The best structure's gain over the better of all and nothing, and each policy's part of it, in points of return."""
+    """What the best structure and each policy gain over the better of all and nothing, in points.
+
+    ``return`` is on *reward*, ``test`` the same on *test*, prices included. Both the best structure and the better of all and nothing
+    are chosen by the return, so that only the difference on *test* is free of the choice's luck.
+    """
     runs = frame.drop_duplicates(["policy", "instance"])
     returns = 100 * runs.pivot(index="policy", columns="instance", values="return")
-    scores = runs.pivot(index="policy", columns="instance", values="delta_m")
-    best, best_score = returns.loc[[*tried]].to_numpy().max(0), _of_best(returns.loc[[*tried]], scores.loc[[*tried]])
-    ends = returns.loc[[NOTHING[env], ALL[env]]].to_numpy()
-    reference = ends.max(0)
+    worth = runs.assign(worth=runs["delta_m"] - PRICES[env](runs))
+    scores = worth.pivot(index="policy", columns="instance", values="worth")
+    best, best_score = _of_best(returns.loc[[*tried]], scores.loc[[*tried]])
+    ends = [NOTHING[env], ALL[env]]
+    reference, reference_score = _of_best(returns.loc[ends], scores.loc[ends])
+
+    def gains(row: npt.NDArray[np.float64], score: npt.NDArray[np.float64]) -> dict[str, Any]:
+        own = {"return": interval(row - reference), "test": interval(score - reference_score)}
+        return {**own, "regret": interval(best - row)}
+
     return {
         "instances": returns.shape[1],
         "structures": len(tried),
-        "best minus the better of all and nothing": interval(best - reference),
-        "delta_m of the best": interval(best_score),
-        "policies": {
-            name: {
-                "return minus the better of all and nothing": interval(returns.loc[name].to_numpy() - reference),
-                "regret": interval(best - returns.loc[name].to_numpy()),
-                "delta_m": interval(scores.loc[name]),
-            }
-            for name in policies
-        },
+        "best": gains(best, best_score),
+        "policies": {name: gains(returns.loc[name].to_numpy(), scores.loc[name].to_numpy()) for name in policies},
     }
 
 
-def _of_best(returns: pd.DataFrame, scores: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """The score on *test* of each instance's best structure, which is chosen by the return on *reward*."""
-    places = returns.to_numpy().argmax(0)
-    return scores.to_numpy()[places, np.arange(scores.shape[1])]
+def _of_best(returns: pd.DataFrame, scores: pd.DataFrame) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The return on *reward* and the score on *test* of each instance's best row, which is chosen by the return."""
+    places, columns = returns.to_numpy().argmax(0), np.arange(returns.shape[1])
+    return returns.to_numpy()[places, columns], scores.to_numpy()[places, columns]
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -17,6 +17,7 @@ from docs.accelerator_tables import accelerator_tables
 from docs.grouping_tables import grouping_regrets, grouping_tables
 from docs.merging_tables import merging_speed, merging_tables
 from docs.method_tables import method_tables
+from docs.structure_tables import structure_tables
 from mtl_gym.agents import AGENTS
 from mtl_gym.agents.algorithm import algorithm
 from mtl_gym.cli import first_sentence, tables
@@ -242,12 +243,12 @@ def main() -> int:
         "ppo_groups": {"training": trained("pretrain-ppo_groups"), **grouping_regrets()},
     }
     of_cards = {ROOT / "agents" / "pretrained" / f"{name}.md": found for name, found in cards.items()}
-    methods, accelerators = ROOT / "docs" / "methods.md", ROOT / "docs" / "accelerators.md"
+    tables_of = {"methods": method_tables, "accelerators": accelerator_tables, "structures": structure_tables}
+    measured = {ROOT / "docs" / f"{name}.md": made() for name, made in tables_of.items()}
     wanted = {
         ROOT / "README.md": with_tables(ROOT / "README.md", {**listed(), "algorithms": algorithms(), "speed": speed()}),
         **{card: with_tables(card, found) for card, found in of_cards.items()},
-        methods: with_tables(methods, method_tables()),
-        accelerators: with_tables(accelerators, accelerator_tables()),
+        **{page: with_tables(page, found) for page, found in measured.items()},
         **pages(),
     }
     stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]

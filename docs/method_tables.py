@@ -90,8 +90,7 @@ def _score(row: dict[str, Any] | None) -> str:
     if row is None:
         return ""
     own = row["delta_m"]
-    rate = f", {row['factor']:g} lr" if "factor" in row else ""
-    return f"{own['mean']:.1f} [{own['low']:.1f}, {own['high']:.1f}]{rate}"
+    return f"{own['mean']:.1f} [{own['low']:.1f}, {own['high']:.1f}]"
 
 
 def verdicts(studies: dict[str, Any], command: str) -> Table:
