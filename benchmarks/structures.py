@@ -30,10 +30,13 @@ from mtl_gym.policies.protocol import Policy, Requirements
 
 MERGED, GROUPED, INSTANCES = 4, 6, 10
 """Numbers of tasks that are merged, whose 60 structures of two stages are all trained, and grouped; and of instances."""
-FEW = {"labels": (0.25, 0.25), "split": (1.0, 1.0)}
-MERGED_IN: dict[str, dict[str, Any]] = {}
-GROUPED_IN: dict[str, dict[str, Any]] = {}
-"""Problems with the arguments that make them: few labels, for example."""
+PROBLEMS: dict[str, dict[str, Any]] = {
+    "relations": {"distribution": {"labels": (0.25, 0.25), "split": (1.0, 1.0)}},
+    "digit_tasks": {"hidden_sizes": (16, 4), "distribution": {"labels": (0.5, 0.5), "split": (1.0, 1.0)}},
+    "yeast": {"hidden_sizes": (16, 4), "lr": 0.003, "distribution": {"labels": (0.5, 0.5), "split": (1.0, 1.0)}},
+    "clusters_equal": {"hidden_sizes": (8, 4), "distribution": {"split": (1.0, 1.0)}},
+}
+"""Problems with the arguments that make them hard to share: narrow trunks and few labels."""
 MERGERS = (
     *("single-task", "shared", "branch", "conflict", "mtsl", "mtsl:rule=paper", "mtsl:threshold=.6", "mtsl:threshold=.4"),
     *("random-merge", "ppo", "ppo:action=threshold"),
@@ -97,8 +100,8 @@ def grouping(problem: str, arguments: Mapping[str, Any], count: int, chosen: Run
 def summary(frame: pd.DataFrame, env: str, tried: Sequence[str], policies: Sequence[str]) -> dict[str, Any]:
     """What the best structure and each policy gain over the better of all and nothing, in points.
 
-    ``return`` is on *reward*, ``test`` the same on *test*, prices included. Both the best structure and the better of all and nothing
-    are chosen by the return, so that only the difference on *test* is free of the choice's luck.
+    ``return`` is on *reward*, ``test`` the same on *test*, prices included. Both the best structure and the better of all and
+    nothing are chosen by the return, so that only the difference on *test* is free of the choice's luck.
     """
     runs = frame.drop_duplicates(["policy", "instance"])
     returns = 100 * runs.pivot(index="policy", columns="instance", values="return")

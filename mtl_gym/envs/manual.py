@@ -7,7 +7,7 @@ from mtl_gym.envs.spec import EnvironmentSpec
 
 _ARGUMENTS = {
     "problem": ('`"{spec.problem}"`', "a name (`mtl-gym list problems`) or a `mtl_gym.Problem`"),
-    "distribution": ('`"clean"`', '`"clean"`, `"varied"`, `"noisy"` or ranges: `{{"noise": [0, 0.4], "labels:digit": [0.1, 0.1]}}`'),
+    "distribution": ('`"clean"`', '`"clean"`, `"varied"`, `"noisy"` or ranges: `{{"noise": [0, 0.4], "scale:digit": [2, 2]}}`'),
     "num_tasks": ("all of `tasks`", "number of tasks that each instance draws"),
     "tasks": ("all of the problem's", "names of the tasks to draw from, in any order"),
     "main_task": ("the first of `tasks`", "name of the main task, which every instance includes and lists first"),
