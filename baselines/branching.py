@@ -19,7 +19,7 @@ class Branch(ThresholdHeuristic):
     """Merges all tasks up to a fixed branch point, one stage at each decision, and leaves the rest to each task.
 
     Args:
-        stage: Number of shared stages, at least 1.
+        stage: Number of shared stages, at least 1; 1 is ours.
     """
 
     requires = merges("shared_stages")

@@ -19,7 +19,7 @@ class CosineGroups(GroupHeuristic):
     and Lakshminarayanan, "Adapting Auxiliary Losses Using Gradient Similarity", 2018; clustering them is our own addition.
 
     Args:
-        groups: Number of clusters, at most K; by default the number from 2 to 10 with the largest silhouette.
+        groups: Number of clusters, at most K; by default the number from 2 to 10 with the largest silhouette (ours).
     """
 
     requires = places("gradient_cosines")

@@ -17,7 +17,7 @@ class Focal(SampleHeuristic):
     but the formula is the same. With planted loss scales, l_i is the scaled loss.
 
     Args:
-        gamma: Focus, at least 0, which is equal weighting; the paper's default is 2.
+        gamma: Focus, at least 0, which is equal weighting; the paper's 2.
     """
 
     def __init__(self, gamma: float = 2.0) -> None:

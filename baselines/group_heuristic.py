@@ -60,7 +60,7 @@ class BestGroups(GroupHeuristic):
     """The best of all partitions into priced groups, where ``value`` estimates groups from the observation named ``observed``.
 
     Args:
-        group_price: Price of every group beyond the first, in [0, 1e6]; must match the environment's.
+        group_price: Price of every group beyond the first, in [0, 1e6]; must match the environment's, whose default is ours, 0.01.
     """
 
     observed: str

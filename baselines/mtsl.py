@@ -19,16 +19,16 @@ class MTSL(ThresholdHeuristic):
     blocks than tasks. During training, the alignment term ``alignment (1 - mean CKA)`` draws the layers of a group together. A new
     stage starts as the mean of those that it replaces and imitates them, with a channel adapter for each.
 
-    Gurulingan, Zonooz and Arani, ICML 2023, arXiv 2305.00441; threshold and factor are the defaults of paper and code
-    (github.com/NeurAI-Lab/MTSL). The adapters are searched: with the code's, which scale features down and are dropped afterwards,
-    returns on *reward* are lower. Not followed: its schedule (structural phases after epochs 3, 5, 7, 9, 13, ... of 80; here every
-    decision is one), and new stages with new weights, which imitate for 1 to 8 epochs.
+    Gurulingan, Zonooz and Arani, ICML 2023, arXiv 2305.00441, and the authors' code (github.com/NeurAI-Lab/MTSL). Not followed: its
+    schedule (structural phases after epochs 3, 5, 7, 9, 13, ... of 80; here every decision is one), and new stages with new
+    weights, which imitate for 1 to 8 epochs.
 
     Args:
-        threshold: In [0, 1].
-        alignment: Factor of the alignment term, in [0, 1e6].
-        rule: ``"code"``, with which the published networks were found, or ``"paper"``.
-        adapters: ``"affine"``, or ``"gate"``: Linear, ReLU, Linear, Sigmoid, as in the code.
+        threshold: In [0, 1]; 0.8, the authors' in paper and code.
+        alignment: Factor of the alignment term, in [0, 1e6]; 0.2, the authors' in paper and code.
+        rule: ``"code"``, that of the authors' code, with which the published networks were found, or ``"paper"``.
+        adapters: ``"affine"``, ours, or ``"gate"``: Linear, ReLU, Linear, Sigmoid, as in the authors' code. These scale features
+            down and are dropped afterwards, and returns on *reward* were lower with them.
     """
 
     requires = _required(0.2, "code", "affine")
@@ -49,10 +49,10 @@ class Conflict(ThresholdHeuristic):
     is positive, whatever other tasks do. (By the rule of the paper, two agreeing tasks would stay apart beside a third that
     conflicts with both.) After Shi, Li, Zhang, Pan and Wu, "Recon: Reducing Conflicting Gradients from the Root for Multi-Task
     Learning", ICLR 2023, which splits the layers with negative cosines: here merges are irreversible, so tasks start apart and are
-    merged where they do not conflict. The threshold is ours.
+    merged where they do not conflict.
 
     Args:
-        threshold: In [0, 1]; 0.5 is a mean cosine of 0.
+        threshold: In [0, 1]; 0.5, a mean cosine of 0, is ours.
     """
 
     requires = merges(similarity="gradient", rule="code")

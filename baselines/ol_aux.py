@@ -19,16 +19,16 @@ class OLAux(SampleHeuristic):
     ``log(L_k + .02)``, so that a sample's weight is ``w_k / (L_k + .02)``.
 
     Lin, Baweja, Kantor and Held, "Adaptive Auxiliary Task Weighting for Reinforcement Learning", NeurIPS 2019, algorithm 1, which
-    leaves the losses open and tunes beta for each domain. The defaults are those of the authors' code
-    (github.com/Xingyu-Lin/auxiliary-tasks-rl): beta = 5, N = 5, clipping at 0, and logarithms: plain losses, and with them the
-    products of gradients, become so small that the weights hardly move. Not followed: the code averages the gradients of four
-    batches before it multiplies them, counts the auxiliary tasks' gradients as part of the main one's, and adds nothing to the main
-    task's loss before its logarithm. The version released with SLGrad never changes its weights.
+    leaves the losses open. Clipping follows the authors' code (github.com/Xingyu-Lin/auxiliary-tasks-rl). Not followed: the code
+    averages the gradients of four batches before it multiplies them, counts the auxiliary tasks' gradients as part of the main
+    one's, and adds nothing to the main task's loss before its logarithm. The version released with SLGrad never changes its
+    weights.
 
     Args:
-        beta: Step size of the weights, in (0, 1e6].
-        window: Batches between updates, N, at least 1.
-        of: Whether to train on the losses' logarithms, ``"log"``, or on the losses, ``"loss"``.
+        beta: Step size of the weights, in (0, 1e6]; 5, that of the authors' code. The paper tunes it for each domain.
+        window: Batches between updates, N, at least 1; 5, that of the authors' code.
+        of: Whether to train on the losses' logarithms, ``"log"``, as the authors' code does, or on the losses, ``"loss"``: these,
+            and with them the products of gradients, become so small that the weights hardly move.
     """
 
     requires = weighs_samples("sample_log_loss", "cosines", "log_norms", "lr")

@@ -15,7 +15,7 @@ class RandomGroups(GroupHeuristic):
     The groups of a row depend only on its seed, not on batching or resuming.
 
     Args:
-        groups: Number of groups, at most K; by default drawn too, from 1 to the largest allowed number.
+        groups: Number of groups, at most K; by default, which is ours, drawn too, from 1 to the largest allowed number.
     """
 
     def __init__(self, groups: int | None = None) -> None:

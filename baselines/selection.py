@@ -16,12 +16,12 @@ class SmallLoss(SampleHeuristic):
     """Small-loss selection: a task's samples with small losses have equal weights, others 0; networks learn correct labels first.
 
     A fraction ``1 - rate min(epoch / ramp, 1)`` of each batch's labelled samples is kept. Han et al., "Co-teaching: Robust Training
-    of Deep Neural Networks with Extremely Noisy Labels", NeurIPS 2018, section 3, with one network that teaches itself. The paper's
-    rate is the true fraction of wrong labels, which is unknown here: .4 is our choice. The ramp of 10 epochs is the paper's.
+    of Deep Neural Networks with Extremely Noisy Labels", NeurIPS 2018, section 3, with one network that teaches itself.
 
     Args:
-        rate: Fraction of the samples that are dropped in the end, in [0, 1).
-        ramp: Epochs until then, at least 1.
+        rate: Fraction of the samples that are dropped in the end, in [0, 1); 0.4 is ours: the paper takes the true fraction of
+            wrong labels, which is unknown here.
+        ramp: Epochs until then, at least 1; the paper's 10.
     """
 
     requires = weighs_samples("sample_log_loss", LABELLED, "epoch")
@@ -42,10 +42,10 @@ class SelfPaced(SampleHeuristic):
 
     ``v_i = 1`` if ``l_i < lambda``, else 0. For each task, lambda starts at the median loss of the first batch with labels, so that
     half of them are easy enough. Where no sample of a task is easy enough, the easiest one is taken. Kumar, Packer and Koller,
-    "Self-Paced Learning for Latent Variable Models", NeurIPS 2010, equation 3 and section 4, with its factor of 1.3.
+    "Self-Paced Learning for Latent Variable Models", NeurIPS 2010, equation 3 and section 4.
 
     Args:
-        growth: Factor of the threshold in every epoch, at least 1.
+        growth: Factor of the threshold in every epoch, at least 1; the paper's 1.3.
     """
 
     requires = weighs_samples("sample_log_loss", LABELLED, "epoch")
@@ -69,11 +69,11 @@ class SelfPaced(SampleHeuristic):
 class OHEM(SampleHeuristic):
     """Online hard example mining: a task's samples with the largest losses have equal weights, the others 0.
 
-    Shrivastava, Gupta and Girshick, "Training Region-Based Object Detectors with Online Hard Example Mining", CVPR 2016. The paper
-    keeps 128 of about 2,000 regions of two images; a quarter of a mini-batch is our choice.
+    Shrivastava, Gupta and Girshick, "Training Region-Based Object Detectors with Online Hard Example Mining", CVPR 2016.
 
     Args:
-        keep: Fraction of the labelled samples that are kept, in (0, 1].
+        keep: Fraction of the labelled samples that are kept, in (0, 1]; 0.25 is ours: the paper keeps 128 of about 2,000 regions of
+            two images.
     """
 
     requires = weighs_samples("sample_log_loss", LABELLED)

@@ -29,7 +29,7 @@ def single_task(env: str = LAYER_MERGING) -> Heuristic:
     """Single-task learning: never merges, or puts every task in a group of its own.
 
     Args:
-        env: Id of the environment; a comparison passes its own.
+        env: Id of the environment; a comparison passes its own. The default is ours.
 
     Raises:
         ValueError: If there is no such policy for the environment.

@@ -20,8 +20,8 @@ class SLGrad(SampleHeuristic):
     each batch twice, and its random held-out batches; ours is always the same.
 
     Args:
-        norm: ``"mean"``: weights average 1 over the labelled samples of all tasks. ``"sum"``: they sum to 1, as in the code; since
-            the batch loss is a mean too, SGD's steps are up to B K times smaller (Adam hardly notices).
+        norm: ``"mean"``, ours: weights average 1 over the labelled samples of all tasks. ``"sum"``: they sum to 1, as in the
+            authors' code; since the batch loss is a mean too, SGD's steps are up to B K times smaller (Adam hardly notices).
     """
 
     requires = weighs_samples("alignment", LABELLED)

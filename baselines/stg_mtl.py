@@ -20,14 +20,15 @@ class STGMTL(GroupHeuristic):
 
     ``u_tc = d_tc^(-2 / (m - 1)) / sum_c' d_tc'^(-2 / (m - 1))``; each task joins the group of its largest membership. If ``soft``,
     the memberships themselves weight the losses and the ensemble of logits. Sherif, Abid, Elattar and ElHelw, "STG-MTL: Scalable
-    Task Grouping for Multi-Task Learning Using Data Maps", MLST 2024, arXiv 2307.03374; m is that of the authors' code. The points
-    are recovered from their distances (classical scaling), which determine the result; with missing labels, where each distance is
-    over other samples, approximately. The paper sets the number of clusters by hand.
+    Task Grouping for Multi-Task Learning Using Data Maps", MLST 2024, arXiv 2307.03374. The points are
+    recovered from their distances (classical scaling), which determine the result; with missing labels, where each distance is over
+    other samples, approximately.
 
     Args:
-        groups: Number of clusters, at most K; by default the number from 2 to 10 with the largest silhouette.
-        m: Fuzzifier, above 1.
-        soft: Whether to return the memberships.
+        groups: Number of clusters, at most K; by default the number from 2 to 10 with the largest silhouette, which is ours: the
+            paper sets the number by hand.
+        m: Fuzzifier, above 1; 1.07, the default of the authors' code.
+        soft: Whether to return the memberships, as the paper does. The default is ours: hard groups, as other heuristics make.
     """
 
     requires = places("map_distances")

@@ -10,7 +10,7 @@ from mtl_gym.baselines.base import Observation
 from mtl_gym.baselines.group_heuristic import GroupHeuristic, places
 from mtl_gym.baselines.partition_search import best_partition, pairwise
 
-_ALONE = 1e-6  # the authors' affinity of a task to itself
+_ALONE = 1e-6
 
 
 class TAG(GroupHeuristic):
@@ -19,10 +19,12 @@ class TAG(GroupHeuristic):
     A task's value in a group is the mean affinity of the group's other tasks to it; alone, almost 0. It takes the partition into at
     most ``budget`` groups with the largest mean value, among all partitions up to 8 tasks, beyond that among those that greedy
     merging finds. Fifty, Amid, Zhao, Yu, Anil and Finn, "Efficiently Identifying Task Groupings for Multi-Task Learning", NeurIPS
-    2021; their groups may overlap, ours do not.
+    2021. Not followed: their groups may overlap, ours do not, so a task may have to be alone; in the authors' code
+    (github.com/google-research/google-research, tag) its value is then -1e6.
 
     Args:
-        budget: Maximum number of groups, at least 1: the paper's number of networks. Without a limit, small groups win.
+        budget: Maximum number of groups, at least 1: the paper's number of networks. 3, that of the authors' code; without a limit,
+            small groups win.
     """
 
     requires = places("lookahead")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import pkgutil
+import re
 import warnings
 from pathlib import Path
 
@@ -107,6 +110,31 @@ def test_every_file_of_a_heuristic_has_a_row():
         )
         if acts and path.stem not in ("base", "learned_scales", "gradient_heuristic", "group_heuristic", "thresholds"):
             assert path.stem in homes
+
+
+def optional(name):
+    """The options of a row that have a default, by name."""
+    parameters = inspect.signature(pkgutil.resolve_name(BASELINES[name])).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
+
+
+def described(docstring):
+    """The descriptions of a docstring's arguments, by name."""
+    section = re.search(r"^Args:\n((?: .*\n?)+)", docstring, re.MULTILINE)
+    entries = re.split(r"^    (?=\S)", section[1], flags=re.MULTILINE) if section else []
+    return dict(entry.split(": ", 1) for entry in entries if entry)
+
+
+@pytest.mark.parametrize("name", [*filter(optional, BASELINES)])
+def test_the_docstring_of_an_option_says_what_its_default_is_and_where_it_comes_from(name):
+    made = pkgutil.resolve_name(BASELINES[name])
+    docstrings = [inspect.cleandoc(home.__doc__ or "") for home in reversed(getattr(made, "__mro__", [made]))]
+    found = {option: text for docstring in docstrings for option, text in described(docstring).items()}
+    for option, default in optional(name).items():
+        text = found.get(option, "")
+        assert re.search(r"\b(ours|the paper|the authors|LibMTL|searched)\b", text, re.IGNORECASE), option
+        if isinstance(default, (int, float)) and not isinstance(default, bool):
+            assert re.search(rf"(?<![\d.]){default:g}(?!\.?\d)", text), option
 
 
 @pytest.mark.parametrize("name", OF_TRAININGS)
