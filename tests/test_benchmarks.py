@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from rollouts import slow_unless
 
 import benchmarks
+from benchmarks.measuring import CASES
+from mtl_gym.problems import PROBLEMS
 
 FOLDER = Path(benchmarks.__file__).parent
 ROOT = FOLDER.parent
@@ -74,7 +77,53 @@ def test_the_workloads_stand_alone():
     }
 
 
-# --- the search of settings -----------------------------------------------------------------------------------------------
+# --- cases and the search of settings ---------------------------------------------------------------------------------------
+
+
+def test_a_name_is_that_of_a_case_or_of_a_problem():
+    assert not CASES.keys() & PROBLEMS.keys()
+
+
+@pytest.mark.parametrize("case", ["quadratic", "digits_scales", *CASES])
+def test_a_case_is_an_environment_and_draws_its_splits_where_it_can(case):
+    from benchmarks.constant_weights import searched_in
+    from benchmarks.measuring import case_arguments
+    from benchmarks.methods import at_rate
+    from mtl_gym.environments import LOSS_WEIGHTING, specification
+    from mtl_gym.envs.arguments import check_arguments
+    from mtl_gym.problems.axes import AXES
+
+    row = CASES.get(case, {"problem": case})
+    made = check_arguments(specification(LOSS_WEIGHTING), **case_arguments(case))
+    own = {axis: bounds for axis, bounds in made.recipe.distribution.items() if bounds != AXES.get(axis)}
+    drawn = {} if case == "quadratic" else {"split": (1.0, 1.0)}
+    assert made.problem.name == row["problem"]
+    assert own == {**drawn, **row.get("distribution", {})}
+    assert json.loads(json.dumps(own)) == searched_in(case)
+    fast = check_arguments(specification(LOSS_WEIGHTING), **at_rate(case, 2.0, train_steps=20)).recipe
+    assert (fast.lr, fast.train_steps, fast.distribution) == (2 * made.recipe.lr, 20, made.recipe.distribution)
+
+
+@pytest.mark.parametrize("stale", [{}, {"problem": ["digits", 0]}, {"distribution": {}}], ids=str)
+def test_constant_weights_of_another_version_or_distribution_are_not_played(stale, tmp_path, monkeypatch):
+    from benchmarks import methods
+    from benchmarks.constant_weights import searched_in
+    from mtl_gym.problems import load_problem
+
+    found = {"problem": load_problem("digits").identity, "distribution": searched_in("digits_few"), "best first": [{"w": [1, 2]}]}
+    monkeypatch.setattr(methods, "SEARCHED", tmp_path / "constant_weights.json")
+    methods.SEARCHED.write_text(json.dumps({"digits_few": {**found, **stale}}))
+    assert methods.policies("digits_few").get("constant") == (None if stale else "constant:w=1,2")
+    assert "constant" not in methods.policies("digits")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # two instances have no sensible intervals
+def test_a_case_is_searched_and_played(tmp_path):
+    for name, words in {"constant_weights": (), "search": ("--names", "gls"), "methods": ()}.items():
+        out = tmp_path / f"{name}.json"
+        importlib.import_module(f"benchmarks.{name}").main(["digits_few", "--smoke", "--out", str(out), *words])
+        assert json.loads(out.read_text())["digits_few"]["distribution"] == {"split": [1.0, 1.0], "labels:digit": [0.08, 0.08]}
 
 
 def test_every_parameter_of_a_method_for_tasks_is_searched():
@@ -115,17 +164,16 @@ def test_a_search_that_is_interrupted_goes_on_where_it_stopped(tmp_path):
 
 @pytest.mark.slow
 def test_methods_are_played_with_the_settings_that_were_found(tmp_path, monkeypatch):
-    import json
-
     import mtl_gym
     from benchmarks import methods
-    from benchmarks.measuring import Run
+    from benchmarks.measuring import Run, case_arguments
 
     found = {"gls": {"policy": "uw:lr=0.1", "factor": 2.0}, "single-task": {"policy": "single-task", "factor": 0.5}}
     monkeypatch.setattr(methods, "SETTINGS", tmp_path / "search.json")
     assert methods.found_settings("yeast") == {}
     methods.SETTINGS.write_text(json.dumps({"yeast": {"methods": found}}))
-    settings, common = methods.found_settings("yeast"), {"instances": 2, "num_envs": 2, "problem": "yeast", "train_steps": 20}
+    settings, common = methods.found_settings("yeast"), {"instances": 2, "num_envs": 2, "train_steps": 20}
+    common |= case_arguments("yeast")
     usual = mtl_gym.compare("ew", **common)
     rate = methods.at_rate("yeast", 2.0)["lr"]
     tuned = mtl_gym.compare("uw:lr=0.1", lr=rate, **common)
