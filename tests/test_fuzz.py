@@ -13,6 +13,12 @@ from tests import attempts, fuzzing
 from tests.rollouts import IDS
 
 
+@pytest.fixture(scope="module", autouse=True)
+def problems():
+    """All problems are loaded before the strategies need them, since loading draws from the global generator."""
+    return [fuzzing.problems_of(env_id) for env_id in IDS]
+
+
 def budget(count):
     """Settings of so many examples, always the same ones."""
     return settings(max_examples=count, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))

@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from rollouts import slow_unless
 
 from mtl_gym.agents import PRETRAINED
 from mtl_gym.baselines import BASELINES
@@ -463,7 +464,7 @@ def test_pairs_count_the_instances_in_which_both_take_part():
     np.testing.assert_array_equal(shares, [[1, 0.5, np.nan], [0.5, 1, 1], [np.nan, 1, 1]])
 
 
-@pytest.mark.parametrize("count", [1, 2, 40])
+@pytest.mark.parametrize("count", slow_unless((1, 40).__contains__, [1, 2, 40]))
 def test_any_number_of_tasks_and_policies_is_drawn(count):
     tasks = [f"c{number % 3}_{number}" for number in range(count)]
     maps = {"confidence": [[0.5, 0.9]] * count, "variability": [[0.1, 0.2]] * count}
@@ -541,8 +542,13 @@ def overlaps(texts, renderer):
     return [(a, b) for place, a in enumerate(boxes) for b in boxes[:place] if a.shrunk(0.98, 0.9).overlaps(b.shrunk(0.98, 0.9))]
 
 
-@pytest.mark.parametrize("width", [WIDE, NARROW])
-@pytest.mark.parametrize("draw", [probability_of_improvement, task_gains, forest, learning_curves])
+@pytest.mark.parametrize(
+    ("draw", "width"),
+    slow_unless(
+        lambda row: row[1] == NARROW or row[0] is forest,
+        [(draw, width) for draw in (probability_of_improvement, task_gains, forest, learning_curves) for width in (WIDE, NARROW)],
+    ),
+)
 def test_long_names_do_not_run_into_each_other(draw, width):
     results = make_results(
         [f"constant:w=1,2,4,16,{number},16" for number in range(9)], 2, [f"a long name of a task {n}" for n in range(9)]
