@@ -10,21 +10,21 @@ from mtl_gym.baselines.base import Observation
 from mtl_gym.baselines.group_heuristic import GroupHeuristic, places
 from mtl_gym.baselines.partition_search import best_partition, pairwise
 
-_ALONE = 1e-6
+_ALONE = -1e6
+"""The authors' value of a task alone."""
 
 
 class TAG(GroupHeuristic):
     """Task affinity groupings: tasks belong together if a step along the gradient of one lowers the loss of the other.
 
-    A task's value in a group is the mean affinity of the group's other tasks to it; alone, almost 0. It takes the partition into at
-    most ``budget`` groups with the largest mean value, among all partitions up to 8 tasks, beyond that among those that greedy
-    merging finds. Fifty, Amid, Zhao, Yu, Anil and Finn, "Efficiently Identifying Task Groupings for Multi-Task Learning", NeurIPS
-    2021. Not followed: their groups may overlap, ours do not, so a task may have to be alone; in the authors' code
-    (github.com/google-research/google-research, tag) its value is then -1e6.
+    A task's value in a group is the mean affinity of the group's other tasks to it; alone, -1e6, so that no task is alone. It takes
+    the partition into at most ``budget`` groups with the largest mean value, among all partitions up to 8 tasks, beyond that among
+    those that greedy merging finds. Fifty, Amid, Zhao, Yu, Anil and Finn, "Efficiently Identifying Task Groupings for Multi-Task
+    Learning", NeurIPS 2021; the value of a task alone is that of the authors' code (github.com/google-research/google-research,
+    tag). Not followed: their groups may overlap, ours do not.
 
     Args:
-        budget: Maximum number of groups, at least 1: the paper's number of networks. 3, that of the authors' code; without a limit,
-            small groups win.
+        budget: Maximum number of groups, at least 1: the paper's number of networks. 3, that of the authors' code.
     """
 
     requires = places("lookahead")

@@ -206,6 +206,14 @@ def test_tag_goes_by_what_others_do_to_a_task_and_not_by_what_it_does_to_itself(
     assert groups_of("tag:budget=1", 4, rows=1, lookahead=affinity.reshape(1, -1)).tolist() == [[0, 0, 0, 0]]
 
 
+def test_tag_leaves_no_task_alone_even_if_all_others_harm_it():
+    affinity = np.full((5, 5), -0.5)  # in the authors' code a task alone has the value -1e6
+    affinity[0, 1] = affinity[1, 0] = affinity[2, 3] = affinity[3, 2] = 0.3
+    affinity[0, 4] = affinity[1, 4] = -0.1
+    affinity[4, 0] = affinity[4, 1] = -0.2
+    assert groups_of("tag", 5, rows=1, lookahead=affinity.reshape(1, -1)).tolist() == [[0, 0, 1, 1, 0]]
+
+
 # --- clusters -------------------------------------------------------------------------------------------------------------
 
 
