@@ -162,15 +162,28 @@ class Problem:
         return [self.splits[name] for name in names] + ([] if self.pool is None else [self.pool.samples])
 
     def check_labelled(self, split: str, tasks: Collection[str]) -> None:
-        """Raises a ValueError if a split has no label of one of these tasks.
+        """Raises a ValueError if a split has no label of one of these tasks; see :meth:`lacking`."""
+        for name, label in self.lacking(split, self.splits[split].targets).items():
+            if name in tasks:
+                raise ValueError(should(_targets(split), f"contain {label}", "NaN"))
 
-        A label is one with which its loss has a value; on *reward* and *test*, where metrics are measured, one of all channels.
+    def lacking(self, split: str, targets: Tensor) -> dict[str, str]:
+        """The tasks of which targets (n, T, *S) of a split's samples have no label, and the words for what is missing, by name.
+
+        A label is one with which its loss has a value; on *reward* and *test*, where metrics are measured, one of all channels, and
+        different ones where a metric divides by their deviation.
         """
+        missing = {}
         for task, own in zip(self.tasks, self.target_slices, strict=True):
-            joint = LOSSES[task.loss].joint or split in _METRIC_SPLITS
-            if task.name in tasks and not labelled(self.splits[split].targets[:, own], joint=joint).any():
-                several = " with all of its channels" if joint and task.target_channels > 1 else ""
-                raise ValueError(should(_targets(split), f"contain a label of the task {task.name!r}{several}", "NaN"))
+            scored = split in _METRIC_SPLITS
+            joint = scored or LOSSES[task.loss].joint
+            known = labelled(targets[:, own], joint=joint)
+            several = " with all of its channels" if joint and task.target_channels > 1 else ""
+            if not known.any():
+                missing[task.name] = f"a label of the task {task.name!r}{several}"
+            elif scored and any(METRICS[metric].varied for metric in task.metrics) and _constant(targets[known][:, own]):
+                missing[task.name] = f"different labels of the task {task.name!r}{several}"
+        return missing
 
     @functools.cached_property
     def identity(self) -> list[str | int]:

@@ -23,11 +23,6 @@ def labelled_samples(problem: Problem, targets: Tensor) -> Mask:
     return np.stack(columns, axis=1)
 
 
-def labelled_tasks(problem: Problem, targets: Tensor) -> Mask:
-    """Whether any sample has one (T,)."""
-    return np.asarray(labelled_samples(problem, targets).any(0))
-
-
 def kept_labels(known: Mask, rows: Indices, shares: npt.NDArray[np.float64], rng: np.random.Generator) -> Mask:
     """Which labels (n, K) are kept: a fraction ``shares`` (K,) of each task's among ``rows``, but at least one if there is any.
 
@@ -46,12 +41,30 @@ def complete_batches(order: npt.NDArray[np.int32], known: Mask, rng: np.random.G
     A batch without a label of some task gets a random sample that has one, in place of a random sample that is not the only one
     with a label of some other task. ``known`` (n, K) are the labelled samples of each task.
     """
-    order = order.copy()
-    for task in range(known.shape[1]):
-        donors = np.flatnonzero(known[:, task]).astype(np.int32)
-        for step in np.flatnonzero(~known[order, task].any(1)) if len(donors) else ():
-            batch = known[order[step]]  # (B, K)
-            spare = np.flatnonzero(~(batch & (batch.sum(0) == 1)).any(1))
-            if len(spare):
-                order[step, rng.choice(spare)] = rng.choice(donors)
+    order, columns = order.copy(), np.ascontiguousarray(known.T)
+    counts = np.stack([own[order].sum(1) for own in columns], axis=1)  # (H, K) labels of each task in each batch
+    packed = np.packbits(known, axis=1)  # (n, K / 8), as the tasks that have their only label there, below
+    for task, own in enumerate(columns):
+        donors = np.flatnonzero(own).astype(np.int32)
+        steps = np.flatnonzero(counts[:, task] == 0) if len(donors) else np.arange(0)
+        only = np.packbits(counts[steps] == 1, axis=1)
+        spare: Mask = ~np.any(packed[order[steps]] & only[:, None], axis=2)  # (M, B) of M batches without a label of the task
+        numbers = spare.sum(1)
+        steps, spare, numbers = steps[numbers > 0], spare[numbers > 0], numbers[numbers > 0]
+        # A batch's donor and place are drawn one after the other, batch by batch.
+        donor, place = rng.integers(0, np.stack([np.full_like(numbers, len(donors)), numbers], axis=1)).T
+        places, new = (spare.cumsum(1) > place[:, None]).argmax(1), donors[donor]
+        counts[steps] += known[new].astype(np.int64) - known[order[steps, places]]
+        order[steps, places] = new
+    return order
+
+
+def with_labels(places: Indices, known: Mask, rng: np.random.Generator) -> Indices:
+    """An order (n,) of a split's samples in which those at some ``places`` (B,) have a label of every task where that is possible.
+
+    Samples change places as in :func:`complete_batches`; B of at least K suffices where each task has a label at all.
+    """
+    order = np.arange(len(known))
+    filled = complete_batches(places[None].astype(np.int32), known, rng)[0].astype(np.int64)
+    order[places], order[filled] = filled, places
     return order

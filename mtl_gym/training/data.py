@@ -9,8 +9,10 @@ from torch import Tensor
 
 from mtl_gym.checks import should
 from mtl_gym.problems.base import Problem, Split
+from mtl_gym.problems.instances import check_drawable
+from mtl_gym.problems.labels import labelled_samples
 from mtl_gym.problems.losses import LOSSES, labelled
-from mtl_gym.training.drawn import HOLDOUTS, Drawn
+from mtl_gym.training.drawn import HOLDOUTS, Drawn, own_splits
 from mtl_gym.training.recipe import Recipe
 
 
@@ -68,13 +70,16 @@ class TrainingData:
 
     # --- labels --------------------------------------------------------------------------------------------------------------
 
-    def own_labels(self, split: str, positions: Tensor) -> Tensor:
-        """The labels (N, B, T, *S) of samples (N, B) of a split themselves, before any are replaced or removed."""
+    def own_labels(self, split: str, positions: Tensor, columns: slice = slice(None)) -> Tensor:
+        """The labels (N, B, T, *S) of samples (N, B) of a split themselves, before any are replaced or removed.
+
+        ``columns`` are those of the T that are wanted.
+        """
         if self._pool is None:
-            return take(self._splits[split].targets, positions)
-        moments, members = self._drawn.moments, self._drawn.members[split]
-        found = take(self._pool.targets, members.gather(1, positions.long()))
-        mean, deviation = (moments[f"target_{name}"].view(len(found), 1, -1, *[1] * (found.ndim - 3)) for name in _MOMENTS)
+            return take(self._splits[split].targets[:, columns], positions)
+        found = take(self._pool.targets[:, columns], self._drawn.members[split].gather(1, positions.long()))
+        moments = (self._drawn.moments[f"target_{name}"][:, columns] for name in _MOMENTS)
+        mean, deviation = (own.reshape(len(found), 1, -1, *[1] * (found.ndim - 3)) for own in moments)
         return found.sub_(mean).div_(deviation)
 
     def labels(self, split: str, samples: Tensor, places: Tensor) -> Tensor:
@@ -91,10 +96,7 @@ class TrainingData:
 
     def _borne(self, split: str, columns: slice, bearers: Tensor) -> Tensor:
         """A task's labels of the samples (N, B), NaN where they are -1."""
-        if self._pool is None:
-            found = take(self._splits[split].targets[:, columns], bearers if self._drawn.complete else bearers.clamp(min=0))
-        else:
-            found = self.own_labels(split, bearers.clamp(min=0))[:, :, columns]
+        found = self.own_labels(split, bearers if self._drawn.complete else bearers.clamp(min=0), columns)
         if self._drawn.complete:
             return found
         return found.masked_fill((bearers < 0).view(*bearers.shape, *[1] * (found.ndim - 2)), torch.nan)
@@ -159,11 +161,14 @@ def check_data(problem: Problem, recipe: Recipe) -> None:
     """Checks that there are batches, and that the splits and the held-out samples have labels of every task that may take part.
 
     Raises a ValueError if the distribution's smallest training set is smaller than a batch, or a split or its fixed held-out
-    samples have no label of some task.
+    samples have no label of some task; of splits that instances draw, if such are too rare, or there are too few fixed samples.
     """
     smallest = round(len(problem.splits["train"]) * recipe.distribution["size"][0])
     if smallest < recipe.batch_size:
         raise ValueError(should("batch_size", f"be at most {smallest}, the smallest training set", recipe.batch_size))
+    if own_splits(recipe):
+        _check_own_splits(problem, recipe)
+        return
     for name in ("train", *HOLDOUTS):
         problem.check_labelled(name, recipe.tasks)
     for task, own in zip(problem.tasks, problem.target_slices, strict=True):
@@ -172,6 +177,17 @@ def check_data(problem: Problem, recipe: Recipe) -> None:
             if not known[spread(len(known), recipe.holdout_size)].any():
                 condition = f"be larger: the fixed samples of {name} have no label of the task {task.name!r}"
                 raise ValueError(should("holdout_size", condition, recipe.holdout_size))
+
+
+def _check_own_splits(problem: Problem, recipe: Recipe) -> None:
+    """Checks that splits can be drawn, and that there is room among the fixed samples for a label of every task."""
+    check_drawable(problem)
+    needed = max(min(recipe.num_tasks, len(problem.splits[name])) for name in HOLDOUTS)
+    if problem.pool is None or problem.complete or recipe.holdout_size >= needed:
+        return
+    if not labelled_samples(problem, problem.pool.samples.targets).all():
+        condition = f"be at least {needed}, so that the fixed samples can have a label of every task: some are missing in the pool"
+        raise ValueError(should("holdout_size", condition, recipe.holdout_size))
 
 
 def spread(count: int, size: int) -> Tensor:

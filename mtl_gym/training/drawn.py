@@ -24,7 +24,9 @@ class Drawn:
         batches: The samples of each batch.
         sources: By split, index (N, n, all tasks) of the sample of the split whose label each sample of *train*, or each fixed one
             of another split, has; -1 where the label is missing. Empty if every sample has its own.
-        members: By split, index (N, n) of each sample in the problem's pool; empty if instances have the problem's own split.
+        members: By split, index (N, n) of each sample in the problem's pool; empty if instances have the problem's own split. They
+            ascend; where labels are missing, the fixed samples of *meta* and *reward* are exchanged so that they have labels of
+            every task.
         moments: Mean and deviation of *train*, (N, ...) by name; empty likewise.
         complete: Whether all labels of the samples on which losses are computed are there.
     """
@@ -47,7 +49,8 @@ class Drawn:
         problem = self._problem
         if instance.members is not None and problem.pool is not None:
             for name, members in self.members.items():
-                members[row] = torch.from_numpy(instance.members[name])
+                own = instance.arranged(problem, name, holdouts[name].cpu().numpy()) if name in HOLDOUTS else instance.members[name]
+                members[row] = torch.from_numpy(own)
             for name, own in vars(problem.pool.moments(instance.members["train"])).items():
                 self.moments[name][row] = own
         for split, source in self.sources.items():
