@@ -19,10 +19,11 @@ AMBIGUOUS, EASY = 0.2, 0.5
 class DataMaps:
     """Running means and deviations (Welford) of the true labels' probabilities of R trainings, epoch by epoch.
 
-    Each sample's position and weight in every epoch are computed once, beforehand.
+    Each sample's position and weight in every epoch are computed once, beforehand. With missing labels, a sample may be visited
+    several times in an epoch, for want of others with a label; its last visit counts.
 
     Args:
-        order: (R, S, B) the samples of each step's batch, at most once per epoch.
+        order: (R, S, B) the samples of each step's batch.
         length: Steps per epoch, L; the last epoch may be shorter.
         samples, num_tasks: n and K.
         labelled: (R, n, K) bool, which samples have a label of which task; ``None``: all.
@@ -40,7 +41,8 @@ class DataMaps:
         cells = ((step // length * rows + row)[:, :, None] * samples + order).flatten().long()  # (R * S * B) in the table (E, R, n)
         places = ((step % length * rows + row)[:, :, None] * batch + count(batch)).flatten()  # in the epoch's probabilities
         sources = (row * batch).repeat(-(-steps // length), 1, samples)  # unrecorded samples: any place of the same training
-        self._sources = sources.view(-1).scatter_(0, cells, places).view(len(sources), -1)
+        # The largest of several places is that of the last visit, in whatever order they are written.
+        self._sources = sources.view(-1).scatter_reduce_(0, cells, places, "amax").view(len(sources), -1)
         self._seen = torch.zeros(sources.shape, device=order.device)
         ones = torch.ones(cells.shape, device=order.device)  # scattering a number would take six times as long
         self._seen.view(-1).scatter_(0, cells, ones)

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from mtl_gym.checks import should
-from mtl_gym.models import make_model
 from mtl_gym.models.base import Model
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.scores import MetricTable, split_metrics
 from mtl_gym.training.data import spread
-from mtl_gym.training.drawn import own_splits
 from mtl_gym.training.formulas import linear_cka, pooled
 from mtl_gym.training.recipe import Recipe
 from mtl_gym.training.references import train
@@ -81,29 +79,23 @@ def ensemble_metrics(problem: Problem, recipe: Recipe, ids: Sequence[int], membe
     """
     rows, columns = (memberships > 0).any(1).nonzero(as_tuple=True)
     shares = memberships[rows, :, columns]  # (R, K)
-    totals: list[Tensor] = [torch.empty(0)] * len(MEASURED)
+    totals, labels = ([torch.empty(0)] * len(MEASURED) for _ in range(2))
     start = 0
     for trainer in train_groups(problem, recipe, [ids[row] for row in rows.tolist()], shares):
         own = slice(start, start + trainer.num_replicas)
         start = own.stop
         of_outputs = _of_outputs(trainer, shares[own])
         for place, name in enumerate(MEASURED):
-            outputs = trainer.outputs(name)
+            outputs, targets = trainer.outputs(name), trainer.losses.data.targets(name)
+            apart = targets.ndim == outputs.ndim  # where instances have splits of their own
             parts = outputs * of_outputs.view(len(of_outputs), 1, -1, *[1] * (outputs.ndim - 3))
             if totals[place].ndim == 1:
                 totals[place] = outputs.new_zeros(len(ids), *outputs.shape[1:])
+                labels[place] = targets.new_zeros(len(ids), *targets.shape[1:]) if apart else targets
             totals[place].index_add_(0, rows[own].to(outputs.device), parts)
-    labels = [_targets(problem, recipe, ids, name) for name in MEASURED]
+            if apart:
+                labels[place][rows[own].to(outputs.device)] = targets
     return torch.stack([_measured(problem, *pair) for pair in zip(totals, labels, strict=True)], dim=1)
-
-
-def _targets(problem: Problem, recipe: Recipe, ids: Sequence[int], split: str) -> Tensor:
-    """Targets of a whole split (n, T, *S), or (N, n, T, *S) where the instances have splits of their own."""
-    if problem.pool is None or not own_splits(recipe):
-        return problem.splits[split].targets
-    identity = make_model(problem, recipe.hidden_sizes).identity
-    members = [recipe.draw(problem, identity, id).members for id in ids]
-    return torch.stack([problem.pool.splits(own)[split].targets for own in members if own is not None])
 
 
 def _of_outputs(trainer: Trainer, shares: Tensor) -> Tensor:
