@@ -45,29 +45,49 @@ class Lesson:
         return self.run(used, inputs.flatten(0, 1)).unflatten(0, (len(copies), -1))
 
 
-def imitate(lesson: Lesson, begin: Tensor, *, lr: float, batch_size: int) -> Tensor:
+def imitate(lesson: Lesson, begin: Tensor, *, rates: Sequence[float], batch_size: int) -> Tensor:
     """Trains copies (R, K, size), starting from ``begin``, and adapters, which are dropped, batch by batch with Adam.
 
-    With guarded adapters, a copy changes only if it is closer to the targets without them than before: of equal stages, the mean is
-    exact.
+    ``rates`` are the learning rates of the R trainings. With guarded adapters, a copy changes only if it is closer to the targets
+    without them than before: of equal stages, the mean is exact.
     """
-    copies = begin.detach().clone().requires_grad_()
-    adapters = [own.clone().requires_grad_() for own in lesson.adapters]
-    optimizer = torch.optim.Adam([copies, *adapters], lr=lr)
-    learning = lesson.learning.to(copies.dtype)
+    trained = _Trained([begin, *lesson.adapters], rates)
+    learning = lesson.learning.to(begin.dtype)
     for part, wanted in zip(lesson.inputs.split(batch_size, dim=2), lesson.targets.split(batch_size, dim=2), strict=True):
+        copies, *adapters = trained.tables()
         features = lesson.features(copies, part)
         factors = lesson.adapter.factors(adapters, pooled(features))  # (R, K, M, C)
         loss = (imitation_loss(wanted, features, factors) * learning).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        trained.step(loss)
+    copies = trained.tables()[0].detach()
     if not lesson.adapter.guarded:
-        return torch.where(_new(lesson), copies.detach(), begin)
+        return torch.where(_new(lesson), copies, begin)
     with torch.no_grad():
         after, before = (_distances(lesson, table) for table in (copies, begin))
         gains = torch.zeros_like(after).scatter_add(1, lesson.users, (before - after) * learning)
         return torch.where((gains > 0)[:, :, None], copies, begin)
+
+
+class _Trained:
+    """Tables (R, ...) that Adam trains with a learning rate for each row; rows of one rate are one tensor each."""
+
+    def __init__(self, tables: Sequence[Tensor], rates: Sequence[float]) -> None:
+        alike: dict[float, list[int]] = {}
+        for row, lr in enumerate(rates):
+            alike.setdefault(lr, []).append(row)
+        self._parts = [[table.detach()[rows].requires_grad_() for table in tables] for rows in alike.values()]
+        self._optimizer = torch.optim.Adam([{"params": part, "lr": lr} for lr, part in zip(alike, self._parts, strict=True)])
+        self._places = torch.tensor([row for rows in alike.values() for row in rows], device=tables[0].device).argsort()
+
+    def tables(self) -> list[Tensor]:
+        """The tables with their graph."""
+        return [torch.cat(own).index_select(0, self._places) for own in zip(*self._parts, strict=True)]
+
+    def step(self, loss: Tensor) -> None:
+        """One step of Adam."""
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
 
 
 def _new(lesson: Lesson) -> Tensor:

@@ -26,7 +26,8 @@ class Transfer:
     Args:
         trainer: The trainings of a :class:`BranchedModel`.
         kind: ``"average"``: the new copy is the mean of its tasks' copies; ``"imitate"``: it then learns to reproduce each task's
-            features (:func:`~mtl_gym.decisions.merging.imitation.imitate`); ``"none"``: it takes the training's initial values.
+            features (:func:`~mtl_gym.decisions.merging.imitation.imitate`), with the training's learning rate before the schedule;
+            ``"none"``: it takes the training's initial values.
         adapters: Row of ``ADAPTERS``, for imitations.
         steps: Training batches of an imitation.
         average_moments: Whether the new copy's moments and number of updates are its tasks' means instead of 0.
@@ -55,8 +56,8 @@ class Transfer:
                 lesson = self._lesson(stage, rows, changed, assign[:, stage]) if self._kind == "imitate" else None
                 self._replace(stage, assign[:, stage], changed)
                 if lesson:
-                    own, recipe = replicas.parameters[f"stage{stage}"].detach(), self._trainer.recipe
-                    own[rows] = imitate(lesson, own[rows], lr=recipe.lr, batch_size=recipe.batch_size)
+                    own, rates = replicas.parameters[f"stage{stage}"].detach(), replicas.learning_rates[rows].tolist()
+                    own[rows] = imitate(lesson, own[rows], rates=rates, batch_size=self._trainer.recipe.batch_size)
                 self._trainer.restructured()
 
     def _changed(self, stage: int, assign: Tensor) -> Tensor:
