@@ -76,6 +76,9 @@ class Decision(ABC):
     def begin(self, rows: Sequence[int]) -> None:  # noqa: B027  (most have nothing to set)
         """Initialises its own tensors in rows whose training begins; the state has set them to 0."""
 
+    def diverged(self, rows: Tensor) -> None:  # noqa: B027  (most have nothing to do)
+        """Called where the trainings of the rows (N,) bool have diverged, before the infos of their last step."""
+
     def probes(self) -> list[Probe]:
         """The available measurements, in order."""
         return []
@@ -140,6 +143,10 @@ class TrainingDecision(Decision):
     def begin(self, rows: Sequence[int]) -> None:
         """Resets the last weights."""
         self.last_weights[list(rows)] = 1
+
+    def diverged(self, rows: Tensor) -> None:
+        """Ends these trainings with their best parameters, if ``checkpoint`` keeps them."""
+        self.trainer.diverged(rows)
 
     def probes(self) -> list[Probe]:
         """The measurements of any training, and the last weights."""

@@ -22,7 +22,8 @@ _ARGUMENTS = {
     "checkpoint": (
         '`"last"`',
         '`"last"`: a training ends with its last parameters; `"best_meta"`: with those, and the structure, that had the least mean '
-        "log loss on *meta* among those after every tenth of the steps (these measurements are counted in `forward`)",
+        "log loss on *meta* among those after every tenth of the steps (these measurements are counted in `forward`). So does one "
+        "that diverges, which still counts as diverged; one that is truncated keeps its last parameters, since it is not over",
     ),
     "momentum": ("`0.9`", "momentum of SGD; first decay rate of Adam"),
     "weight_decay": ("`0.0`", 'L2 penalty (decoupled for `"adamw"`)'),
@@ -42,7 +43,8 @@ not reveal the loss scale.""",
 requests a specific one; ids in [0, 2^31) are reserved for evaluation. An instance is a pure function of the problem, distribution,
 ``num_tasks``, ``tasks``, network and id. ``tasks`` only restricts which subsets of ``num_tasks`` can be drawn: an id keeps its
 initial weights and data order, and its subset if that is still possible. So an agent can be trained on subsets that leave out a
-task and tested with it.""",
+task and tested with it. Where labels are missing, the data order also depends on the subset and its labels: a batch without a label
+of a task has one of its samples replaced by a sample with such a label, if there is room.""",
     "episode_end": """1. Terminated: ``train_steps`` optimiser steps have been taken (`progress` is observed).
 2. Terminated: the training diverged: a loss or a parameter is not finite. Only this row's episode ends.
 3. Truncated: ``max_episode_steps`` decisions have been taken, if ``make_vec`` received it. (``make`` uses a ``TimeLimit`` wrapper

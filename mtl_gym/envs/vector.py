@@ -215,6 +215,8 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         over = whole | (self._decisions >= (self.max_episode_steps or np.inf))
         self._view = self._meter.ended(view, self._tensor(playing & over))
         rewards, self._diverged = self._rewards(playing, previous)
+        if self._diverged.any():
+            self.decision.diverged(self._tensor(self._diverged))
         terminated = playing & (self._diverged | whole)
         return rewards, terminated, playing & over & ~terminated
 

@@ -140,6 +140,11 @@ class Trainer:
         self.replicas.restructured()
         self.losses.forget()
 
+    def diverged(self, rows: Tensor) -> None:
+        """Ends trainings (N,) bool that have diverged with their best parameters, if ``checkpoint`` keeps them."""
+        if self.best is not None and self.best.restore(rows):
+            self.restructured()
+
     # --- measuring -----------------------------------------------------------------------------------------------------------
 
     def outputs(self, split: str | Tensor) -> Tensor:

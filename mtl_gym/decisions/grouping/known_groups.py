@@ -23,6 +23,7 @@ from mtl_gym.decisions.grouping.group_training import (
 from mtl_gym.decisions.grouping.warm_up import COSINES, LOOKAHEAD, OF_WARM_UP, WarmUp, Watching
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.scores import MetricTable
+from mtl_gym.training.checkpoints import checkpoint_cost
 from mtl_gym.training.recipe import Recipe
 from mtl_gym.training.references import fingerprint
 
@@ -100,7 +101,8 @@ class KnownGroups:
         num_tasks, train_steps = self.recipe.num_tasks, self.recipe.train_steps
         trained = {self.everything, *required(needs, num_tasks), *masks}
         probes = -(-train_steps // self.watching.affinity_every) * num_tasks
-        forward, backward = (float(len(trained) * train_steps) for _ in range(2))
+        backward = float(len(trained) * train_steps)
+        forward = backward + len(trained) * checkpoint_cost(self.problem, self.recipe)
         forward += probes * (LOOKAHEAD in needs) + num_tasks * COMPARED / self.recipe.batch_size * (LAYER_CKA in needs)
         return forward, backward + probes * (LOOKAHEAD in needs or COSINES in needs)
 

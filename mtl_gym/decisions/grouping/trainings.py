@@ -14,6 +14,7 @@ from mtl_gym.decisions.grouping.warm_up import Watching
 from mtl_gym.models import make_model
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.scores import MetricTable
+from mtl_gym.training.checkpoints import checkpoint_cost
 from mtl_gym.training.data import check_data
 from mtl_gym.training.ledger import Ledger
 from mtl_gym.training.recipe import Recipe
@@ -104,8 +105,9 @@ class GroupTrainings:
         if soft:
             shares = self.memberships[soft]
             self._results[soft] = ensemble_metrics(self.problem, self.recipe, self._ids(soft), shares)
-            trained = (shares > 0).any(1).sum(1) * float(self.recipe.train_steps)
-            self.ledger.passes[soft] += trained[:, None].to(self.ledger.passes)
+            steps, looks = float(self.recipe.train_steps), checkpoint_cost(self.problem, self.recipe)
+            trained = (shares > 0).any(1).sum(1)[:, None].to(self.ledger.passes)
+            self.ledger.passes[soft] += trained * self.ledger.passes.new_tensor([steps + looks, steps])
 
     def train_all_groups(self) -> None:
         """Trains all groups of the rows' instances that are not known yet, in one batch; nothing is charged."""

@@ -81,6 +81,8 @@ class Merging(TrainingDecision):
         self.actions, self.space, self.needs = actions, actions.space, (*actions.needs, USED)
         self.alignment, self._transfer, self._price = alignment, transfer, parameter_price
         self.groups = trainer.state.add("Merging.groups", (trainer.recipe.num_tasks,), torch.int64)
+        if trainer.best is not None:
+            trainer.best.keep("Merging.groups", self.groups)
         self._invalid = torch.zeros(trainer.num_replicas, dtype=torch.bool)
         self._rows = torch.arange(trainer.num_replicas, device=trainer.state.device)
 
