@@ -8,12 +8,12 @@ import torch
 
 from mtl_gym.envs.vector import MTLVectorEnv
 from mtl_gym.problems import load_problem
-from mtl_gym.problems.axes import AXES, DISTRIBUTIONS, resolve
+from mtl_gym.problems.axes import AXES, DISTRIBUTIONS, EACH_TASK, resolve
 from mtl_gym.problems.base import Problem, Split
 from mtl_gym.problems.instances import draw
 from mtl_gym.problems.labels import complete_batches, labelled_samples
 from mtl_gym.training.references import fingerprint, train
-from tests.rollouts import make_trainer, make_vec, random_actions, same, small
+from tests.rollouts import make_trainer, make_vec, poison, random_actions, same, small
 
 
 def instance(problem="digits", id=0, **axes):
@@ -205,6 +205,102 @@ def test_a_cosine_is_the_default():
     assert trainer.replicas.rates(torch.full((3,), 5))[0] == pytest.approx(0.005)
 
 
+# --- axes of one task ------------------------------------------------------------------------------------------------------------
+
+SOME = {"noise": (0.1, 0.4), "constant_label": (0.0, 0.3), "scale": (0.1, 10.0), "labels": (0.2, 0.9), "lr": (0.5, 2.0)}
+VALUES = {"noise": 0.7, "constant_label": 0.6, "scale": 50.0, "labels": 0.05}
+
+
+def drawn_from(axes, id=3, problem="digits"):
+    loaded = load_problem(problem)
+    return draw(loaded, distribution=resolve(axes, loaded), num_tasks=loaded.num_tasks, network="mlp[8]", id=id)
+
+
+@pytest.mark.parametrize("axis", EACH_TASK)
+@pytest.mark.parametrize("place", [0, 3])
+def test_the_axis_of_one_task_changes_that_task_alone(axis, place):
+    problem = load_problem("digits")
+    name, value = problem.tasks[place].name, VALUES[axis]
+    plain, own = drawn_from(SOME), drawn_from(SOME | {f"{axis}:{name}": (value, value)})
+    field = {"scale": "scales"}.get(axis, axis)
+    assert getattr(own, field)[place] == pytest.approx(value)
+    others = np.arange(problem.num_tasks) != place
+    for kept in ("scales", "noise", "constant_label", "labels"):
+        first, second = getattr(plain, kept), getattr(own, kept)
+        assert (first[others] == second[others]).all()
+        assert (first[place] == second[place]) == (kept != field)
+    assert (plain.lr, plain.rows.tolist(), plain.tasks.tolist()) == (own.lr, own.rows.tolist(), own.tasks.tolist())
+    assert (plain.order(16, 40) == own.order(16, 40)).all()
+    sources = plain.label_source(problem), own.label_source(problem)
+    assert (sources[0][:, others] == sources[1][:, others]).all()
+    assert (sources[0][:, place] == sources[1][:, place]).all() == (axis == "scale")
+
+
+def test_only_the_named_task_lacks_labels():
+    trainer = make_trainer(distribution={"labels:digit": [0.1, 0.1]}, ids=(0, 1))
+    source = trainer.losses.drawn.sources["train"]
+    assert (source[:, :, 1:] == torch.arange(source.shape[1])[:, None]).all()
+    assert ((source[:, :, 0] >= 0).sum(1) == round(0.1 * source.shape[1])).all()
+    assert trainer.losses.labelled().all()
+
+
+def test_the_range_of_all_tasks_given_for_one_changes_nothing():
+    for name, row in DISTRIBUTIONS.items():
+        plain = drawn_from(name)
+        for axis in EACH_TASK:
+            own = drawn_from(row | {f"{axis}:parity": row.get(axis, AXES[axis])})
+            assert same(dataclasses.asdict(plain), dataclasses.asdict(own))
+        assert set(resolve(name)) == set(AXES)  # which names no task
+
+
+def test_the_axis_of_a_task_takes_precedence_whatever_comes_first():
+    ranges = {"labels": (0.5, 0.5), "labels:loop": (0.2, 0.2)}
+    first, second = drawn_from(ranges), drawn_from(dict(reversed(ranges.items())))
+    assert first.labels.tolist() == second.labels.tolist() == [0.5, 0.5, 0.2, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"labels:digits": (0.1, 0.2)}, r"`distribution` should be .*labels:digit\b.*Received distribution='labels:digits'"),
+        ({"labels:": (0.1, 0.2)}, "Received distribution='labels:'"),
+        ({"label:digit": (0.1, 0.2)}, "`distribution` should be .*'?labels"),
+        ({"lr:digit": (0.5, 1)}, "`distribution` should have 'lr' without a task: it is not drawn for each task.*'lr:digit'"),
+        ({"split:digit": (1, 1)}, "`distribution` should have 'split' without a task"),
+        ({"size:digit": (0.5, 1)}, "`distribution` should have 'size' without a task"),
+        ({"labels:digit": (0.0, 0.2)}, r"`distribution\['labels:digit'\]` should be a finite number in \(0"),
+        ({"noise:digit": (0.1, 1.2)}, r"`distribution\['noise:digit'\]` should be"),
+        ({"scale:digit": (1.0, 1e7)}, r"`distribution\['scale:digit'\]` should be"),
+        ({"noise:digit": (0.4, 0.2)}, r"`distribution\['noise:digit'\]` should have low <= high"),
+    ],
+)
+def test_an_axis_of_one_task_that_cannot_be_is_refused_by_name(axes, message):
+    with pytest.raises(ValueError, match=message):
+        make_vec(distribution=axes)
+
+
+def test_a_range_of_one_task_that_is_no_pair_is_a_type_error():
+    with pytest.raises(TypeError, match=r"`distribution\['noise:digit'\]` should be a pair"):
+        make_vec(distribution={"noise:digit": 0.1})
+
+
+def test_an_environment_steps_with_the_axis_of_one_task():
+    envs = make_vec(distribution={"labels:digit": [0.02, 0.05], "scale:loop": [100, 100]}, autoreset_mode="Disabled")
+    envs.reset(options={"instance": np.arange(3)})
+    for action in random_actions(envs.action_space, envs.decision.length):
+        observations, rewards, terminated, *_ = envs.step(action)
+        assert all(np.isfinite(values).all() for values in observations.values())
+        assert np.isfinite(rewards).all()
+    assert terminated.all()
+    assert envs.decision.trainer.ledger.scales[:, 2].tolist() == [100.0] * 3
+
+
+def test_a_recipe_names_the_axes_of_one_task():
+    ranges = ({"labels:digit": [0.1, 0.2]}, {"labels:digit": [0.1, 0.3]}, {})
+    plain = [own.recipe.plain(own.problem) for own in (make_trainer(distribution=each, begin=False) for each in ranges)]
+    assert [own["distribution"] for own in plain] == list(ranges)
+
+
 # --- checkpoints -----------------------------------------------------------------------------------------------------------------
 
 
@@ -273,6 +369,43 @@ def test_an_environment_ends_an_episode_with_its_best_checkpoint():
     assert envs[0].decision.trainer.state["best found"].tolist() == [False, True, True]
     envs[0].restore(kept)
     assert same(envs[0].decision.trainer.losses.held_out(["meta"])["meta"], meta)
+
+
+@pytest.mark.parametrize("checkpoint", ["best_meta", "last"])
+def test_an_episode_that_diverges_ends_with_its_best_checkpoint_and_counts_as_diverged(checkpoint):
+    envs = make_vec(checkpoint=checkpoint, train_steps=40, autoreset_mode="Disabled")
+    trainer, nothing = envs.decision.trainer, np.zeros(envs.action_space.shape, dtype=np.float32)
+    envs.reset(options={"instance": np.arange(3)})
+    for _ in range(3):
+        envs.step(nothing)
+    others = trainer.replicas.flat[1:].clone()
+    poison(trainer, 0, torch.nan)
+    observations, rewards, terminated, _, infos = envs.step(nothing)
+    assert (terminated.tolist(), infos["diverged"].tolist()) == ([True, False, False],) * 2
+    assert rewards[0] == -10
+    assert all(np.isfinite(values).all() for values in observations.values())
+    assert trainer.finite().tolist() == [checkpoint == "best_meta", True, True]
+    assert not same(others, trainer.replicas.flat[1:])  # which are trained on
+    if checkpoint == "best_meta":
+        assert same(trainer.replicas.flat[0], trainer.state["best parameters"][0])
+        found = trainer.metrics("test")
+        assert all(infos["test"][name][0] == pytest.approx(float(found[name][0])) for name in found)
+    for _ in range(envs.decision.length - 4):
+        envs.step(nothing)
+    assert trainer.finite().tolist() == [checkpoint == "best_meta", True, True]
+
+
+def test_an_episode_that_is_truncated_keeps_its_last_parameters():
+    settings = {"train_steps": 40, "lr": 0.5, "max_episode_steps": 7, "autoreset_mode": "Disabled"}
+    envs = [make_vec(checkpoint=name, **settings) for name in ("best_meta", "last")]
+    for env in envs:
+        env.reset(options={"instance": np.arange(3)})
+        for _ in range(7):
+            truncated = env.step(np.zeros(env.action_space.shape, dtype=np.float32))[3]
+        assert truncated.all()
+    best, last = (env.decision.trainer for env in envs)
+    assert same(best.replicas.flat, last.replicas.flat)
+    assert not same(best.replicas.flat, best.state["best parameters"])
 
 
 def test_where_labels_are_wrong_at_least_one_is_kept():

@@ -601,3 +601,25 @@ def test_the_environment_is_registered_with_masks():
     env.reset(seed=0)
     assert env.unwrapped.action_masks().shape == (15,)
     assert env.unwrapped.action_masks().dtype == np.bool_
+
+
+def test_groups_are_restored_with_the_structure():
+    envs = make_vec(
+        env_id=LAYER_MERGING, tasks=TASKS, hidden_sizes=[8, 8], train_steps=40, checkpoint="best_meta", autoreset_mode="Disabled"
+    )
+    decision, trainer = envs.decision, envs.decision.trainer
+    envs.reset(options={"instance": np.arange(3)})
+    envs.step(np.array([np.flatnonzero(row)[0] for row in envs.action_masks()]))
+    early = decision.groups.clone(), decision.assign.clone()
+    trainer.replicas.flat *= 100  # from here on, nothing is better
+    trainer.restructured()
+    for _ in range(decision.length - 1):
+        before = decision.groups.clone()
+        envs.step(np.array([np.flatnonzero(row)[min(1, row.sum() - 1)] for row in envs.action_masks()]))
+    # The last decision began with other groups.
+    assert not (before == early[0]).all(1).any()
+    assert same((decision.groups, decision.assign), early)
+    state = envs.state()
+    envs.reset(options={"instance": np.arange(3)})
+    envs.restore(state)
+    assert same(decision.groups, early[0])

@@ -225,6 +225,21 @@ def imitated(adapters, ids=(0, 1), problem="digits", **others):
     return mean, trainer.replicas.parameters["stage0"].detach()[:, 0].clone()
 
 
+@pytest.mark.parametrize("adapters", ADAPTERS)
+def test_an_imitation_learns_at_the_rate_of_its_training(adapters):
+    found = imitated(adapters, (0,), lr=0.04, distribution={"lr": [0.25, 0.25]})
+    for own, expected in zip(found, imitated(adapters, (0,), lr=0.01), strict=True):
+        torch.testing.assert_close(own, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_imitations_of_different_rates_do_not_mix():
+    several = {"distribution": {"lr": [0.1, 1.0]}}
+    together = imitated("gate", (0, 1, 0, 2), **several)[1]
+    assert torch.equal(together[0], together[2])
+    for row, id in ((1, 1), (3, 2)):
+        torch.testing.assert_close(together[row], imitated("gate", (id,), **several)[1][0], atol=1e-3, rtol=1e-3)
+
+
 @pytest.mark.parametrize("problem", ["digits", pytest.param("multimnist", marks=pytest.mark.slow)])
 def test_gates_always_change_the_copy_and_are_drawn_for_each_instance(problem):
     if problem == "multimnist":

@@ -40,7 +40,7 @@ from mtl_gym.environments import TASK_GROUPING, specification
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.evaluation.group_table_maker import make_table
 from mtl_gym.problems import load_problem
-from mtl_gym.problems.base import Problem, Split, Task
+from mtl_gym.problems.base import Pool, Problem, Split, Task
 from mtl_gym.problems.instances import TRAINING_IDS
 from mtl_gym.problems.metrics import METRICS
 from mtl_gym.training.formulas import linear_cka
@@ -522,6 +522,54 @@ def test_what_is_asked_for_is_paid_for():
     assert cost("layer_cka") == (12 + 48 + 16, 12 + 48)
     assert cost("pair_gains") == cost("pair_gains", "action_mask") == (12 + 120, 12 + 120)
     assert cost("outcomes") == (15 * 12, 15 * 12)
+
+
+@pytest.mark.parametrize("steps", [12, 4])
+def test_looks_for_the_best_checkpoint_are_paid_for_as_in_any_training(steps):
+    own = {"checkpoint": "best_meta", "train_steps": steps, "num_envs": 1, "autoreset_mode": "Disabled"}
+
+    def cost(answer):
+        return answer[4]["forward"][0], answer[4]["backward"][0]
+
+    env = make_vec(observe=["progress"], **own)
+    trainer = next(train_groups(env.arguments.problem, env.arguments.recipe, [7], torch.ones(1, 4)))
+    forward, backward = trainer.ledger.passes[0].tolist()
+    assert (forward, backward) == (steps + min(10, steps) * 128 / 64, steps)
+    assert cost(placed(env, [0, 0, 0, 0])) == (forward, backward)
+    assert cost(placed(env, [0, 1, 1, 0])) == (3 * forward, 3 * backward)
+    assert cost(placed(make_vec(observe=["pair_gains"], **own), [0, 0, 0, 0])) == (11 * forward, 11 * backward)
+    soft = make_vec(observe=["progress"], action="memberships", max_groups=2, sharpness=1.0, **own)
+    soft.reset(options={"instance": 7})
+    assert cost(soft.step(np.array([[0.2, 0, 0, 0.3, 0.1, 0, 0, 0]], np.float32))) == (3 * forward, 3 * backward)
+
+
+def test_of_several_visits_in_an_epoch_the_last_counts():
+    order = torch.tensor([[[0, 1], [2, 0], [0, 3], [3, 0]]])  # two epochs of two steps
+    values = torch.rand(4, 1, 2, 1)
+    maps = DataMaps(order, 2, 4, 1)
+    maps.add(values[:2])
+    expected = [values[1, 0, 1], values[0, 0, 1], values[1, 0, 0], torch.zeros(1)]
+    assert torch.equal(maps.confidence[0], torch.stack(expected))
+    maps.add(values[2:])
+    torch.testing.assert_close(maps.confidence[0, 0], (values[1, 0, 1] + values[3, 0, 1]) / 2)
+    torch.testing.assert_close(maps.confidence[0, 3], values[3, 0, 0])
+    assert maps.visits.tolist() == [[2, 1, 1, 1]]
+
+
+@pytest.mark.parametrize("axes", [{"split": [1, 1]}, {}])
+def test_a_soft_grouping_of_one_group_is_measured_as_a_hard_one(axes):
+    checked = arguments(distribution=axes, num_tasks=14)
+    hard = group_metrics(checked.problem, checked.recipe, [3, 4], [2**14 - 1] * 2)
+    found = ensemble_metrics(checked.problem, checked.recipe, [3, 4], torch.ones(2, 14, 1))
+    torch.testing.assert_close(found, hard, rtol=1e-6, atol=1e-6)
+
+
+def test_targets_of_soft_groups_are_not_normalised_again(monkeypatch):
+    checked, calls = arguments(distribution={"split": [1, 1]}), []
+    plain = Pool.splits
+    monkeypatch.setattr(Pool, "splits", lambda pool, rows: (calls.append(rows), plain(pool, rows))[1])
+    ensemble_metrics(checked.problem, checked.recipe, [3, 4, 5], torch.full((3, 4, 2), 0.5))
+    assert calls == []
 
 
 def test_pair_gains_and_outcomes_are_those_of_the_groups():

@@ -75,7 +75,8 @@ REWARDS = {
     "igb": Reward(
         _igb,
         "IGBv2's: (lr_0 / lr_t) min_k (L_k(t) - L_k(t + 1)) / Lbase_k, with the losses of the first *training* batches of this and "
-        "the next decision; 1: the least improved task's loss fell by its second-epoch mean",
+        "the next decision; 1: the least improved task's loss fell by its second-epoch mean. Under the cosine schedule the factor "
+        "grows to about (2 H / (pi s))^2 in the last decision of s of H steps",
         (UPCOMING, BASE, LR, INITIAL_LR),
     ),
     "terminal_delta_m": Reward(
