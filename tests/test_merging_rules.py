@@ -225,10 +225,9 @@ def imitated(adapters, ids=(0, 1), problem="digits", **others):
     return mean, trainer.replicas.parameters["stage0"].detach()[:, 0].clone()
 
 
-@pytest.mark.parametrize("adapters", ADAPTERS)
-def test_an_imitation_learns_at_the_rate_of_its_training(adapters):
-    found = imitated(adapters, (0,), lr=0.04, distribution={"lr": [0.25, 0.25]})
-    for own, expected in zip(found, imitated(adapters, (0,), lr=0.01), strict=True):
+def test_an_imitation_learns_at_the_rate_of_its_training():
+    found = imitated("gate", (0,), lr=0.04, distribution={"lr": [0.25, 0.25]})
+    for own, expected in zip(found, imitated("gate", (0,), lr=0.01), strict=True):
         torch.testing.assert_close(own, expected, atol=1e-4, rtol=1e-4)
 
 
