@@ -422,3 +422,15 @@ def test_where_labels_are_wrong_at_least_one_is_kept():
 def test_an_unknown_checkpoint_is_refused():
     with pytest.raises(ValueError, match="`checkpoint` should be"):
         make_trainer(checkpoint="best_test")
+
+
+def test_igbs_factor_grows_under_a_cosine_as_its_meaning_says():
+    envs = make_vec(reward="igb", train_steps=40, steps_per_action=4, autoreset_mode="Disabled")
+    envs.reset(options={"instance": np.arange(3)})
+    for _ in range(envs.decision.length):
+        rewards = envs.step(np.zeros(envs.action_space.shape, dtype=np.float32))[1]
+    view = envs.unwrapped.view
+    declines = (view.losses.first - view["upcoming"]) / view.losses.base  # of the last decision
+    factor = rewards / declines.amin(1).numpy()
+    np.testing.assert_allclose(factor, 1 / (0.5 * (1 + np.cos(np.pi * 0.9))), rtol=1e-4)
+    np.testing.assert_allclose(factor, (2 * 40 / (np.pi * 4)) ** 2, rtol=0.02)

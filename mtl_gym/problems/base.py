@@ -278,7 +278,7 @@ def _no_other(pool: Pool | None) -> Pool | None:
 
 def _constant(labels: Tensor) -> bool:
     """Whether each channel of labels (n, T, *S) has at most one value, NaN apart."""
-    channels = [channel[~channel.isnan()] for channel in labels.unbind(1)]
+    channels = (channel[~channel.isnan()] for channel in labels.unbind(1))  # usually the first one tells
     return all(len(channel) == 0 or bool(channel.min() == channel.max()) for channel in channels)
 
 
