@@ -36,6 +36,7 @@ from mtl_gym.evaluation.single_task import reference_metrics
 from mtl_gym.policies.finding import environment_of
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.scores import delta_m
+from mtl_gym.training.checkpoints import CHECKPOINTS
 
 SEARCHED, SETTINGS = RESULTS / "constant_weights.json", RESULTS / "search.json"
 INSTANCES, NUM_ENVS = 30, 30
@@ -62,18 +63,18 @@ def policies(case: str, smoke: bool = False) -> dict[str, str]:
     return {**{name: name for name in own}, **found}
 
 
-def study(case: str, run: Run, length: int, instances: int | None) -> dict[str, Any]:
+def study(case: str, run: Run, length: int, instances: int | None, checkpoint: str) -> dict[str, Any]:
     """Plays all policies: scores with intervals, paired differences to equal and to constant weights, and costs."""
     count = run.size(instances or SLOW.get(case, INSTANCES), 5)
     usual = load_problem(case_arguments(case)["problem"])
-    short = {"train_steps": 40 if run.smoke else length * usual.defaults.train_steps}
+    given = {"train_steps": 40 if run.smoke else length * usual.defaults.train_steps, "checkpoint": checkpoint}
     settings = found_settings(case)
     names = policies(case, run.smoke)
-    frame = played(case, names, settings, run, instances=count, num_envs=min(count, NUM_ENVS), **short)
+    frame = played(case, names, settings, run, instances=count, num_envs=min(count, NUM_ENVS), **given)
     if case in VANISHING:
         frame = rescored(frame, metrics_of(frame, "ew"))
     else:
-        frame = rescored(frame, single_task(case, settings, range(count), **short))
+        frame = rescored(frame, single_task(case, settings, range(count), **given))
     summary = mtl_gym.summarize(frame)["policies"]
     runs = frame.drop_duplicates(["policy", "instance"])
     rows = {
@@ -90,7 +91,7 @@ def study(case: str, run: Run, length: int, instances: int | None) -> dict[str, 
     searched = json.loads(SEARCHED.read_text()).get(case, {})
     return {
         **{"instances": count, "length": length, "problem": usual.identity, "distribution": searched_in(case)},
-        "kernels": described(running_kernels("cpu")),
+        **{"checkpoint": checkpoint, "kernels": described(running_kernels("cpu"))},
         **{"search": searched.get("trainings"), "discrimination": discrimination(frame), "policies": rows},
     }
 
@@ -109,7 +110,7 @@ def at_rate(case: str, factor: float, **arguments: Any) -> dict[str, Any]:
 
 
 def played(
-    case: str, names: Mapping[str, str], settings: Mapping[str, Any], run: Run, *, instances: int, num_envs: int, **short: Any
+    case: str, names: Mapping[str, str], settings: Mapping[str, Any], run: Run, *, instances: int, num_envs: int, **given: Any
 ) -> pd.DataFrame:
     """The comparison of policies by label, each with its setting; those with the same learning rate are played together."""
     by_factor: dict[float, dict[str, str]] = {}
@@ -117,7 +118,7 @@ def played(
         found = settings.get(label, {})
         by_factor.setdefault(found.get("factor", 1.0), {})[label] = found.get("policy", name)
     counts = {"instances": instances, "num_envs": num_envs}
-    rates = {factor: at_rate(case, factor, **short) for factor in by_factor}
+    rates = {factor: at_rate(case, factor, **given) for factor in by_factor}
     frames = [mtl_gym.compare(own, out=run.kept, **counts, **rates[factor]) for factor, own in by_factor.items()]
     joined = pd.concat(frames, ignore_index=True)
     results = Attached([result for frame in frames for result in frame.attrs["results"].results])
@@ -125,9 +126,9 @@ def played(
     return joined
 
 
-def single_task(case: str, settings: Mapping[str, Any], ids: Sequence[int], **short: Any) -> dict[int, dict[str, float]]:
+def single_task(case: str, settings: Mapping[str, Any], ids: Sequence[int], **given: Any) -> dict[int, dict[str, float]]:
     """Test metrics of single-task learning by instance, at the learning rate that was found for it."""
-    arguments = at_rate(case, settings.get(SINGLE_TASK, {}).get("factor", 1.0), **short)
+    arguments = at_rate(case, settings.get(SINGLE_TASK, {}).get("factor", 1.0), **given)
     return reference_metrics(check_arguments(specification(LOSS_WEIGHTING), **arguments), ids)
 
 
@@ -152,6 +153,7 @@ def _rounded(row: dict[str, float | None]) -> dict[str, float | None]:
 def command(parser: argparse.ArgumentParser) -> None:
     """Adds the options beyond those that all benchmarks have."""
     parser.add_argument("--length", type=int, default=1, help="length of a training, over the problem's (default: 1)")
+    parser.add_argument("--checkpoint", choices=[*CHECKPOINTS], default="last", help="of every training (default: last)")
     parser.add_argument("--instances", type=int, help="instances (default: 30, or 10 where networks are convolutional)")
 
 
@@ -161,7 +163,7 @@ def main(words: Sequence[str] | None = None) -> None:
     run, given = command_line(words, command)
     for name in cases(run):
         known = run.known()
-        known[name] = study(name, run, given.length, given.instances)
+        known[name] = study(name, run, given.length, given.instances, given.checkpoint)
         run.write({name: known[name] for name in (*PROBLEMS, *CASES) if name in known})
         print(name, json.dumps(known[name]["policies"]), flush=True)
 
