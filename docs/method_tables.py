@@ -6,16 +6,28 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import scipy.stats
 
 from mtl_gym.baselines import BASELINES
 from mtl_gym.baselines.gradient_heuristic import GradientHeuristic, WholeLossHeuristic
 from mtl_gym.cli import first_sentence
 from mtl_gym.environments import LOSS_WEIGHTING
+from mtl_gym.evaluation.statistics import student_interval
 from mtl_gym.policies.finding import environment_of, policy_class
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 CONSTANT = "constant"
+QUESTIONS = (
+    (CONSTANT, "ew"),
+    ("igb", "ew"),
+    ("igb+cagrad", "cagrad"),
+    ("igb+nash-mtl", "nash-mtl"),
+    ("cagrad", "ew"),
+    ("ppo", "ew"),
+)
+"""Pairs of policies whose difference answers a question."""
 HEADS = {"share, %": "% of the Gram matrices' time", "torchjd, ratio": "torchjd / ours"}
 Table = list[dict[str, str]]
 
@@ -28,8 +40,11 @@ def method_tables() -> dict[str, Table]:
         "scores": scores(studies, command),
         "longer": scores(_read("methods-4x"), f"{command} --length 4 --out benchmarks/results/methods-4x.json"),
         "verdicts": verdicts(studies, command),
+        "questions": questions(studies, command),
         "discrimination": discrimination(studies, command),
         "agreement": agreement(studies, command),
+        "stopped": scores(_read("methods-best_meta"), f"{command} --checkpoint best_meta"),
+        "stopped_longer": scores(_read("methods-4x-best_meta"), f"{command} --checkpoint best_meta --length 4"),
         "settings": settings(_read("search")),
         "solvers": solvers(),
     }
@@ -131,9 +146,26 @@ def discrimination(studies: dict[str, Any], command: str) -> Table:
     return _or_missing(rows, command)
 
 
+def questions(studies: dict[str, Any], command: str) -> Table:
+    """Paired differences, with intervals, of the policies that the verdicts are about."""
+    rows = []
+    for problem, study in studies.items():
+        kept = {name: np.asarray(row["scores"]) for name, row in study["policies"].items() if "scores" in row}
+        pairs = [(first, second) for first, second in QUESTIONS if first in kept and second in kept]
+        differences = {f"`{first}` - `{second}`": _of_pair(kept[first] - kept[second]) for first, second in pairs}
+        rows.append({"problem": f"`{problem}`", **{f"`{first}` - `{second}`": "" for first, second in QUESTIONS}, **differences})
+    return _or_missing(rows, command)
+
+
+def _of_pair(values: npt.NDArray[np.float64]) -> str:
+    low, high = student_interval(values)
+    return f"{values.mean():+.2f} [{low:.2f}, {high:.2f}]"
+
+
 def agreement(studies: dict[str, Any], command: str) -> Table:
     """Rank correlations (Spearman) of the methods' mean scores between halves of the instances, lengths and kernels."""
     longer, other = _read("methods-4x"), _read("methods-avx2")
+    stopped, stopped_longer = _read("methods-best_meta"), _read("methods-4x-best_meta")
     rows = []
     for problem, study in studies.items():
         means = _means(study)
@@ -144,6 +176,7 @@ def agreement(studies: dict[str, Any], command: str) -> Table:
         found = {
             "between halves of the instances": (*halves,),
             "between 1x and 4x training": (means, _means(longer.get(problem, {}))),
+            'the same, `checkpoint="best_meta"`': (_means(stopped.get(problem, {})), _means(stopped_longer.get(problem, {}))),
             "between AVX-512 and AVX2": (_means(study, same_instances), _means(other.get(problem, {}))),
         }
         rows.append({"problem": f"`{problem}`", **{head: _correlation(*pair) for head, pair in found.items()}})
