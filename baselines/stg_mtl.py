@@ -20,9 +20,9 @@ class STGMTL(GroupHeuristic):
 
     ``u_tc = d_tc^(-2 / (m - 1)) / sum_c' d_tc'^(-2 / (m - 1))``; each task joins the group of its largest membership. If ``soft``,
     the memberships themselves weight the losses and the ensemble of logits. Sherif, Abid, Elattar and ElHelw, "STG-MTL: Scalable
-    Task Grouping for Multi-Task Learning Using Data Maps", MLST 2024, arXiv 2307.03374. The points are
-    recovered from their distances (classical scaling), which determine the result; with missing labels, where each distance is over
-    other samples, approximately.
+    Task Grouping for Multi-Task Learning Using Data Maps", MLST 2024, arXiv 2307.03374. The points are recovered from
+    their distances (classical scaling), which determine the result; with missing labels, where each distance is over other samples,
+    approximately.
 
     Args:
         groups: Number of clusters, at most K; by default the number from 2 to 10 with the largest silhouette, which is ours: the

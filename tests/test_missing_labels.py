@@ -91,7 +91,11 @@ def test_a_pool_whose_splits_hardly_ever_have_all_labels_is_refused(problem, wha
 def test_what_is_accepted_can_be_reset_at_any_id():
     problem = sparse((200, 200, 7))
     envs = make_vec(problem, num_envs=64, distribution=OWN, observe=["progress"], reward="none", autoreset_mode="Disabled")
-    envs.reset(options={"instance": np.arange(1000, 1064)})  # about one of six splits has labels of every task
+    _, infos = envs.reset(options={"instance": np.arange(1000, 1064)})  # about one of six splits has labels of every task
+    assert infos["instance"].tolist() == list(range(1000, 1064))
+    for own in envs.unwrapped.decision.trainings.ledger.instances:
+        for name, members in own.members.items():
+            assert not problem.lacking(name, problem.pool.samples.targets[members])
 
 
 # --- fixed samples ---------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +19,8 @@ import numpy.typing as npt
 
 from mtl_gym.checks import should
 from mtl_gym.problems.axes import Distribution, bounds
-from mtl_gym.problems.base import Pool, Problem
+from mtl_gym.problems.base import Problem
+from mtl_gym.problems.drawn_splits import draw_split
 from mtl_gym.problems.labels import complete_batches, kept_labels, labelled_samples, with_labels
 from mtl_gym.problems.opposites import opposites, opposites_in
 from mtl_gym.problems.splits import Split
@@ -30,11 +30,6 @@ Mask = npt.NDArray[np.bool_]
 
 EVALUATION_IDS = (0, 2**31)
 TRAINING_IDS = (2**31, 2**62)
-_MOST_DRAWN = 10_000
-"""Attempts to draw a split with labels of every task."""
-_TRIED, _ENOUGH = 100, 5
-"""Splits that are drawn to see whether labels suffice, and how many of them have labels of every task if they do. Where fewer than
-one in 200 had, which is when attempts would not suffice, five are found with a probability below 2e-4."""
 _STREAMS = (
     *("parameters", "order", "size", "subset", "scale", "noise", "labels", "holdout_noise", "meta", "reward"),
     *("constant_label", "stuck", "unrelated", "nearest_flip", "harmful"),
@@ -184,49 +179,8 @@ def draw(
         rows=np.sort(_stream(entropy, "size").permutation(count)[:used]) if used < count else np.arange(count),
         labels=each_task("labels", stream="share"),
         lr=float(np.exp(_stream(entropy, "lr").uniform(*np.log(distribution["lr"])))),
-        members=_members(problem, _stream(entropy, "split")) if distribution["split"][0] else None,
+        members=draw_split(problem, _stream(entropy, "split")) if distribution["split"][0] else None,
     )
-
-
-def check_drawable(problem: Problem) -> None:
-    """Checks that splits can be drawn from the problem's pool that have labels of every task.
-
-    Raises a ValueError if there is no pool, or fewer than 5 of 100 splits have them; the message names what is missing most often.
-    """
-    rng, found, missing = np.random.default_rng(0), 0, Counter[str]()
-    for _ in range(0 if problem.complete and problem.pool else _TRIED):
-        lacking = _lacking(problem, _pool(problem).drawn(rng))
-        missing.update(lacking)
-        found += not lacking
-        if found == _ENOUGH:
-            return
-    if missing:
-        condition = f"be (0, 0): of {_TRIED} splits drawn from the pool, {found} had labels of every task"
-        (what, times), *_ = missing.most_common(1)
-        remedy = f"Make the splits larger, or the problem without the tasks that have few labels: {times} lacked {what}."
-        raise ValueError(should("distribution['split']", condition, problem.name, remedy))
-
-
-def _members(problem: Problem, rng: np.random.Generator) -> Mapping[str, Indices]:
-    """A split drawn from the problem's pool that has labels of every task."""
-    pool = _pool(problem)
-    for _ in range(_MOST_DRAWN):
-        drawn = pool.drawn(rng)
-        if not _lacking(problem, drawn):
-            return drawn
-    raise ValueError(should("distribution['split']", f"be (0, 0): {_MOST_DRAWN} splits lacked labels of a task", problem.name))
-
-
-def _pool(problem: Problem) -> Pool:
-    if problem.pool is None:
-        raise ValueError(should("distribution['split']", "be (0, 0) for a problem without a pool", problem.name))
-    return problem.pool
-
-
-def _lacking(problem: Problem, drawn: Mapping[str, Indices]) -> list[str]:
-    """The labels that splits drawn from the problem's pool lack, in words."""
-    targets = _pool(problem).samples.targets
-    return [f"{label} in {name}" for name, own in drawn.items() for label in problem.lacking(name, targets[own]).values()]
 
 
 def _subset(problem: Problem, permuted: Indices, num_tasks: int, tasks: Collection[str] | None, main_task: str | None) -> Indices:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mtl_gym.checks import should
 from mtl_gym.problems.base import Problem, Split
-from mtl_gym.problems.instances import check_drawable
+from mtl_gym.problems.drawn_splits import check_drawable
 from mtl_gym.problems.labels import labelled_samples
 from mtl_gym.problems.losses import LOSSES, labelled
 from mtl_gym.training.drawn import HOLDOUTS, Drawn, own_splits
