@@ -6,7 +6,8 @@
     python -m benchmarks.search yeast --names ew,uw-so,single-task
 
 Every method tries half, one and two times the problem's rate. One with a parameter of its own tries three values of it (``OWN``)
-at each of these rates; of a composition such as ``igb+cagrad``, the last method's. Equal weights and single-task learning, to which
+at each of these rates; of a composition such as ``igb+cagrad``, the last method's. While the best rate lies at an end of those that
+were tried, the next one is tried too, from an eighth to eight times the problem's. Equal weights and single-task learning, to which
 ``delta_m`` will refer, try the rates too. All score the mean ``delta_m`` of the same training instances, over single-task learning
 at the problem's rate; *test* plays no part. Writes ``benchmarks/results/search.json``, method by method, with the best setting and
 the number of trainings that it took; ``benchmarks/methods.py`` runs every method with it. Scores are kept in ``runs/search`` as
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,6 +39,8 @@ from mtl_gym.training.references import average_references, fingerprint, single_
 
 FACTORS = (0.5, 1.0, 2.0)
 """Learning rates, over the problem's."""
+LIMITS = (0.125, 8.0)
+"""The least and largest factor that is tried where the best one lies at an end."""
 OWN: dict[str, tuple[str, tuple[Any, ...]]] = {
     "uw": ("lr", ("null", 0.01, 0.1)),  # null: that of the training
     "imtl-l": ("lr", ("null", 0.01, 0.1)),
@@ -126,16 +129,28 @@ class Scores:
 
 def search(name: str, scores: Scores) -> dict[str, Any]:
     """Tries all settings of a policy: the best one, its score, the number of trainings, and all scores by setting and rate."""
-    tried = {text: [scores.of(text, factor) for factor in FACTORS] for text in candidates(name)}
-    best = max(tried, key=lambda text: max(tried[text]))
-    score = max(tried[best])
+    tried = {text: {factor: scores.of(text, factor) for factor in FACTORS} for text in candidates(name)}
+    best, factor = _best(tried)
+    while (further := beyond(tried[best], factor)) is not None:
+        tried[best][further] = scores.of(best, further)
+        best, factor = _best(tried)
     return {
         "policy": best,
-        "factor": FACTORS[tried[best].index(score)],
-        "delta_m": round(score, 2),
-        "trainings": len(tried) * len(FACTORS) * scores.trainings(name),
-        "tried": {text: [round(own, 2) for own in row] for text, row in tried.items()},
+        "factor": factor,
+        "delta_m": round(tried[best][factor], 2),
+        "trainings": sum(map(len, tried.values())) * scores.trainings(name),
+        "tried": {text: {str(own): round(row[own], 2) for own in sorted(row)} for text, row in tried.items()},
     }
+
+
+def beyond(tried: Collection[float], best: float) -> float | None:
+    """The next factor, where the best one lies at an end of those tried; ``None`` where it lies inside or at a limit."""
+    further = {min(tried): best / 2, max(tried): best * 2}.get(best)
+    return further if further is not None and LIMITS[0] <= further <= LIMITS[1] else None
+
+
+def _best(tried: Mapping[str, Mapping[float, float]]) -> tuple[str, float]:
+    return max(((text, factor) for text in tried for factor in tried[text]), key=lambda own: tried[own[0]][own[1]])
 
 
 def study(case: str, names: Mapping[str, str], run: Run, write: Callable[[dict[str, Any]], None]) -> None:

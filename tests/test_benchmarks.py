@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+import math
 import re
 from pathlib import Path
 
@@ -143,6 +144,22 @@ def test_every_parameter_of_a_method_for_tasks_is_searched():
         assert repr(make_policy(name)) in made  # the default is one of the values
 
 
+@pytest.mark.parametrize(
+    ("peak", "tried"),
+    [(1, [0.5, 1, 2]), (2, [0.5, 1, 2, 4]), (0.25, [0.125, 0.25, 0.5, 1, 2]), (8, [0.5, 1, 2, 4, 8]), (100, [0.5, 1, 2, 4, 8])],
+)
+def test_a_search_goes_on_until_the_best_rate_lies_between_others_or_at_a_limit(peak, tried):
+    from benchmarks.search import FACTORS, beyond
+
+    def score(factor: float) -> float:
+        return -abs(math.log2(factor / peak))
+
+    factors = list(FACTORS)
+    while (further := beyond(factors, max(factors, key=score))) is not None:
+        factors.append(further)
+    assert sorted(factors) == tried
+
+
 @pytest.mark.slow
 def test_a_search_that_is_interrupted_goes_on_where_it_stopped(tmp_path):
     from benchmarks import search
@@ -154,8 +171,11 @@ def test_a_search_that_is_interrupted_goes_on_where_it_stopped(tmp_path):
         search.study("quadratic", names, run, lambda found: run.write({"quadratic": found}))
     kept, rows = tmp_path / "kept" / "quadratic.json", run.known()["quadratic"]["methods"]
     assert list(rows) == ["ew", "gls", "single-task"]
-    assert len(rows["gls"]["tried"]["gls"]) == 3
-    assert rows["single-task"]["trainings"] == 3 * rows["ew"]["trainings"] == 3 * 3 * 2  # three tasks, three rates, two instances
+    for name, tasks in {"ew": 1, "gls": 1, "single-task": 3}.items():
+        tried = {float(factor): score for factor, score in rows[name]["tried"][name].items()}
+        assert rows[name]["trainings"] == len(tried) * tasks * 2  # two instances
+        assert rows[name]["delta_m"] == max(tried.values()) == tried[rows[name]["factor"]]
+        assert rows[name]["factor"] not in (min(tried), max(tried)) or rows[name]["factor"] in search.LIMITS
     before = kept.stat().st_mtime_ns
     search.study("quadratic", {"gls": "gls"}, run, lambda found: run.write({"quadratic": found}))
     assert kept.stat().st_mtime_ns == before  # nothing was trained again
