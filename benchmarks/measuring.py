@@ -24,6 +24,7 @@ FOR_GROUPS = ("digit_tasks", "clusters", "clusters_equal")
 CASES: dict[str, dict[str, Any]] = {
     "digits_few": {"problem": "digits", "distribution": {"labels:digit": (0.08, 0.08)}},
     "yeast_few": {"problem": "yeast", "distribution": {"labels": (0.2, 0.2)}},
+    "tox21_few": {"problem": "tox21", "distribution": {"labels": (0.25, 0.25)}},
     "relations_few": {"problem": "relations", "hidden_sizes": (32, 16), "distribution": {"labels": (0.25, 0.25)}},
 }
 """Studies of weights besides those of whole problems: few labels, the usual reason to learn tasks together."""

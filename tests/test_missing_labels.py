@@ -146,6 +146,26 @@ def test_a_problem_with_all_labels_keeps_the_order_of_its_members():
         assert all((trainer.losses.drawn.members[name][row].numpy() == own.members[name]).all() for name in SPLITS)
 
 
+# --- wrong labels ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("split", [{}, OWN], ids=["own", "drawn"])
+@pytest.mark.parametrize("axes", [{"noise": (1, 1), "holdout_noise": (1, 1)}, {"constant_label": (1, 1)}, {"nearest_flip": (1, 1)}], ids=str)
+def test_wrong_labels_are_those_of_labelled_samples_and_stand_where_a_label_is(split, axes):
+    problem = sparse((30, 40, 25))
+    right = make_trainer(problem, ids=range(12), distribution=split, holdout_size=20)
+    wrong = make_trainer(problem, ids=range(12), distribution=split | axes, holdout_size=20)
+    samples = torch.arange(SIZES["train"])
+    own = right.losses.data.own_labels("train", samples.expand(12, -1))
+    borne = wrong.losses.data.labels("train", samples.expand(12, -1), samples.expand(12, -1))
+    assert (own.isnan() == borne.isnan()).all()
+    assert (own.nan_to_num() != borne.nan_to_num()).any()
+    for name in ("meta", "reward"):
+        fixed = [trainer.losses.data.holdout_labels(name) for trainer in (right, wrong)]
+        assert (fixed[0].isnan() == fixed[1].isnan()).all()
+        assert (fixed[0].nan_to_num() != fixed[1].nan_to_num()).any() == ("holdout_noise" in axes)
+
+
 # --- labels of one task ----------------------------------------------------------------------------------------------------------
 
 

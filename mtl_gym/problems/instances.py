@@ -89,13 +89,14 @@ class Instance:
     def label_source(self, problem: Problem) -> npt.NDArray[np.int32]:
         """Index (n, all tasks) of the training sample whose label each training sample has; its own where the label is correct.
 
-        It is -1 where a label is missing because of ``labels``.
+        It is -1 where a label is missing because of ``labels``. A sample without a label of its own gets none from another.
         """
         rows = np.arange(len(problem.splits["train"]))
-        source = self._source("labels", self.noise, problem.num_tasks, rows, self.rows)
+        known = None if problem.complete else self.labelled(problem)[:, self.tasks]
+        source = self._source("labels", self.noise, problem.num_tasks, rows, self.rows, known)
         rng = self.stream("stuck")
-        stuck = rng.random((len(rows), len(self.tasks))) < self.constant_label
-        source[:, self.tasks] = np.where(stuck, rng.choice(self.rows, len(self.tasks)), source[:, self.tasks])
+        stuck = _wrong(rng, rows, self.constant_label, known)
+        source[:, self.tasks] = np.where(stuck, _donors(rng, self.rows, known, (1, len(self.tasks))), source[:, self.tasks])
         for task in self.tasks[self.nearest_flip].tolist():
             own = self.members is not None
             source[:, task] = opposites_in(self.train(problem), problem, task) if own else opposites(problem, task)
@@ -118,17 +119,35 @@ class Instance:
         known = labelled_samples(problem, problem.pool.samples.targets[own])[:, self.tasks]
         return own[with_labels(places, known, self.stream("fixed"))]
 
-    def holdout_source(self, split: str, num_tasks: int, rows: Indices) -> npt.NDArray[np.int32]:
-        """Index (len(rows), num_tasks) of the sample of *meta* or *reward* whose label each of ``rows`` has."""
-        return self._source(split, self.noise * self.holdout_noise, num_tasks, rows, rows)
+    def holdout_source(self, split: str, num_tasks: int, rows: Indices, known: Mask | None = None) -> npt.NDArray[np.int32]:
+        """Index (len(rows), num_tasks) of the sample of *meta* or *reward* whose label each of ``rows`` has.
+
+        ``known`` (n, K) says which samples of the split have a label of each participating task; ``None``: all have.
+        """
+        return self._source(split, self.noise * self.holdout_noise, num_tasks, rows, rows, known)
 
     def _source(
-        self, stream: str, noise: npt.NDArray[np.float64], num_tasks: int, rows: Indices, donors: Indices
+        self, stream: str, noise: npt.NDArray[np.float64], num_tasks: int, rows: Indices, donors: Indices, known: Mask | None
     ) -> npt.NDArray[np.int32]:
         rng, source = self.stream(stream), np.repeat(rows.astype(np.int32)[:, None], num_tasks, axis=1)
-        wrong = rng.random((len(rows), len(self.tasks))) < noise
-        source[:, self.tasks] = np.where(wrong, rng.choice(donors, wrong.shape), source[:, self.tasks])
+        wrong = _wrong(rng, rows, noise, known)
+        source[:, self.tasks] = np.where(wrong, _donors(rng, donors, known, wrong.shape), source[:, self.tasks])
         return source
+
+
+def _wrong(rng: np.random.Generator, rows: Indices, shares: npt.NDArray[np.float64], known: Mask | None) -> Mask:
+    """Which labels (len(rows), K) become those of another sample: these fractions of the ones that there are."""
+    wrong = rng.random((len(rows), len(shares))) < shares
+    return wrong if known is None else wrong & known[rows]
+
+
+def _donors(rng: np.random.Generator, rows: Indices, known: Mask | None, shape: tuple[int, int]) -> Indices:
+    """Random samples (count, K) among ``rows``, each with a label of the task where there is one."""
+    if known is None:
+        return rng.choice(rows, shape)
+    count, num_tasks = shape
+    labelled = [rows[known[rows, task]] for task in range(num_tasks)]
+    return np.stack([rng.choice(own if len(own) else rows, count) for own in labelled], axis=1)
 
 
 def draw(

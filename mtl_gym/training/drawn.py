@@ -9,6 +9,7 @@ from torch import Tensor
 from mtl_gym.problems.axes import WRONG_LABELS, extremes
 from mtl_gym.problems.base import SPLITS, Problem
 from mtl_gym.problems.instances import Instance, Mask
+from mtl_gym.problems.labels import labelled_samples
 from mtl_gym.training.batches import Batches
 from mtl_gym.training.recipe import Recipe
 from mtl_gym.training.state import State
@@ -58,8 +59,16 @@ class Drawn:
                 source[row] = torch.from_numpy(instance.label_source(problem))
             else:
                 samples = holdouts[split].cpu().numpy()
-                source[row] = torch.from_numpy(instance.holdout_source(split, problem.num_tasks, samples))
+                known = None if problem.complete else self._labelled(split, row)[:, instance.tasks]
+                source[row] = torch.from_numpy(instance.holdout_source(split, problem.num_tasks, samples, known))
         self.batches.begin(row, instance, None if self.complete else self._known(row, instance))
+
+    def _labelled(self, split: str, row: int) -> Mask:
+        """Which samples of a row's split have a label of each task (n, all tasks)."""
+        problem = self._problem
+        if self.members and problem.pool is not None:
+            return labelled_samples(problem, problem.pool.samples.targets[self.members[split][row].cpu()])
+        return labelled_samples(problem, problem.splits[split].targets)
 
     def _known(self, row: int, instance: Instance) -> Mask:
         """Which samples that an instance trains on have a label of each participating task, their own or not (n, K)."""
