@@ -28,7 +28,7 @@ from mtl_gym.decisions.partitions import partitions, refines
 from mtl_gym.environments import LAYER_MERGING, TASK_GROUPING
 from mtl_gym.policies.protocol import Policy, Requirements
 
-MERGED, GROUPED, INSTANCES = 4, 6, 10
+MERGED, GROUPED, INSTANCES = 4, 6, 20
 """Numbers of tasks that are merged, whose 60 structures of two stages are all trained, and grouped; and of instances."""
 PROBLEMS: dict[str, dict[str, Any]] = {
     "relations": {"distribution": {"labels": (0.25, 0.25), "split": (1.0, 1.0)}},

@@ -160,6 +160,19 @@ def test_a_faulty_reading_of_a_gauge_is_limited():
     assert (found <= highest.astype(np.float32)).all()
 
 
+def test_the_labels_of_tox21_are_missing_as_its_manual_says():
+    problem = load_problem("tox21")
+    assert [len(problem.splits[name]) for name in SPLITS] == [3_000, 800, 1_600, 1_579]
+    targets = problem.pool.samples.targets
+    missing, active = targets.isnan().float().mean(0), targets.nanmean(0)
+    assert not problem.complete
+    assert (0.065 < missing).all()
+    assert (missing < 0.265).all()
+    assert (0.025 < active).all()
+    assert (active < 0.165).all()
+    assert set(problem.pool.samples.inputs.unique().tolist()) == {0, 1}
+
+
 @pytest.mark.slow
 def test_no_digit_of_multimnist_is_in_two_splits(monkeypatch):
     from mtl_gym.problems import multimnist
