@@ -3,23 +3,25 @@
     python -m benchmarks.constant_weights                  every problem and case that has not been searched yet
     python -m benchmarks.constant_weights digits census    these, again
 
-48 weightings (equal weights, and 47 that are log-uniform between 1 and 32, rounded to powers of two) on 8 training instances; fewer
-where the networks are convolutional. Each instance draws its own split where the problem has a pool. Writes
-``benchmarks/results/constant_weights.json`` case by case, with the number of trainings that the search took. The demo's
-``constant`` is the best one for ``digits``.
+48 weightings (equal weights, and 47 that are log-uniform between 1 and 32, rounded to powers of two) on 8 training instances, at
+the learning rate that is best for equal weights; fewer where the networks are convolutional. Each instance draws its own split
+where the problem has a pool. Writes ``benchmarks/results/constant_weights.json`` case by case, with the number of trainings that
+the search took. The demo's ``constant`` is the best one for ``digits``.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.measuring import Run, case_arguments, cases, command_line
+from benchmarks.measuring import Run, case_arguments, cases, command_line, searched_in
+from benchmarks.rates import climbed
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import Arguments, check_arguments
 from mtl_gym.problems.instances import TRAINING_IDS
@@ -44,26 +46,28 @@ def trained(checked: Arguments, ids: Sequence[int], weights: npt.NDArray[np.floa
 
 def search(case: str, weightings: int, instances: int, **arguments: Any) -> dict[str, Any]:
     """Trains every weighting on every instance, side by side; returns the budget, and the best with their delta_m on *reward*."""
-    checked = check_arguments(specification(LOSS_WEIGHTING), **case_arguments(case), **arguments)
-    count = weightings * instances
-    table = 2.0 ** np.random.default_rng(0).integers(0, 6, (weightings, checked.recipe.num_tasks))
-    table[0] = 1  # equal weights, where every search starts
+    usual = check_arguments(specification(LOSS_WEIGHTING), **case_arguments(case), **arguments)
     ids = range(TRAINING_IDS[0], TRAINING_IDS[0] + instances)
-    metrics = trained(checked, list(ids) * weightings, np.repeat(table, instances, axis=0))
-    references = average_references(checked.problem, checked.recipe)
+    equal = np.ones((instances, usual.recipe.num_tasks))
+    references = average_references(usual.problem, usual.recipe)
     if case in VANISHING:
-        equal = trained(checked, list(ids), np.ones((instances, checked.recipe.num_tasks)))
-        references = {name: float(values.mean()) for name, values in equal.items()}
-    gains = [delta_m({name: float(values[row]) for name, values in metrics.items()}, references) for row in range(count)]
-    means = np.reshape(gains, (weightings, instances)).mean(1)
+        references = {name: float(values.mean()) for name, values in trained(usual, ids, equal).items()}
+
+    def gains(factor: float, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        at_rate = replace(usual, recipe=replace(usual.recipe, lr=factor * usual.recipe.lr))
+        count = len(weights)
+        metrics = trained(at_rate, [*ids] * (count // instances), weights)
+        own = [delta_m({name: float(values[row]) for name, values in metrics.items()}, references) for row in range(count)]
+        return np.reshape(own, (-1, instances)).mean(1)
+
+    rates = climbed(lambda factor: float(gains(factor, equal)[0]))
+    factor = max(rates, key=lambda own: rates[own])
+    table = 2.0 ** np.random.default_rng(0).integers(0, 6, (weightings, usual.recipe.num_tasks))
+    table[0] = 1  # equal weights, where every search starts
+    means = gains(factor, np.repeat(table, instances, axis=0))
     ranked = [{"w": table[row].astype(int).tolist(), "delta_m": round(float(means[row]), 2)} for row in np.argsort(-means)]
-    searched = {"problem": checked.problem.identity, "distribution": searched_in(case)}
-    return {**searched, "trainings": count, "weightings": weightings, "instances": instances, "best first": ranked[:KEPT]}
-
-
-def searched_in(case: str) -> dict[str, Any]:
-    """The distribution of a case, as JSON shows it."""
-    return {axis: [*bounds] for axis, bounds in case_arguments(case)["distribution"].items()}
+    size = {"weightings": weightings, "instances": instances, "trainings": (len(rates) + weightings) * instances}
+    return {**searched_in(case), **size, "factor": factor, "best first": ranked[:KEPT]}
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -139,6 +139,14 @@ def case_arguments(name: str) -> dict[str, Any]:
     return {**given, "distribution": {**drawn, **given.get("distribution", {})}}
 
 
+def searched_in(case: str) -> dict[str, Any]:
+    """What a search on a case is valid for, as JSON shows it: the problem with its version, and the case's other arguments."""
+    from mtl_gym.problems import load_problem
+
+    given = case_arguments(case)
+    return dict(json.loads(json.dumps({**given, "problem": load_problem(given["problem"]).identity})))
+
+
 def first_memory(policy: Any, ids: Sequence[int], num_tasks: int) -> Any:
     """A policy's memory before its first decision on these instances; ``None`` if it has no ``initial_state``."""
     begin = getattr(policy, "initial_state", None)

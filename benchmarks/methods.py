@@ -19,13 +19,15 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 import mtl_gym
-from benchmarks.constant_weights import VANISHING, searched_in
-from benchmarks.measuring import CASES, RESULTS, Run, case_arguments, cases, command_line
+from benchmarks.constant_weights import VANISHING
+from benchmarks.measuring import CASES, RESULTS, Run, case_arguments, cases, command_line, searched_in
 from mtl_gym.baselines import BASELINES
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import check_arguments
@@ -33,13 +35,16 @@ from mtl_gym.evaluation.discrimination import discrimination
 from mtl_gym.evaluation.frames import Attached
 from mtl_gym.evaluation.kernels import described, running_kernels
 from mtl_gym.evaluation.single_task import reference_metrics
+from mtl_gym.evaluation.verdicts import verdicts_with
 from mtl_gym.policies.finding import environment_of
 from mtl_gym.problems import PROBLEMS, load_problem
-from mtl_gym.problems.scores import delta_m
+from mtl_gym.problems.scores import KINDS, WORST_DELTA_M, delta_m, delta_m_by_kind
 from mtl_gym.training.checkpoints import CHECKPOINTS
 
 SEARCHED, SETTINGS = RESULTS / "constant_weights.json", RESULTS / "search.json"
 INSTANCES, NUM_ENVS = 30, 30
+SMALLEST = 0.25
+"""The smallest difference that matters, in points of ``delta_m``."""
 SLOW = {"multimnist": 10, "stereo": 10}
 CONSTANT, SINGLE_TASK = "constant", "single-task"
 NAMED = ("ew", "si", "gls", "uw", "stch", "famo", "cagrad", "moco")
@@ -52,15 +57,19 @@ def policies(case: str, smoke: bool = False) -> dict[str, str]:
     """Labels to policies: all heuristics, some compositions, the pretrained agent, and the constant weights that the search found.
 
     In smoke mode one of each; where networks are convolutional, ``NAMED``. Constant weights that were found on another version of
-    the problem, or in another distribution, are left out.
+    the problem, or with other arguments, are left out.
     """
     chosen = NAMED if case in SLOW else (*HEURISTICS, *COMPOSITIONS, "ppo")
     own = dict.fromkeys((HEURISTICS[0], COMPOSITIONS[0], "ppo") if smoke else chosen)
-    best = json.loads(SEARCHED.read_text()).get(case, {})
-    identity = load_problem(case_arguments(case)["problem"]).identity
-    current = (best.get("problem"), best.get("distribution")) == (identity, searched_in(case))
-    found = {CONSTANT: f"constant:w={','.join(map(str, best['best first'][0]['w']))}"} if best and current else {}
+    best = _found(SEARCHED, case).get("best first")
+    found = {CONSTANT: f"constant:w={','.join(map(str, best[0]['w']))}"} if best else {}
     return {**{name: name for name in own}, **found}
+
+
+def _found(file: Path, case: str) -> dict[str, Any]:
+    """What a search found on a case; nothing if the case was another one then."""
+    found = json.loads(file.read_text()).get(case, {}) if file.is_file() else {}
+    return found if found and all(found.get(key) == value for key, value in searched_in(case).items()) else {}
 
 
 def study(case: str, run: Run, length: int, instances: int | None, checkpoint: str) -> dict[str, Any]:
@@ -71,35 +80,43 @@ def study(case: str, run: Run, length: int, instances: int | None, checkpoint: s
     settings = found_settings(case)
     names = policies(case, run.smoke)
     frame = played(case, names, settings, run, instances=count, num_envs=min(count, NUM_ENVS), **given)
-    if case in VANISHING:
-        frame = rescored(frame, metrics_of(frame, "ew"))
-    else:
-        frame = rescored(frame, single_task(case, settings, range(count), **given))
+    over_equal = case in VANISHING
+    frame = rescored(frame, metrics_of(frame, "ew") if over_equal else single_task(case, settings, range(count), **given))
     summary = mtl_gym.summarize(frame)["policies"]
+    against = verdicts_with(summary, CONSTANT) if CONSTANT in summary else {}
+    apart = discrimination(frame)
     runs = frame.drop_duplicates(["policy", "instance"])
     rows = {
         name: {
-            "scores": [round(float(own), 3) for own in runs[runs["policy"] == name].sort_values("instance")["delta_m"]],
+            "scores": (scores := [round(float(own), 3) for own in of_policy(runs, name)["delta_m"]]),
+            "median": round(float(np.median(scores)), 2),
+            "kinds": {kind: round(float(of_policy(runs, name)[kind].mean()), 2) for kind in KINDS.values() if kind in runs},
             **{key: settings[name][key] for key in ("policy", "factor", "trainings") if name in settings},
             "delta_m": _rounded(own["delta_m"]),
             "over": {other: _rounded(own["paired"][other]) for other in ("ew", CONSTANT) if other in own["paired"]},
+            **({"on constant": against[name].verdict} if name in against else {}),
             "diverged": own["diverged"],
             "passes": list(own["cost"].values()),
         }
         for name, own in summary.items()
     }
-    searched = json.loads(SEARCHED.read_text()).get(case, {})
     return {
-        **{"instances": count, "length": length, "problem": usual.identity, "distribution": searched_in(case)},
-        **{"checkpoint": checkpoint, "kernels": described(running_kernels("cpu"))},
-        **{"search": searched.get("trainings"), "discrimination": discrimination(frame), "policies": rows},
+        **{"instances": count, "length": length, **searched_in(case), "checkpoint": checkpoint},
+        **{"kernels": described(running_kernels("cpu")), "search": _found(SEARCHED, case).get("trainings")},
+        "smallest_difference": SMALLEST,
+        "discrimination": {name: value for name, value in apart.items() if not (over_equal and name.endswith("over_single_task"))},
+        "policies": rows,
     }
+
+
+def of_policy(runs: pd.DataFrame, name: str) -> pd.DataFrame:
+    """A policy's rows, by instance."""
+    return runs[runs["policy"] == name].sort_values("instance")
 
 
 def found_settings(case: str) -> dict[str, dict[str, Any]]:
     """What ``benchmarks/search.py`` found on a case, by label: the best ``policy`` and ``factor`` of the problem's rate."""
-    known = json.loads(SETTINGS.read_text()) if SETTINGS.is_file() else {}
-    return dict(known.get(case, {}).get("methods", {}))
+    return dict(_found(SETTINGS, case).get("methods", {}))
 
 
 def at_rate(case: str, factor: float, **arguments: Any) -> dict[str, Any]:
@@ -116,8 +133,10 @@ def played(
     by_factor: dict[float, dict[str, str]] = {}
     for label, name in names.items():
         found = settings.get(label, {})
+        if label == CONSTANT and found.get("policy") != name:
+            found = {}  # the rate is that of other weights
         by_factor.setdefault(found.get("factor", 1.0), {})[label] = found.get("policy", name)
-    counts = {"instances": instances, "num_envs": num_envs}
+    counts = {"instances": instances, "num_envs": num_envs, "smallest_difference": SMALLEST}
     rates = {factor: at_rate(case, factor, **given) for factor in by_factor}
     frames = [mtl_gym.compare(own, out=run.kept, **counts, **rates[factor]) for factor, own in by_factor.items()]
     joined = pd.concat(frames, ignore_index=True)
@@ -140,10 +159,21 @@ def metrics_of(frame: pd.DataFrame, policy: str) -> dict[int, dict[str, float]]:
 
 
 def rescored(frame: pd.DataFrame, references: Mapping[int, Mapping[str, float]]) -> pd.DataFrame:
-    """The frame with gains over these metrics by instance."""
+    """The frame with gains over these metrics by instance, also those of each kind of task; -100 where a training diverged."""
     tables = {policy: metrics_of(frame, policy) for policy in frame["policy"].unique()}
-    gains = {policy: {id: delta_m(own, references[id]) for id, own in table.items()} for policy, table in tables.items()}
-    return frame.assign(delta_m=[gains[policy][id] for policy, id in zip(frame["policy"], frame["instance"], strict=True)])
+    lost = {
+        (policy, id)
+        for policy, id, diverged in zip(*(frame[name] for name in ("policy", "instance", "diverged")), strict=True)
+        if diverged
+    }
+
+    def gains(policy: str, id: int) -> dict[str, float]:
+        own = {"delta_m": delta_m(tables[policy][id], references[id]), **delta_m_by_kind(tables[policy][id], references[id])}
+        return dict.fromkeys(own, WORST_DELTA_M) if (policy, id) in lost else own
+
+    known = {(policy, id): gains(policy, id) for policy, own in tables.items() for id in own}
+    rows = pd.DataFrame([known[key] for key in zip(frame["policy"], frame["instance"], strict=True)], index=frame.index)
+    return frame.assign(**{name: rows[name] for name in rows if name in frame})
 
 
 def _rounded(row: dict[str, float | None]) -> dict[str, float | None]:

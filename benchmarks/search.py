@@ -18,29 +18,26 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 import mtl_gym
-from benchmarks.constant_weights import VANISHING, searched_in
-from benchmarks.measuring import Run, case_arguments, cases, command_line, first_memory, vector_env
+from benchmarks.constant_weights import VANISHING
+from benchmarks.measuring import Run, case_arguments, cases, command_line, first_memory, searched_in, vector_env
 from benchmarks.methods import SINGLE_TASK, policies
+from benchmarks.rates import FACTORS, beyond
 from mtl_gym.cache import write_whole
 from mtl_gym.environments import LOSS_WEIGHTING, specification
-from mtl_gym.envs.arguments import Arguments, check_arguments
+from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.evaluation.results import spec_key
 from mtl_gym.policies.grammar import make_policy
 from mtl_gym.problems.instances import TRAINING_IDS
 from mtl_gym.problems.scores import delta_m
 from mtl_gym.training.references import average_references, fingerprint, single_task_metrics
 
-FACTORS = (0.5, 1.0, 2.0)
-"""Learning rates, over the problem's."""
-LIMITS = (0.125, 8.0)
-"""The least and largest factor that is tried where the best one lies at an end."""
 OWN: dict[str, tuple[str, tuple[Any, ...]]] = {
     "uw": ("lr", ("null", 0.01, 0.1)),  # null: that of the training
     "imtl-l": ("lr", ("null", 0.01, 0.1)),
@@ -68,21 +65,25 @@ def candidates(name: str) -> list[str]:
     return [f"{name}:{option}={value}" for value in values] or [name]
 
 
-def played(text: str, arguments: Arguments, ids: Sequence[int]) -> list[Metrics]:
-    """Metrics of each instance on *reward*, after training with a policy."""
+def played(text: str, given: Mapping[str, Any], ids: Sequence[int]) -> list[Metrics]:
+    """Metrics of each instance on *reward*, after training with a policy in an environment with these arguments.
+
+    Those of a training that diverged are NaN.
+    """
+    arguments = check_arguments(specification(LOSS_WEIGHTING), **given)
     if text == SINGLE_TASK:
-        metrics = single_task_metrics(arguments.problem, arguments.recipe, ids, "reward")
+        metrics, diverged = single_task_metrics(arguments.problem, arguments.recipe, ids, "reward"), np.zeros(len(ids), dtype=bool)
     else:
-        policy, recipe = make_policy(text), arguments.recipe
-        given = {name: getattr(recipe, name) for name in ("distribution", "lr", "train_steps")}
-        envs = vector_env(LOSS_WEIGHTING, len(ids), policy, problem=arguments.problem, autoreset_mode="Disabled", **given)
+        policy = make_policy(text)
+        envs = vector_env(LOSS_WEIGHTING, len(ids), policy, autoreset_mode="Disabled", **given)
         observations, _ = envs.reset(options={"instance": np.asarray(ids)})
-        memory = first_memory(policy, ids, recipe.num_tasks)
+        memory, diverged = first_memory(policy, ids, arguments.recipe.num_tasks), np.zeros(len(ids), dtype=bool)
         while not envs.finished.all():
             actions, memory = policy.predict(observations, memory, deterministic=True)
-            observations, *_ = envs.step(np.clip(actions, envs.action_space.low, envs.action_space.high))
+            observations, *_, infos = envs.step(np.clip(actions, envs.action_space.low, envs.action_space.high))
+            diverged |= infos["diverged"]
         metrics = envs.decision.trainings.metrics("reward")
-    return [{name: float(values[row]) for name, values in metrics.items()} for row in range(len(ids))]
+    return [{name: math.nan if diverged[row] else float(own[row]) for name, own in metrics.items()} for row in range(len(ids))]
 
 
 class Scores:
@@ -95,7 +96,8 @@ class Scores:
 
     def __init__(self, case: str, run: Run) -> None:
         short = {"train_steps": 40} if run.smoke else {}
-        self.arguments = check_arguments(specification(LOSS_WEIGHTING), **case_arguments(case), **short)
+        self._given = {**case_arguments(case), **short}
+        self.arguments = check_arguments(specification(LOSS_WEIGHTING), **self._given)
         self.ids = list(range(TRAINING_IDS[0], TRAINING_IDS[0] + run.size(SLOW.get(case, INSTANCES), 2)))
         self._file = run.kept / f"{case}.json" if run.kept else None
         self._known: dict[str, float] = json.loads(self._file.read_text()) if self._file and self._file.is_file() else {}
@@ -107,13 +109,14 @@ class Scores:
 
     def of(self, text: str, factor: float) -> float:
         """The score of a policy at a multiple of the problem's rate."""
-        arguments = replace(self.arguments, recipe=replace(self.arguments.recipe, lr=factor * self.arguments.recipe.lr))
+        given = {**self._given, "lr": factor * self.arguments.recipe.lr}
+        arguments = check_arguments(specification(LOSS_WEIGHTING), **given)
         policy = None if text == SINGLE_TASK else getattr(make_policy(text), "spec", text)
         trained = fingerprint(arguments.problem, arguments.recipe)
         used = {"policy": policy, "trained": trained, "ids": self.ids, "references": dict(self._references)}
         key = spec_key({**used, "version": mtl_gym.__version__})
         if key not in self._known:
-            gains = [delta_m(own, self._references) for own in played(text, arguments, self.ids)]
+            gains = [delta_m(own, self._references) for own in played(text, given, self.ids)]
             self._known[key] = float(np.mean(gains))
             if self._file:
                 write_whole(self._file, json.dumps(self._known, indent=1) + "\n")
@@ -123,7 +126,7 @@ class Scores:
         return average_references(self.arguments.problem, self.arguments.recipe)
 
     def _equal_weights(self) -> Mapping[str, float]:
-        each = played("ew", self.arguments, self.ids)
+        each = played("ew", self._given, self.ids)
         return {name: float(np.mean([own[name] for own in each])) for name in each[0]}
 
 
@@ -143,24 +146,19 @@ def search(name: str, scores: Scores) -> dict[str, Any]:
     }
 
 
-def beyond(tried: Collection[float], best: float) -> float | None:
-    """The next factor, where the best one lies at an end of those tried; ``None`` where it lies inside or at a limit."""
-    further = {min(tried): best / 2, max(tried): best * 2}.get(best)
-    return further if further is not None and LIMITS[0] <= further <= LIMITS[1] else None
-
-
 def _best(tried: Mapping[str, Mapping[float, float]]) -> tuple[str, float]:
     return max(((text, factor) for text in tried for factor in tried[text]), key=lambda own: tried[own[0]][own[1]])
 
 
 def study(case: str, names: Mapping[str, str], run: Run, write: Callable[[dict[str, Any]], None]) -> None:
     """Searches for the settings of policies by label, and calls ``write`` with the results after each."""
-    scores = Scores(case, run)
-    found = run.known().get(case, {}).get("methods", {})
+    scores, valid = Scores(case, run), searched_in(case)
+    known = run.known().get(case, {})
+    found = known["methods"] if known and all(known.get(key) == value for key, value in valid.items()) else {}
     for label, name in names.items():
         found[label] = search(name, scores)
         print(case, label, json.dumps(found[label]), flush=True)
-        write({"distribution": searched_in(case), "instances": len(scores.ids), "factors": FACTORS, "methods": found})
+        write({**valid, "instances": len(scores.ids), "methods": found})
 
 
 def command(parser: argparse.ArgumentParser) -> None:

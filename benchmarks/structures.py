@@ -38,7 +38,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
 }
 """Problems with the arguments that make them hard to share: narrow trunks and few labels."""
 MERGERS = (
-    *("single-task", "shared", "branch", "conflict", "mtsl", "mtsl:rule=paper", "mtsl:threshold=.6", "mtsl:threshold=.4"),
+    *("single-task", "shared", "branch", "conflict", "mtsl", "mtsl:rule=paper", "mtsl:threshold=.6", "mtsl:threshold=.95"),
     *("random-merge", "ppo", "ppo:action=threshold"),
 )
 GROUPERS = ("single-task", "joint", "random-groups", "stg-mtl", "cosine-groups", "tag", "hoa", "exhaustive", "ppo")
@@ -63,6 +63,7 @@ class Fixed:
 
     def __init__(self, stages: Sequence[int]) -> None:
         self._plan = (0, *stages)
+        self.spec = {"fixed": [*stages]}  # by which finished results are found again
 
     def predict(
         self, observation: Mapping[str, Any], state: Any = None, episode_start: Any = None, deterministic: bool = False

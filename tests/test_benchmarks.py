@@ -7,6 +7,7 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rollouts import slow_unless
 
@@ -62,7 +63,6 @@ def test_the_makefile_runs_what_there_is():
 
 def test_a_ratio_is_the_median_of_the_rounds():
     measuring = importlib.import_module("benchmarks.measuring")
-    import numpy as np
 
     row = measuring.ratio(np.array([2.0, 4.0, 9.0]), np.array([1.0, 1.0, 3.0]))
     assert row == {"ratio": 3.0, "lower quartile": 2.5, "upper quartile": 3.5, "best of each": 2.0}
@@ -87,8 +87,7 @@ def test_a_name_is_that_of_a_case_or_of_a_problem():
 
 @pytest.mark.parametrize("case", ["quadratic", "digits_scales", *CASES])
 def test_a_case_is_an_environment_and_draws_its_splits_where_it_can(case):
-    from benchmarks.constant_weights import searched_in
-    from benchmarks.measuring import case_arguments
+    from benchmarks.measuring import case_arguments, searched_in
     from benchmarks.methods import at_rate
     from mtl_gym.environments import LOSS_WEIGHTING, specification
     from mtl_gym.envs.arguments import check_arguments
@@ -100,7 +99,9 @@ def test_a_case_is_an_environment_and_draws_its_splits_where_it_can(case):
     drawn = {} if case == "quadratic" else {"split": (1.0, 1.0)}
     assert made.problem.name == row["problem"]
     assert own == {**drawn, **row.get("distribution", {})}
-    assert json.loads(json.dumps(own)) == searched_in(case)
+    assert {**row, "distribution": json.loads(json.dumps(own)), "problem": [row["problem"], made.problem.version]} == {
+        name: tuple(value) if name == "hidden_sizes" else value for name, value in searched_in(case).items()
+    }
     fast = check_arguments(specification(LOSS_WEIGHTING), **at_rate(case, 2.0, train_steps=20)).recipe
     assert (fast.lr, fast.train_steps, fast.distribution) == (2 * made.recipe.lr, 20, made.recipe.distribution)
 
@@ -108,14 +109,29 @@ def test_a_case_is_an_environment_and_draws_its_splits_where_it_can(case):
 @pytest.mark.parametrize("stale", [{}, {"problem": ["digits", 0]}, {"distribution": {}}], ids=str)
 def test_constant_weights_of_another_version_or_distribution_are_not_played(stale, tmp_path, monkeypatch):
     from benchmarks import methods
-    from benchmarks.constant_weights import searched_in
-    from mtl_gym.problems import load_problem
+    from benchmarks.measuring import searched_in
 
-    found = {"problem": load_problem("digits").identity, "distribution": searched_in("digits_few"), "best first": [{"w": [1, 2]}]}
+    found = {**searched_in("digits_few"), "best first": [{"w": [1, 2]}]}
     monkeypatch.setattr(methods, "SEARCHED", tmp_path / "constant_weights.json")
     methods.SEARCHED.write_text(json.dumps({"digits_few": {**found, **stale}}))
     assert methods.policies("digits_few").get("constant") == (None if stale else "constant:w=1,2")
     assert "constant" not in methods.policies("digits")
+
+
+@pytest.mark.parametrize("case", ["relations_few", "digits_few"])
+def test_a_search_trains_the_network_of_its_case(case):
+    from benchmarks.constant_weights import trained
+    from benchmarks.measuring import case_arguments
+    from benchmarks.search import played
+    from mtl_gym.environments import LOSS_WEIGHTING, specification
+    from mtl_gym.envs.arguments import check_arguments
+    from mtl_gym.problems.instances import TRAINING_IDS
+
+    given, ids = {**case_arguments(case), "train_steps": 20}, [TRAINING_IDS[0], TRAINING_IDS[0] + 1]
+    checked = check_arguments(specification(LOSS_WEIGHTING), **given)
+    expected = trained(checked, ids, np.ones((2, checked.recipe.num_tasks)))
+    for row, own in enumerate(played("ew", given, ids)):
+        assert own == pytest.approx({name: float(values[row]) for name, values in expected.items()}, rel=1e-5)
 
 
 @pytest.mark.slow
@@ -149,21 +165,16 @@ def test_every_parameter_of_a_method_for_tasks_is_searched():
     [(1, [0.5, 1, 2]), (2, [0.5, 1, 2, 4]), (0.25, [0.125, 0.25, 0.5, 1, 2]), (8, [0.5, 1, 2, 4, 8]), (100, [0.5, 1, 2, 4, 8])],
 )
 def test_a_search_goes_on_until_the_best_rate_lies_between_others_or_at_a_limit(peak, tried):
-    from benchmarks.search import FACTORS, beyond
+    from benchmarks.rates import climbed
 
-    def score(factor: float) -> float:
-        return -abs(math.log2(factor / peak))
-
-    factors = list(FACTORS)
-    while (further := beyond(factors, max(factors, key=score))) is not None:
-        factors.append(further)
-    assert sorted(factors) == tried
+    assert sorted(climbed(lambda factor: -abs(math.log2(factor / peak)))) == tried
 
 
 @pytest.mark.slow
 def test_a_search_that_is_interrupted_goes_on_where_it_stopped(tmp_path):
     from benchmarks import search
     from benchmarks.measuring import Run
+    from benchmarks.rates import LIMITS
 
     run = Run(("quadratic",), True, tmp_path / "search.json", tmp_path / "kept")
     names = {"ew": "ew", "gls": "gls", "single-task": "single-task", "nothing": "nothing"}
@@ -175,7 +186,7 @@ def test_a_search_that_is_interrupted_goes_on_where_it_stopped(tmp_path):
         tried = {float(factor): score for factor, score in rows[name]["tried"][name].items()}
         assert rows[name]["trainings"] == len(tried) * tasks * 2  # two instances
         assert rows[name]["delta_m"] == max(tried.values()) == tried[rows[name]["factor"]]
-        assert rows[name]["factor"] not in (min(tried), max(tried)) or rows[name]["factor"] in search.LIMITS
+        assert rows[name]["factor"] not in (min(tried), max(tried)) or rows[name]["factor"] in LIMITS
     before = kept.stat().st_mtime_ns
     search.study("quadratic", {"gls": "gls"}, run, lambda found: run.write({"quadratic": found}))
     assert kept.stat().st_mtime_ns == before  # nothing was trained again
@@ -186,12 +197,14 @@ def test_a_search_that_is_interrupted_goes_on_where_it_stopped(tmp_path):
 def test_methods_are_played_with_the_settings_that_were_found(tmp_path, monkeypatch):
     import mtl_gym
     from benchmarks import methods
-    from benchmarks.measuring import Run, case_arguments
+    from benchmarks.measuring import Run, case_arguments, searched_in
 
     found = {"gls": {"policy": "uw:lr=0.1", "factor": 2.0}, "single-task": {"policy": "single-task", "factor": 0.5}}
     monkeypatch.setattr(methods, "SETTINGS", tmp_path / "search.json")
     assert methods.found_settings("yeast") == {}
-    methods.SETTINGS.write_text(json.dumps({"yeast": {"methods": found}}))
+    methods.SETTINGS.write_text(json.dumps({"yeast": {**searched_in("yeast"), "problem": ["yeast", -1], "methods": found}}))
+    assert methods.found_settings("yeast") == {}  # those of another version
+    methods.SETTINGS.write_text(json.dumps({"yeast": {**searched_in("yeast"), "methods": found}}))
     settings, common = methods.found_settings("yeast"), {"instances": 2, "num_envs": 2, "train_steps": 20}
     common |= case_arguments("yeast")
     usual = mtl_gym.compare("ew", **common)
@@ -207,3 +220,6 @@ def test_methods_are_played_with_the_settings_that_were_found(tmp_path, monkeypa
     rescored = methods.rescored(frame, references)
     assert rescored["delta_m"].tolist() != frame["delta_m"].tolist()
     assert rescored["value"].tolist() == frame["value"].tolist()
+    lost = methods.rescored(frame.assign(diverged=frame["instance"] == 1), references)
+    assert (lost["delta_m"][lost["instance"] == 1] == -100).all()
+    assert lost["delta_m"][lost["instance"] == 0].tolist() == rescored["delta_m"][rescored["instance"] == 0].tolist()

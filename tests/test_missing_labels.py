@@ -150,7 +150,9 @@ def test_a_problem_with_all_labels_keeps_the_order_of_its_members():
 
 
 @pytest.mark.parametrize("split", [{}, OWN], ids=["own", "drawn"])
-@pytest.mark.parametrize("axes", [{"noise": (1, 1), "holdout_noise": (1, 1)}, {"constant_label": (1, 1)}, {"nearest_flip": (1, 1)}], ids=str)
+@pytest.mark.parametrize(
+    "axes", [{"noise": (1, 1), "holdout_noise": (1, 1)}, {"constant_label": (1, 1)}, {"nearest_flip": (1, 1)}], ids=str
+)
 def test_wrong_labels_are_those_of_labelled_samples_and_stand_where_a_label_is(split, axes):
     problem = sparse((30, 40, 25))
     right = make_trainer(problem, ids=range(12), distribution=split, holdout_size=20)
