@@ -22,7 +22,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 import mtl_gym
@@ -88,8 +87,7 @@ def study(case: str, run: Run, length: int, instances: int | None, checkpoint: s
     runs = frame.drop_duplicates(["policy", "instance"])
     rows = {
         name: {
-            "scores": (scores := [round(float(own), 3) for own in of_policy(runs, name)["delta_m"]]),
-            "median": round(float(np.median(scores)), 2),
+            "scores": [round(float(own), 3) for own in of_policy(runs, name)["delta_m"]],
             "kinds": {kind: round(float(of_policy(runs, name)[kind].mean()), 2) for kind in KINDS.values() if kind in runs},
             **{key: settings[name][key] for key in ("policy", "factor", "trainings") if name in settings},
             "delta_m": _rounded(own["delta_m"]),

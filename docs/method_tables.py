@@ -14,7 +14,8 @@ from mtl_gym.baselines import BASELINES
 from mtl_gym.baselines.gradient_heuristic import GradientHeuristic, WholeLossHeuristic
 from mtl_gym.cli import first_sentence
 from mtl_gym.environments import LOSS_WEIGHTING
-from mtl_gym.evaluation.statistics import student_interval
+from mtl_gym.evaluation.statistics import few_carry, student_interval
+from mtl_gym.evaluation.verdicts import BETTER, EQUAL, UNDECIDED, WORSE
 from mtl_gym.policies.finding import environment_of, policy_class
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -29,7 +30,11 @@ QUESTIONS = (
 )
 """Pairs of policies whose difference answers a question."""
 HEADS = {"share, %": "% of the Gram matrices' time", "torchjd, ratio": "torchjd / ours"}
+FEWEST_RANKED = 8
+"""Methods with the same settings of which a rank correlation is shown."""
 Table = list[dict[str, str]]
+Setting = tuple[str, str, float]
+"""A method's name, the policy with its options, and the factor of the problem's rate."""
 
 
 def method_tables() -> dict[str, Table]:
@@ -40,6 +45,7 @@ def method_tables() -> dict[str, Table]:
         "scores": scores(studies, command),
         "longer": scores(_read("methods-4x"), f"{command} --length 4 --out benchmarks/results/methods-4x.json"),
         "verdicts": verdicts(studies, command),
+        "kinds": kinds(studies, command),
         "questions": questions(studies, command),
         "discrimination": discrimination(studies, command),
         "agreement": agreement(studies, command),
@@ -104,28 +110,52 @@ def _ranked(study: dict[str, Any]) -> list[str]:
 def _score(row: dict[str, Any] | None) -> str:
     if row is None:
         return ""
-    own = row["delta_m"]
-    return f"{own['mean']:.1f} [{own['low']:.1f}, {own['high']:.1f}]"
+    own, scores = row["delta_m"], np.asarray(row.get("scores", []))
+    median = f"; median {np.median(scores):.1f}" if few_carry(scores) else ""
+    return f"{own['mean']:.1f} [{own['low']:.1f}, {own['high']:.1f}]{median}"
 
 
 def verdicts(studies: dict[str, Any], command: str) -> Table:
-    """Which methods beat constant weights on a problem: the interval of the paired difference lies above 0."""
+    """Which methods beat constant weights on a problem: with Holm's correction over the comparisons with them."""
     rows = []
     for problem, study in studies.items():
         over = {name: row["over"][CONSTANT] for name, row in study["policies"].items() if CONSTANT in row["over"]}
-        better = [name for name in _ranked(study) if name in over and over[name]["low"] > 0]
-        equal = [name for name in over if over[name]["low"] <= 0 <= over[name]["high"]]
+        words = {name: study["policies"][name].get("on constant") for name in over}
+        better = [name for name in _ranked(study) if words.get(name) == BETTER]
+        counts = {word: sum(own == word for own in words.values()) for word in (EQUAL, UNDECIDED, WORSE)}
         rows.append(
             {
                 "problem": f"`{problem}`",
                 "instances": str(study["instances"]),
                 **({"trainings of the search": str(study["search"] or "not searched")} if "search" in study else {}),
                 "better than constant weights": ", ".join(map(_over(over), better)) or ("**nothing**" if over else "unknown"),
-                "not significant": str(len(equal)),
-                "worse": str(len(over) - len(better) - len(equal)),
+                **{word: str(count) for word, count in counts.items()},
             }
         )
     return _or_missing(rows, command)
+
+
+def kinds(studies: dict[str, Any], command: str) -> Table:
+    """Mean delta_m of each policy on the classification and the regression tasks of problems that have both."""
+    mixed = {problem: study["policies"] for problem, study in studies.items() if any(_kinds(study))}
+    columns = [(problem, kind) for problem, own in mixed.items() for kind in next(iter(own.values()))["kinds"]]
+    names = list(dict.fromkeys(name for own in mixed.values() for name in _ranked({"policies": own})))
+    rows = [
+        {
+            "policy": f"`{name}`",
+            **{
+                f"{problem}, {kind}": f"{mixed[problem][name]['kinds'][kind]:.1f}"
+                for problem, kind in columns
+                if name in mixed[problem]
+            },
+        }
+        for name in names
+    ]
+    return _or_missing([{**dict.fromkeys((f"{problem}, {kind}" for problem, kind in columns), ""), **row} for row in rows], command)
+
+
+def _kinds(study: dict[str, Any]) -> list[dict[str, float]]:
+    return [row.get("kinds", {}) for row in study["policies"].values()]
 
 
 def discrimination(studies: dict[str, Any], command: str) -> Table:
@@ -136,13 +166,19 @@ def discrimination(studies: dict[str, Any], command: str) -> Table:
         if own is None:
             continue
         differences = {
-            f"best (`{own['best']}`) - equal weights": own["best_over_baseline"],
-            "best - single-task learning": own["best_over_single_task"],
-            "equal weights - single-task learning": own["baseline_over_single_task"],
+            "best - equal weights": "best_over_baseline",
+            "best - single-task learning": "best_over_single_task",
+            "equal weights - single-task learning": "baseline_over_single_task",
         }
-        named = {head.replace(f" (`{own['best']}`)", ""): _difference(value) for head, value in differences.items()}
-        apart = f"{own['told_apart']:.0%} of {own['pairs']}"
-        rows.append({"problem": f"`{problem}`", "pairs told apart": apart, "best": f"`{own['best']}`", **named})
+        rows.append(
+            {
+                "problem": f"`{problem}`",
+                "pairs told apart": f"{own['told_apart']:.0%} of {own['pairs']}",
+                "equal": f"{own['equal']:.0%}",
+                "best": f"`{own['best']}`",
+                **{head: _difference(own[name]) if name in own else "" for head, name in differences.items()},
+            }
+        )
     return _or_missing(rows, command)
 
 
@@ -183,21 +219,26 @@ def agreement(studies: dict[str, Any], command: str) -> Table:
     return _or_missing(rows, command)
 
 
-def _means(study: dict[str, Any], instances: slice = slice(None)) -> dict[str, float]:
-    """Mean scores of the methods on some of the instances; none if the study kept no scores."""
-    kept = {name: row["scores"][instances] for name, row in study.get("policies", {}).items() if "scores" in row}
-    return {name: sum(own) / len(own) for name, own in kept.items()}
+def _means(study: dict[str, Any], instances: slice = slice(None)) -> dict[Setting, float]:
+    """Mean scores of the methods, each with its setting, on some of the instances; none if the study kept no scores."""
+    kept = {
+        (name, row.get("policy", name), row.get("factor", 1.0)): row["scores"][instances]
+        for name, row in study.get("policies", {}).items()
+        if "scores" in row
+    }
+    return {key: sum(own) / len(own) for key, own in kept.items()}
 
 
-def _correlation(first: dict[str, float], second: dict[str, float]) -> str:
-    """Spearman's correlation, and the methods that move by the most places."""
-    names = [name for name in first if name in second]
-    if len(names) < 3:
+def _correlation(first: dict[Setting, float], second: dict[Setting, float]) -> str:
+    """Spearman's correlation of the methods that have the same settings in both, and those that move by the most places."""
+    keys = [key for key in first if key in second]
+    if len(keys) < FEWEST_RANKED:
         return "not measured yet"
-    ranks = [scipy.stats.rankdata([-own[name] for name in names]) for own in (first, second)]
-    moved = sorted(zip(names, ranks[0], ranks[1], strict=True), key=lambda row: -abs(row[1] - row[2]))[:2]
-    far = ", ".join(f"`{name}` {before:g} to {after:g}" for name, before, after in moved)
-    return f"{scipy.stats.spearmanr(*ranks).statistic:.2f} ({far})"
+    ranks = [scipy.stats.rankdata([-own[key] for key in keys]) for own in (first, second)]
+    moved = sorted(zip(keys, ranks[0], ranks[1], strict=True), key=lambda row: -abs(row[1] - row[2]))[:2]
+    far = ", ".join(f"`{name}` {before:g} to {after:g}" for (name, *_), before, after in moved)
+    number = "" if len(keys) == len(first) == len(second) else f"{len(keys)} methods; "
+    return f"{scipy.stats.spearmanr(*ranks).statistic:.2f} ({number}{far})"
 
 
 def _difference(row: dict[str, float]) -> str:

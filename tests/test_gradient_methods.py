@@ -478,7 +478,7 @@ def test_gradnorm_takes_the_first_loss_of_a_task_when_it_has_a_gradient():
     np.testing.assert_allclose(memory["initial"], [[0.5, 1, 2, 3, 4]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["mgda", "imtl-g", "nash-mtl", "aligned-mtl", "config"])
+@pytest.mark.parametrize("name", ["mgda", "imtl-g", "nash-mtl", "aligned-mtl", "config", "moco", "db-mtl"])
 def test_a_task_without_labels_in_a_batch_has_no_weight_in_a_training(name):
     policy = make_policy(name)
     arguments = {**policy.requires.arguments(), "observe": [*policy.requires.observe, "labelled"]}
@@ -494,6 +494,20 @@ def test_a_task_without_labels_in_a_batch_has_no_weight_in_a_training(name):
         left_out += absent.sum()
         observations, *_ = env.step(action)
     assert left_out > 0  # two samples cannot have labels of three tasks that rarely have one
+
+
+def test_a_task_without_labels_in_a_batch_keeps_its_averaged_gradient():
+    tasks = {"problem": "yeast", "tasks": ["class_1", "class_2", "class_3"], "distribution": {"labels": [0.1, 0.1]}}
+    steps = {"train_steps": 20, "steps_per_action": 1, "batch_size": 2}
+    env = make_vec(num_envs=4, gradient_ema=0.5, observe=["cosines", "labelled"], reward="none", **steps, **tasks)
+    observations, _ = env.reset(options={"instance": np.arange(4)})
+    trainer = env.unwrapped.decision.trainer
+    for _ in range(10):
+        before, there = trainer.averages.clone(), torch.from_numpy(observations["labelled"] > 0)
+        observations, *_ = env.step(np.zeros(env.action_space.shape, dtype=np.float32))
+        moved = (trainer.averages != before).any(2)
+        assert not moved[~there].any()
+        assert moved[there].all()
 
 
 # --- bad input ------------------------------------------------------------------------------------------------------------

@@ -168,6 +168,7 @@ class Trainer:
     def task_gradients(self, charged: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Gradients (N, K, P) of the tasks' losses on the next batch, those of shared parameters averaged with ``gradient_ema``.
 
+        A task without labels in the batch has a gradient of zero, and keeps its average.
         Also returns their cost (N,): K backward passes, or 0 if they were already charged for this batch; the rows ``charged`` (N,)
         bool, or all, are regarded as charged from now on.
         """
@@ -182,7 +183,7 @@ class Trainer:
                 own, step = found[:, :, : self.model.num_shared], self.ledger.step[:, None, None]  # (N, K, Q) and (N, 1, 1)
                 kept = self.gradient_ema / (step + 1).double() ** self._decay
                 average = kept.to(own.dtype) * self.averages + (1 - kept).to(own.dtype) * own
-                own.copy_(torch.where(step > 0, average, own))
+                own.copy_(torch.where((step > 0) & self.losses.labelled()[:, :, None], average, own))
             pending.gradients = found
         return pending.gradients, self.recipe.num_tasks * self.once("gradients", charged)
 
@@ -248,7 +249,7 @@ class Trainer:
         shared, heads = gradients.tensor_split([self.model.num_shared], dim=2)  # (N, K, Q) and (N, K, P - Q)
         torch.cat([weights[:, None] @ shared, head_weights[:, None] @ heads], dim=2, out=self.replicas.gradient[:, None])
         if self.averages is not None:
-            self.averages[active] = shared[active]
+            self.averages.copy_(torch.where(active[:, None, None] & self.losses.labelled()[:, :, None], shared, self.averages))
         self._step(active)
         self.ledger.charge(active, 0.0, cost)
         self._record(losses, weights, active, backward=0)
