@@ -223,3 +223,34 @@ def test_methods_are_played_with_the_settings_that_were_found(tmp_path, monkeypa
     lost = methods.rescored(frame.assign(diverged=frame["instance"] == 1), references)
     assert (lost["delta_m"][lost["instance"] == 1] == -100).all()
     assert lost["delta_m"][lost["instance"] == 0].tolist() == rescored["delta_m"][rescored["instance"] == 0].tolist()
+
+
+# --- tables of methods -----------------------------------------------------------------------------------------------------------
+
+
+def studied(scores, factor=1.0):
+    """A study of methods with these scores, as ``benchmarks/methods.py`` stores it."""
+    return {"policies": {name: {"scores": own, "policy": name, "factor": factor} for name, own in scores.items()}}
+
+
+def test_methods_are_correlated_where_their_settings_are_the_same():
+    from docs import method_tables
+
+    names = "abcdefghij"
+    first = studied({name: [float(place), place + 1.0] for place, name in enumerate(names)})
+    second = studied({name: [float(-place), 1.0 - place] for place, name in enumerate(names)})
+    for name, other in {"a": 2.0, "b": 4.0}.items():
+        second["policies"][name]["factor"] = other
+    means = [method_tables._means(study) for study in (first, second)]
+    assert method_tables._correlation(means[0], means[0]).startswith("1.00 (`a` 10 to 10")
+    assert method_tables._correlation(*means).startswith("-1.00 (8 methods; ")
+    second["policies"]["c"]["policy"] = "c:option=2"
+    assert method_tables._correlation(means[0], method_tables._means(second)) == "not measured yet"
+
+
+def test_a_median_stands_beside_a_mean_that_few_instances_carry():
+    from docs.method_tables import _score
+
+    row = {"delta_m": {"mean": -10.0, "low": -31.2, "high": 11.2}, "scores": [0.0] * 9 + [-100.0]}
+    assert _score(row) == "-10.0 [-31.2, 11.2]; median 0.0"
+    assert _score({**row, "scores": [-11.0, -10.0, -9.0]}) == "-10.0 [-31.2, 11.2]"
