@@ -26,8 +26,8 @@ def split_note(about: Mapping[str, Any]) -> str:
     ranges = about.get("arguments", {}).get("distribution") or {}
     if any(ranges.get("split", ())):
         return (
-            "Each instance draws its own splits from the same pool, so the intervals include the choice of test samples, but not that "
-            "of the pool: they are of these data."
+            "Each instance draws its own splits from the same pool, so the intervals include the choice of test samples, but not "
+            "that of the pool: they are of these data."
         )
     return (
         "Intervals are conditional on one split: all instances share the test samples. The axis split of a distribution draws one "

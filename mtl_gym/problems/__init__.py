@@ -41,7 +41,9 @@ PROBLEMS = {
     "yeast": _row(
         "yeast", "14 functions of yeast genes", defaults=Defaults(lr=1e-3, batch_size=256, train_steps=360), package="river"
     ),
-    "tox21": _row("tox21", "12 assays of toxicity, with missing labels", defaults=Defaults(lr=3e-3, batch_size=128, train_steps=500)),
+    "tox21": _row(
+        "tox21", "12 assays of toxicity, with missing labels", defaults=Defaults(lr=3e-3, batch_size=128, train_steps=500)
+    ),
     "stereo": _row(
         "stereo",
         "depth, normals and layers of a stereo pair, dense",
