@@ -1,6 +1,6 @@
 """What the best structure gains over the better of all and nothing, and how much of it each policy gets.
 
-    python -m benchmarks.structures              all problems (ten minutes on a core)
+    python -m benchmarks.structures              all problems (an hour on a core; rerun to resume)
     python -m benchmarks.structures relations    one of them
     python -m benchmarks.structures --smoke      on two instances; writes nothing
 
@@ -34,6 +34,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
     "relations": {"distribution": {"labels": (0.25, 0.25), "split": (1.0, 1.0)}},
     "digit_tasks": {"hidden_sizes": (16, 4), "distribution": {"labels": (0.5, 0.5), "split": (1.0, 1.0)}},
     "yeast": {"hidden_sizes": (16, 4), "lr": 0.003, "distribution": {"labels": (0.5, 0.5), "split": (1.0, 1.0)}},
+    "tox21": {"hidden_sizes": (16, 4), "train_steps": 480, "distribution": {"labels": (0.25, 0.25), "split": (1.0, 1.0)}},
     "clusters_equal": {"hidden_sizes": (8, 4), "distribution": {"split": (1.0, 1.0)}},
 }
 """Problems with the arguments that make them hard to share: narrow trunks and few labels."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -137,25 +138,21 @@ def verdicts(studies: dict[str, Any], command: str) -> Table:
 
 def kinds(studies: dict[str, Any], command: str) -> Table:
     """Mean delta_m of each policy on the classification and the regression tasks of problems that have both."""
-    mixed = {problem: study["policies"] for problem, study in studies.items() if any(_kinds(study))}
-    columns = [(problem, kind) for problem, own in mixed.items() for kind in next(iter(own.values()))["kinds"]]
-    names = list(dict.fromkeys(name for own in mixed.values() for name in _ranked({"policies": own})))
+    mixed = {problem: study["policies"] for problem, study in studies.items() if all(map(_kinds, study["policies"].values()))}
+    columns = {f"{problem}, {kind}": (own, kind) for problem, own in mixed.items() for kind in _kinds(own["ew"])}
+    names = dict.fromkeys(name for own in mixed.values() for name in _ranked({"policies": own}))
     rows = [
         {
             "policy": f"`{name}`",
-            **{
-                f"{problem}, {kind}": f"{mixed[problem][name]['kinds'][kind]:.1f}"
-                for problem, kind in columns
-                if name in mixed[problem]
-            },
+            **{head: f"{_kinds(own.get(name, {})).get(kind, math.nan):.1f}" for head, (own, kind) in columns.items()},
         }
         for name in names
     ]
-    return _or_missing([{**dict.fromkeys((f"{problem}, {kind}" for problem, kind in columns), ""), **row} for row in rows], command)
+    return _or_missing(rows, command)
 
 
-def _kinds(study: dict[str, Any]) -> list[dict[str, float]]:
-    return [row.get("kinds", {}) for row in study["policies"].values()]
+def _kinds(row: dict[str, Any]) -> dict[str, float]:
+    return dict(row.get("kinds", {}))
 
 
 def discrimination(studies: dict[str, Any], command: str) -> Table:
