@@ -12,6 +12,7 @@ the search took. The demo's ``constant`` is the best one for ``digits``.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,11 +38,12 @@ VANISHING = ("quadratic",)
 
 
 def trained(checked: Arguments, ids: Sequence[int], weights: npt.NDArray[np.float64]) -> dict[str, torch.Tensor]:
-    """Metrics (R,) on *reward* after training these instances (R,) with these constant weights (R, K)."""
+    """Metrics (R,) on *reward* after training these instances (R,) with these constant weights (R, K); NaN where one diverged."""
     trainer = Trainer(checked.problem, checked.recipe, len(ids))
     trainer.begin(range(len(ids)), ids)
     train(trainer, torch.from_numpy(weights).float())
-    return trainer.metrics("reward")
+    finite = trainer.finite()
+    return {name: values.where(finite, math.nan) for name, values in trainer.metrics("reward").items()}
 
 
 def search(case: str, weightings: int, instances: int, **arguments: Any) -> dict[str, Any]:
