@@ -17,7 +17,7 @@ from mtl_gym.evaluation.notes import mean_notes, notes, split_note
 from mtl_gym.evaluation.terminal import below, table
 
 FIXED = "Intervals are conditional on one split: all instances share the test samples."
-DRAWN = "Each instance draws its own train, meta, reward and test split"
+DRAWN = "Each instance draws its own splits from the same pool"
 
 
 @pytest.mark.parametrize(

@@ -599,7 +599,7 @@ def half_labelled(*, noise, own=(0.0, np.nan, 1.0, np.nan)):
     return decision_of(problem, ids=(3,), distribution={"noise": (noise, noise)}, batch_size=16, holdout_size=16)
 
 
-def test_an_unlabelled_sample_is_not_right_even_with_the_label_of_another():
+def test_an_unlabelled_sample_bears_no_other_label_and_is_not_right():
     decision = half_labelled(noise=0.9)
     right = look(decision, {RIGHT})[RIGHT][0, :, 0]
     trainer = decision.trainer
@@ -607,7 +607,8 @@ def test_an_unlabelled_sample_is_not_right_even_with_the_label_of_another():
     source = trainer.ledger.instances[0].label_source(trainer.problem)[samples, 0]
     targets = trainer.problem.splits["train"].targets[:, 0]
     own, borne = targets[samples], targets[source.astype(np.int64)]
-    assert (own.isnan() & ~borne.isnan()).any()  # an unlabelled sample has the label of another one
+    assert (own.isnan() == borne.isnan()).all()
+    assert (source != samples).any()
     assert right.tolist() == (own == borne).float().tolist()
     assert look(decision, {LABELLED})[LABELLED][0, :, 0].tolist() == (~borne.isnan()).float().tolist()
 
