@@ -18,11 +18,12 @@ def structure_tables() -> dict[str, Table]:
 
 
 def gains(studies: dict[str, Any]) -> Table:
-    """What the best structure and each policy gain over the better of all and nothing, the best first."""
+    """What the best structure and each policy gain over the better of all and nothing, the best first; heads have the instances."""
     rows = {problem: {BEST: own["best"], **own["policies"]} for problem, own in studies.items()}
+    heads = {problem: f"{problem} ({own['instances']})" for problem, own in studies.items()}
     names = list(dict.fromkeys(name for own in rows.values() for name in own))
     names.sort(key=lambda name: (name != BEST, -sum(own[name]["return"]["mean"] for own in rows.values() if name in own)))
-    made = [{"policy": _named(name), **{problem: _cell(own.get(name)) for problem, own in rows.items()}} for name in names]
+    made = [{"policy": _named(name), **{heads[problem]: _cell(own.get(name)) for problem, own in rows.items()}} for name in names]
     return made or [{"not measured yet": "`python -m benchmarks.structures`"}]
 
 
