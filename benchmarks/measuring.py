@@ -147,6 +147,11 @@ def searched_in(case: str) -> dict[str, Any]:
     return dict(json.loads(json.dumps({**given, "problem": load_problem(given["problem"]).identity})))
 
 
+def still_valid(found: Mapping[str, Any], case: str) -> dict[str, Any]:
+    """What a search found on a case; nothing if the case was another one then, or the problem of another version."""
+    return dict(found) if found and all(found.get(key) == value for key, value in searched_in(case).items()) else {}
+
+
 def first_memory(policy: Any, ids: Sequence[int], num_tasks: int) -> Any:
     """A policy's memory before its first decision on these instances; ``None`` if it has no ``initial_state``."""
     begin = getattr(policy, "initial_state", None)

@@ -26,7 +26,7 @@ import pandas as pd
 
 import mtl_gym
 from benchmarks.constant_weights import VANISHING
-from benchmarks.measuring import CASES, RESULTS, Run, case_arguments, cases, command_line, searched_in
+from benchmarks.measuring import CASES, RESULTS, Run, case_arguments, cases, command_line, searched_in, still_valid
 from mtl_gym.baselines import BASELINES
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import check_arguments
@@ -66,9 +66,8 @@ def policies(case: str, smoke: bool = False) -> dict[str, str]:
 
 
 def _found(file: Path, case: str) -> dict[str, Any]:
-    """What a search found on a case; nothing if the case was another one then."""
-    found = json.loads(file.read_text()).get(case, {}) if file.is_file() else {}
-    return found if found and all(found.get(key) == value for key, value in searched_in(case).items()) else {}
+    """What a search stored on a case, if it is still valid."""
+    return still_valid(json.loads(file.read_text()).get(case, {}), case) if file.is_file() else {}
 
 
 def study(case: str, run: Run, length: int, instances: int | None, checkpoint: str) -> dict[str, Any]:
@@ -159,11 +158,7 @@ def metrics_of(frame: pd.DataFrame, policy: str) -> dict[int, dict[str, float]]:
 def rescored(frame: pd.DataFrame, references: Mapping[int, Mapping[str, float]]) -> pd.DataFrame:
     """The frame with gains over these metrics by instance, also those of each kind of task; -100 where a training diverged."""
     tables = {policy: metrics_of(frame, policy) for policy in frame["policy"].unique()}
-    lost = {
-        (policy, id)
-        for policy, id, diverged in zip(*(frame[name] for name in ("policy", "instance", "diverged")), strict=True)
-        if diverged
-    }
+    lost = set(frame.loc[frame["diverged"], ["policy", "instance"]].itertuples(index=False, name=None))
 
     def gains(policy: str, id: int) -> dict[str, float]:
         own = {"delta_m": delta_m(tables[policy][id], references[id]), **delta_m_by_kind(tables[policy][id], references[id])}

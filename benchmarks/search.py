@@ -26,7 +26,7 @@ import numpy as np
 
 import mtl_gym
 from benchmarks.constant_weights import VANISHING
-from benchmarks.measuring import Run, case_arguments, cases, command_line, first_memory, searched_in, vector_env
+from benchmarks.measuring import Run, case_arguments, cases, command_line, first_memory, searched_in, still_valid, vector_env
 from benchmarks.methods import SINGLE_TASK, policies
 from benchmarks.rates import FACTORS, beyond
 from mtl_gym.cache import write_whole
@@ -152,13 +152,12 @@ def _best(tried: Mapping[str, Mapping[float, float]]) -> tuple[str, float]:
 
 def study(case: str, names: Mapping[str, str], run: Run, write: Callable[[dict[str, Any]], None]) -> None:
     """Searches for the settings of policies by label, and calls ``write`` with the results after each."""
-    scores, valid = Scores(case, run), searched_in(case)
-    known = run.known().get(case, {})
-    found = known["methods"] if known and all(known.get(key) == value for key, value in valid.items()) else {}
+    scores = Scores(case, run)
+    found = still_valid(run.known().get(case, {}), case).get("methods", {})
     for label, name in names.items():
         found[label] = search(name, scores)
         print(case, label, json.dumps(found[label]), flush=True)
-        write({**valid, "instances": len(scores.ids), "methods": found})
+        write({**searched_in(case), "instances": len(scores.ids), "methods": found})
 
 
 def command(parser: argparse.ArgumentParser) -> None:
