@@ -6,7 +6,7 @@
 48 weightings (equal weights, and 47 that are log-uniform between 1 and 32, rounded to powers of two) on 8 training instances, at
 the learning rate that is best for equal weights; fewer where the networks are convolutional. Each instance draws its own split
 where the problem has a pool. Writes ``benchmarks/results/constant_weights.json`` case by case, with the number of trainings that
-the search took. The demo's ``constant`` is the best one for ``digits``.
+the search took.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ from sklearn.metrics import adjusted_rand_score
 from benchmarks.measuring import ROOT, Run, command_line
 from mtl_gym.decisions.partitions import RULES
 from mtl_gym.environments import LAYER_MERGING
-from mtl_gym.evaluation.comparison import plan, run
+from mtl_gym.evaluation.comparison import run
+from mtl_gym.evaluation.plans import plan
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.rollout import rollout
 from mtl_gym.evaluation.styles import SETTINGS, styles

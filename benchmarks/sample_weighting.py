@@ -23,7 +23,8 @@ from benchmarks.heldout import paired
 from benchmarks.measuring import ROOT, Run, command_line
 from mtl_gym.environments import SAMPLE_WEIGHTING
 from mtl_gym.envs.panels import log_axis
-from mtl_gym.evaluation.comparison import plan, run
+from mtl_gym.evaluation.comparison import run
+from mtl_gym.evaluation.plans import plan
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.styles import SETTINGS, styles
 from mtl_gym.policies.grammar import make_policy

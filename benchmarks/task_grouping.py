@@ -32,7 +32,8 @@ from benchmarks.measuring import Run, command_line
 from mtl_gym.baselines.partition_search import square_of
 from mtl_gym.baselines.stg_mtl import STGMTL
 from mtl_gym.environments import TASK_GROUPING
-from mtl_gym.evaluation.comparison import plan, run
+from mtl_gym.evaluation.comparison import run
+from mtl_gym.evaluation.plans import plan
 from mtl_gym.evaluation.rollout import make_env
 from mtl_gym.policies.finding import find_policies
 from mtl_gym.policies.grammar import make_policy

@@ -147,7 +147,8 @@ def test_gymnasiums_specification_finds_it_again(given, shop, tmp_path, monkeypa
 
 
 def test_results_are_kept_by_their_data(shop, tmp_path):
-    from mtl_gym.evaluation.comparison import perform, plan
+    from mtl_gym.evaluation.comparison import perform
+    from mtl_gym.evaluation.plans import plan
 
     def ids():
         results, about = perform(plan("ew", problem=shop, instances=1, **TINY), out=tmp_path / "out")

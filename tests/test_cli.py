@@ -19,8 +19,9 @@ from typer.testing import CliRunner
 import mtl_gym
 from mtl_gym.baselines import BASELINES
 from mtl_gym.cli import app, console, full_app
-from mtl_gym.evaluation.comparison import perform, plan
+from mtl_gym.evaluation.comparison import perform
 from mtl_gym.evaluation.frames import to_frame
+from mtl_gym.evaluation.plans import plan
 from mtl_gym.evaluation.terminal import table
 from mtl_gym.problems import PROBLEMS
 

@@ -18,8 +18,9 @@ from rollouts import LOSS_WEIGHTING, small
 
 import mtl_gym
 from mtl_gym.cache import cache_folder
-from mtl_gym.evaluation.comparison import perform, plan, run
+from mtl_gym.evaluation.comparison import perform, run
 from mtl_gym.evaluation.frames import results_of, to_frame
+from mtl_gym.evaluation.plans import plan
 
 ROOT = Path(mtl_gym.__file__).parents[1]
 HEADS = ["policy", "instance", "task", "metric"]

@@ -18,7 +18,7 @@ from mtl_gym.baselines import solvers
 from mtl_gym.baselines.gradient_heuristic import GradientHeuristic, observed_gramian
 from mtl_gym.baselines.pcgrad import random_orders
 from mtl_gym.baselines.quadratic_programs import simplex
-from mtl_gym.evaluation.comparison import plan, setting
+from mtl_gym.evaluation.plans import plan, setting
 from mtl_gym.policies.finding import environment_of, policy_class
 from mtl_gym.policies.grammar import make_policy
 

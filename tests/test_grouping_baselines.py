@@ -17,7 +17,8 @@ from mtl_gym.baselines.group_heuristic import by_first_use
 from mtl_gym.baselines.partition_search import best_partition, clusters_found, different, pairwise, points_of, square_of
 from mtl_gym.baselines.stg_mtl import STGMTL
 from mtl_gym.environments import TASK_GROUPING
-from mtl_gym.evaluation.comparison import plan, run
+from mtl_gym.evaluation.comparison import run
+from mtl_gym.evaluation.plans import plan
 from mtl_gym.policies.grammar import make_policy
 
 GROUPERS = [

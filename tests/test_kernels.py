@@ -16,11 +16,12 @@ import torch
 from rollouts import small
 
 import mtl_gym
-from mtl_gym.evaluation.comparison import perform, plan
+from mtl_gym.evaluation.comparison import perform
 from mtl_gym.evaluation.export import export
 from mtl_gym.evaluation.frames import results_of, to_frame
 from mtl_gym.evaluation.kernels import described, running_kernels
 from mtl_gym.evaluation.notes import notes
+from mtl_gym.evaluation.plans import plan
 from mtl_gym.evaluation.report import settings
 from mtl_gym.evaluation.summary import summarize
 

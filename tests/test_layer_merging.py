@@ -18,7 +18,8 @@ from mtl_gym.decisions.merging.decision import Merging, branched_model
 from mtl_gym.decisions.merging.structures import STRUCTURE, StructureActions, choices, valid_merges
 from mtl_gym.decisions.merging.transfer import Transfer
 from mtl_gym.decisions.partitions import coarsest, labels, partitions, refines, together
-from mtl_gym.evaluation.comparison import plan, run
+from mtl_gym.evaluation.comparison import run
+from mtl_gym.evaluation.plans import plan
 from mtl_gym.models import NETWORKS
 from mtl_gym.policies.finding import environment_of
 from mtl_gym.policies.grammar import make_policy

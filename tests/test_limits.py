@@ -13,8 +13,9 @@ from mtl_gym.agents.pretrained import FOLDER
 from mtl_gym.checks import LARGEST_FLOAT, number, positive_int, printable, should
 from mtl_gym.cli import full_app
 from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING
-from mtl_gym.evaluation.comparison import about, plan, run, setting
+from mtl_gym.evaluation.comparison import about, run
 from mtl_gym.evaluation.export import export
+from mtl_gym.evaluation.plans import plan, setting
 from mtl_gym.policies.grammar import make_policy, names_and_policies, option_value, split_policies
 from mtl_gym.problems import load_problem
 from mtl_gym.problems.base import Problem, Task

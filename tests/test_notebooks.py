@@ -20,8 +20,9 @@ import mtl_gym
 from mtl_gym import plots
 from mtl_gym.baselines import BASELINES
 from mtl_gym.environments import TASK_GROUPING
-from mtl_gym.evaluation.comparison import plan, run
+from mtl_gym.evaluation.comparison import run
 from mtl_gym.evaluation.frames import to_frame
+from mtl_gym.evaluation.plans import plan
 from mtl_gym.evaluation.summary import summarize
 from mtl_gym.policies.finding import policy_class
 from mtl_gym.policies.grammar import make_policy

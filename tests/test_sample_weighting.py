@@ -52,7 +52,8 @@ from mtl_gym.decisions.sample_weights import SampleWeights
 from mtl_gym.environments import specification
 from mtl_gym.envs.arguments import LEAST_META
 from mtl_gym.envs.rewards import REWARDS
-from mtl_gym.evaluation.comparison import plan, run
+from mtl_gym.evaluation.comparison import run
+from mtl_gym.evaluation.plans import plan
 from mtl_gym.evaluation.sample_plots import separations
 from mtl_gym.policies.finding import environment_of
 from mtl_gym.policies.grammar import make_policy

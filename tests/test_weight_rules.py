@@ -8,8 +8,9 @@ import numpy as np
 from rollouts import LOSS_WEIGHTING, make_vec, small
 
 import mtl_gym
-from mtl_gym.evaluation.comparison import about, plan, run, setting, to_frame
+from mtl_gym.evaluation.comparison import about, run, to_frame
 from mtl_gym.evaluation.curves import CHECKPOINTS
+from mtl_gym.evaluation.plans import plan, setting
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.rollout import rollout
 from mtl_gym.evaluation.summary import summarize

@@ -36,8 +36,9 @@ def compare(
     Rerun the command to resume after an interruption.
     """
     with reported(out):
-        from mtl_gym.evaluation.comparison import perform, plan
+        from mtl_gym.evaluation.comparison import perform
         from mtl_gym.evaluation.export import check_outputs, export
+        from mtl_gym.evaluation.plans import plan
 
         arguments = {"problem": problem, **environment_arguments(settings or [], _OPTIONS, env)}
         checked = plan(

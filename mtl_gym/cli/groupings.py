@@ -30,8 +30,8 @@ def groupings(
     Rerun the command to resume after an interruption.
     """
     with reported(out):
-        from mtl_gym.evaluation.comparison import instance_ids
         from mtl_gym.evaluation.group_table_maker import make_table
+        from mtl_gym.evaluation.plans import instance_ids
         from mtl_gym.problems.instances import TRAINING_IDS
 
         ids = [*instance_ids(instances, 0), *range(TRAINING_IDS[0], TRAINING_IDS[0] + training)]
