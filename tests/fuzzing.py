@@ -18,7 +18,7 @@ from mtl_gym.decisions.grouping.modes import GROUPINGS
 from mtl_gym.decisions.merging.structures import MERGE_ACTIONS, SIMILARITIES
 from mtl_gym.decisions.merging.transfer import TRANSFERS
 from mtl_gym.decisions.sample_rules import FEATURES, SAMPLE_ACTIONS
-from mtl_gym.decisions.task_weights import ACTIONS, RULES, SCOPES
+from mtl_gym.decisions.task_rules import ACTIONS, RULES, SCOPES
 from mtl_gym.environments import ENVIRONMENTS, LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING, specification
 from mtl_gym.envs.arguments import argument_names, check_arguments, supported_problems
 from mtl_gym.envs.vector import MTLVectorEnv

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from rollouts import IDS, LOSS_WEIGHTING, TASK_GROUPING, differing, make, make_vec, random_actions
 
-from mtl_gym.decisions.task_weights import ACTIONS, RULES, SCOPES
+from mtl_gym.decisions.task_rules import ACTIONS, RULES, SCOPES
 from mtl_gym.environments import specification
 from mtl_gym.envs.arguments import argument_names
 from mtl_gym.problems import PROBLEMS

@@ -36,7 +36,8 @@ from mtl_gym.decisions.merging.structures import MERGE_ACTIONS, StructureActions
 from mtl_gym.decisions.merging.transfer import Transfer
 from mtl_gym.decisions.sample_rules import SAMPLE_ACTIONS, SampleWeighing
 from mtl_gym.decisions.sample_weights import SampleWeights
-from mtl_gym.decisions.task_weights import ACTIONS, SCOPES, TaskWeights
+from mtl_gym.decisions.task_rules import ACTIONS, SCOPES, TaskWeighing
+from mtl_gym.decisions.task_weights import TaskWeights
 from mtl_gym.environments import specification
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.envs.meter import Meter
@@ -403,7 +404,7 @@ def moved(before, trainer):
 
 def test_weights_of_tasks_act_on_trainings_whose_layers_are_merged():
     trainer, merging = merged()
-    weighting = TaskWeights(trainer, 2, action="weights")
+    weighting = TaskWeights(trainer, 2, TaskWeighing(trainer.recipe.num_tasks, action="weights"))
     view = begin(trainer, merging, weighting)
     kept = trainer.clone()
     for weights, copies in (([1, 0, 0, 0], [True, False, False, False]), ([0, 1, 1, 0], [True, False, True, False])):
@@ -421,7 +422,7 @@ def test_weights_of_tasks_act_on_trainings_whose_layers_are_merged():
 
 def test_a_step_of_weights_on_merged_layers_descends_the_weighted_sum():
     trainer, merging = merged()
-    weighting = TaskWeights(trainer, 1, action="weights")
+    weighting = TaskWeights(trainer, 1, TaskWeighing(trainer.recipe.num_tasks, action="weights"))
     view = begin(trainer, merging, weighting)
     weights = torch.tensor([[0.5, 2.0, 1.0, 0.0]] * 3)
     parameters, flat = [*trainer.replicas.parameters.values()], trainer.replicas.flat.clone()
@@ -450,7 +451,7 @@ def test_weights_of_samples_act_on_trainings_whose_layers_are_merged():
 
 def test_composed_decisions_are_kept_whole():
     trainer, merging = merged()
-    weighting = TaskWeights(trainer, 2)
+    weighting = TaskWeights(trainer, 2, TaskWeighing(trainer.recipe.num_tasks))
     view = begin(trainer, merging, weighting)
     twin = pickle.loads(pickle.dumps((trainer, merging, weighting)))
     state = trainer.clone()
@@ -465,9 +466,9 @@ def test_composed_decisions_are_kept_whole():
 
 def test_two_decisions_of_one_kind_do_not_share_a_trainer_by_accident():
     trainer, _ = merged()
-    TaskWeights(trainer, 2)
+    TaskWeights(trainer, 2, TaskWeighing(trainer.recipe.num_tasks))
     with pytest.raises(ValueError, match=r"`name` should be new.*TaskWeights\.last_weights"):
-        TaskWeights(trainer, 2)
+        TaskWeights(trainer, 2, TaskWeighing(trainer.recipe.num_tasks))
 
 
 def test_layers_of_other_models_are_not_merged():
@@ -490,7 +491,8 @@ class Stepped(TaskWeights):
 
 
 def test_periodic_measurements_of_any_shape_are_kept_by_the_rows_that_are_not_due():
-    decision = Stepped(make_trainer(ids=[3, 4, 5]), 2)
+    trainer = make_trainer(ids=[3, 4, 5])
+    decision = Stepped(trainer, 2, TaskWeighing(trainer.recipe.num_tasks))
     meter = Meter(decision, {"steps", "tables"}, reward_every=4)
     view = meter.first(ALL)
     actions = torch.zeros(3, decision.trainer.recipe.num_tasks)

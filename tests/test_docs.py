@@ -22,7 +22,7 @@ import mtl_gym
 from mtl_gym.decisions.grouping.modes import GROUPINGS
 from mtl_gym.decisions.merging.structures import MERGE_ACTIONS
 from mtl_gym.decisions.sample_rules import FEATURES, SAMPLE_ACTIONS
-from mtl_gym.decisions.task_weights import ACTIONS, RULES, SCOPES
+from mtl_gym.decisions.task_rules import ACTIONS, RULES, SCOPES
 from mtl_gym.environments import (
     LAYER_MERGING,
     LOSS_WEIGHTING,

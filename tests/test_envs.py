@@ -38,7 +38,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 from mtl_gym.decisions.grouping.modes import GROUPINGS
 from mtl_gym.decisions.merging.structures import MERGE_ACTIONS
 from mtl_gym.decisions.sample_rules import SAMPLE_ACTIONS
-from mtl_gym.decisions.task_weights import ACTIONS, RULES
+from mtl_gym.decisions.task_rules import ACTIONS, RULES
 from mtl_gym.environments import find_environments, specification
 from mtl_gym.envs.arguments import argument_names, supported_problems
 from mtl_gym.envs.loss_weighting import LossWeightingVectorEnv

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from mtl_gym.checks import number, should
+from mtl_gym.decisions.task_rules import TaskWeighing
 from mtl_gym.decisions.task_weights import TaskWeights
 from mtl_gym.environments import LOSS_WEIGHTING
 from mtl_gym.envs.arguments import Arguments
@@ -34,12 +35,14 @@ def _decide(
     gradient_ema: float = 0.0,
     gradient_ema_decay: float = 0.0,
 ) -> TaskWeights:
+    tasks = common.recipe.num_tasks
+    weighing = TaskWeighing(tasks, action=action, rule=rule, weight_range=weight_range, scope=scope)
     average = number("gradient_ema", gradient_ema, low=0.0, high=1.0, ends="[)")
     decay = number("gradient_ema_decay", gradient_ema_decay, low=0.0, high=_MOST_DECAY)
     apart = scope != "all" or average > 0 or observes_gradients(common.observe)
     needed = check_memory(common.problem, common.recipe, num_envs, task_gradients=apart)
     trainer = Trainer(common.problem, common.recipe, num_envs, gradient_ema=average, gradient_ema_decay=decay)
-    decision = TaskWeights(trainer, common.steps_per_action, action=action, rule=rule, weight_range=weight_range, scope=scope)
+    decision = TaskWeights(trainer, common.steps_per_action, weighing)
     decision.estimated_bytes = needed
     return decision
 

@@ -22,6 +22,22 @@ def improvable_gap(losses: Tensor, base: Tensor) -> Tensor:
     return losses / base.clamp(min=SMALLEST_LOSS)
 
 
+def averaged(gradients: Tensor, averages: Tensor, step: Tensor, rate: float, decay: float) -> Tensor:
+    """Moving averages (N, K, Q) of the tasks' gradients after ``step`` (N,) earlier ones; the first gradients at step 0.
+
+    At step t, from 1, they keep ``rate / t**decay`` of their past, ``averages`` (N, K, Q).
+    """
+    step = step[:, None, None]
+    kept = rate / (step + 1).double() ** decay
+    average = kept.to(gradients.dtype) * averages + (1 - kept).to(gradients.dtype) * gradients
+    return torch.where(step > 0, average, gradients)
+
+
+def inner_products(gradients: Tensor) -> Tensor:
+    """The Gram matrices (N, K, K) of the tasks' gradients (N, K, Q)."""
+    return gradients @ gradients.transpose(1, 2)
+
+
 def cosines(gramian: Tensor) -> Tensor:
     """Cosines (N, K (K - 1) / 2) between task gradients, the upper triangle of ``G`` (N, K, K) by rows; 0 for a zero gradient."""
     norms = gramian.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()  # (N, K)

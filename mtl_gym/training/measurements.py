@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mtl_gym.problems.scores import WORST_DELTA_M, relative_gains
+from mtl_gym.training.formulas import inner_products
 from mtl_gym.training.probes import (
     AFTER,
     EPOCH,
@@ -65,8 +66,7 @@ def last_batch(trainer: Trainer) -> Tensor:
 
 def _gramian(trainer: Trainer) -> Reading:
     gradients, cost = trainer.task_gradients()
-    shared = gradients[:, :, : trainer.model.num_shared]
-    return Reading({GRAMIAN: shared @ shared.transpose(1, 2)}, backward=cost)
+    return Reading({GRAMIAN: inner_products(gradients[:, :, : trainer.model.num_shared])}, backward=cost)
 
 
 def gains(trainer: Trainer) -> Tensor:

@@ -20,6 +20,7 @@ from mtl_gym.problems.scores import split_metrics
 from mtl_gym.training.batch_losses import BatchLosses
 from mtl_gym.training.checkpoints import CHECKPOINTS, BestOnMeta
 from mtl_gym.training.data import check_data
+from mtl_gym.training.formulas import averaged
 from mtl_gym.training.ledger import Ledger
 from mtl_gym.training.recipe import Recipe
 from mtl_gym.training.replicas import Replicas
@@ -180,10 +181,9 @@ class Trainer:
             ]
             found = torch.stack([torch.cat([part.flatten(1) for part in own], dim=1) for own in parts], dim=1)
             if self.averages is not None:
-                own, step = found[:, :, : self.model.num_shared], self.ledger.step[:, None, None]  # (N, K, Q) and (N, 1, 1)
-                kept = self.gradient_ema / (step + 1).double() ** self._decay
-                average = kept.to(own.dtype) * self.averages + (1 - kept).to(own.dtype) * own
-                own.copy_(torch.where((step > 0) & self.losses.labelled()[:, :, None], average, own))
+                own = found[:, :, : self.model.num_shared]  # (N, K, Q)
+                average = averaged(own, self.averages, self.ledger.step, self.gradient_ema, self._decay)
+                own.copy_(torch.where(self.losses.labelled()[:, :, None], average, own))
             pending.gradients = found
         return pending.gradients, self.recipe.num_tasks * self.once("gradients", charged)
 
