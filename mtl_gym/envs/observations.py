@@ -16,7 +16,6 @@ from torch import Tensor
 
 from mtl_gym.training.formulas import cosines, improvable_gap, log_loss, log_norms
 from mtl_gym.training.probes import AFTER, BASE, EPOCH, GRAMIAN, LAST_WEIGHTS, LR, META, PRESENT, UPCOMING, View
-from mtl_gym.training.recipe import Recipe
 
 SIZES: dict[str, tuple[str, Callable[[int, int], int]]] = {
     "one": ("1", lambda num_tasks, batch_size: 1),
@@ -124,9 +123,9 @@ OBSERVATIONS = {
 """Observations of any training."""
 
 
-def space(rows: Mapping[str, Observation], recipe: Recipe, sizes: Mapping[str, int]) -> Dict:
-    """The observation space: a flat Dict of one-dimensional float32 Boxes; K and B are the recipe's, ``sizes`` the decision's."""
-    known = {size: length(recipe.num_tasks, recipe.batch_size) for size, (_, length) in SIZES.items()} | dict(sizes)
+def space(rows: Mapping[str, Observation], num_tasks: int, batch_size: int, sizes: Mapping[str, int]) -> Dict:
+    """The observation space: a flat Dict of one-dimensional float32 Boxes, for K, B and the decision's ``sizes``."""
+    known = {size: length(num_tasks, batch_size) for size, (_, length) in SIZES.items()} | dict(sizes)
     return Dict({name: Box(row.low, row.high, (known[row.size],), np.float32) for name, row in rows.items()})
 
 

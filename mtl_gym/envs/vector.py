@@ -84,7 +84,8 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         if not {GAINS, SCORE}.isdisjoint(needs):  # the first measurement trains references, if they are not known
             self.estimated_bytes += check_memory(common.problem, common.recipe, reference_rows(common.recipe), argument=None)
         self._meter = Meter(self.decision, needs, reward_every=common.reward_every)
-        self.single_observation_space = space(rows, common.recipe, self.decision.sizes())
+        tasks, batch_size = common.recipe.num_tasks, common.recipe.batch_size
+        self.single_observation_space = space(rows, tasks, batch_size, self.decision.sizes())
         self.single_action_space: Box | Discrete = self.decision.space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)

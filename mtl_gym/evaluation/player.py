@@ -41,7 +41,8 @@ class Player:
     def __init__(self, label: str, policy: Policy, envs: VectorEnv[Any, Any, Any]) -> None:
         self.label, self.policy = label, policy
         self._envs: MTLVectorEnv = envs.unwrapped  # type: ignore[assignment]
-        check_spaces(label, policy, self._envs)
+        observations: Any = self._envs.single_observation_space  # a Dict
+        check_spaces(label, policy, observations, self._envs.single_action_space)
         self._normalized = normalization(policy)
         self._masked = _takes_masks(policy, self._envs)
         self._memory: Any = None
@@ -129,10 +130,9 @@ def untrained(trainer: Trainer, row: int) -> tuple[str, list[float], str] | None
     return None
 
 
-def check_spaces(label: str, policy: Policy, envs: MTLVectorEnv) -> None:
-    """Raises ValueError if a policy declares an ``observation_space`` or ``action_space`` other than the environment's."""
-    own = getattr(policy, "observation_space", None)
-    theirs: Any = envs.single_observation_space  # a Dict
+def check_spaces(label: str, policy: Policy, observations: Dict, actions: Space[Any]) -> None:
+    """Raises ValueError if a policy declares an ``observation_space`` or ``action_space`` other than these of one environment."""
+    own, theirs = getattr(policy, "observation_space", None), observations
     remedy = "Compare it with the arguments that it was trained with, such as `problem`, `num_tasks`, `observe` and `action`."
     if isinstance(own, Dict) and set(own.spaces) != set(theirs.spaces):
         raise ValueError(
@@ -148,8 +148,8 @@ def check_spaces(label: str, policy: Policy, envs: MTLVectorEnv) -> None:
         condition = f"be a {type(own).__name__} of shape {own.shape}, as in the training of {label!r}"
         raise ValueError(should("observations", condition, theirs, remedy))
     own = getattr(policy, "action_space", None)
-    if isinstance(own, Space) and own != envs.single_action_space:
-        raise ValueError(should("actions", f"be {own}, as in the training of {label!r}", envs.single_action_space, remedy))
+    if isinstance(own, Space) and own != actions:
+        raise ValueError(should("actions", f"be {own}, as in the training of {label!r}", actions, remedy))
 
 
 def normalization(policy: Policy) -> Callable[[Any], Any]:

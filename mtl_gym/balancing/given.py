@@ -1,0 +1,126 @@
+"""What a training loop hands over: the losses of its tasks, checked before anything changes. K tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mtl_gym.checks import should, unknown
+
+Losses = Mapping[str, Tensor | float | None] | Sequence[Tensor | float | None] | Tensor
+"""Losses by task, or in the order of the tasks; ``None`` or NaN where a batch has no label of a task."""
+_ROUNDING = 1e-3
+"""A loss of 0 may be rounded to a smaller number by less than this."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """Losses of one batch, as they were given."""
+
+    parts: list[Tensor | None]  # (K) numbers with their graph
+    together: Tensor | None  # (K,) the same, if none is missing
+    values: Tensor  # (K,) float32, detached, on the losses' device; NaN where there is no label
+
+    def without_nan(self, missing: Sequence[bool]) -> Given:
+        """The same without the losses that are NaN, whose graph would make every gradient NaN."""
+        if not any(missing):
+            return self
+        parts = [None if absent else part for absent, part in zip(missing, self.parts, strict=True)]
+        return Given(parts, None, self.values)
+
+
+def read(name: str, losses: Losses, tasks: Sequence[str]) -> Given:
+    """Losses of the tasks, in their order.
+
+    Raises:
+        TypeError: If they are not numbers.
+        ValueError: If there are not K, a task is unknown or missing, one is not a single number, or they are on different devices.
+    """
+    parts = _in_order(name, losses, tasks)
+    tensors = [part for part in parts if part is not None]
+    device = tensors[0].device if tensors else torch.device("cpu")
+    for task, part in zip(tasks, parts, strict=True):
+        if part is not None:
+            _check(f"{name}[{task!r}]", part, device)
+    if len(tensors) == len(parts):
+        together = (
+            losses if isinstance(losses, Tensor) else torch.stack([own if own.ndim == 0 else own.view(()) for own in tensors])
+        )
+        return Given(parts, together, together.detach().float())
+    values = torch.full((len(tasks),), torch.nan, device=device)
+    for place, part in enumerate(parts):
+        if part is not None:
+            values[place] = part.detach()
+    return Given(parts, None, values)
+
+
+def _in_order(name: str, losses: Losses, tasks: Sequence[str]) -> list[Tensor | None]:
+    if isinstance(losses, Mapping):
+        for task in losses:
+            if task not in tasks:
+                raise ValueError(unknown(name, task, tasks))
+        if missing := [task for task in tasks if task not in losses]:
+            raise ValueError(should(name, f"hold {', '.join(tasks)}", list(losses), f"Give None for {missing} without labels."))
+        found: list[Any] = [losses[task] for task in tasks]
+    elif isinstance(losses, Tensor):
+        if losses.shape != (len(tasks),):
+            raise ValueError(should(name, f"have one number for each of {list(tasks)}", f"a tensor {tuple(losses.shape)}"))
+        found = list(losses.unbind(0))
+    elif isinstance(losses, Sequence) and not isinstance(losses, (str, bytes)):
+        if len(losses) != len(tasks):
+            raise ValueError(should(name, f"have one number for each of {list(tasks)}", f"{len(losses)} numbers"))
+        found = list(losses)
+    else:
+        raise TypeError(should(name, "be a mapping from tasks to losses, or a tensor (K,)", losses))
+    return [_tensor(f"{name}[{task!r}]", part) for task, part in zip(tasks, found, strict=True)]
+
+
+def _tensor(name: str, part: Any) -> Tensor | None:
+    if part is None or isinstance(part, Tensor):
+        return part
+    if isinstance(part, bool) or not hasattr(part, "__float__"):
+        raise TypeError(should(name, "be a loss: a tensor of one number, or None", part))
+    return torch.tensor(float(part))
+
+
+def _check(name: str, part: Tensor, device: torch.device) -> None:
+    if part.numel() != 1:
+        raise ValueError(should(name, "be a single number, such as a mean over the batch", f"a tensor {tuple(part.shape)}"))
+    if not part.dtype.is_floating_point:
+        raise TypeError(should(name, "be a floating-point number", part.dtype))
+    if part.device != device:
+        raise ValueError(should(name, f"be on the device of the other losses, {device}", part.device))
+
+
+class Seen(NamedTuple):
+    """The losses of a batch as policies see them."""
+
+    values: Tensor  # (K,) float32 on the CPU, NaN where there is no label
+    complete: bool  # whether there is a label of every task
+
+
+def check_values(name: str, values: Tensor, tasks: Sequence[str]) -> Seen:
+    """Checks losses (K,); those that rounding made negative become 0.
+
+    Raises:
+        ValueError: If one is infinite or negative, or all are NaN.
+    """
+    values = values.cpu()
+    numbers = values.tolist()
+    known = [own for own in numbers if own == own]
+    if not known:
+        remedy = "Skip a batch without labels. If losses became NaN, lower the learning rate or clip gradients."
+        raise ValueError(should(name, "hold the loss of at least one task", dict(zip(tasks, numbers, strict=True)), remedy))
+    if max(known) == math.inf:
+        remedy = "The training has diverged: lower the learning rate or clip gradients."
+        raise ValueError(should(f"{name}[{tasks[numbers.index(math.inf)]!r}]", "be finite", math.inf, remedy))
+    if (least := min(known)) < -_ROUNDING:
+        remedy = "Add a constant to it; its gradient stays the same."
+        condition = "be at least 0, since policies use its logarithm"
+        raise ValueError(should(f"{name}[{tasks[numbers.index(least)]!r}]", condition, least, remedy))
+    return Seen(values if least >= 0 else values.clamp(min=0), len(known) == len(numbers))

@@ -1,0 +1,297 @@
+"""``LossBalancer``: a policy of LossWeighting in anybody's own training loop. K tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+
+from mtl_gym.balancing import ranks
+from mtl_gym.balancing.decider import Decider
+from mtl_gym.balancing.given import Given, Losses, Seen, check_values, read
+from mtl_gym.balancing.log import Log
+from mtl_gym.balancing.task_decisions import TaskDecisions
+from mtl_gym.balancing.task_gradients import TaskGradients, accumulate, parameters_of
+from mtl_gym.checks import positive_int, printable, sequence, should
+from mtl_gym.context import own_mode
+from mtl_gym.environments import LOSS_WEIGHTING
+from mtl_gym.policies.protocol import Policy
+from mtl_gym.training.probes import AFTER, GRAMIAN, META
+
+
+_READS = {META: "holdout", AFTER: "after", GRAMIAN: "gradients"}
+
+
+class LossBalancer(nn.Module):
+    """Weights the losses of your own training with any policy of ``mtl_gym/LossWeighting-v0``: a heuristic, an agent or a function.
+
+    Equal losses give the weights that the environment gives, bit for bit: the same code computes what the policy observes, and maps
+    its answer to weights. The balancer has no parameters and no buffers, so it may be part of any module.
+
+    Call it where you summed the losses::
+
+        balancer = mtl_gym.LossBalancer("igb", tasks=["seg", "depth"], steps_per_epoch=len(loader))
+        for images, labels in loader:
+            outputs = model(images)
+            loss = balancer({"seg": seg_loss(outputs, labels), "depth": depth_loss(outputs, labels)})
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    A policy that balances gradients needs each task's gradient of the shared parameters, so it replaces ``loss.backward()``, and
+    leaves ``.grad`` filled: ``balancer.backward(losses, shared=model.trunk.parameters())``. This works for all policies.
+
+    A loss that is ``None`` or NaN means that the batch has no label of the task: it is left out of the sum, and policies see its
+    last known value, as in the environments.
+
+    * Held-out losses, for policies that read them: :meth:`observe_holdout`. Losses after the step (``famo``):
+      :meth:`observe_after`.
+    * ``state_dict`` holds the policy's memory as tensors and JSON; it loads with ``torch.load(weights_only=True)`` and then resumes
+      exactly. It is extra state, not a buffer, which ``.half()`` would cast.
+    * In evaluation mode (``eval()``), the last weights are used and nothing is counted.
+    * Several processes: losses are averaged over those that have a label of a task before the policy sees them, so that all decide
+      alike. :meth:`backward` averages gradients itself: run the forward pass under ``DistributedDataParallel.no_sync``.
+    * Under ``torch.compile``, the balancer is excluded and the rest is compiled.
+
+    Args:
+        policy: Name with options (``"igb"``, ``"igb+cagrad:c=0.5"``), a pretrained agent (``"ppo"``), an agent's file, any object
+            with ``predict``, or a function that maps K losses (float64 array) to K weights.
+        tasks: Names of the K tasks.
+        train_steps: Optimiser steps of the whole training, for policies that observe its progress.
+        steps_per_epoch: Optimiser steps per epoch, for policies that count epochs.
+        lr: Learning rate, or the optimiser, whose first group tells it, for policies that learn at this rate (``uw``).
+        seed: Seeds random policies.
+        accumulate: Batches whose gradients are accumulated in each optimiser step. Losses are divided by it. Weights of losses are
+            decided on the first of them and kept; those of gradients are decided on the last one, from all of them.
+        scaler: A ``GradScaler``, for :meth:`backward` only: gradients are scaled in ``.grad`` alone.
+        process_group: Processes over which losses and gradients are averaged; ``None``: the default group, if there is one.
+
+    Attributes:
+        tasks: Names of the K tasks.
+        reads: What the policy reads besides losses: any of ``"holdout"``, ``"after"`` and ``"gradients"``.
+
+    Raises:
+        ValueError, TypeError: If there is no such policy, it is one for another environment, or it reads something that no argument
+            tells.
+
+    Example:
+        >>> import torch, mtl_gym
+        >>> balancer = mtl_gym.LossBalancer("si", tasks=["seg", "depth"])
+        >>> x = torch.ones(2, requires_grad=True)
+        >>> loss = balancer({"seg": 4 * x[0], "depth": 0.5 * x[1]})
+        >>> balancer.weights
+        {'seg': 0.25, 'depth': 2.0}
+        >>> loss.item()
+        2.0
+    """
+
+    def __init__(
+        self,
+        policy: str | Policy | Callable[[Any], Any],
+        tasks: Sequence[str],
+        *,
+        train_steps: int | None = None,
+        steps_per_epoch: int | None = None,
+        lr: float | Optimizer | None = None,
+        seed: int = 0,
+        accumulate: int = 1,
+        scaler: GradScaler | None = None,
+        process_group: dist.ProcessGroup | None = None,
+    ) -> None:
+        super().__init__()
+        self.tasks = tuple(printable("tasks", task) for task in sequence("tasks", tasks))
+        if not self.tasks or len(set(self.tasks)) < len(self.tasks):
+            raise ValueError(should("tasks", "be at least one name, each once", list(self.tasks)))
+        self._decider = decider = Decider(policy, LOSS_WEIGHTING, len(self.tasks), seed)
+        lengths = {"train_steps": train_steps, "steps_per_epoch": steps_per_epoch}
+        self._decisions = TaskDecisions(decider, self.tasks, accumulate=accumulate, lr=lr, **lengths)
+        self._gradients = TaskGradients(decider.arguments["gradient_ema"], decider.arguments["gradient_ema_decay"], process_group)
+        self._scaler, self._group = scaler, process_group
+        self._log = Log()
+        apart = self._decisions.weighing.scope > 1 or self._gradients.rate > 0
+        found = {word for name, word in _READS.items() if name in decider.needs}
+        self.reads = frozenset(found | ({"gradients"} if apart else set()))
+
+    # --- what a loop can ask -------------------------------------------------------------------------------------------------
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The last step's weights by task, of the shared parameters if heads have their own; 1 before the first."""
+        return dict(zip(self.tasks, self._decisions.weights[0, 0].tolist(), strict=True))
+
+    @property
+    def head_weights(self) -> dict[str, float]:
+        """The last step's weights by task in the heads."""
+        return dict(zip(self.tasks, self._decisions.weights[0, -1].tolist(), strict=True))
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps so far."""
+        return self._decisions.loop.step
+
+    @property
+    def decision_due(self) -> bool:
+        """Whether the policy decides on the next batch, which is when it reads held-out losses."""
+        return self._decisions.loop.due and self._decisions.part == 0
+
+    def extra_repr(self) -> str:
+        """The policy and the tasks."""
+        return f"{self._decider.label!r}, tasks={list(self.tasks)}"
+
+    # --- what a loop hands over ----------------------------------------------------------------------------------------------
+
+    def observe_holdout(self, losses: Losses) -> None:
+        """Takes the losses of a held-out batch at the current parameters, before each decision; others are ignored.
+
+        Args:
+            losses: As for :meth:`forward`; no graph is needed. ``None`` or NaN keeps a task's last one.
+        """
+        self._hand(META, losses)
+
+    def observe_after(self, losses: Losses) -> None:
+        """Takes the losses of the last batch, computed again after the optimiser's step; with ``accumulate``, of its first part."""
+        self._hand(AFTER, losses)
+
+    def _hand(self, name: str, losses: Losses) -> None:
+        given = read("losses", losses, self.tasks)
+        self._decisions.loop.hand(name, check_values("losses", ranks.mean_of_known(given.values, self._group), self.tasks))
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(self, losses: Losses) -> Tensor:
+        """The weighted sum of the losses (), float32, to be differentiated.
+
+        Args:
+            losses: By task, or (K,) in the order of the tasks; each is one number with its graph, ``None`` or NaN without a label.
+
+        Raises:
+            ValueError: If there are not K losses, one is negative, infinite or has no graph, or all are NaN; nothing changes then.
+            RuntimeError: If the policy needs something that was not handed over: :meth:`observe_holdout`, :meth:`observe_after`
+                or gradients (:meth:`backward`).
+        """
+        if not self.training:
+            given = read("losses", losses, self.tasks)
+            return self._sum(given.without_nan(given.values.isnan().tolist()))
+        if "gradients" in self.reads:
+            remedy = "Replace loss.backward() by balancer.backward(losses, shared=trunk.parameters())."
+            raise RuntimeError(f"The policy {self._decider.label!r} balances gradients. {remedy}")
+        given, seen = self._read(losses)
+        with own_mode():
+            if self._decisions.part == 0:
+                self._decisions.loop.check()
+                self._decisions.decide(seen)
+            self._count(seen)
+        total = self._sum(given)
+        return total / self._decisions.accumulate if self._decisions.accumulate > 1 else total
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def backward(
+        self,
+        losses: Losses,
+        shared: Iterable[Tensor] | None = None,
+        *,
+        heads: Iterable[Tensor] | None = None,
+        features: Tensor | None = None,
+    ) -> None:
+        """Adds the gradient of the weighted losses to ``.grad``, in place of ``loss.backward()``; for every policy.
+
+        A policy that balances gradients costs K backward passes. Its weights act on the shared parameters; each head has its own,
+        where the method says so (``head_weights``).
+
+        Args:
+            losses: As for :meth:`forward`.
+            shared: The parameters that all tasks share; not needed by a policy of losses alone.
+            heads: The other parameters; ``None``: all other leaves of the losses' graphs.
+            features: The trunk's output from which all losses were computed. The policy then sees the tasks' gradients of the
+                features instead of the shared parameters: one pass through the trunk instead of K, but *other* weights, since the
+                trunk's Jacobian is left out. It is an approximation, which no environment uses.
+
+        Raises:
+            ValueError: As for :meth:`forward`; if shared parameters are missing or no loss depends on them; if ``features`` are
+                given to a policy that averages gradients over steps; or if ``heads`` are missing with several processes.
+        """
+        if "gradients" not in self.reads:
+            loss = self(losses)
+            (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+            return
+        points = parameters_of(shared) if features is None else [self._gradients.checked(features, self._decisions.accumulate)]
+        given, seen = self._read(losses)
+        self._decisions.loop.check()
+        others = self._gradients.heads(given.parts, points, heads)
+        with own_mode():
+            scale = 1.0 if self._scaler is None else float(self._scaler.scale(torch.ones(())))
+            factor = scale / self._decisions.accumulate
+            scaled = [None if part is None else part * factor for part in given.parts]
+            self._gradients.add(scaled, points, others, 1 / scale)
+            if self._decisions.part + 1 == self._decisions.accumulate:
+                total = self._decisions.total(seen)
+                self._decisions.decide(total, self._gradients.gramian(self.step, ~total.values.isnan()))
+                summed = self._gradients.weighted(points, self._decisions.weights[0, 0], scale)
+                self._gradients.fill_heads(others, self._decisions.weights[0, -1])
+                if features is None:
+                    accumulate(points, summed)
+                else:
+                    features.backward(summed[0])
+            self._count(seen)
+
+    def log_to(self, writer: Any, every: int = 1) -> None:
+        """Writes weights and losses to TensorBoard after every so many steps, as ``weights/<task>`` and ``losses/<task>``.
+
+        Args:
+            writer: A ``SummaryWriter``, or anything with its ``add_scalar``; ``None`` stops it. It is not part of any copy or file.
+            every: Steps between two points.
+        """
+        self._log.every, self._log.writer = positive_int("every", every), writer
+
+    # --- resuming ------------------------------------------------------------------------------------------------------------
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The complete memory, as JSON and tensors; ``state_dict`` calls it.
+
+        Raises:
+            TypeError: If the policy's memory cannot be saved, as that of a function with values of its own.
+        """
+        state, averages = self._decisions.state(), self._gradients.averages
+        return state if averages is None else {**state, "averages": averages.clone()}
+
+    def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Resumes from :meth:`get_extra_state`; ``load_state_dict`` calls it.
+
+        Raises:
+            ValueError: If it is of another policy, other tasks, or damaged; nothing changes then.
+        """
+        self._decisions.load(state)
+        averages = state.get("averages")
+        self._gradients.averages = None if averages is None else averages.clone()
+
+    # --- steps ---------------------------------------------------------------------------------------------------------------
+
+    def _read(self, losses: Losses) -> tuple[Given, Seen]:
+        """The losses with their graph, and what the policy sees of them, over all processes; nothing is changed."""
+        given = read("losses", losses, self.tasks)
+        seen = check_values("losses", ranks.mean_of_known(given.values, self._group), self.tasks)
+        given = given.without_nan(given.values.isnan().tolist() if ranks.size(self._group) > 1 or not seen.complete else ())
+        for task, part in zip(self.tasks, given.parts, strict=True):
+            if part is not None and not part.requires_grad:
+                remedy = "Do not detach it, and leave torch.no_grad. For evaluation, call balancer.eval() first."
+                raise ValueError(should(f"losses[{task!r}]", "have a graph to differentiate", part, remedy))
+        return given, seen
+
+    def _count(self, seen: Seen) -> None:
+        """Counts a batch, and logs a step after the last one of a step."""
+        if self._decisions.count(seen) and self._log.due(self.step):
+            losses = dict(zip(self.tasks, self._decisions.loop.losses[0].tolist(), strict=True))
+            self._log.write(self.step, {"weights": self.weights, "losses": losses})
+
+    def _sum(self, given: Given) -> Tensor:
+        """The losses that have a label, weighted. (Not as a matrix product, which autocast would round to half precision.)"""
+        weights = self._decisions.weights[0, 0]
+        if given.together is not None:
+            return (given.together.float() * weights.to(given.together.device)).sum()
+        known = [place for place, part in enumerate(given.parts) if part is not None]
+        losses = torch.stack([part.reshape(()) for part in given.parts if part is not None]).float()
+        return (losses * weights[known].to(losses.device)).sum()

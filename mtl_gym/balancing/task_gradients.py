@@ -1,0 +1,185 @@
+"""The gradients of the tasks' losses in somebody's own network, and the ``.grad`` that their weighted sum leaves. K tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from mtl_gym.balancing import ranks
+from mtl_gym.checks import should
+from mtl_gym.training.formulas import averaged, inner_products
+
+
+class TaskGradients:
+    """The K gradients of a batch, summed over the parts of a batch that is accumulated.
+
+    Args:
+        rate, decay: How moving averages of them are kept; see :func:`mtl_gym.training.formulas.averaged`.
+        group: Processes over which they are averaged.
+    """
+
+    def __init__(self, rate: float, decay: float, group: dist.ProcessGroup | None) -> None:
+        self.rate, self.decay, self._group = rate, decay, group
+        self.averages: Tensor | None = None  # (1, K, Q)
+        self.table: Tensor | None = None  # (K, Q) of what the Gram matrix is of: shared parameters, or features
+        self._heads: dict[Tensor, list[Tensor | None]] = {}  # K gradients of each parameter of a head
+
+    def add(self, losses: Sequence[Tensor | None], points: Sequence[Tensor], heads: Sequence[Tensor], factor: float) -> None:
+        """Adds the gradients of losses (K) at these points and heads, times a factor; K backward passes.
+
+        Raises:
+            ValueError: If a loss has no graph, or no point has a gradient; nothing was added then.
+        """
+        targets = [*points, *heads]
+        found: list[Sequence[Tensor | None]] = []
+        present = [place for place, loss in enumerate(losses) if loss is not None]
+        for place, loss in enumerate(losses):
+            if loss is None:
+                found.append([None] * len(targets))
+                continue
+            if not loss.requires_grad:
+                raise ValueError(
+                    should("losses", "have a graph to differentiate", loss, "Do not detach them, or use torch.no_grad.")
+                )
+            found.append(torch.autograd.grad(loss, targets, retain_graph=place != present[-1], allow_unused=True))
+        if not any(own is not None for of_task in found for own in of_task[: len(points)]):
+            remedy = "Give the parameters that all tasks share, such as trunk.parameters(), of the module that made the losses."
+            raise ValueError(
+                should("shared", "hold parameters that the losses depend on", [tuple(own.shape) for own in points], remedy)
+            )
+        rows = [_flat(of_task[: len(points)], points) for of_task in found]
+        table = torch.stack(rows) * factor
+        self.table = table if self.table is None else self.table + table
+        for number, head in enumerate(heads, len(points)):
+            known = self._heads.setdefault(head, [None] * len(losses))
+            for place, of_task in enumerate(found):
+                if (own := of_task[number]) is not None:
+                    before = known[place]
+                    known[place] = own.detach() if before is None else before + own.detach()
+
+    def checked(self, features: Tensor, accumulated: int) -> Tensor:
+        """The features, if the gradients of the tasks can be taken of them; raises ``ValueError`` if not."""
+        if not isinstance(features, Tensor) or not features.requires_grad:
+            raise ValueError(should("features", "be the trunk's output, with its graph", features))
+        kept = {"accumulate": accumulated > 1, "a policy that averages gradients": self.rate > 0}
+        for reason, present in {**kept, "several processes": ranks.size(self._group) > 1}.items():
+            if present:
+                remedy = "They differ from batch to batch: give `shared` instead."
+                raise ValueError(should("features", f"be left out with {reason}", tuple(features.shape), remedy))
+        return features
+
+    def heads(self, parts: Iterable[Tensor | None], points: Sequence[Tensor], heads: Iterable[Tensor] | None) -> list[Tensor]:
+        """The parameters besides the points that get a gradient of their own: those given, or all leaves of the losses' graphs.
+
+        Raises:
+            ValueError: If they are not given with several processes.
+        """
+        if heads is None and ranks.size(self._group) > 1:
+            remedy = "A process without a label of a task does not reach its head."
+            raise ValueError(should("heads", "be given with several processes", None, remedy))
+        found = leaves(parts, points) if heads is None else [own for own in heads if own.requires_grad]
+        known = {id(point) for point in points}
+        return [own for own in found if id(own) not in known]
+
+    @property
+    def known(self) -> Tensor:
+        """The summed gradients (K, Q)."""
+        if self.table is None:
+            raise RuntimeError("no gradients were added")
+        return self.table
+
+    def gramian(self, step: int, labelled: Tensor) -> Tensor:
+        """The Gram matrix (1, K, K) of the gradients, or of their averages, which then replace them; ``labelled`` (K,) bool.
+
+        Gradients are averaged over all processes first. A task without labels, or with a gradient that is not finite, keeps its
+        moving average.
+        """
+        own = ranks.mean(self.known, self._group)[None]
+        if self.rate:
+            if self.averages is None:
+                self.averages = torch.zeros_like(own)
+            counts = labelled.to(own.device)[None, :, None] & own.isfinite().all(2, keepdim=True)
+            steps = torch.tensor([step], device=own.device)
+            own = torch.where(counts, averaged(own, self.averages, steps, self.rate, self.decay), own)
+            self.averages = torch.where(counts, own, self.averages)
+            self.table = own[0]
+        return inner_products(own).cpu()
+
+    def weighted(self, points: Sequence[Tensor], weights: Tensor, factor: float) -> list[Tensor]:
+        """The weighted sum (K weights) of the gradients at the points, times a factor, in their shapes and types."""
+        total = (weights.to(self.known.device)[None] @ self.known)[0] * factor
+        parts = total.split([own.numel() for own in points])
+        return [part.view_as(point).to(point.dtype) for part, point in zip(parts, points, strict=True)]
+
+    def fill_heads(self, heads: Sequence[Tensor], weights: Tensor) -> None:
+        """Adds the weighted gradients (K weights) to the ``.grad`` of the heads, and forgets all gradients of the batch."""
+        scales, several = weights.tolist(), ranks.size(self._group) > 1
+        reached, totals = [], []
+        for head in heads:
+            own = [scale * part for scale, part in zip(scales, self._heads[head], strict=True) if part is not None]
+            if own or several:  # every process has to take part in the average
+                reached.append(head)
+                totals.append(sum(own[1:], start=own[0]) if own else torch.zeros_like(head))
+        if several and totals:
+            flat = ranks.mean(torch.cat([own.flatten() for own in totals]), self._group)
+            parts = flat.split([own.numel() for own in totals])
+            totals = [part.view_as(own) for part, own in zip(parts, totals, strict=True)]
+        accumulate(reached, totals)
+        self.table = None
+        self._heads.clear()
+
+
+def parameters_of(shared: Iterable[Tensor] | None) -> list[Tensor]:
+    """The shared parameters that are trained, as a list.
+
+    Raises:
+        TypeError: If they are no tensors, as the names of ``named_parameters``.
+        ValueError: If there is none that requires a gradient.
+    """
+    if isinstance(shared, Tensor):
+        shared = [shared]
+    given: list[Any] = list(shared) if isinstance(shared, Iterable) else []
+    if wrong := [own for own in given if not isinstance(own, Tensor)]:
+        raise TypeError(should("shared", "be parameters, such as trunk.parameters()", type(wrong[0]).__name__))
+    found = list(dict.fromkeys(own for own in given if own.requires_grad))
+    if not found:
+        remedy = "Give the parameters that all tasks share: balancer.backward(losses, shared=trunk.parameters())."
+        raise ValueError(should("shared", "hold parameters that require a gradient", len(given), remedy))
+    return found
+
+
+def leaves(losses: Iterable[Tensor | None], stops: Iterable[Tensor] = ()) -> list[Tensor]:
+    """All leaves of the graphs of these losses that require a gradient, but those that are only reached through the stops."""
+    todo: list[Any] = [loss.grad_fn for loss in losses if loss is not None]
+    seen = {*todo, *(stop.grad_fn for stop in stops if stop.grad_fn is not None)}
+    found: dict[Tensor, None] = {}
+    while todo:
+        node = todo.pop()
+        variable = getattr(node, "variable", None)
+        if variable is not None:
+            found[variable] = None
+        for following, _ in () if node is None else node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                todo.append(following)
+    return list(found)
+
+
+def _flat(parts: Sequence[Tensor | None], points: Sequence[Tensor]) -> Tensor:
+    """Gradients as one float32 vector, 0 where there is none."""
+    flat = [
+        point.new_zeros(point.numel(), dtype=torch.float32) if part is None else part.detach().flatten().float()
+        for part, point in zip(parts, points, strict=True)
+    ]
+    return torch.cat(flat)
+
+
+def accumulate(tensors: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    """Adds gradients to ``.grad``, as ``backward`` does."""
+    for tensor, gradient in zip(tensors, gradients, strict=True):
+        own = gradient.to(tensor.dtype)
+        tensor.grad = own.clone() if tensor.grad is None else tensor.grad + own
