@@ -16,6 +16,7 @@ from mtl_gym.environments import ENVIRONMENTS, find_environments as find_environ
 if TYPE_CHECKING:
     from mtl_gym import plots as plots
     from mtl_gym.balancing.loss_balancer import LossBalancer as LossBalancer
+    from mtl_gym.balancing.sample_balancer import SampleBalancer as SampleBalancer
     from mtl_gym.cache import check_writable as check_writable, locked as locked, write_whole as write_whole
     from mtl_gym.checks import choose as choose, number as number, positive_int as positive_int, should as should
     from mtl_gym.context import own_mode as own_mode
@@ -69,6 +70,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "balancing.loss_balancer": "LossBalancer",
+    "balancing.sample_balancer": "SampleBalancer",
     "cache": "check_writable locked write_whole",
     "checks": "choose number positive_int should",
     "context": "own_mode",

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mtl_gym.checks import should, unknown
+from mtl_gym.checks import printable, sequence, should, unknown
 
 Losses = Mapping[str, Tensor | float | None] | Sequence[Tensor | float | None] | Tensor
 """Losses by task, or in the order of the tasks; ``None`` or NaN where a batch has no label of a task."""
@@ -32,6 +32,14 @@ class Given:
             return self
         parts = [None if absent else part for absent, part in zip(missing, self.parts, strict=True)]
         return Given(parts, None, self.values)
+
+
+def check_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
+    """The names of the tasks; raises ``TypeError`` or ``ValueError`` if there is none, or one stands there twice."""
+    names = tuple(printable("tasks", task) for task in sequence("tasks", tasks))
+    if not names or len(set(names)) < len(names):
+        raise ValueError(should("tasks", "be at least one name, each once", list(names)))
+    return names
 
 
 def read(name: str, losses: Losses, tasks: Sequence[str]) -> Given:
@@ -95,6 +103,48 @@ def _check(name: str, part: Tensor, device: torch.device) -> None:
         raise TypeError(should(name, "be a floating-point number", part.dtype))
     if part.device != device:
         raise ValueError(should(name, f"be on the device of the other losses, {device}", part.device))
+
+
+class SampleValues(NamedTuple):
+    """The losses of a batch's samples."""
+
+    values: Tensor  # (B, K) with their graph, 0 where there is no label
+    labelled: Tensor  # (B, K) bool
+
+    def means(self) -> Tensor:
+        """Means (K,) over the labelled samples of each task; 0 where there is none."""
+        return self.values.sum(0) / self.labelled.sum(0).clamp(min=1)
+
+
+def sample_losses(name: str, losses: Any, tasks: Sequence[str], labelled: Tensor | None) -> SampleValues:
+    """The losses of samples, (B, K) or (B,) by task, and where there is a label: where it is told, else where they are not NaN.
+
+    Raises:
+        TypeError, ValueError: If they are no tensors of these shapes, or one is negative or infinite.
+    """
+    if isinstance(losses, Mapping):
+        for task in losses:
+            if task not in tasks:
+                raise ValueError(unknown(name, task, tasks))
+        columns = [losses.get(task) for task in tasks]
+        known = [column for column in columns if isinstance(column, Tensor)]
+        if not known or any(column.shape != known[0].shape or column.ndim != 1 for column in known):
+            shapes = {task: tuple(column.shape) for task, column in zip(tasks, columns, strict=True) if isinstance(column, Tensor)}
+            raise ValueError(should(name, "have the shape (B,) for every task", shapes))
+        missing = torch.full_like(known[0], torch.nan, requires_grad=False)
+        losses = torch.stack([column if isinstance(column, Tensor) else missing for column in columns], dim=1)
+    if not isinstance(losses, Tensor) or not losses.dtype.is_floating_point:
+        raise TypeError(should(name, "be a tensor (B, K), or tensors (B,) by task", losses))
+    if losses.ndim != 2 or losses.shape[1] != len(tasks) or not len(losses):
+        raise ValueError(should(name, f"have the shape (B, {len(tasks)}) of {list(tasks)}", tuple(losses.shape)))
+    known_labels = ~losses.detach().isnan() if labelled is None else labelled.to(losses.device, torch.bool)
+    if known_labels.shape != losses.shape:
+        raise ValueError(should("labelled", f"have the shape {tuple(losses.shape)}", tuple(known_labels.shape)))
+    values = losses.where(known_labels, torch.zeros((), dtype=losses.dtype, device=losses.device))
+    if not (0 - _ROUNDING <= values.detach().min() and values.detach().max() < torch.inf):
+        extremes = [values.detach().min().item(), values.detach().max().item()]
+        raise ValueError(should(name, "be finite and at least 0 where there is a label", extremes))
+    return SampleValues(values, known_labels)
 
 
 class Seen(NamedTuple):

@@ -12,17 +12,17 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from mtl_gym.balancing import ranks
+from mtl_gym.balancing.course import Course
 from mtl_gym.balancing.decider import Decider
-from mtl_gym.balancing.given import Given, Losses, Seen, check_values, read
+from mtl_gym.balancing.given import Given, Losses, Seen, check_tasks, check_values, read
 from mtl_gym.balancing.log import Log
 from mtl_gym.balancing.task_decisions import TaskDecisions
 from mtl_gym.balancing.task_gradients import TaskGradients, accumulate, parameters_of
-from mtl_gym.checks import positive_int, printable, sequence, should
+from mtl_gym.checks import positive_int, should
 from mtl_gym.context import own_mode
 from mtl_gym.environments import LOSS_WEIGHTING
 from mtl_gym.policies.protocol import Policy
 from mtl_gym.training.probes import AFTER, GRAMIAN, META
-
 
 _READS = {META: "holdout", AFTER: "after", GRAMIAN: "gradients"}
 
@@ -104,12 +104,10 @@ class LossBalancer(nn.Module):
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
         super().__init__()
-        self.tasks = tuple(printable("tasks", task) for task in sequence("tasks", tasks))
-        if not self.tasks or len(set(self.tasks)) < len(self.tasks):
-            raise ValueError(should("tasks", "be at least one name, each once", list(self.tasks)))
+        self.tasks = check_tasks(tasks)
         self._decider = decider = Decider(policy, LOSS_WEIGHTING, len(self.tasks), seed)
-        lengths = {"train_steps": train_steps, "steps_per_epoch": steps_per_epoch}
-        self._decisions = TaskDecisions(decider, self.tasks, accumulate=accumulate, lr=lr, **lengths)
+        course = Course(decider, self.tasks, lr, train_steps=train_steps, steps_per_epoch=steps_per_epoch)
+        self._decisions = TaskDecisions(course, len(self.tasks), accumulate)
         self._gradients = TaskGradients(decider.arguments["gradient_ema"], decider.arguments["gradient_ema_decay"], process_group)
         self._scaler, self._group = scaler, process_group
         self._log = Log()

@@ -28,8 +28,18 @@ class TaskGradients:
         self.table: Tensor | None = None  # (K, Q) of what the Gram matrix is of: shared parameters, or features
         self._heads: dict[Tensor, list[Tensor | None]] = {}  # K gradients of each parameter of a head
 
-    def add(self, losses: Sequence[Tensor | None], points: Sequence[Tensor], heads: Sequence[Tensor], factor: float) -> None:
+    def add(
+        self,
+        losses: Sequence[Tensor | None],
+        points: Sequence[Tensor],
+        heads: Sequence[Tensor],
+        factor: float,
+        *,
+        keep: bool = False,
+    ) -> None:
         """Adds the gradients of losses (K) at these points and heads, times a factor; K backward passes.
+
+        ``keep``: whether the graph is kept for another pass.
 
         Raises:
             ValueError: If a loss has no graph, or no point has a gradient; nothing was added then.
@@ -45,7 +55,7 @@ class TaskGradients:
                 raise ValueError(
                     should("losses", "have a graph to differentiate", loss, "Do not detach them, or use torch.no_grad.")
                 )
-            found.append(torch.autograd.grad(loss, targets, retain_graph=place != present[-1], allow_unused=True))
+            found.append(torch.autograd.grad(loss, targets, retain_graph=keep or place != present[-1], allow_unused=True))
         if not any(own is not None for of_task in found for own in of_task[: len(points)]):
             remedy = "Give the parameters that all tasks share, such as trunk.parameters(), of the module that made the losses."
             raise ValueError(

@@ -9,12 +9,15 @@ from __future__ import annotations
 import functools
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mtl_gym.problems.base import Problem
 from mtl_gym.training.objectives import Objectives
@@ -41,6 +44,20 @@ def _load_forward_mode() -> None:
         forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
 
 
+@contextmanager
+def forward_mode() -> Iterator[None]:
+    """The level of forward mode, of which torch has one in a process, with attention in the form that has forward-mode rules."""
+    with _FORWARD_MODE:
+        _load_forward_mode()
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
+                yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+
+
 def main_task(trainer: Trainer) -> int:
     """The main task's index in the problem."""
     names = [task.name for task in trainer.problem.tasks]
@@ -50,14 +67,12 @@ def main_task(trainer: Trainer) -> int:
 def align(trainer: Trainer) -> Alignments:
     """Aligns the next batch's samples with the main task's gradient on *meta* (shared parameters); also computes their losses."""
     direction, main = _direction(trainer)
-    with _FORWARD_MODE:
-        _load_forward_mode()
-        with forward_ad.dual_level():
-            # Heads have zero tangents: without a tangent for each factor, torch runs the rule of a product in Python.
-            pairs = trainer.replicas.parameters.items()
-            duals = {name: forward_ad.make_dual(own, direction[name]) for name, own in pairs}
-            found, buffers = trainer.losses.sample_losses(duals)
-            losses, tangents = forward_ad.unpack_dual(found)
+    with forward_mode():
+        # Heads have zero tangents: without a tangent for each factor, torch runs the rule of a product in Python.
+        pairs = trainer.replicas.parameters.items()
+        duals = {name: forward_ad.make_dual(own, direction[name]) for name, own in pairs}
+        found, buffers = trainer.losses.sample_losses(duals)
+        losses, tangents = forward_ad.unpack_dual(found)
     trainer.losses.pending.of_samples, trainer.losses.pending.buffers = losses, buffers
     products = torch.zeros_like(losses) if tangents is None else tangents.detach()
     held_out = trainer.losses.held_out_cost(["meta"])

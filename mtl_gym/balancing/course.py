@@ -1,0 +1,91 @@
+"""A policy and what it knows of one training in somebody's own loop, which is saved and resumed as a whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from mtl_gym.balancing.decider import Decider
+from mtl_gym.balancing.loop import Loop
+from mtl_gym.balancing.memory import packed, unpacked
+from mtl_gym.checks import number, positive_int, should
+from mtl_gym.training.probes import BASE, EPOCH, LR
+
+_FORMAT = 1
+_READS = {"progress": "train_steps", EPOCH: "steps_per_epoch", BASE: "steps_per_epoch", LR: "lr"}
+"""What a policy reads, and the argument that tells it."""
+Tables = dict[str, dict[str, Tensor]]
+
+
+class Course:
+    """One training of one policy.
+
+    Args:
+        decider: The policy.
+        tasks: Names of the K tasks.
+        lr: Learning rate, or the optimiser.
+        lengths: ``train_steps`` and ``steps_per_epoch``; ``None`` where it is unknown.
+
+    Attributes:
+        loop: What is known of the training.
+
+    Raises:
+        ValueError, TypeError: If the policy reads something that no argument tells, or an argument is wrong.
+    """
+
+    def __init__(self, decider: Decider, tasks: Sequence[str], lr: float | Optimizer | None, **lengths: int | None) -> None:
+        self.decider, self._tasks = decider, list(tasks)
+        told = {**lengths, "lr": lr}
+        for name, argument in _READS.items():
+            if told[argument] is None and name in {*decider.needs, *decider.observe}:
+                raise ValueError(should(argument, f"be given, since the policy {decider.label!r} reads it", None))
+        self._lr = lr if lr is None or isinstance(lr, Optimizer) else number("lr", lr, low=0.0)
+        known = {name: positive_int(name, 1 if length is None else length) for name, length in lengths.items()}
+        self.loop = Loop(len(tasks), decider.needs, steps=decider.steps, rate=self._rate, **known)
+
+    def _rate(self) -> float:
+        lr = self._lr
+        return float(lr.param_groups[0]["lr"] if isinstance(lr, Optimizer) else lr or 0.0)
+
+    def state(self, plain: Mapping[str, Any], own: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The complete memory: ``about``, a JSON text, and ``tensors`` in tables.
+
+        Args:
+            plain: Numbers to be kept with it, by name.
+            own: Tensors to be kept with it, by name.
+
+        Raises:
+            TypeError: If the policy's memory cannot be saved, as that of a function with values of its own.
+        """
+        memory, arrays = packed(self.decider.memory)
+        counts, loop = self.loop.state()
+        about = {"format": _FORMAT, "policy": self.decider.identity, "tasks": self._tasks, "memory": memory}
+        tables = {"loop": loop, "memory": arrays, "own": own}
+        tensors = {name: {key: value.clone() for key, value in table.items()} for name, table in tables.items()}
+        return {"about": json.dumps({**counts, **plain, **about}), "tensors": tensors}
+
+    def load(self, state: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Resumes from a :meth:`state`, and returns its numbers and its own tensors, of which these names have to be there.
+
+        Raises:
+            ValueError: If it is of another policy, other tasks, or damaged; nothing changes then.
+        """
+        try:
+            about, tensors = json.loads(state["about"]), state["tensors"]
+            memory = unpacked(about["memory"], tensors["memory"])
+            own = {name: tensor.clone() for name, tensor in tensors["own"].items()}
+            if missing := set(names) - own.keys():
+                raise KeyError(missing)
+            loop = tensors["loop"]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(should("state", "be what state_dict() returned", type(error).__name__)) from error
+        for name, value in {"format": _FORMAT, "policy": self.decider.identity, "tasks": self._tasks}.items():
+            if about.get(name) != value:
+                raise ValueError(should(f"state[{name!r}]", f"be {value}, as of this balancer", about.get(name)))
+        self.loop.load(about, loop)
+        self.decider.memory = memory
+        return about, own
