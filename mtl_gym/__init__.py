@@ -44,6 +44,13 @@ if TYPE_CHECKING:
     from mtl_gym.evaluation.comparison import compare as compare, evaluate as evaluate
     from mtl_gym.evaluation.discrimination import discrimination as discrimination
     from mtl_gym.evaluation.export import report as report
+    from mtl_gym.evaluation.fitting import (
+        Fit as Fit,
+        fit as fit,
+        load_module as load_module,
+        suggest_groups as suggest_groups,
+        suggest_sharing as suggest_sharing,
+    )
     from mtl_gym.evaluation.leaderboard import leaderboard as leaderboard
     from mtl_gym.evaluation.rank_correlation import rank_correlation as rank_correlation
     from mtl_gym.evaluation.results import plain as plain
@@ -87,6 +94,7 @@ _NAMES = {
     "evaluation.comparison": "compare evaluate",
     "evaluation.discrimination": "discrimination",
     "evaluation.export": "report",
+    "evaluation.fitting": "Fit fit load_module suggest_groups suggest_sharing",
     "evaluation.leaderboard": "leaderboard",
     "evaluation.rank_correlation": "rank_correlation",
     "evaluation.results": "plain",

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Tensors = Mapping[str, Tensor]
 """Name to tensor (N, *shape)."""
@@ -84,6 +84,18 @@ class Model(ABC):
             found.append(stage.run([parameters[name] for name in stage.names], found[-1] if found else inputs))
         return found
 
+    def plain(self, parameters: Tensors, buffers: Tensors, heads: Mapping[str, slice]) -> nn.Module:
+        """One replica as a plain module that maps inputs (B, *shape) to outputs (B, O, *S) by task.
+
+        Models override it if they can be written with PyTorch's own layers; this one calls :meth:`forward`.
+
+        Args:
+            parameters: (*shape) by name, without the replica axis.
+            buffers: Likewise.
+            heads: The output channels of the tasks that take part, by name.
+        """
+        return Whole(self, parameters, buffers, heads)
+
     @property
     def sizes(self) -> list[int]:
         """Number of entries of each parameter tensor."""
@@ -107,3 +119,23 @@ class Model(ABC):
     def used(self, buffers: Tensors) -> Tensor | None:
         """Which of the ``blocks`` are in use (N, blocks); ``None`` if all of them always are."""
         return None
+
+
+class Whole(nn.Module):
+    """One replica of any model as a module."""
+
+    def __init__(self, model: Model, parameters: Tensors, buffers: Tensors, heads: Mapping[str, slice]) -> None:
+        super().__init__()
+        self._model, self._names, self._columns = model, {name: name.replace(".", "_") for name in parameters}, dict(heads)
+        for name, value in parameters.items():
+            self.register_parameter(self._names[name], nn.Parameter(value.detach().clone()))
+        for name, value in buffers.items():
+            self.register_buffer(name, value.detach().clone())
+        self._buffer_names = [*buffers]
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Outputs (B, O, *S) of inputs (B, *shape), by task."""
+        parameters = {name: getattr(self, own)[None] for name, own in self._names.items()}
+        buffers = {name: getattr(self, name)[None] for name in self._buffer_names}
+        outputs = self._model.forward(parameters, buffers, inputs[None])[0][0]
+        return {task: outputs[:, columns] for task, columns in self._columns.items()}

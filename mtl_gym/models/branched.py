@@ -7,24 +7,36 @@ different structures are computed together; sharing saves parameters, not time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtl_gym.checks import should
 from mtl_gym.models.base import Model, Tensors
+from mtl_gym.models.plain import Branches
 from mtl_gym.problems.base import Problem
 
 ASSIGN, PLACES = "assign", "places"
 """Buffers: the copy (S, K) that each task uses at each stage, and the position (all tasks,) of each of the problem's tasks among
 the K participating ones, 0 for the others."""
+
+
+@runtime_checkable
+class HasLayers(Protocol):
+    """A model of PyTorch's own layers."""
+
+    def stage_layer(self, stage: int, parameters: Sequence[Tensor]) -> nn.Module:
+        """A stage."""
+
+    def head_layer(self, parameters: Sequence[Tensor], channels: slice) -> nn.Module:
+        """A head."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,29 @@ class BranchedModel(Model):
         features = self.shapes[self._heads[0]][0]
         heads = torch.tensor([(features + 1) * (stop - start) for start, stop in self._columns], device=assign.device)
         return (self.copies_in_use(assign).sum(2) * sizes).sum(1) + heads[tasks].sum(1)
+
+    def plain(self, parameters: Tensors, buffers: Tensors, heads: Mapping[str, slice]) -> nn.Module:
+        """The structure of PyTorch's own layers, if the model has such: only the copies in use; see :meth:`Model.plain`."""
+        model = self.model
+        if not isinstance(model, HasLayers):
+            return super().plain(parameters, buffers, heads)
+        assign, places = buffers[ASSIGN], buffers[PLACES]
+        columns = {(start, stop): task for task, (start, stop) in enumerate(self._columns)}
+        copies = {name: int(places[columns[own.start, own.stop]]) for name, own in heads.items()}  # among the participating tasks
+        numbers: dict[tuple[int, int], int] = {}
+        paths: dict[str, list[int]] = {}
+        for name, task in copies.items():
+            own = [(stage, int(assign[stage, task])) for stage in range(self.num_stages)]
+            paths[name] = [numbers.setdefault(piece, len(numbers)) for piece in own]
+        stages = [model.stage_layer(stage, self._split(stage, parameters[f"stage{stage}"][copy])) for stage, copy in numbers]
+        own_heads = [parameters[name] for name in self._heads]
+        return Branches(stages, paths, {name: model.head_layer(own_heads, channels) for name, channels in heads.items()})
+
+    def _split(self, stage: int, values: Tensor) -> list[Tensor]:
+        """The parameters of a copy (size,) in their shapes."""
+        shapes = self._parts[stage]
+        parts = values.split([prod(shape) for shape in shapes])
+        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def forward(
         self, parameters: Tensors, buffers: Tensors, inputs: Tensor, *, train: bool = False, seeds: Tensor | None = None

@@ -6,24 +6,27 @@ The heads are one layer; each task's head is a slice of its columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from mtl_gym.checks import should
 from mtl_gym.models.base import Model, Stage, Tensors
+from mtl_gym.models.plain import Branches, convolution, convolution_stage, hourglass, linear, linear_stage
 from mtl_gym.problems.base import Problem
 
 Parameters = Sequence[Tensor]
 Layers = dict[str, tuple[tuple[int, ...], float]]
 """Name to shape and bound of each parameter."""
 Run = Callable[[Parameters, Tensor], Tensor]
+Build = Callable[..., nn.Module]
+"""Makes a layer of a stage's or a head's parameters."""
 
 
 class Network(Model):
@@ -36,12 +39,21 @@ class Network(Model):
         run: ``(parameters, in their order; inputs (N, B, *input_shape)) -> outputs (N, B, O, *S)``.
         heads: Axis of the output channels in each of the heads' parameters, counted from the end.
         stages: The shared layers if they form a chain; each has two of the parameters.
+        plain: What makes PyTorch's layers of the shared parameters, stage by stage, and of a head's; ``None`` if nothing does. A
+            stage has two parameters, but a single one has all.
     """
 
     def __init__(
-        self, identity: str, layers: Layers, run: Run, *, heads: tuple[int, ...] = (-1, -1), stages: Sequence[Run] = ()
+        self,
+        identity: str,
+        layers: Layers,
+        run: Run,
+        *,
+        heads: tuple[int, ...] = (-1, -1),
+        stages: Sequence[Run] = (),
+        plain: tuple[Sequence[Build], Build] | None = None,
     ) -> None:
-        self.identity, self._run, self._heads = identity, run, heads
+        self.identity, self._run, self._heads, self._plain = identity, run, heads, plain
         self.shapes = {name: shape for name, (shape, _) in layers.items()}
         self._bounds = [bound for _, bound in layers.values()]
         self.shared = len(layers) - len(heads)
@@ -58,6 +70,32 @@ class Network(Model):
     ) -> tuple[Tensor, Tensors]:
         """Outputs of all heads; see :meth:`Model.forward`."""
         return self._run([*parameters.values()], inputs), buffers
+
+    def stage_layer(self, stage: int, parameters: Sequence[Tensor]) -> nn.Module:
+        """A stage as PyTorch's layers; raises ``ValueError`` if it has none."""
+        if self._plain is None:
+            raise ValueError(should("model", "have stages of PyTorch's own layers", self.identity))
+        return self._plain[0][stage](*parameters)
+
+    def head_layer(self, parameters: Sequence[Tensor], channels: slice) -> nn.Module:
+        """A head as one of PyTorch's layers, from the parameters of all heads; raises ``ValueError`` if it has none."""
+        if self._plain is None:
+            raise ValueError(should("model", "have heads of PyTorch's own layers", self.identity))
+        # Parameters have no replica axis here, so axes are counted from the end.
+        pairs = zip(parameters, self._heads, strict=True)
+        own = [part.narrow(axis, channels.start, channels.stop - channels.start) for part, axis in pairs]
+        return self._plain[1](*own)
+
+    def plain(self, parameters: Tensors, buffers: Tensors, heads: Mapping[str, slice]) -> nn.Module:
+        """One replica of PyTorch's own layers, if there are such; see :meth:`Model.plain`."""
+        if self._plain is None:
+            return super().plain(parameters, buffers, heads)
+        ordered = [*parameters.values()]
+        trunk, own, count = ordered[: self.shared], ordered[self.shared :], len(self._plain[0])
+        pieces = [trunk] if count == 1 else [trunk[place : place + 2] for place in range(0, len(trunk), 2)]
+        stages = [self.stage_layer(stage, piece) for stage, piece in enumerate(pieces)] if count else []
+        layers = {task: self.head_layer(own, channels) for task, channels in heads.items()}
+        return Branches(stages, dict.fromkeys(heads, range(len(stages))), layers)
 
     def outputs(self, parameters: Tensors, buffers: Tensors, inputs: Tensor, channels: slice) -> Tensor:
         """Outputs of some channels; other heads, if there are heads, are not computed."""
@@ -76,7 +114,8 @@ def mlp(problem: Problem, hidden_sizes: tuple[int, ...]) -> Network:
     def run(parameters: Parameters, inputs: Tensor) -> Tensor:
         return _linear_forward(parameters, inputs.flatten(2))
 
-    return Network(f"mlp{list(hidden_sizes)}", layers, run, stages=[_linear_stage] * len(hidden_sizes))
+    plain: tuple[list[Build], Build] = ([linear_stage] * len(hidden_sizes) or [nn.Flatten], linear)
+    return Network(f"mlp{list(hidden_sizes)}", layers, run, stages=[_linear_stage] * len(hidden_sizes), plain=plain)
 
 
 def conv(problem: Problem, hidden_sizes: tuple[int, ...]) -> Network:
@@ -100,7 +139,9 @@ def conv(problem: Problem, hidden_sizes: tuple[int, ...]) -> Network:
             images = [functional.max_pool2d(torch.relu(image), 2) for image in _convolve(images, weight, bias)]
         return _linear_forward(parameters[first_linear:], torch.stack(images).flatten(2))
 
-    return Network(f"conv{list(hidden_sizes)}", layers, run, stages=[_convolution_stage] * len(widths) + [_linear_stage])
+    stages = [_convolution_stage] * len(widths) + [_linear_stage]
+    plain = ([convolution_stage] * len(widths) + [linear_stage], linear)
+    return Network(f"conv{list(hidden_sizes)}", layers, run, stages=stages, plain=plain)
 
 
 def dense(problem: Problem, hidden_sizes: tuple[int, ...]) -> Network:
@@ -124,7 +165,7 @@ def dense(problem: Problem, hidden_sizes: tuple[int, ...]) -> Network:
         joined = [torch.cat(pair, dim=1) for pair in zip(skip, images, strict=True)]
         return torch.stack(_convolve(joined, parameters[-2], parameters[-1]))
 
-    return Network(f"dense{list(hidden_sizes)}", layers, run, heads=(-4, -1))
+    return Network(f"dense{list(hidden_sizes)}", layers, run, heads=(-4, -1), plain=([hourglass], convolution))
 
 
 def point(problem: Problem, hidden_sizes: tuple[int, ...]) -> Network:

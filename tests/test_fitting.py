@@ -1,0 +1,147 @@
+"""The trained network in a person's hands: the module that is handed out is the one that was trained."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from rollouts import small
+from torch import nn
+
+import mtl_gym
+from mtl_gym.environments import LAYER_MERGING, SAMPLE_WEIGHTING, TASK_GROUPING
+from mtl_gym.evaluation.fitting import refit
+from mtl_gym.models.plain import Branches
+from mtl_gym.problems import load_problem
+from mtl_gym.problems.scores import split_metrics
+
+
+def settings(problem, env="mtl_gym/LossWeighting-v0", **others):
+    given = small(problem, env, **others)
+    return {name: value for name, value in given.items() if name not in ("problem", "steps_per_action")}
+
+
+def measured(module, problem, names):
+    """Metrics on *test* of the module that was handed out, on the problem's own inputs."""
+    data = load_problem(problem)
+    split = data.splits["test"]
+    with torch.no_grad():
+        outputs = module(split.inputs)
+    columns = [outputs.get(task.name, torch.zeros(len(split), task.outputs)) for task in data.tasks]
+    found = split_metrics(data, torch.cat(columns, dim=1)[None], split.targets)
+    return {name: float(found[name][0]) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("problem", "policy"), [("digits", "igb"), ("census", "mgda"), ("quadratic", "ew"), ("tox21", "uw"), ("stereo", "si")]
+)
+def test_the_module_has_the_metrics_of_the_training(problem, policy):
+    if problem == "stereo":
+        pytest.importorskip("skimage")
+    done = mtl_gym.fit(problem, policy, seed=4, **settings(problem))
+    assert measured(done.module, problem, done.metrics) == pytest.approx(done.metrics, rel=1e-4, abs=1e-4)
+    assert not done.module.training
+    assert len(done.history) == 8 * load_problem(problem).num_tasks
+    assert done.history["loss"].gt(0).all()
+
+
+def test_a_native_network_is_made_of_torch_s_own_layers():
+    done = mtl_gym.fit("digits", "ew", **settings("digits"))
+    kinds = {type(own).__module__.split(".")[0] for own in done.module.modules() if own is not done.module}
+    assert kinds == {"torch"}
+    assert sum(own.numel() for own in done.module.parameters()) == sum(
+        own.numel() for own in mtl_gym.fit("digits", "si", **settings("digits")).module.parameters()
+    )
+
+
+def test_a_row_of_a_comparison_is_what_fit_trains(tmp_path):
+    given = settings("digits", train_steps=40)
+    mtl_gym.compare("uw,si", problem="digits", instances=[3, 5], out=tmp_path, **given)
+    done, known = refit(tmp_path, "uw", 5)
+    assert done.metrics == pytest.approx(known, rel=1e-3)
+    assert done.metrics == mtl_gym.fit("digits", "uw", seed=5, **given).metrics
+    with pytest.raises(ValueError, match="Did you mean 'si'"):
+        refit(tmp_path, "sii", 5)
+    with pytest.raises(ValueError, match=r"one of \[3, 5\]"):
+        refit(tmp_path, "si", 4)
+
+
+@pytest.mark.parametrize("policy", ["branch:stage=1", "single-task", "shared", "random-merge"])
+def test_a_merged_network_shares_what_was_merged(policy):
+    done = mtl_gym.fit("digits", policy, LAYER_MERGING, seed=2, num_tasks=3, **settings("digits", LAYER_MERGING, train_steps=40))
+    assert measured(done.module, "digits", done.metrics) == pytest.approx(done.metrics, rel=1e-4, abs=1e-4)
+    assert isinstance(done.module, Branches)
+    tasks = done.outcome["tasks"]
+    for stage, copies in enumerate(done.outcome["assign"]):
+        for task, other in itertools.pairwise(tasks):
+            together = copies[tasks.index(task)] == copies[tasks.index(other)]
+            assert (done.module.paths[task][stage] == done.module.paths[other][stage]) == together
+    assert len(done.module.stages) == sum(len(set(copies)) for copies in done.outcome["assign"])
+
+
+@pytest.mark.parametrize("policy", ["joint", "single-task", "random-groups"])
+def test_groups_are_networks_side_by_side(policy):
+    given = settings("digit_tasks", TASK_GROUPING)
+    done = mtl_gym.fit("digit_tasks", policy, TASK_GROUPING, seed=1, **given)
+    assert measured(done.module, "digit_tasks", done.metrics) == pytest.approx(done.metrics, rel=1e-3, abs=1e-3)
+    groups = mtl_gym.suggest_groups("digit_tasks", policy, seed=1, **given)
+    assert sorted(task for group in groups for task in group) == sorted(done.outcome["tasks"])
+    assert len(groups) == done.outcome["num_groups"]
+
+
+def test_a_structure_is_suggested_stage_by_stage():
+    given = settings("digits", LAYER_MERGING, train_steps=40)
+    shared = mtl_gym.suggest_sharing("digits", "shared", num_tasks=3, seed=2, **given)
+    apart = mtl_gym.suggest_sharing("digits", "single-task", num_tasks=3, seed=2, **given)
+    assert [len(stage) for stage in shared] == [1] * len(shared)
+    assert [len(stage) for stage in apart] == [3] * len(apart)
+
+
+@pytest.mark.parametrize(
+    ("problem", "policy", "env", "others"),
+    [
+        ("digits", "si", "mtl_gym/LossWeighting-v0", {}),
+        ("digits", "uniform", SAMPLE_WEIGHTING, {}),
+        ("digits", "random-merge", LAYER_MERGING, {"num_tasks": 3, "train_steps": 40}),
+        ("digit_tasks", "random-groups", TASK_GROUPING, {}),
+        ("quadratic", "ew", "mtl_gym/LossWeighting-v0", {}),
+    ],
+)
+def test_a_file_gives_the_same_module_back(problem, policy, env, others, tmp_path):
+    done = mtl_gym.fit(problem, policy, env, seed=1, **settings(problem, env, **others))
+    file = done.save(tmp_path / "model")
+    assert file.name == "model.safetensors"
+    inputs = load_problem(problem).splits["test"].inputs[:5]
+    again = mtl_gym.load_module(file)
+    for task, outputs in done.module(inputs).items():
+        assert torch.equal(again(inputs)[task], outputs)
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    done = mtl_gym.fit("quadratic", "ew", **settings("quadratic"))
+    file = done.save(tmp_path / "model.safetensors")
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(ValueError, match=r"model\.safetensors"):
+        mtl_gym.load_module(file)
+    with pytest.raises(ValueError, match=r"nothing"):
+        mtl_gym.load_module(tmp_path / "nothing")
+
+
+def test_soft_groups_have_no_network():
+    given = settings("digit_tasks", TASK_GROUPING, num_tasks=4)
+    with pytest.raises(ValueError, match="soft memberships"):
+        mtl_gym.fit("digit_tasks", "stg-mtl:soft=true:m=4", TASK_GROUPING, **given)
+
+
+def test_the_command_writes_the_network_of_a_row(tmp_path):
+    given = settings("digits", train_steps=40)
+    mtl_gym.compare("si", problem="digits", instances=2, out=tmp_path / "runs", **given)
+    words = [sys.executable, "-m", "mtl_gym", "fit", "runs", "--policy", "si", "--instance", "1", "--to", "model.safetensors"]
+    answer = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"}, check=True)
+    assert "digit/accuracy" in answer.stdout
+    module = mtl_gym.load_module(tmp_path / "model.safetensors")
+    assert isinstance(module, nn.Module)
+    assert json.dumps(sorted(module.paths)) == json.dumps(sorted(task.name for task in load_problem("digits").tasks))
