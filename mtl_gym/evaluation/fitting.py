@@ -92,8 +92,8 @@ def fit(problem: str | Problem, policy: str | Policy = "ew", env: str = LOSS_WEI
     Example:
         >>> import mtl_gym
         >>> done = mtl_gym.fit("quadratic", "si", seed=3, train_steps=40)
-        >>> len(done.history)  # 40 steps of two tasks
-        80
+        >>> len(done.history)  # 40 steps of three tasks
+        120
         >>> list(done.module.state_dict())
         ['point']
     """
