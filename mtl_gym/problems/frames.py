@@ -171,9 +171,8 @@ def _boolean(name: object, column: pd.Series[Any], train: Rows) -> Inputs:
 
 
 def _number(name: object, column: pd.Series[Any], train: Rows) -> Inputs:
-    values: Numbers = column.astype("Float64" if column.dtype == object else column.dtype).to_numpy(
-        dtype=np.float64, na_value=np.nan, copy=True
-    )
+    plain = column.astype("Float64" if column.dtype == object else column.dtype)
+    values: Numbers = np.array(plain.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
     missing = np.isnan(values)
     if (wrong := np.flatnonzero(np.isinf(values))).size:
         raise ValueError(should(_of(name), "be finite; rows that are not", wrong[:20].tolist()))
