@@ -14,8 +14,9 @@ from mtl_gym.checks import choose
 from mtl_gym.cli.messages import console, errors, print_json, reported
 from mtl_gym.cli.options import Json
 from mtl_gym.environments import environment_class, find_environments, specification
+from mtl_gym.plugins import resolve
 from mtl_gym.policies.finding import environment_of, find_policies, policy_class
-from mtl_gym.problems import PROBLEMS
+from mtl_gym.problems import PROBLEMS, find_problems
 
 Row = dict[str, str]
 _FOLDED = 20
@@ -76,10 +77,14 @@ def _environments() -> list[Row]:
 
 
 def _problems() -> list[Row]:
-    return [
-        {"name": name, "what": row.summary, "network": row.network, "needs": 'extra "data"' if row.package else ""}
-        for name, row in PROBLEMS.items()
-    ]
+    return [_problem(name, home) for name, home in find_problems().items()]
+
+
+def _problem(name: str, home: str) -> Row:
+    if (row := PROBLEMS.get(name)) is not None:
+        return {"name": name, "what": row.summary, "network": row.network, "needs": 'extra "data"' if row.package else ""}
+    what = _said(lambda name: first_sentence(resolve(name, home)), name)
+    return {"name": name, "what": what, "network": "", "needs": f"package {home.partition('.')[0].partition(':')[0]}"}
 
 
 def _policies() -> list[Row]:

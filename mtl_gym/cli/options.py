@@ -13,11 +13,11 @@ import typer
 from mtl_gym.checks import should, unknown
 from mtl_gym.environments import find_environments, specification
 from mtl_gym.policies.grammar import option_value
-from mtl_gym.problems import PROBLEMS
+from mtl_gym.problems import find_problems
 
 
 def _complete_problem() -> list[str]:
-    return [*PROBLEMS]
+    return [*find_problems()]
 
 
 def _complete_env() -> list[str]:
