@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from mtl_gym.evaluation.discrimination import discrimination as discrimination
     from mtl_gym.evaluation.export import report as report
     from mtl_gym.evaluation.leaderboard import leaderboard as leaderboard
+    from mtl_gym.evaluation.problem_check import check as check
     from mtl_gym.evaluation.rank_correlation import rank_correlation as rank_correlation
     from mtl_gym.evaluation.results import plain as plain
     from mtl_gym.evaluation.summary import summarize as summarize
@@ -84,6 +85,7 @@ _NAMES = {
     "evaluation.discrimination": "discrimination",
     "evaluation.export": "report",
     "evaluation.leaderboard": "leaderboard",
+    "evaluation.problem_check": "check",
     "evaluation.rank_correlation": "rank_correlation",
     "evaluation.results": "plain",
     "evaluation.summary": "summarize",

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import mtl_gym
+from mtl_gym.cli.check import check
 from mtl_gym.cli.compare import compare
 from mtl_gym.cli.groupings import groupings
 from mtl_gym.cli.listing import list_names
@@ -16,7 +17,13 @@ from mtl_gym.cli.messages import console
 from mtl_gym.cli.report import report
 from mtl_gym.plugins import COMMANDS as GROUP, entries, load
 
-COMMANDS: dict[str, Callable[..., None]] = {"list": list_names, "compare": compare, "report": report, "groupings": groupings}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "list": list_names,
+    "check": check,
+    "compare": compare,
+    "report": report,
+    "groupings": groupings,
+}
 """Our commands by name, apart from those of ``agents``, which come by an entry point."""
 
 
