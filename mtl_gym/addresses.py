@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,7 +33,7 @@ class Place:
     argument: str
     home: str
     name: str
-    folder: Path
+    folder: Path = field(compare=False)  # since a module is imported once, wherever it was
     checksum: str | None
 
     @property

@@ -195,9 +195,13 @@ def test_a_file_that_does_not_run_is_named(shop, tmp_path):
 
 def test_a_module_in_the_working_folder_is_found(shop, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "my project")
-    assert load_problem("shop:make").identity == load_problem("shop.py:make").identity
+    Path("shop_here.py").write_text(SHOP)
+    problem = load_problem("shop_here:make")
+    assert problem.identity == load_problem("shop.py:make").identity
     assert str(tmp_path / "my project") not in sys.path
-    sys.modules.pop("shop")
+    monkeypatch.chdir(tmp_path)
+    assert load_problem("shop_here:make") is problem  # made once, wherever the process has gone
+    sys.modules.pop("shop_here")
 
 
 @pytest.mark.slow

@@ -62,6 +62,8 @@ def rows_of(problem, inputs=X):
         (pd.Series([1, 2, None] * 20, dtype="Int64"), "bce", 1, (1, 2)),
         (pd.Series([True, False, None] * 20, dtype="boolean"), "bce", 1, (False, True)),
         (torch.arange(60) % 3, "cross_entropy", 3, ()),
+        (np.arange(60)[:, None] % 3, "cross_entropy", 3, ()),
+        (10**17 + np.arange(60) % 2, "bce", 1, (10**17, 10**17 + 1)),
         (np.arange(120).reshape(60, 2) * 0.5, "mse", 2, ()),
         (np.arange(120).reshape(60, 2) % 3 % 2, "bce", 2, ()),
     ],
@@ -556,6 +558,7 @@ class Stream(torch.utils.data.IterableDataset):
     ("dataset", "tasks", "error", "message"),
     [
         (Stream(), None, TypeError, "have a length and items by index.*Stream.*islice"),
+        (torch.utils.data.DataLoader(Pairs([])), None, TypeError, "DataLoader.*Pass its `dataset`"),
         (iter([]), None, TypeError, "have a length and items by index"),
         (Pairs([]), None, ValueError, "at least one item.*Pairs of 0 items"),
         (Pairs([torch.zeros(3)]), None, TypeError, r"`dataset\[0\]` should be a pair \(inputs, targets\).*Tensor"),

@@ -23,7 +23,7 @@ from mtl_gym.problems import load_problem
 from mtl_gym.problems.axes import AXES
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.drawn_splits import check_drawable
-from mtl_gym.training.memory import allowed_bytes, training_bytes
+from mtl_gym.training.memory import allowed_bytes, check_memory, training_bytes
 from mtl_gym.training.recipe import Recipe
 from mtl_gym.training.trainer import Trainer, own_model
 
@@ -122,6 +122,7 @@ def _measure(problem: Problem, recipe: Recipe, found: dict[str, Any]) -> None:
     rows = (
         INSTANCES if training_bytes(problem, recipe, model, INSTANCES, task_gradients=True) <= allowed_bytes(recipe.device) else 1
     )
+    check_memory(problem, recipe, 1, task_gradients=True, argument=None)
     started = Trainer(problem, recipe, rows)
     started.begin(range(rows), range(rows))
     losses, norms, cosines = _start(started)

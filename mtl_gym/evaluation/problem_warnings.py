@@ -29,7 +29,7 @@ def _recurring(found: Found) -> Iterator[str]:
         counts = ", ".join(f"{count} of {found['splits'][name]} in {name}" for name, count in several.items())
         yield (
             f"Inputs recur in several splits ({counts}), so scores on test may be memorised. Keep equal inputs in one split: "
-            "groups= of Problem.from_arrays, or of a Pool."
+            "groups=mtl_gym.problems.pools.equal_inputs(x) in Problem.from_arrays or a Pool."
         )
 
 

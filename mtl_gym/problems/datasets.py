@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from mtl_gym.checks import sequence, should
 
@@ -48,7 +48,8 @@ def from_dataset(_cls: type[Split], /, dataset: Any, tasks: Sequence[str] | None
                 [2., 0.]])
     """
     if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        remedy = "Read a stream into a list first: list(itertools.islice(dataset, 10_000))."
+        stream = "Read a stream into a list first: list(itertools.islice(dataset, 10_000))."
+        remedy = "Pass its `dataset`." if isinstance(dataset, DataLoader) else stream
         raise TypeError(should("dataset", "have a length and items by index", type(dataset).__name__, remedy))
     if len(dataset) == 0:
         raise ValueError(should("dataset", "have at least one item", f"{type(dataset).__name__} of 0 items"))

@@ -76,7 +76,7 @@ def _of(name: str) -> str:
 
 
 def _read(name: str, values: Any) -> Values:
-    """Labels as an array (n,) or (n, C) of numbers, booleans, or objects."""
+    """Labels as an array (n,), or (n, C) with C > 1, of numbers, booleans, or objects."""
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
     try:
@@ -85,6 +85,8 @@ def _read(name: str, values: Any) -> Values:
         raise ValueError(should(_of(name), "have labels of one shape", values)) from None
     if table.dtype.kind == "U" and not isinstance(values, np.ndarray):
         table = np.asarray(values, dtype=object)  # in which numbers and missing values have not become texts
+    if table.ndim == 2 and table.shape[1] == 1:
+        table = table[:, 0]
     if table.ndim not in (1, 2) or 0 in table.shape[1:]:
         remedy = "Build a `Problem` for labels of images."
         raise ValueError(should(_of(name), "have the shape (n,) or (n, channels)", f"shape {table.shape}", remedy))
