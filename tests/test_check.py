@@ -191,6 +191,17 @@ def test_what_would_take_too_much_memory_is_not_tried(found, monkeypatch):
     assert own["seconds"]["training"] > 0
 
 
+def test_a_network_that_does_not_fit_into_memory_is_described_without_being_made():
+    x, price, sold, _ = arrays()
+    problem = mtl_gym.Problem.from_arrays(x, {"price": price, "sold": sold}, hidden_sizes=(200_000, 200_000))
+    own = mtl_gym.check(problem)
+    too_much = r"should be smaller: [\d,.]+ GB of memory"
+    assert re.search(too_much, own["error"])
+    assert own["network"]["shared"] > 4e10
+    refused = {env: reason for env, reason in own["environments"].items() if re.search(too_much, reason or "")}
+    assert {LOSS_WEIGHTING, "mtl_gym/SampleWeighting-v0"} <= refused.keys()
+
+
 # --- environments and axes -------------------------------------------------------------------------------------------------
 
 

@@ -181,6 +181,8 @@ def _number(name: object, column: pd.Series[Any], train: Rows) -> Inputs:
 
 
 def _category(name: object, column: pd.Series[Any], train: Rows) -> Inputs:
+    import pandas as pd  # late: it takes longer than to load a problem of the table
+
     missing = column.isna().to_numpy()
     texts = column.astype(object).where(~missing, "").map(str).to_numpy()
     levels, counts = np.unique(texts[train][~missing[train]], return_counts=True)
@@ -189,12 +191,14 @@ def _category(name: object, column: pd.Series[Any], train: Rows) -> Inputs:
         remedy = f"Leave it out, or divide by it: groups={name!r}."
         condition = f"have values that recur in *train*; its {len(levels)} values identify samples"
         raise ValueError(should(_of(name), condition, levels[:5].tolist(), remedy))
-    values = (texts[:, None] == np.asarray(kept, dtype=object)) & ~missing[:, None]
+    place = np.where(missing, -1, pd.Index(kept).get_indexer(pd.Index(texts)))
+    values = np.zeros((len(texts), len(kept)))
+    values[np.flatnonzero(place >= 0), place[place >= 0]] = 1
     names = [f"{name}={level}" for level in kept]
-    rest = ~values.any(1) & ~missing
+    rest = (place < 0) & ~missing
     if rest[train].any():
         values, names = np.column_stack([values, rest]), [*names, f"{name}={OTHER}"]
-    return _with_missing(Inputs(np.asarray(values, dtype=np.float64), tuple(names), ()), name, missing, train)
+    return _with_missing(Inputs(values, tuple(names), ()), name, missing, train)
 
 
 def _common(level: str, count: int, total: int) -> bool:
