@@ -316,6 +316,20 @@ def test_wrong_arguments_are_named(problem, arguments, error, message):
 
 # --- the command -----------------------------------------------------------------------------------------------------------
 
+OWN = """
+import numpy as np, mtl_gym
+
+def make():
+    x = np.random.default_rng(0).normal(size=(400, 4))
+    price = x.sum(1)
+    return mtl_gym.Problem.from_arrays(x, {"price": price, "kind": x[:, 0] > 0}, name="shop")
+
+def untrainable():
+    x = np.random.default_rng(0).normal(size=(400, 4))
+    late = np.where(np.arange(400) < 300, x[:, 0], np.nan)
+    return mtl_gym.Problem.from_arrays(x, {"price": x.sum(1), "late": late}, time=np.arange(400), name="shop")
+"""
+
 
 @pytest.mark.parametrize("width", [80, 40])
 @pytest.mark.parametrize("name", ["quadratic", pytest.param("clusters", marks=pytest.mark.slow)])
@@ -330,6 +344,14 @@ def test_the_page_fits_the_terminal(width, name, monkeypatch):
     assert ("88 more tasks" in answer.output) == (name == "clusters")
 
 
+def test_the_page_of_standardised_labels_has_no_digits_of_rounding(tmp_path, monkeypatch):
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.setattr(console, "_width", 100)
+    answer = CliRunner().invoke(app, ["check", f"{tmp_path}/own.py:make"])
+    assert re.search(r"price +number +0% .* 0 ± 1 +nrmse", answer.output)
+    assert re.search(r"kind +binary +0% .* (True|False): \d\d\.\d% +auc", answer.output)
+
+
 def test_the_command_prints_json_and_takes_settings():
     answer = CliRunner().invoke(app, ["check", "quadratic", "--json", "--set", "batch_size=16", "--set", "train_steps=40"])
     assert answer.exit_code == 0
@@ -342,21 +364,6 @@ def test_the_command_names_what_is_wrong():
     assert answer.exit_code == 2
     assert "Did you mean 'batch_size'" in answer.output
     assert CliRunner().invoke(app, ["check", "digit"]).exit_code == 2
-
-
-OWN = """
-import numpy as np, mtl_gym
-
-def make():
-    x = np.random.default_rng(0).normal(size=(400, 4))
-    price = x.sum(1)
-    return mtl_gym.Problem.from_arrays(x, {"price": price, "kind": x[:, 0] > 0}, name="shop")
-
-def untrainable():
-    x = np.random.default_rng(0).normal(size=(400, 4))
-    late = np.where(np.arange(400) < 300, x[:, 0], np.nan)
-    return mtl_gym.Problem.from_arrays(x, {"price": x.sum(1), "late": late}, time=np.arange(400), name="shop")
-"""
 
 
 @pytest.mark.slow

@@ -16,6 +16,8 @@ from mtl_gym.cli.rows import Row, print_rows
 
 Found = Mapping[str, Any]
 _MOST_TASKS, _MOST_CONFLICTS = 12, 3
+_NEARLY = 1e-3
+"""A mean of so many deviations is shown as 0."""
 _SETTINGS = {name: name for name in ("hidden_sizes", "batch_size", "train_steps", "device")}
 
 _PROBLEM = "A name (mtl-gym list problems), or file.py:function or module:function for one of your own."
@@ -140,7 +142,8 @@ def _number(value: float | None) -> str:
 
 def _labels(own: Found) -> str:
     if own["kind"] == "real":
-        return "" if own["mean"] is None else f"{own['mean']:.2g} ± {own['deviation']:.2g}"
+        mean, spread = own["mean"], own["deviation"]
+        return "" if mean is None else f"{0.0 if abs(mean) < _NEARLY * spread else mean:.2g} ± {spread:.2g}"
     parts = own["balance"]
     rare, frequent = min(parts, key=parts.__getitem__), max(parts, key=parts.__getitem__)
     if own["kind"] == "binary":
