@@ -373,6 +373,17 @@ def test_its_options_are_part_of_its_identity(mine):
     assert len({json.dumps(own, sort_keys=True) for own in specs}) == len(specs)
 
 
+def test_values_that_it_has_read_are_part_of_its_identity(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "import numpy as np\n\n\nclass Read:\n    def __init__(self):\n        self.weights = np.loadtxt('weights.txt')\n\n"
+    Path("read.py").write_text(text + "    def predict(self, observation, *more, **others):\n        return self.weights, None\n")
+    specs = []
+    for weights in ("1 2", "1 3", "1 2"):
+        Path("weights.txt").write_text(weights)
+        specs.append(make_policy("read.py:Read").spec)
+    assert specs[0] == specs[2] != specs[1]
+
+
 def test_an_object_of_an_installed_class_is_not_identified_by_the_file(mine, tmp_path):
     (tmp_path / "counted.py").write_text(
         "from collections import Counter\nready = Counter()\nready.predict = lambda obs, **more: obs\n"

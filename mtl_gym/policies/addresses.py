@@ -10,7 +10,7 @@ from typing import Any
 
 from mtl_gym.addresses import place_of
 from mtl_gym.checks import should
-from mtl_gym.identity import own_modules, source_digest
+from mtl_gym.identity import memory_digest, own_modules, source_digest
 from mtl_gym.policies.functions import policy
 from mtl_gym.policies.protocol import Policy
 
@@ -29,8 +29,9 @@ def maker_at(text: str) -> Callable[..., Policy]:
     | a function from losses to weights, see :func:`mtl_gym.policy` | its arguments after the losses |
     | a function without arguments that makes such a function for each training | none |
 
-    The policy's ``spec`` contains a checksum of the file and of what it imports that is not installed, so that results are only
-    reused where the code is the same. An object of an installed class keeps its own ``spec``, or has none.
+    The policy's ``spec`` contains checksums of the file, of what it imports that is not installed, and of the policy's values, such
+    as weights that it has read, so that results are only reused where all are the same. An object of an installed class keeps its
+    own ``spec``, or has none.
 
     Raises:
         ValueError: If there is no such file or name, or running the file fails.
@@ -78,9 +79,12 @@ def _of_function(function: Callable[..., Any], options: Mapping[str, Any], sourc
 
 
 def _identified(made: Policy, identity: Mapping[str, Any]) -> Policy:
-    """The policy with another ``spec``, by a class of its own, since its ``spec`` may be a property."""
-    own = getattr(made, "spec", None)
-    spec = {**identity, "own": own}
+    """The policy with another ``spec``, by a class of its own, since its ``spec`` may be a property.
+
+    It is ``None`` if the policy's values have no checksum.
+    """
+    values = memory_digest(made)
+    spec = values and {**identity, "values": values, "own": getattr(made, "spec", None)}
     kind: Any = type(made)
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__, "__slots__": ()}
     made.__class__ = type(kind)(kind.__name__, (kind,), {**names, "spec": property(lambda self: spec)})
