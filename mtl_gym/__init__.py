@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         suggest_sharing as suggest_sharing,
     )
     from mtl_gym.evaluation.leaderboard import leaderboard as leaderboard
+    from mtl_gym.evaluation.problem_check import check as check
     from mtl_gym.evaluation.rank_correlation import rank_correlation as rank_correlation
     from mtl_gym.evaluation.results import plain as plain
     from mtl_gym.evaluation.summary import summarize as summarize
@@ -96,6 +97,7 @@ _NAMES = {
     "evaluation.export": "report",
     "evaluation.fitting": "Fit fit load_module suggest_groups suggest_sharing",
     "evaluation.leaderboard": "leaderboard",
+    "evaluation.problem_check": "check",
     "evaluation.rank_correlation": "rank_correlation",
     "evaluation.results": "plain",
     "evaluation.summary": "summarize",

@@ -40,6 +40,33 @@ def source_digest(*modules: str) -> str:
     return hashed.hexdigest()
 
 
+def own_modules(module: str) -> list[str]:
+    """A module and those that it imports, wherever in it, and so on: all that are neither installed nor of this library."""
+    found, new = set[str](), [module]
+    while new:
+        name = new.pop()
+        file = None if name in found or name.partition(".")[0] == __package__ or _is_installed(name) else _found_source(name)
+        if file is not None and not _in_installation(file):
+            found.add(name)
+            new += _imported(file)
+    return sorted(found)
+
+
+def _found_source(module: str) -> Path | None:
+    try:
+        return _source_of(module)
+    except (ImportError, ValueError, AttributeError):  # it, or the package that it is in, cannot be found
+        return None
+
+
+def _imported(file: Path) -> list[str]:
+    """The names that may be modules in the imports of a file."""
+    nodes = [*ast.walk(ast.parse(file.read_bytes()))]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return [*names, *(str(node.module) for node in froms), *(f"{node.module}.{own.name}" for node in froms for own in node.names)]
+
+
 def _source_of(module: str) -> Path | None:
     if module in sys.modules:
         place = getattr(sys.modules[module], "__file__", None)
@@ -181,4 +208,8 @@ def _is_installed(module: str) -> bool:
     if module in sys.builtin_module_names:
         return True
     file = getattr(sys.modules.get(module), "__file__", None)
-    return file is not None and any(Path(file).is_relative_to(sysconfig.get_path(name)) for name in _INSTALLED)
+    return file is not None and _in_installation(Path(file))
+
+
+def _in_installation(file: Path) -> bool:
+    return any(file.is_relative_to(sysconfig.get_path(name)) for name in _INSTALLED)

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 OWN = "mtl-gym"
 """The distribution whose names take precedence."""
-ENVIRONMENTS, POLICIES = "mtl_gym.environments", "mtl_gym.policies"
+ENVIRONMENTS, POLICIES, PROBLEMS = "mtl_gym.environments", "mtl_gym.policies", "mtl_gym.problems"
 POLICY_FILES, COMMANDS = "mtl_gym.policy_files", "mtl_gym.commands"
 """Entry point groups. Environments: the name is an id, the object the class of the scalar form. Policies: a table from names to
-``"module:Class"``. Policy files: a function from a path to a policy. Commands: a function for Typer."""
+``"module:Class"``. Problems: a function that returns one, of which the name is the problem's, or a table from names to
+``"module:function"``. Policy files: a function from a path to a policy. Commands: a function for Typer."""
 
 
 def entries(group: str) -> list[EntryPoint]:

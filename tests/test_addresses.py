@@ -1,7 +1,8 @@
-"""Problems at an address, ``file.py:make`` or ``module:make``: found again everywhere, and errors that name file and line."""
+"""What is at an address, ``file.py:make`` or ``module:make``: found again everywhere, and errors that name file and line."""
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 from rollouts import LOSS_WEIGHTING
 
 import mtl_gym
+from mtl_gym.identity import source_digest
+from mtl_gym.policies.grammar import make_policy, names_and_policies
 from mtl_gym.problems import load_problem
 
 ROOT = Path(mtl_gym.__file__).parents[1]
@@ -188,6 +191,243 @@ def test_a_file_that_does_not_run_is_named(shop, tmp_path):
     (tmp_path / "shop.py").write_text("def make(:\n")
     with pytest.raises(ValueError, match=r"SyntaxError: .*shop\.py, line 1"):
         load_problem("shop.py:make")
-    (tmp_path / "only_a_file.py").write_text("")
-    with pytest.raises(ValueError, match=r"A file is given with its ending: only_a_file\.py:make"):
-        load_problem("only_a_file:make")
+
+
+def test_a_module_in_the_working_folder_is_found(shop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path / "my project")
+    Path("shop_here.py").write_text(SHOP)
+    problem = load_problem("shop_here:make")
+    assert problem.identity == load_problem("shop.py:make").identity
+    assert str(tmp_path / "my project") not in sys.path
+    monkeypatch.chdir(tmp_path)
+    assert load_problem("shop_here:make") is problem  # made once, wherever the process has gone
+    sys.modules.pop("shop_here")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("way", "address"), [(["-P"], "deep.shop:make"), ([], "my project/shop.py:make")])
+def test_the_command_line_finds_it_from_a_folder_of_ones_own(way, address, shop, tmp_path):
+    """``-P`` keeps the working folder off the path, as the installed program does."""
+    package = tmp_path / "deep"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "shop.py").write_text(SHOP.replace("from beside import SIZES", "from deep.sizes import SIZES"))
+    (package / "sizes.py").write_text(BESIDE)
+    assert printed(way, tmp_path, "--policies", "ew", "--problem", address)["about"]["problem"] == "shop"
+
+
+def printed(way, folder, *words):
+    """What a comparison in a fresh process prints as JSON."""
+    settings = [word for name, value in TINY.items() for word in ("--set", f"{name}={value}")]
+    answer = subprocess.run(
+        [
+            sys.executable,
+            *way,
+            "-m",
+            "mtl_gym",
+            "compare",
+            "--instances",
+            "1",
+            "--out",
+            "out",
+            "--quiet",
+            "--json",
+            *words,
+            *settings,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert answer.returncode == 0, answer.stderr
+    return json.loads(answer.stdout)
+
+
+# --- policies ---------------------------------------------------------------------------------------------------------------
+
+POLICIES = """
+import numpy as np
+
+import mtl_gym
+from factors import FACTOR
+from mtl_gym.baselines.base import Heuristic
+
+
+class Mine:
+    "Weights of a constant ratio."
+
+    requires = mtl_gym.Requirements(observe=("log_loss",), action="weights", steps_per_action=1, env="mtl_gym/LossWeighting-v0")
+
+    def __init__(self, ratio=2.0):
+        self.ratio = ratio
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return FACTOR * np.ones_like(observation["log_loss"]) * [self.ratio, 1.0], state
+
+
+class Derived(Heuristic):
+    "The same."
+
+    def __init__(self, ratio=2.0):
+        self.ratio = ratio
+
+    def act(self, obs, state):
+        return FACTOR * np.ones_like(obs["log_loss"]) * [self.ratio, 1.0], state
+
+
+ready = Mine(5.0)
+trained = mtl_gym.policy(abs)
+
+
+def inverse(losses, power=1.0):
+    return FACTOR / losses**power
+
+
+def smooth():
+    mean = 1.0
+
+    def weights(losses):
+        nonlocal mean
+        mean = 0.5 * mean + 0.5 * losses
+        return mean
+
+    return weights
+
+
+number = 3
+"""
+TWO = {"log_loss": np.log([[4.0, 2.0]]).astype(np.float32)}
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """The path of a file with policies, which needs another file beside it; the working folder is elsewhere."""
+    folder = tmp_path / "my+policies"
+    folder.mkdir()
+    (folder / "mine.py").write_text(POLICIES)
+    (folder / "factors.py").write_text("FACTOR = 1.0\n")
+    monkeypatch.chdir(tmp_path)
+    yield "my+policies/mine.py"
+    sys.modules.pop("factors", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("Mine", [2, 1]),
+        ("Mine:ratio=3", [3, 1]),
+        ("Derived:ratio=4", [4, 1]),
+        ("ready", [5, 1]),
+        ("inverse", [0.25, 0.5]),
+        ("inverse:power=2", [1 / 16, 0.25]),
+        ("smooth", [2.5, 1.5]),
+    ],
+)
+def test_policies_in_a_file_are_classes_objects_and_functions(text, weights, mine):
+    made = make_policy(f"{mine}:{text}")
+    np.testing.assert_allclose(made.predict(TWO)[0], [weights], rtol=1e-6)
+    assert isinstance(made, mtl_gym.Policy)
+
+
+def test_a_class_of_a_file_stays_what_it_is(mine):
+    made = make_policy(f"{mine}:Derived")
+    assert (type(made).__name__, repr(made)) == ("Derived", "Derived(ratio=2.0)")
+    assert made.requires.env == LOSS_WEIGHTING
+
+
+def test_policies_in_a_file_chain_with_others(mine):
+    made = make_policy(f"{mine}:Derived:ratio=3+cagrad:c=0.4")
+    assert type(made) is type(make_policy("igb+cagrad"))
+    assert make_policy(f"{mine}:Derived:ratio=1e+1").ratio == 10
+
+
+def test_a_list_of_policies_holds_files(mine):
+    found = names_and_policies(f"ew,{mine}:Mine:ratio=3,{mine}:inverse:power=1,2")
+    assert [*found] == ["ew", f"{mine}:Mine:ratio=3", f"{mine}:inverse:power=1,2"]
+
+
+@pytest.mark.parametrize("name", ["Mine", "Derived", "ready", "inverse", "smooth"])
+def test_its_code_is_part_of_its_identity_and_comments_are_not(name, mine, tmp_path):
+    def spec(text=POLICIES, factor="1.0"):
+        (tmp_path / mine).write_text(text)
+        (tmp_path / "my+policies/factors.py").write_text(f"FACTOR = {factor}\n")
+        sys.modules.pop("factors", None)
+        source_digest.cache_clear()  # a process reads a module once, as it imports it once
+        return make_policy(f"{mine}:{name}").spec
+
+    first = spec()
+    assert first is not None
+    assert spec() == first
+    assert spec(factor="2.0") != first
+    assert spec(POLICIES.replace("0.5 * mean", "0.7 * mean").replace("* [self.ratio, 1.0]", "* [self.ratio, 2.0]")) != first
+    if name != "Derived":  # whose own identity contains the name of its module
+        assert spec(POLICIES + "# a comment\n") == first
+
+
+def test_its_options_are_part_of_its_identity(mine):
+    specs = [
+        make_policy(f"{mine}:{text}").spec for text in ("Mine", "Mine:ratio=3", "inverse", "inverse:power=3", "Derived", "ready")
+    ]
+    assert len({json.dumps(own, sort_keys=True) for own in specs}) == len(specs)
+
+
+def test_values_that_it_has_read_are_part_of_its_identity(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "import numpy as np\n\n\nclass Read:\n    def __init__(self):\n        self.weights = np.loadtxt('weights.txt')\n\n"
+    Path("read.py").write_text(text + "    def predict(self, observation, *more, **others):\n        return self.weights, None\n")
+    specs = []
+    for weights in ("1 2", "1 3", "1 2"):
+        Path("weights.txt").write_text(weights)
+        specs.append(make_policy("read.py:Read").spec)
+    assert specs[0] == specs[2] != specs[1]
+
+
+def test_an_object_of_an_installed_class_is_not_identified_by_the_file(mine, tmp_path):
+    (tmp_path / "counted.py").write_text(
+        "from collections import Counter\nready = Counter()\nready.predict = lambda obs, **more: obs\n"
+    )
+    assert not hasattr(make_policy("counted.py:ready"), "spec")
+
+
+def test_results_of_a_file_are_kept_by_its_code(mine, tmp_path):
+    from mtl_gym.evaluation.comparison import run
+    from mtl_gym.evaluation.plans import plan
+
+    def results():
+        given = {"problem": "quadratic", "num_tasks": 2, "instances": 1}
+        return run(plan(f"{mine}:Mine", **given, **{**TINY, "hidden_sizes": []}), out=tmp_path / "out")
+
+    first = results()
+    assert results() == first
+    (tmp_path / mine).write_text(POLICIES.replace("ratio=2.0", "ratio=9.0"))
+    assert results()[0].metrics != first[0].metrics
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("mine.py", ValueError, r"name a policy in the file.*mine\.py:MyPolicy"),
+        ("my+policies/mine.py", ValueError, r"name a policy in the file.*mine\.py:MyPolicy"),
+        ("my+policies/mine.py:Mien", ValueError, "name a policy of .*mine.py: Mine, Derived, ready, trained, inverse, smooth"),
+        ("my+policies/mine.py:number", TypeError, "name a class, an object or a function.*needs a method `predict`"),
+        ("my+policies/mine.py:Mine:rate=3", ValueError, r"use the options of .*Mine' \(ratio\)"),
+        ("my+policies/mine.py:ready:ratio=3", ValueError, r"use the options of .*ready' \(none\)"),
+        ("my+policies/mine.py:inverse:exponent=3", ValueError, r"use the options of .*inverse' \(power\)"),
+        ("my+policies/mine.py:smooth:a=3", ValueError, r"use the options of .*smooth' \(none\)"),
+        ("my+policies/mine.py:Mine:ratio", ValueError, "of the form name:option=value"),
+        ("nine/nine.py:Mine", ValueError, r"existing Python file.*There is no .*nine\.py"),
+        ("broken.py:Mine", ValueError, r"`policies` should name code that runs.*ZeroDivisionError.*broken\.py, line 2"),
+    ],
+)
+def test_policies_that_are_not_there_are_named(text, error, message, mine, tmp_path):
+    (tmp_path / "broken.py").write_text("import math\n1 / 0\n")
+    with pytest.raises(error, match=f"(?s){message}"):
+        make_policy(text)
+
+
+@pytest.mark.slow
+def test_the_command_line_compares_a_policy_of_ones_own(mine, tmp_path):
+    found = printed(["-P"], tmp_path, "--problem", "relations", "--policies", f"ew,{mine}:inverse:power=2")
+    assert set(found["policies"]) == {"ew", f"{mine}:inverse:power=2"}

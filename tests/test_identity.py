@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from mtl_gym.identity import source_digest
+from mtl_gym.identity import own_modules, source_digest
 
 SOURCE = """\
 RATE = 0.5
@@ -61,3 +61,20 @@ def test_what_a_module_does_matters(name, digest):
 def test_modules_without_source_are_passed_over(digest):
     digest(SOURCE)
     assert source_digest("sys", "", "nothing_of_that_name", "rows") == source_digest("rows")
+
+
+def test_own_modules_are_those_that_are_imported_anywhere_and_not_installed(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "parts").mkdir()
+    for file, text in {
+        "whole.py": "import numpy as np\nimport mtl_gym\nfrom parts import first\nimport not_there\n",
+        "parts/__init__.py": "",
+        "parts/first.py": "def late():\n    import second\n    from json import loads\n",
+        "second.py": "import whole\n",
+        "other.py": "",
+    }.items():
+        (tmp_path / file).write_text(text)
+    assert own_modules("whole") == ["parts", "parts.first", "second", "whole"]
+    assert own_modules("json") == own_modules("numpy") == own_modules("mtl_gym.checks") == own_modules("not_there") == []
+    assert not {"whole", "second", "parts.first"} & sys.modules.keys()
+    sys.modules.pop("parts", None)  # which Python imports to find what is in it

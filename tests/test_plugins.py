@@ -247,3 +247,81 @@ def test_a_package_without_metadata_is_found_all_the_same(package, tmp_path):
     package("third-party", {"mtl_gym.policies": {"some": "third:TABLE"}}, {"third": "TABLE = {'theirs': 'third:Theirs'}"})
     (tmp_path / "third-party-1.0.dist-info" / "METADATA").unlink()
     assert "theirs" in package.answer(policies())[0]
+
+
+PROBLEM = """
+import numpy as np
+import mtl_gym
+
+
+def make(name="theirs"):
+    "Two tasks of theirs: a number and its sign."
+    x = np.random.default_rng(0).normal(size=(200, 3))
+    return mtl_gym.Problem.from_arrays(x, {"number": x.sum(1), "sign": x[:, 0] > 0}, name=name)
+
+
+def fails():
+    "It fails."
+    return 1 / 0
+
+
+TABLE = {"their_first": "third:make", "digits": "third:fails", "their_broken": "third:fails"}
+"""
+
+
+@pytest.mark.slow
+def test_problems_of_others_are_found_listed_and_used(package):
+    groups = {"mtl_gym.problems": {"theirs": "third:make", "quadratic": "third:fails", "several": "third:TABLE"}}
+    package("third-party", groups, {"third": PROBLEM})
+    code = """
+import json, pickle, mtl_gym
+from typer.testing import CliRunner
+from mtl_gym.cli import app
+from mtl_gym.envs.arguments import supported_problems
+from mtl_gym.problems import PROBLEMS, find_problems
+problem = mtl_gym.load_problem("theirs")
+listed = json.loads(CliRunner().invoke(app, ["list", "problems", "--json"]).stdout)["problems"]
+env = mtl_gym.specification("mtl_gym/LossWeighting-v0")
+print(json.dumps([
+    [name for name in find_problems() if name not in PROBLEMS],
+    [problem.name, problem.address, len(problem.identity), pickle.loads(pickle.dumps(problem)) is problem],
+    mtl_gym.load_problem("quadratic").identity,
+    [row for row in listed if row["name"] not in PROBLEMS],
+    [name for name in supported_problems(env) if name not in PROBLEMS],
+]))
+"""
+    (names, theirs, ours, rows, supported), said = package.answer(code)
+    assert set(names) == {"theirs", "their_first", "their_broken"}
+    assert theirs == ["theirs", "third:make", 3, True]
+    assert ours == ["quadratic", 0]
+    what = "Two tasks of theirs"
+    assert {"name": "theirs", "what": what, "network": "", "needs": "package third"} in rows
+    assert set(supported) == {"theirs", "their_first"}
+    assert not said
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("nowhere:make", "ModuleNotFoundError: No module named 'nowhere'"),
+        pytest.param("third:missing", "AttributeError", marks=pytest.mark.slow),
+        pytest.param("third:number", "it is no table of names", marks=pytest.mark.slow),
+        pytest.param("third", "it is no table of names", marks=pytest.mark.slow),
+    ],
+)
+def test_broken_problems_are_named_once_and_skipped(package, value, reason):
+    package("third-party", {"mtl_gym.problems": {"broken": value, "theirs": "third:make"}}, {"third": PROBLEM + "number = 3"})
+    code = """
+import json
+from mtl_gym.problems import PROBLEMS, find_problems, load_problem
+find_problems()
+try:
+    load_problem("broken")
+except ValueError as error:
+    print(json.dumps([[name for name in find_problems() if name not in PROBLEMS], str(error)]))
+"""
+    (names, error), said = package.answer(code)
+    assert names == ["theirs"]
+    assert "theirs" in error
+    assert said.count("RuntimeWarning") == 1
+    assert f"'broken' of mtl_gym.problems, from the package 'third-party', is skipped: {reason}" in said

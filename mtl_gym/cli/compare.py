@@ -15,11 +15,12 @@ from mtl_gym.policies.grammar import split_policies
 
 _OPTIONS = ("problem", "env", "policies", "instances", "seed", "num_envs", "smallest_difference", "out")
 
+_POLICIES = "Names with options, paths of agents, or file.py:MyPolicy for one of your own, e.g. ew,constant:w=1,2,3,runs/mine."
 _SMALLEST = "In points of delta_m; policies that differ significantly less are called equal. At 0, only those with the same scores."
 
 
 def compare(
-    policies: Annotated[str, typer.Option(help="Names with options or paths of agents, e.g. ew,si,constant:w=1,2,3,runs/mine.")],
+    policies: Annotated[str, typer.Option(help=_POLICIES)],
     out: Annotated[Path, typer.Option(help="Output folder; finished results are reused.")],
     problem: ProblemName = None,
     env: EnvironmentId = LOSS_WEIGHTING,

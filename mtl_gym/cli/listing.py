@@ -6,20 +6,15 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.cells import cell_len
-from rich.markup import escape
-from rich.table import Table
 
 from mtl_gym.checks import choose
-from mtl_gym.cli.messages import console, errors, print_json, reported
+from mtl_gym.cli.messages import errors, print_json, reported
 from mtl_gym.cli.options import Json
+from mtl_gym.cli.rows import Row, print_rows
 from mtl_gym.environments import environment_class, find_environments, specification
+from mtl_gym.plugins import resolve
 from mtl_gym.policies.finding import environment_of, find_policies, policy_class
-from mtl_gym.problems import PROBLEMS
-
-Row = dict[str, str]
-_FOLDED = 20
-"""Characters into which a column is folded at most."""
+from mtl_gym.problems import PROBLEMS, find_problems
 
 
 def list_names(
@@ -40,30 +35,13 @@ def list_names(
             raise typer.Exit(1)
         else:
             for name, rows in found.items():
-                _print(name, rows)
+                print_rows(name, rows)
 
 
 def _kept(table: str, env: str | None, text: str) -> list[Row]:
     """The rows of a table with a text, and for an environment."""
     rows = [row for row in _TABLES[table]() if text.lower() in " ".join(row.values()).lower()]
     return rows if env is None else [row for row in rows if _BELONGS[table](next(iter(row.values())), env)]
-
-
-def _print(title: str, rows: list[Row]) -> None:
-    if not rows:
-        return
-    name, *others = rows[0]
-    widths = {column: max(cell_len(text) for text in (column, *(row[column] for row in rows))) for column in rows[0]}
-    widths |= {column: min(_FOLDED, widths[column]) for column in others}
-    ends = [widths[name] + sum(2 + widths[column] for column in others[: count + 1]) for count in range(len(others))]
-    shown = [name, *others[: max(1, sum(end <= console.width for end in ends))]]  # the last ones are left out if there is no room
-    result = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for column in shown:
-        result.add_column(column, overflow="fold", min_width=widths[column])
-    for row in rows:
-        result.add_row(*(escape(row[column]) for column in shown))
-    console.print(result)
-    console.print()
 
 
 def tables() -> dict[str, list[Row]]:
@@ -76,10 +54,14 @@ def _environments() -> list[Row]:
 
 
 def _problems() -> list[Row]:
-    return [
-        {"name": name, "what": row.summary, "network": row.network, "needs": 'extra "data"' if row.package else ""}
-        for name, row in PROBLEMS.items()
-    ]
+    return [_problem(name, home) for name, home in find_problems().items()]
+
+
+def _problem(name: str, home: str) -> Row:
+    if (row := PROBLEMS.get(name)) is not None:
+        return {"name": name, "what": row.summary, "network": row.network, "needs": 'extra "data"' if row.package else ""}
+    what = _said(lambda name: first_sentence(resolve(name, home)), name)
+    return {"name": name, "what": what, "network": "", "needs": f"package {home.partition('.')[0].partition(':')[0]}"}
 
 
 def _policies() -> list[Row]:

@@ -13,11 +13,12 @@ import typer
 from mtl_gym.checks import should, unknown
 from mtl_gym.environments import find_environments, specification
 from mtl_gym.policies.grammar import option_value
-from mtl_gym.problems import PROBLEMS
+from mtl_gym.problems import find_problems
 
 
-def _complete_problem() -> list[str]:
-    return [*PROBLEMS]
+def complete_problem() -> list[str]:
+    """The names of problems, for shells."""
+    return [*find_problems()]
 
 
 def _complete_env() -> list[str]:
@@ -29,7 +30,7 @@ _PROBLEM = "A name (mtl-gym list problems), or file.py:function for one of your 
 EnvironmentSettings = Annotated[
     list[str] | None, typer.Option("--set", help="Argument of the environment, key=value; can be repeated.", metavar="KEY=VALUE")
 ]
-ProblemName = Annotated[str | None, typer.Option(help=_PROBLEM, autocompletion=_complete_problem)]
+ProblemName = Annotated[str | None, typer.Option(help=_PROBLEM, autocompletion=complete_problem)]
 EnvironmentId = Annotated[str, typer.Option(help="Id of the environment.", autocompletion=_complete_env)]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import mtl_gym
+from mtl_gym.cli.check import check
 from mtl_gym.cli.compare import compare
 from mtl_gym.cli.fit import fit
 from mtl_gym.cli.groupings import groupings
@@ -19,6 +20,7 @@ from mtl_gym.plugins import COMMANDS as GROUP, entries, load
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_names,
+    "check": check,
     "compare": compare,
     "report": report,
     "fit": fit,

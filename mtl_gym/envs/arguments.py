@@ -11,7 +11,7 @@ import torch
 
 from mtl_gym.checks import choose, number, positive_int, sequence, several, should, unknown
 from mtl_gym.envs.spec import EnvironmentSpec
-from mtl_gym.problems import PROBLEMS, load_problem
+from mtl_gym.problems import PROBLEMS, find_problems, load_problem
 from mtl_gym.problems.axes import Distribution, resolve
 from mtl_gym.problems.base import Problem
 from mtl_gym.training.checkpoints import CHECKPOINTS
@@ -144,13 +144,16 @@ def _problem(problem: str | Problem | None, spec: EnvironmentSpec) -> Problem:
 
 
 def supported_problems(spec: EnvironmentSpec) -> list[str]:
-    """Names of the listed problems that an environment supports, if their packages are installed."""
+    """Names of the listed problems that an environment supports, if they can be loaded."""
     found = []
-    for name in PROBLEMS:
+    for name in find_problems():
         try:
             found += [name] if spec.supports(load_problem(name)) is None else []
         except ModuleNotFoundError:
             continue
+        except (ValueError, TypeError):
+            if name in PROBLEMS:
+                raise
     return found
 
 

@@ -1,4 +1,4 @@
-"""The syntax of policy names: ``name:option=value``, ``first+second``, and lists of them."""
+"""The syntax of policies: ``name:option=value``, ``file.py:MyPolicy:option=value``, ``first+second``, and lists of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtl_gym.checks import printable, should
+from mtl_gym.policies.addresses import ADDRESS, maker_at
 from mtl_gym.policies.finding import exists, find_policies, policy_class, policy_of_file
 from mtl_gym.policies.protocol import Policy
 
@@ -21,11 +22,12 @@ def make_policy(text: str, env: str | None = None) -> Policy:
     """Makes a policy from its name and options, as on the command line, ``name:option=value:option=value``, or from a file.
 
     ``a+b`` chains a loss balancer with a gradient balancer (which has a method ``after``): ``igb+cagrad:c=0.5``. Values are parsed
-    as JSON if possible, and numbers separated by commas are lists: ``constant:w=1,2,3``. A text that is no known name and contains
-    a slash or exists as a file or folder is a path, such as an agent's.
+    as JSON if possible, and numbers separated by commas are lists: ``constant:w=1,2,3``. ``file.py:MyPolicy`` stands for a name: a
+    class, an object or a function in a file of one's own (:func:`mtl_gym.policies.addresses.maker_at`). Another text that is no
+    known name and contains a slash or exists as a file or folder is a path, such as an agent's.
 
     Args:
-        text: Name and options, or path.
+        text: Name, or file and name, and options; or path.
         env: Id of the environment, for policies with an option ``env``, whose one name covers several environments.
 
     Raises:
@@ -35,10 +37,15 @@ def make_policy(text: str, env: str | None = None) -> Policy:
     if len(text) > LONGEST_TEXT:
         raise ValueError(should("policies", f"be names or paths of at most {LONGEST_TEXT} characters", text))
     known = find_policies()
-    if text.strip() and text.partition(":")[0] not in known and ("/" in text or exists(text)):
+    text = text.strip()
+    at = ADDRESS.match(text)
+    if text.endswith(".py"):
+        raise ValueError(should("policies", "name a policy in the file", text, f"For example: {text}:MyPolicy."))
+    if text and not at and text.partition(":")[0] not in known and ("/" in text or exists(text)):
         return policy_of_file(text)
-    first, *others = _PLUS.split(text)
-    made = _single(first, env, known)
+    start = at.end("home") if at and exists(at["home"]) else 0  # a plus in a path separates nothing
+    first, *others = _PLUS.split(text[start:])
+    made = _single(text[:start] + first, env, known)
     for other in others:  # one by one, so that a chain that cannot be ends at its first wrong link
         made = _after(text, made, _single(other, env, known))
     return made
@@ -46,8 +53,11 @@ def make_policy(text: str, env: str | None = None) -> Policy:
 
 def _single(text: str, env: str | None, known: Mapping[str, str]) -> Policy:
     """The policy of a name with options."""
-    name, *pairs = text.strip().split(":")
-    made, options = policy_class(name, known), _options(text, pairs)
+    text = text.strip()
+    at = ADDRESS.fullmatch(text)
+    name, *pairs = text.split(":") if at is None else (f"{at['home']}:{at['name']}", *at["options"].split(":")[1:])
+    options = _options(text, pairs)
+    made = policy_class(name, known) if at is None else maker_at(name)
     if env is not None and "env" in inspect.signature(made).parameters:
         options = {"env": env, **options}
     try:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mtl_gym.checks import should, unknown
+from mtl_gym.plugins import PROBLEMS as GROUP, entries, load, load_table
 from mtl_gym.problems.rows import Defaults, ProblemRow
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from mtl_gym.problems.base import Problem
 
 
@@ -75,11 +79,25 @@ PROBLEMS = {
 }
 
 
+def find_problems() -> dict[str, str]:
+    """Maps names to ``"module:function"``: ours, whose names are reserved, and those of packages with the entry point
+    ``mtl_gym.problems``. Their modules are imported, but none of their problems is made.
+    """
+    others = [_offered(entry) for entry in entries(GROUP)]
+    found = {name: home for table in reversed(others) for name, home in table.items()}
+    return {name: row.load for name, row in PROBLEMS.items()} | {name: own for name, own in found.items() if name not in PROBLEMS}
+
+
+def _offered(entry: EntryPoint) -> Mapping[str, str]:
+    """The problems of an entry point: its function by its name, or its table."""
+    return {entry.name: f"{entry.module}:{entry.attr}"} if callable(load(entry)) else load_table(entry)
+
+
 def load_problem(problem: str | Problem) -> Problem:
     """Returns the problem of that name or at that address; a :class:`Problem` is returned unchanged.
 
     Args:
-        problem: A row of ``PROBLEMS``, or ``file.py:function`` or ``module:function``, where the function returns a
+        problem: A name (:func:`find_problems`), or ``file.py:function`` or ``module:function``, where the function returns a
             :class:`Problem` (or is one). Each is made once per process, and that of a ``file.py`` again when the file has changed.
             Such a problem is found again by worker processes, results, agents and Gymnasium's specifications; its data are part
             of its identity.
@@ -97,14 +115,19 @@ def load_problem(problem: str | Problem) -> Problem:
         raise TypeError(should("problem", "be a name, file.py:function or a Problem", problem))
     if problem in PROBLEMS:
         return _load(problem)
-    if ":" not in problem and not problem.endswith(".py"):
-        raise ValueError(f"{unknown('problem', problem, PROBLEMS)} One of your own is given as file.py:function, or as a Problem.")
     from mtl_gym.problems.addresses import problem_at
 
-    address, found = problem_at(problem)
+    address, found = problem_at(problem if ":" in problem or problem.endswith(".py") else _home(problem))
     if found.found_by is None:  # unless the function returns a problem of the table
         found.found_by = (load_problem, (address,))
     return found
+
+
+def _home(name: str) -> str:
+    known = find_problems()
+    if name not in known:
+        raise ValueError(f"{unknown('problem', name, known)} One of your own is given as file.py:function, or as a Problem.")
+    return known[name]
 
 
 @functools.cache

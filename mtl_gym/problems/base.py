@@ -6,56 +6,23 @@ import functools
 import hashlib
 import pkgutil
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mtl_gym.checks import choose, positive_int, printable, should
+from mtl_gym.checks import choose, printable, should
+from mtl_gym.problems.arrays import from_arrays
+from mtl_gym.problems.frames import from_frame
 from mtl_gym.problems.losses import LOSSES, labelled
 from mtl_gym.problems.metrics import METRICS
 from mtl_gym.problems.pools import Pool as Pool
 from mtl_gym.problems.rows import Defaults
 from mtl_gym.problems.splits import SPLITS as SPLITS, Split as Split
+from mtl_gym.problems.tasks import Task as Task
 
 _METRIC_SPLITS = ("reward", "test")
-
-
-@dataclass(frozen=True)
-class Task:
-    """One of a problem's K objectives.
-
-    Attributes:
-        name: Name in tables.
-        loss: Row of ``LOSSES``.
-        metrics: Rows of ``METRICS``; ``delta_m`` first averages over them.
-        outputs: Output channels of its head.
-    """
-
-    name: str
-    loss: str
-    metrics: tuple[str, ...]
-    outputs: int = 1
-
-    def __post_init__(self) -> None:
-        printable("name", self.name)
-        choose("loss", self.loss, LOSSES)
-        positive_int("outputs", self.outputs)
-        if isinstance(self.metrics, str) or not self.metrics:
-            raise ValueError(should("metrics", "be a tuple with at least one name", self.metrics))
-        kind = LOSSES[self.loss].labels
-        for metric in self.metrics:
-            row = choose("metrics", metric, METRICS)
-            if kind not in row.labels or (row.single and self.outputs > 1):
-                condition = f"not include {metric!r} for {self.outputs} output{'s' * (self.outputs > 1)} with {self.loss!r}"
-                raise ValueError(should("metrics", condition, self.metrics))
-
-    @property
-    def target_channels(self) -> int:
-        """Number of columns of its labels."""
-        return LOSSES[self.loss].target_channels(self.outputs)
 
 
 class Problem:
@@ -105,6 +72,9 @@ class Problem:
             self._check_pool(pool)
         self.complete = not any(bool(torch.isnan(split.targets).any()) for split in self._splits_and_pool(SPLITS[:3]))
         """Whether the samples on which losses are computed, in any split that an instance may draw, have all labels."""
+
+    from_arrays = classmethod(from_arrays)
+    from_frame = classmethod(from_frame)
 
     def _check(self) -> None:
         if not self.tasks:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mtl_gym.checks import should
+from mtl_gym.problems.datasets import from_dataset
 
 SPLITS = ("train", "meta", "reward", "test")
 """*train*: weights are applied here. *meta*: signals. *reward*: the reward. *test*: only in the last step's ``info``."""
@@ -34,6 +35,8 @@ class Split:
 
     inputs: Tensor
     targets: Tensor
+
+    from_dataset = classmethod(from_dataset)
 
     def __post_init__(self) -> None:
         for name in ("inputs", "targets"):
