@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import threading
 import warnings
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional
 
+from mtl_gym.models.unfused import unfused
 from mtl_gym.problems.base import Problem
+from mtl_gym.problems.modules import ModuleFactory
 from mtl_gym.training.objectives import Objectives
 from mtl_gym.training.trainer import Trainer
 
@@ -50,7 +53,7 @@ def main_task(trainer: Trainer) -> int:
 def align(trainer: Trainer) -> Alignments:
     """Aligns the next batch's samples with the main task's gradient on *meta* (shared parameters); also computes their losses."""
     direction, main = _direction(trainer)
-    with _FORWARD_MODE:
+    with _FORWARD_MODE, unfused() if isinstance(trainer.problem.network, ModuleFactory) else nullcontext():
         _load_forward_mode()
         with forward_ad.dual_level():
             # Heads have zero tangents: without a tangent for each factor, torch runs the rule of a product in Python.
@@ -72,7 +75,7 @@ def _direction(trainer: Trainer) -> tuple[dict[str, Tensor], Tensor]:
     outputs = trainer.model.outputs(replicas.parameters, replicas.buffers, inputs, problem.output_slices[number])
     labels = losses.data.holdout_labels("meta")[:, :, problem.target_slices[number]]
     objective = _objective(problem, number, trainer.state.device, missing=not losses.drawn.complete)
-    main = objective.parts(outputs, labels, [inputs.shape[1]])[0][:, 0]
+    main = objective.parts(outputs, labels, [outputs.shape[1]])[0][:, 0]
     main = main * trainer.ledger.scales[:, 0]
     flat = torch.zeros_like(replicas.flat)
     if trainer.model.shared:

@@ -1,0 +1,221 @@
+"""Somebody's ``torch.nn.Module`` as a :class:`~mtl_gym.models.base.Model`: N replicas by ``vmap`` or by a loop.
+
+``vmap`` is chosen where a dry run of two replicas agrees with a loop in outputs, buffers and gradients; once for a problem, however
+many replicas there are, so that a result does not depend on their number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+import weakref
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.conv import _ConvNd
+
+from mtl_gym.checks import should
+from mtl_gym.context import own_mode
+from mtl_gym.models.base import Model, Tensors
+from mtl_gym.models.replication import REPLICATIONS, by_loop
+from mtl_gym.models.task_outputs import TaskOutputs
+from mtl_gym.models.trials import Trial
+from mtl_gym.models.unfused import has_fast_path, without_fast_path
+from mtl_gym.problems.base import Problem
+from mtl_gym.problems.inputs import Inputs, each, shapes
+from mtl_gym.problems.modules import ModuleFactory
+
+_LOG = logging.getLogger(__name__)
+_TRIED = 8
+"""Samples of each replica in the dry run."""
+
+
+@dataclass(frozen=True)
+class Vectorization:
+    """How replicas are computed: ``"vmap"`` or ``"loop"``, and why."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+class _Watched(nn.Module):
+    """A module that also returns its buffers, since some write into them and others put new tensors in their place."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, inputs: Inputs) -> tuple[Any, Tensors]:
+        return self.module(inputs), dict(self.module.named_buffers())
+
+
+def _within(tensors: Tensors) -> dict[str, Tensor]:
+    return {f"module.{name}": own for name, own in tensors.items()}
+
+
+class ModuleModel(Model):
+    """N replicas of a module.
+
+    Frozen parameters (``requires_grad=False``) are buffers that never change. Modules are in training mode in training passes and
+    in evaluation mode otherwise. Random numbers, such as dropout's, depend only on a replica's seed and the number of the call;
+    outside training, where there should be none, the seed is 0.
+
+    Attributes:
+        vectorization: How replicas are computed, and which layer decided.
+    """
+
+    def __init__(self, problem: Problem, factory: ModuleFactory) -> None:
+        self._factory, (self._trained, self._evaluated) = factory, factory.modules
+        named = dict(self._trained.named_parameters())
+        trained = [name for name, own in named.items() if own.requires_grad]
+        self._order = sorted(trained, key=lambda name: not factory.is_shared(name))  # stable
+        self.shapes = {name: tuple(named[name].shape) for name in self._order}
+        self.shared = sum(map(factory.is_shared, self._order))
+        kept = {**{name: own for name, own in named.items() if not own.requires_grad}, **dict(self._trained.named_buffers())}
+        self.buffers = {name: (tuple(own.shape), own.dtype) for name, own in kept.items()}
+        self._watched, self._changing = _Watched(self._trained), dict(self._trained.named_buffers()).keys()
+        self.identity = f"module[{_digest([factory.architecture, self._order, self.shared])}]"
+        self._outputs = TaskOutputs(problem)
+        self._in_use = threading.RLock()  # a pass puts a replica's tensors into the module
+        self._fast = has_fast_path(self._trained)
+        self.stochastic, self._noisy = True, True  # until it is known
+        with own_mode(), without_fast_path():
+            self.stochastic, self._noisy = (self._look(trial) for trial in self._trials(problem))
+            trials = self._trials(problem)
+            self._check_gradients(trials)
+            self.vectorization = _chosen(factory.vectorize, trials)
+        self._replicate = REPLICATIONS[self.vectorization.name]
+        _LOG.info("The network of %r is computed by %s", problem.name, self.vectorization)
+
+    def init(self, rng: np.random.Generator, tasks: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+        """The module's own initialisation; see :meth:`Model.init`."""
+        module = self._factory.alike(int(rng.integers(2**63, dtype=np.uint64)))
+        named = {name: own.detach() for name, own in (*module.named_parameters(), *module.named_buffers())}
+        values = torch.cat([named[name].flatten() for name in self._order])
+        return values.numpy().copy(), {name: named[name].clone() for name in self.buffers}
+
+    def forward(
+        self, parameters: Tensors, buffers: Tensors, inputs: Inputs, *, train: bool = False, seeds: Tensor | None = None
+    ) -> tuple[Tensor, Tensors]:
+        """Outputs of all heads, and the module's buffers after a training pass; see :meth:`Model.forward`."""
+        if train and self.stochastic and seeds is None:
+            raise ValueError(should("seeds", "be given in training: random numbers are a function of them", seeds))
+        one, draws = (self._one_trained, self.stochastic) if train else (self._one_evaluated, self._noisy)
+        drawn = _seeds(seeds if train else None, parameters) if draws else None
+        with self._in_use, without_fast_path() if self._fast else nullcontext():
+            outputs, new = self._replicate(one, drawn, (dict(parameters), dict(buffers), inputs))
+        return outputs, {**buffers, **new}
+
+    def _one_trained(self, parameters: Tensors, buffers: Tensors, inputs: Inputs) -> tuple[Tensor, Tensors]:
+        """Outputs (B, O, *S) of one replica in training, and the buffers that may have changed."""
+        found, new = functional_call(self._watched, _within({**parameters, **self._copied(buffers)}), (inputs,))
+        return self._outputs.joined(found), new
+
+    def _one_evaluated(self, parameters: Tensors, buffers: Tensors, inputs: Inputs) -> tuple[Tensor, Tensors]:
+        """The same outside training, where no buffer changes."""
+        return self._outputs.joined(functional_call(self._evaluated, {**parameters, **self._copied(buffers)}, (inputs,))), {}
+
+    def _copied(self, buffers: Tensors) -> Tensors:
+        """The buffers of one replica, those copied into which the module may write."""
+        return {name: own.clone() if name in self._changing else own for name, own in buffers.items()}
+
+    # --- the dry run ---------------------------------------------------------------------------------------------------------
+
+    def _trials(self, problem: Problem) -> list[Trial]:
+        """Two replicas with different weights and samples, in training and in evaluation mode."""
+        first, second = (_tensors(own) for own in (self._trained, self._evaluated))
+        second = {name: _other(own) if name in self.shapes else own for name, own in second.items()}
+        stacked = {name: torch.stack([first[name], second[name]]) for name in first}
+        parameters, buffers = ({name: stacked[name] for name in own} for own in (self.shapes, self.buffers))
+        inputs = each(_two, problem.splits["train"].inputs)
+        modes = ((self._trained, self.stochastic), (self._evaluated, self._noisy))
+        return [Trial(module, parameters, buffers, ((inputs,), {}), (1, 2) if drawn else None) for module, drawn in modes]
+
+    def _look(self, trial: Trial) -> bool:
+        """Whether a pass draws random numbers; raises a ValueError if the module fails or its outputs do not match the tasks."""
+        try:
+            found, calls = trial.alone(0)
+        except Exception as error:  # of somebody's module
+            condition = f"compute outputs from the inputs of the problem, of shape {shapes(trial.call[0][0])} with the replicas"
+            raise ValueError(should("model", condition, f"{type(error).__name__}: {error}")) from error
+        self._outputs.joined(found)
+        return calls > 0
+
+    def _check_gradients(self, trials: Sequence[Trial]) -> None:
+        """Checks that outputs depend on every shared parameter, in training or evaluation."""
+        found = [trial.results(by_loop).gradients for trial in trials]
+        reached = {name for gradients in found for name, own in zip(self.shapes, gradients, strict=True) if own is not None}
+        if not reached:
+            raise ValueError(should("model", "return outputs with a graph that leads to its parameters", "none"))
+        if lost := [name for name in [*self.shapes][: self.shared] if name not in reached]:
+            remedy = "Remove or freeze them (`requires_grad_(False)`), or leave them out of `shared`."
+            raise ValueError(should("shared", "name parameters on which outputs depend; these get no gradient", lost, remedy))
+
+
+def module_model(problem: Problem, factory: ModuleFactory) -> ModuleModel:
+    """The model of a problem; made once, as the dry run takes a while."""
+    if problem not in _made:
+        _made[problem] = ModuleModel(problem, factory)
+    return _made[problem]
+
+
+_made: weakref.WeakKeyDictionary[Problem, ModuleModel] = weakref.WeakKeyDictionary()
+
+
+def _chosen(vectorize: str, trials: Sequence[Trial]) -> Vectorization:
+    """How replicas are computed; raises a ValueError if ``"vmap"`` is wanted and does not work."""
+    if vectorize == "loop":
+        return Vectorization("loop", "as was asked for")
+    convolutions = [f"{name} ({type(own).__name__})" for name, own in trials[0].module.named_modules() if isinstance(own, _ConvNd)]
+    if convolutions and vectorize == "auto":
+        return Vectorization("loop", f"{convolutions[0]} is a convolution, which a loop computes faster")
+    for trial, mode in ((trials[0], nullcontext()), (trials[1], nullcontext()), (trials[1], torch.no_grad())):
+        with mode:
+            reason = trial.difference()
+        if reason:
+            culprit = trial.culprit()
+            if vectorize == "vmap":
+                condition = f"be 'auto' or 'loop': {culprit} does not work with `vmap` ({reason})"
+                raise ValueError(should("vectorize", condition, vectorize))
+            return Vectorization("loop", f"{culprit} does not work with vmap ({reason})")
+    return Vectorization("vmap", "it agrees with a loop")
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {name: own.detach() for name, own in (*module.named_parameters(), *module.named_buffers())}
+
+
+def _other(values: Tensor) -> Tensor:
+    """Similar values, also where initial ones are always the same."""
+    steps = torch.cos(3 * torch.arange(values.numel(), dtype=values.dtype)).view(values.shape)
+    return values + 0.01 * values.abs().mean().clamp(min=0.1) * steps
+
+
+def _two(inputs: Tensor) -> Tensor:
+    """Samples of two replicas (2, B, *shape), different ones if there are enough."""
+    count = min(_TRIED, max(1, len(inputs) // 2))
+    rows = torch.arange(2 * count) % len(inputs)
+    return inputs[rows].unflatten(0, (2, count))
+
+
+def _seeds(seeds: Tensor | None, parameters: Tensors) -> list[int]:
+    """Seeds (N,) as numbers; 0 outside training and where tensors hold no data."""
+    if seeds is None or seeds.is_meta:
+        return [0] * len(next(iter(parameters.values())))
+    return [int(seed) for seed in seeds.tolist()]
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
