@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -74,6 +75,10 @@ class Model(ABC):
             train: Whether this is a training pass, in which buffers may change and random layers draw.
             seeds: (N,) int64; random numbers of a training pass depend only on them and the layer.
         """
+
+    def by_samples(self) -> AbstractContextManager[None]:
+        """In it a pass has forward-mode rules; with or without tangents, it then gives the same bits."""
+        return nullcontext()
 
     def outputs(self, parameters: Tensors, buffers: Tensors, inputs: Inputs, channels: slice) -> Tensor:
         """Outputs (N, B, channels, *S) of some channels, outside training; models with separate heads compute no others."""

@@ -75,7 +75,9 @@ def _rows(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], count: int)
 
 def _silent(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether an operation that can be random is not: attention without dropout, or a layer outside training."""
-    named = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | dict(kwargs)
+    arguments = func._schema.arguments
+    named = {own.name: own.default_value for own in arguments if own.has_default_value()}
+    named |= dict(zip((own.name for own in arguments), args, strict=False)) | dict(kwargs)
     return named.get("dropout_p") == 0 or named.get("train") is False or named.get("training") is False
 
 

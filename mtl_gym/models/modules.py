@@ -12,7 +12,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ from mtl_gym.models.base import Model, Tensors
 from mtl_gym.models.replication import REPLICATIONS, by_loop
 from mtl_gym.models.task_outputs import TaskOutputs
 from mtl_gym.models.trials import Trial
-from mtl_gym.models.unfused import has_fast_path, without_fast_path
+from mtl_gym.models.unfused import unfused
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.inputs import Inputs, each, shapes
 from mtl_gym.problems.modules import ModuleFactory
@@ -89,9 +89,8 @@ class ModuleModel(Model):
         self.identity = f"module[{_digest([factory.architecture, self._order, self.shared])}]"
         self._outputs = TaskOutputs(problem)
         self._in_use = threading.RLock()  # a pass puts a replica's tensors into the module
-        self._fast = has_fast_path(self._trained)
         self.stochastic, self._noisy = True, True  # until it is known
-        with own_mode(), without_fast_path():
+        with own_mode():
             self.stochastic, self._noisy = (self._look(trial) for trial in self._trials(problem))
             trials = self._trials(problem)
             self._check_gradients(trials)
@@ -114,9 +113,13 @@ class ModuleModel(Model):
             raise ValueError(should("seeds", "be given in training: random numbers are a function of them", seeds))
         one, draws = (self._one_trained, self.stochastic) if train else (self._one_evaluated, self._noisy)
         drawn = _seeds(seeds if train else None, parameters) if draws else None
-        with self._in_use, without_fast_path() if self._fast else nullcontext():
+        with self._in_use:
             outputs, new = self._replicate(one, drawn, (dict(parameters), dict(buffers), inputs))
         return outputs, {**buffers, **new}
+
+    def by_samples(self) -> AbstractContextManager[None]:
+        """Without fused kernels of attention and recurrent layers; see :meth:`Model.by_samples`."""
+        return unfused(self._trained)
 
     def _one_trained(self, parameters: Tensors, buffers: Tensors, inputs: Inputs) -> tuple[Tensor, Tensors]:
         """Outputs (B, O, *S) of one replica in training, and the buffers that may have changed."""

@@ -9,6 +9,7 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from mtl_gym.models.draws import Draws
+from mtl_gym.models.unfused import batchable
 
 One = Callable[..., Any]
 """A pure function of tensors of one replica, in nested tuples, lists and dicts; returns such a container too."""
@@ -19,8 +20,9 @@ Replicate = Callable[[One, Sequence[int] | None, Sequence[Any]], Any]
 def by_vmap(one: One, seeds: Sequence[int] | None, arguments: Sequence[Any]) -> Any:
     """All replicas together."""
     if seeds is None:
-        return torch.vmap(one)(*arguments)
-    with Draws(seeds, stacked=True):
+        with batchable():
+            return torch.vmap(one)(*arguments)
+    with batchable(), Draws(seeds, stacked=True):
         return torch.vmap(one, randomness="different")(*arguments)
 
 

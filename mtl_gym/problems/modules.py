@@ -48,8 +48,9 @@ class ModuleFactory:
     vectorize: str = "auto"
 
     def __post_init__(self) -> None:
-        if not callable(self.make):
-            raise TypeError(should("model", "be a function that makes a module", self.make))
+        if isinstance(self.make, nn.Module) or not callable(self.make):
+            remedy = "Give the module's class, or `lambda: copy.deepcopy(module)`." if callable(self.make) else ""
+            raise TypeError(should("model", "be a function that makes a module", self.make, remedy))
         choose("vectorize", self.vectorize, VECTORIZE)
         names = (self.shared,) if isinstance(self.shared, str) else self.shared
         if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import threading
 import warnings
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -17,9 +16,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional
 
-from mtl_gym.models.unfused import unfused
 from mtl_gym.problems.base import Problem
-from mtl_gym.problems.modules import ModuleFactory
 from mtl_gym.training.objectives import Objectives
 from mtl_gym.training.trainer import Trainer
 
@@ -53,7 +50,7 @@ def main_task(trainer: Trainer) -> int:
 def align(trainer: Trainer) -> Alignments:
     """Aligns the next batch's samples with the main task's gradient on *meta* (shared parameters); also computes their losses."""
     direction, main = _direction(trainer)
-    with _FORWARD_MODE, unfused() if isinstance(trainer.problem.network, ModuleFactory) else nullcontext():
+    with _FORWARD_MODE:
         _load_forward_mode()
         with forward_ad.dual_level():
             # Heads have zero tangents: without a tangent for each factor, torch runs the rule of a product in Python.
