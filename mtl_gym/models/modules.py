@@ -56,13 +56,11 @@ class _Watched(nn.Module):
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
+        places = [(name, *name.rpartition(".")[::2]) for name, _ in module.named_buffers()]
+        self._owners = [(name, module.get_submodule(path), own) for name, path, own in places]  # looked up once, as every pass asks
 
     def forward(self, inputs: Inputs) -> tuple[Any, Tensors]:
-        return self.module(inputs), dict(self.module.named_buffers())
-
-
-def _within(tensors: Tensors) -> dict[str, Tensor]:
-    return {f"module.{name}": own for name, own in tensors.items()}
+        return self.module(inputs), {name: getattr(owner, own) for name, owner, own in self._owners}
 
 
 class ModuleModel(Model):
@@ -87,6 +85,7 @@ class ModuleModel(Model):
         self.buffers = {name: (tuple(own.shape), own.dtype) for name, own in kept.items()}
         self._watched, self._changing = _Watched(self._trained), dict(self._trained.named_buffers()).keys()
         self.identity = f"module[{_digest([factory.architecture, self._order, self.shared])}]"
+        self._tied = _has_ties(self._trained)  # torch looks for ties at every call, unless told that there are none
         self._outputs = TaskOutputs(problem)
         self._in_use = threading.RLock()  # a pass puts a replica's tensors into the module
         self.stochastic, self._noisy = True, True  # until it is known
@@ -123,12 +122,14 @@ class ModuleModel(Model):
 
     def _one_trained(self, parameters: Tensors, buffers: Tensors, inputs: Inputs) -> tuple[Tensor, Tensors]:
         """Outputs (B, O, *S) of one replica in training, and the buffers that may have changed."""
-        found, new = functional_call(self._watched, _within({**parameters, **self._copied(buffers)}), (inputs,))
+        tensors = {f"module.{name}": own for name, own in {**parameters, **self._copied(buffers)}.items()}
+        found, new = functional_call(self._watched, tensors, (inputs,), tie_weights=self._tied)
         return self._outputs.joined(found), new
 
     def _one_evaluated(self, parameters: Tensors, buffers: Tensors, inputs: Inputs) -> tuple[Tensor, Tensors]:
         """The same outside training, where no buffer changes."""
-        return self._outputs.joined(functional_call(self._evaluated, {**parameters, **self._copied(buffers)}, (inputs,))), {}
+        tensors = {**parameters, **self._copied(buffers)}
+        return self._outputs.joined(functional_call(self._evaluated, tensors, (inputs,), tie_weights=self._tied)), {}
 
     def _copied(self, buffers: Tensors) -> Tensors:
         """The buffers of one replica, those copied into which the module may write."""
@@ -198,6 +199,12 @@ def _chosen(vectorize: str, trials: Sequence[Trial]) -> Vectorization:
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return {name: own.detach() for name, own in (*module.named_parameters(), *module.named_buffers())}
+
+
+def _has_ties(module: nn.Module) -> bool:
+    """Whether a tensor has several names."""
+    every = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
+    return len(every) > len(_tensors(module))
 
 
 def _other(values: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_gym.checks import choose, printable, should
-from mtl_gym.problems.data_checks import check_labels, check_pool, check_samples, check_tasks, lacking
+from mtl_gym.problems.data_checks import check_functions, check_labels, check_pool, check_samples, check_tasks, lacking
 from mtl_gym.problems.inputs import parts, shapes
 from mtl_gym.problems.modules import ModuleFactory
 from mtl_gym.problems.pools import Pool as Pool
@@ -81,6 +81,7 @@ class Problem:
         self.output_slices = _slices([task.outputs for task in self.tasks])
         self.target_slices = _slices([task.target_channels for task in self.tasks])
         check_labels(self.tasks, self.target_slices, self._all_samples())
+        check_functions(self.tasks, self.target_slices, self.splits["train"])
         if self.pool is not None:
             check_pool(self.pool, self.tasks, self.target_slices, self.splits)
         self.complete = not any(bool(torch.isnan(split.targets).any()) for split in self._splits_and_pool(SPLITS[:3]))

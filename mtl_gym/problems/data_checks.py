@@ -10,13 +10,14 @@ from torch import Tensor
 from mtl_gym.checks import should
 from mtl_gym.problems.inputs import parts, shapes
 from mtl_gym.problems.losses import labelled
-from mtl_gym.problems.metrics import METRICS
+from mtl_gym.problems.metrics import METRICS, is_own
 from mtl_gym.problems.pools import Pool
 from mtl_gym.problems.splits import SPLITS, Split
 from mtl_gym.problems.tasks import Task
 
 _METRIC_SPLITS = ("reward", "test")
 _MOST = 20  # samples or labels in an error
+_FEW = 5  # samples on which functions are tried
 _LABELS = {
     "binary": "0 or 1, or NaN where missing",
     "classes": "class indices from 0 to {last}",
@@ -72,6 +73,27 @@ def check_labels(tasks: Sequence[Task], columns: Sequence[slice], samples: Mappi
             if name in scored and varied and len(known) and _constant(labels):
                 condition += f", whose metric {varied[0]!r} divides by their deviation"
                 raise ValueError(should(f"{name}.targets", f"vary {condition}", f"only {known[0].item():g}"))
+
+
+def check_functions(tasks: Sequence[Task], columns: Sequence[slice], train: Split) -> None:
+    """Calls losses and metrics of one's own on outputs of 0 and the first labels, and checks the shapes that they return."""
+    for task, own in zip(tasks, columns, strict=True):
+        targets = torch.nan_to_num(train.targets[:_FEW, own])
+        outputs = targets.new_zeros(len(targets), task.outputs, *targets.shape[2:])
+        if not isinstance(task.loss, str):
+            shape = (len(targets), 1 if task.objective.joint else task.target_channels, *targets.shape[2:])
+            found = task.objective.function(outputs, targets)
+            if not isinstance(found, Tensor) or tuple(found.shape) != shape:
+                raise ValueError(should("loss", f"return values of the shape {shape} for the task {task.name!r}", _shape(found)))
+        for metric in filter(is_own, task.metrics):
+            values = outputs[None].movedim(1, 2).flatten(2), targets.movedim(0, 1).flatten(1)  # (1, C, M) and (T, M)
+            found = METRICS[metric].function(*values)
+            if not isinstance(found, Tensor) or tuple(found.shape) != (1,):
+                raise ValueError(should("metrics", f"return a value for each replica, (N,), as {metric!r} should", _shape(found)))
+
+
+def _shape(found: object) -> object:
+    return tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
 
 
 def check_pool(pool: Pool, tasks: Sequence[Task], columns: Sequence[slice], splits: Mapping[str, Split]) -> None:

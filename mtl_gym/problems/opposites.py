@@ -35,7 +35,7 @@ def opposites_in(split: Split, problem: Problem, task: int) -> npt.NDArray[np.in
     """The same among the samples of any split; computed anew."""
     inputs, labels = features(split.inputs), split.targets[:, problem.target_slices[task]].flatten(1)
     known, labels = (~torch.isnan(labels)).to(labels.dtype), labels.nan_to_num()
-    are_classes = labels.shape[1] == 1 and problem.tasks[task].loss in ("cross_entropy", "bce")
+    are_classes = labels.shape[1] == 1 and problem.tasks[task].objective.labels in ("classes", "binary")
     least = 0.0 if are_classes else _deviation(labels, known)
     found = []
     for rows in torch.arange(len(split)).split(_CHUNK):

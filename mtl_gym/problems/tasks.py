@@ -21,10 +21,10 @@ class Task:
 
     Attributes:
         name: Name in tables.
-        loss: Row of ``LOSSES``; a :class:`~mtl_gym.problems.losses.Loss`; or a function ``(outputs (R, C, *S), targets (R, C, *S))
+        loss: Row of ``LOSSES``; a :class:`mtl_gym.Loss`; or a function ``(outputs (R, C, *S), targets (R, C, *S))
             -> (R, *S)`` of real labels, with a value of at least 0 for each of R samples (or pixels). Values whose labels are
             missing do not count; the function sees 0 in their place.
-        metrics: Rows of ``METRICS`` or :class:`~mtl_gym.problems.metrics.Metric` objects, which then can be called by their names;
+        metrics: Rows of ``METRICS`` or :class:`mtl_gym.Metric` objects, which then can be called by their names;
             ``delta_m`` first averages over them.
         outputs: Output channels of its head, C.
 
@@ -89,6 +89,6 @@ def _named(metric: Any) -> str:
     if isinstance(metric, Metric):
         return add_metric(metric)
     if callable(metric):
-        remedy = "Wrap it: mtl_gym.problems.metrics.Metric(function, higher_is_better=True, floor=0.1)."
+        remedy = "Wrap it: mtl_gym.Metric(function, higher_is_better=True, floor=0.1)."
         raise TypeError(should("metrics", "say whether higher is better, which a function does not", metric, remedy))
     return str(metric) if isinstance(metric, str) else metric
