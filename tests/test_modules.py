@@ -23,7 +23,6 @@ from own_modules import (
 )
 from rollouts import SAMPLE_WEIGHTING, make, make_trainer, make_vec, play, random_actions, same, train
 from torch import nn
-from torch.func import functional_call
 from torch.nn import functional
 
 import mtl_gym
@@ -50,10 +49,12 @@ def by_hand(trainer, row, inputs, targets, seed=None, train=True):
     """Outputs of a row by the module itself, the losses of the tasks, and its new buffers."""
     model, problem = trainer.model, trainer.problem
     module = problem.network.initialised(0).train(train)
-    own = {name: part[row].detach().clone().requires_grad_() for name, part in trainer.replicas.parameters.items()}
-    buffers = {name: part[row].clone() for name, part in trainer.replicas.buffers.items()}
+    own, buffers = dict(module.named_parameters()), dict(module.named_buffers())
+    with torch.no_grad():
+        for name, part in (*trainer.replicas.parameters.items(), *trainer.replicas.buffers.items()):
+            (own | buffers)[name].copy_(part[row])
     with Draws([0 if seed is None else seed], stacked=False):
-        found = functional_call(module, (own, buffers), (inputs,))
+        found = module(inputs)
     if isinstance(found, dict):
         found = [found[task.name] for task in problem.tasks]
     if not isinstance(found, torch.Tensor):
@@ -590,7 +591,7 @@ class Growing:
 def test_a_factory_of_other_architectures_is_refused():
     with pytest.raises(ValueError, match=r"`model` should make modules of one architecture.*trunk\.1|heads\.digit\.weight.*, then"):
         digits_with(Growing(1))
-    env = make(digits_with(Growing(2)))
+    env = make(digits_with(Growing(4)))  # two of the problem, two of the dry run
     with pytest.raises(ValueError, match="`model` should make modules of one architecture"):
         env.reset(seed=0)
 
@@ -679,6 +680,60 @@ class Answering(Perceptron):
 def test_outputs_that_do_not_match_the_tasks_are_refused(answer, error, message):
     with pytest.raises(error, match=rf"`model` should return .*{message}"):
         make(digits_with(lambda: Answering(answer)))
+
+
+class Elsewhere(Perceptron):
+    """Keeps a second reference to a parameter, which no replica's values reach."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = [self.trunk[1].weight]
+
+    def forward(self, inputs):
+        return {name: own * self.kept[0].mean() for name, own in super().forward(inputs).items()}
+
+
+class Recomputed(Perceptron):
+    """Computes its trunk a second time when gradients are computed, after a replica's values have left the module."""
+
+    def forward(self, inputs):
+        features = torch.utils.checkpoint.checkpoint(self.trunk, inputs, use_reentrant=False)
+        return {name: head(features) for name, head in self.heads.items()}
+
+
+@pytest.mark.parametrize("model", [Elsewhere, Recomputed])
+def test_modules_that_compute_with_other_values_are_refused(model):
+    with pytest.raises(ValueError, match=r"`model` should compute with its registered parameters.*torch\.utils\.checkpoint"):
+        make(digits_with(model))
+
+
+class Tied(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64))
+        self.trunk[2].weight = self.trunk[0].weight
+        self.heads = nn.Linear(64, load_problem("digits").outputs)
+
+    def forward(self, inputs):
+        return self.heads(self.trunk(inputs))
+
+
+@pytest.mark.parametrize("vectorize", ["vmap", "loop"])
+def test_tied_parameters_stay_tied(vectorize):
+    trainer = train(make_trainer(digits_with(Tied, vectorize=vectorize)), 2)
+    assert "trunk.2.weight" not in trainer.model.shapes
+    batch = trainer.losses.batch()
+    _, losses, _, _ = by_hand(trainer, 1, batch.inputs[1], batch.labels[1])
+    torch.testing.assert_close(trainer.losses.forward()[1], losses, rtol=1e-4, atol=1e-5)
+
+
+def test_few_samples_suffice_for_the_dry_run():
+    digits = load_problem("digits")
+    few = digits.splits["train"][torch.arange(3)]
+    problem = Problem("few", digits.tasks, {**digits.splits, "train": few}, model=Convolutional)
+    assert make_model(problem, ()).vectorization.name == "loop"
 
 
 def test_a_module_that_fails_is_named_with_its_error():

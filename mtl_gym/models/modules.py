@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from mtl_gym.context import own_mode
 from mtl_gym.models.base import Model, Tensors
 from mtl_gym.models.replication import REPLICATIONS, by_loop
 from mtl_gym.models.task_outputs import TaskOutputs
-from mtl_gym.models.trials import Trial
+from mtl_gym.models.trials import Trial, differing, first_of_two
 from mtl_gym.models.unfused import unfused
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.inputs import Inputs, each, shapes
@@ -158,14 +158,20 @@ class ModuleModel(Model):
         return calls > 0
 
     def _check_gradients(self, trials: Sequence[Trial]) -> None:
-        """Checks that outputs depend on every shared parameter, in training or evaluation."""
-        found = [trial.results(by_loop).gradients for trial in trials]
-        reached = {name for gradients in found for name, own in zip(self.shapes, gradients, strict=True) if own is not None}
+        """Checks that outputs depend on every shared parameter, and that a plain module with the same values does the same."""
+        found = [trial.results(by_loop) for trial in trials]
+        reached = {name for own in found for name, part in zip(self.shapes, own.gradients, strict=True) if part is not None}
         if not reached:
             raise ValueError(should("model", "return outputs with a graph that leads to its parameters", "none"))
         if lost := [name for name in [*self.shapes][: self.shared] if name not in reached]:
             remedy = "Remove or freeze them (`requires_grad_(False)`), or leave them out of `shared`."
             raise ValueError(should("shared", "name parameters on which outputs depend; these get no gradient", lost, remedy))
+        for trial, own in zip(trials, found, strict=True):
+            plain = trial.plainly(self._factory.alike(2))
+            if kinds := differing(replace(plain, buffers=[]), replace(first_of_two(own), buffers=[])):
+                condition = f"compute with its registered parameters and buffers alone; otherwise its {' and '.join(kinds)} differ"
+                remedy = "Keep no other references to them, and do without `torch.utils.checkpoint`."
+                raise ValueError(should("model", condition, type(trial.module).__name__, remedy))
 
 
 def module_model(problem: Problem, factory: ModuleFactory) -> ModuleModel:
@@ -215,7 +221,7 @@ def _other(values: Tensor) -> Tensor:
 
 def _two(inputs: Tensor) -> Tensor:
     """Samples of two replicas (2, B, *shape), different ones if there are enough."""
-    count = min(_TRIED, max(1, len(inputs) // 2))
+    count = min(_TRIED, len(inputs))
     rows = torch.arange(2 * count) % len(inputs)
     return inputs[rows].unflatten(0, (2, count))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,24 @@ class Trial:
             gradients = torch.autograd.grad(reached, [*wanted.values()], [_uneven(own) for own in reached], allow_unused=True)
         return Results([own.detach() for own in outputs], [*new.values()], list(gradients))
 
+    def plainly(self, module: nn.Module) -> Results:
+        """The same of the first replica alone, by a module of its own that is given its values, as anybody would train it."""
+        parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
+        with torch.no_grad():
+            for name, own in (*self.parameters.items(), *self.buffers.items()):
+                (parameters | buffers)[name].copy_(own[0])
+        args, kwargs = _map(lambda own: own[0], self.call)
+        with nullcontext() if self.seeds is None else Draws(self.seeds[:1], stacked=False):
+            found = module.train(self.module.training)(*args, **kwargs)
+        outputs = [own for own in tree_leaves(found) if isinstance(own, Tensor)]
+        wanted, reached = [parameters[name] for name in self.parameters], [own for own in outputs if own.requires_grad]
+        # In the combination of two replicas, the first one's numbers come first.
+        weights = [_uneven(own.expand(2, *own.shape))[0] for own in reached]
+        gradients = torch.autograd.grad(reached, wanted, weights, allow_unused=True)
+        return Results(
+            [own.detach() for own in outputs], [buffers[name] for name in self.buffers if name in buffers], list(gradients)
+        )
+
     def difference(self) -> str | None:
         """Why ``vmap`` does not serve; ``None`` if it agrees with a loop in values and gradients."""
         expected = self.results(by_loop)
@@ -85,7 +104,7 @@ class Trial:
             return (str(error).strip() or type(error).__name__).split("\n")[0][:_LONGEST]
         finally:
             functorch._set_vmap_fallback_enabled(fallback)
-        kinds = [kind for kind in vars(expected) if not _agree(vars(found)[kind], vars(expected)[kind])]
+        kinds = differing(found, expected)
         return f"its {' and '.join(kinds)} are not a loop's" if kinds else None
 
     def fails(self) -> bool:
@@ -127,6 +146,16 @@ class Trial:
             for named in (self.parameters, self.buffers)
         )
         return Trial(self.module.get_submodule(name), parameters, buffers, call, self.seeds)
+
+
+def differing(found: Results, expected: Results) -> list[str]:
+    """The kinds of results that do not agree within the tolerance."""
+    return [kind for kind in vars(expected) if not _agree(vars(found)[kind], vars(expected)[kind])]
+
+
+def first_of_two(results: Results) -> Results:
+    """The first replica's."""
+    return Results(*([None if own is None else own[0] for own in several] for several in vars(results).values()))  # type: ignore[arg-type]
 
 
 def _recorder(found: dict[str, Any], name: str) -> Callable[..., None]:

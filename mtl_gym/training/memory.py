@@ -18,6 +18,7 @@ N replicas of P parameters, of which Q are shared, K of T tasks, H steps of B sa
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from mtl_gym.checks import should
 from mtl_gym.models.base import Model
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.inputs import each, parts, shapes
+from mtl_gym.problems.modules import ModuleFactory
 from mtl_gym.training.checkpoints import CHECKPOINTS
 from mtl_gym.training.drawn import HOLDOUTS, own_splits, source_sizes
 from mtl_gym.training.optim import OPTIMIZERS
@@ -144,7 +146,8 @@ def pass_bytes(model: Model, problem: Problem) -> tuple[float, float, float]:
     A dry run counts them on tensors without data. Models that compute with values cannot run so; then they are estimated from the
     parameters: every one of them takes part in one product for each sample.
     """
-    key = (model.identity, *model.shapes.items(), repr(shapes(problem.splits["train"].inputs)), problem.outputs)
+    own = weakref.ref(model) if isinstance(problem.network, ModuleFactory) else None  # names and shapes do not tell what it does
+    key = (own, model.identity, *model.shapes.items(), repr(shapes(problem.splits["train"].inputs)), problem.outputs)
     found = _counted.get(key)
     if found is None:
         if len(_counted) >= _MOST_COUNTED:
