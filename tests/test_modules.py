@@ -3,6 +3,7 @@ import functools
 import logging
 import math
 import pickle
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -792,3 +793,15 @@ def test_nothing_is_left_behind_by_a_failure():
     assert torch.equal(before, torch.get_rng_state())
     assert torch._C._functorch._is_vmap_fallback_enabled()
     assert isinstance(make_model(digits_by(), ()), ModuleModel)
+
+
+def test_the_manuals_network_is_trained_by_the_code_on_the_page():
+    page = (Path(mtl_gym.__file__).parents[1] / "docs" / "problems.md").read_text()
+    section = page.split("## Your own network")[1].split("\n## ")[0]
+    names = {"__name__": "the_page"}
+    exec(section.split("```python")[1].split("```")[0], names)
+    problem = names["make"]()
+    trainer = train(make_trainer(problem), 4)
+    assert make_model(problem, ()).vectorization.name == "vmap"
+    assert torch.isfinite(trainer.losses.history[:, :4]).all()
+    assert problem.identity == names["make"]().identity
