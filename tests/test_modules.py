@@ -3,6 +3,7 @@ import functools
 import logging
 import math
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import gymnasium
@@ -316,6 +317,56 @@ def test_buffers_may_be_replaced_and_frozen_parameters_stay(vectorize):
     assert (mean[[0, 2]] != 0).any(1).all()
 
 
+def test_threads_do_not_see_each_others_replicas():
+    model = make_model(digits_by(Recurrent), ())
+    values = [torch.from_numpy(model.init(np.random.default_rng(seed), np.arange(5))[0]) for seed in range(4)]
+    inputs = torch.randn(1, 16, 64, generator=torch.Generator().manual_seed(0))
+
+    def outputs(flat):
+        parts = zip(model.shapes.items(), flat.split(model.sizes), strict=True)
+        return model.forward({name: part.view(1, *shape) for (name, shape), part in parts}, {}, inputs)[0]
+
+    expected = [outputs(flat) for flat in values]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(10):
+            assert all(torch.equal(*pair) for pair in zip(expected, pool.map(outputs, values), strict=True))
+
+
+class Residual(nn.Module):
+    """Derivatives by the inputs as outputs: the residual of the equation u' = -u, and u itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(1, 8), nn.Tanh())
+        self.head = nn.Linear(8, 1)
+
+    def one(self, time):
+        return self.head(self.trunk(time))[0]
+
+    def forward(self, inputs):
+        slope, value = torch.func.vmap(torch.func.grad_and_value(self.one))(inputs)
+        return {"value": value[:, None], "residual": slope + value[:, None]}
+
+
+@pytest.mark.parametrize("vectorize", ["vmap", "loop"])
+def test_derivatives_by_the_inputs_may_be_outputs(vectorize):
+    times = np.linspace(0, 2, 60, dtype=np.float32)
+    splits = dict.fromkeys(SPLITS, Split.of(times, [np.exp(-times), np.zeros(60)]))
+    tasks = [Task("value", "mse", ("rmse",)), Task("residual", "mse", ("rmse",))]
+    defaults = Defaults(lr=0.02, batch_size=30, train_steps=150)
+    problem = Problem("decay", tasks, splits, model=Residual, vectorize=vectorize, defaults=defaults)
+    trainer = make_trainer(problem, train_steps=150)
+    before = trainer.metrics("reward")["residual/rmse"]
+    after = train(trainer, 150).metrics("reward")
+    assert (after["residual/rmse"] < 0.2 * before).all()
+    assert (after["value/rmse"] < 0.1).all()
+    points = torch.tensor([0.5, 0.501])
+    with torch.no_grad():
+        found = trainer.model.forward(trainer.replicas.parameters, {}, points.view(1, 2, 1).expand(3, 2, 1))[0].double()
+    slope = (found[:, 1, 0] - found[:, 0, 0]) / 0.001
+    torch.testing.assert_close(found[:, 0, 1], slope + found[:, 0, 0], rtol=0, atol=5e-3)
+
+
 # --- identity -----------------------------------------------------------------------------------------------------------------
 
 
@@ -481,7 +532,7 @@ def test_inputs_by_name_are_not_scaled():
 # --- environments -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("env_id", [LOSS_WEIGHTING, SAMPLE_WEIGHTING])
+@pytest.mark.parametrize("env_id", [LOSS_WEIGHTING, pytest.param(SAMPLE_WEIGHTING, marks=pytest.mark.slow)])
 @KINDS
 def test_an_episode_is_played_and_restored_bit_for_bit(kind, env_id):
     env = make_vec(PROBLEMS_OF[kind](), 3, env_id)
@@ -544,6 +595,7 @@ def test_merging_says_why_it_does_not_support_modules():
     assert "no chain of layers" in reason
 
 
+@pytest.mark.slow
 def test_methods_are_compared_on_modules(tmp_path):
     frame = mtl_gym.compare("ew,cagrad", problem=digits_by(), instances=2, train_steps=8, out=tmp_path)
     assert sorted(frame["policy"].unique()) == ["cagrad", "ew"]

@@ -6,6 +6,7 @@ dropout, noise. An operation that takes a generator is given its own; others run
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ class Draws(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
         given = dict(kwargs or {})
-        if torch.Tag.nondeterministic_seeded not in func.tags or _silent(func, args, given):
+        if not _may_draw(func) or _silent(func, args, given):
             return func(*args, **given)
         device = _device(args, given)
         if device.type == "meta":  # without numbers, as when memory is counted
@@ -51,12 +52,22 @@ class Draws(TorchDispatchMode):
         return args[0] if _in_place(func) else tree_map(lambda *parts: torch.stack(parts), found[0], *found[1:])
 
 
+@functools.cache
+def _may_draw(func: Any) -> bool:
+    return torch.Tag.nondeterministic_seeded in func.tags
+
+
+@functools.cache
+def _takes_generator(func: Any) -> bool:
+    return any(argument.name == "generator" for argument in func._schema.arguments)
+
+
 def _drawn(func: Any, first: Any, others: Sequence[Any], kwargs: dict[str, Any], seed: int, device: torch.device) -> Any:
     """An operation with a seed; tensors are contiguous, so that their order in memory does not decide who gets which number."""
     if isinstance(first, Tensor) and not first.is_contiguous():
         drawn = _drawn(func, first.contiguous(), others, kwargs, seed, device)
         return first.copy_(drawn) if _in_place(func) else drawn
-    if any(argument.name == "generator" for argument in func._schema.arguments):
+    if _takes_generator(func):
         return func(first, *others, **kwargs | {"generator": torch.Generator(device).manual_seed(seed)})
     with borrowed_generator(seed, device):
         return func(first, *others, **kwargs)
