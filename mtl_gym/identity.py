@@ -138,6 +138,8 @@ def code_content(thing: Any, seen: tuple[Any, ...] = ()) -> Any:
         return ["object", described(type(thing)), described(thing.identity)]
     if type(thing).__module__ == "torch":  # a dtype, a device
         return ["object", repr(thing)]
+    if type(thing).__module__.split(".")[0] in sys.stdlib_module_names and " at 0x" not in repr(thing):  # a path, a logger
+        return ["object", type(thing).__qualname__, repr(thing)]
     if _is_installed(type(thing).__module__) or not hasattr(thing, "__dict__"):
         return function_content(thing)
     return ["object", described(type(thing)), described(vars(thing))]
@@ -146,6 +148,11 @@ def code_content(thing: Any, seen: tuple[Any, ...] = ()) -> Any:
 def _is_known(module: str) -> bool:
     """Whether a name says what a module's functions and classes do: those of installed packages and of this one."""
     return module.split(".")[0] == __package__ or _is_installed(module)
+
+
+def class_content(own: type) -> Any:
+    """The same of a class by its source, even if a package that is installed provides it."""
+    return _of_class(own, functools.partial(code_content, seen=(own,)))
 
 
 def _of_class(own: type, described: Callable[[Any], Any]) -> Any:

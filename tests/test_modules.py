@@ -28,6 +28,7 @@ from torch import nn
 from torch.nn import functional
 
 import mtl_gym
+from mtl_gym import identity
 from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, TASK_GROUPING, specification
 from mtl_gym.models import make_model
 from mtl_gym.models.draws import Draws
@@ -430,6 +431,29 @@ def test_settings_of_a_factory_are_part_of_the_identity():
     assert len({str(own.identity) for own in made}) == len(made)
     assert digits_with(functools.partial(Perceptron, 8)).identity == made[0].identity
     assert pickle.loads(pickle.dumps(made[0])).identity == made[0].identity
+
+
+LOGGER, PLACE = logging.getLogger("own"), Path("data")
+
+
+class Logging(Perceptron):
+    def forward(self, inputs):
+        LOGGER.debug("from %s", PLACE)
+        return super().forward(inputs)
+
+
+def test_what_a_module_merely_uses_may_be_anything_of_python():
+    assert digits_with(Logging).identity == digits_with(Logging).identity
+    assert digits_with(Logging).identity != digits_with(Perceptron).identity
+
+
+def test_classes_of_installed_packages_count_by_their_source(tmp_path, monkeypatch):
+    monkeypatch.setattr(identity, "_is_installed", lambda module: not module.startswith("test_modules"))
+    first, other = (
+        from_file(tmp_path, number, rate=0.1, scale=1, activation=name) for number, name in enumerate(["torch.relu", "torch.tanh"])
+    )
+    assert first.network.content[0][0] == ["installed", "own_network", "make"]
+    assert first.identity != other.identity
 
 
 def test_what_cannot_be_identified_is_named():

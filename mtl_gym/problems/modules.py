@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from mtl_gym.checks import choose, should
 from mtl_gym.context import own_mode
-from mtl_gym.identity import code_content
+from mtl_gym.identity import class_content, code_content
 from mtl_gym.randomness import borrowed_generators
 
 VECTORIZE = {
@@ -106,7 +106,8 @@ class ModuleFactory:
         """
         parts = [(name, module, type(module)) for name, module in self.modules[0].named_modules()]
         try:
-            code = [code_content(self.make), [code_content(own) for own in dict.fromkeys(own for _, _, own in parts)]]
+            kinds = dict.fromkeys(own for *_, own in parts if not _is_of_torch(own))
+            code = [code_content(self.make), [class_content(own) for own in kinds]]
         except (TypeError, RecursionError) as error:
             remedy = "Let it refer to numbers, texts, arrays, functions and classes."
             raise ValueError(should("model", f"be a function that can be identified: {error}", self.make, remedy)) from error
