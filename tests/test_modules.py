@@ -818,7 +818,7 @@ def test_a_module_that_fails_is_named_with_its_error():
         raise RuntimeError("no such thing")
 
     with pytest.raises(
-        ValueError, match=r"`model` should compute outputs from the inputs of the problem.*RuntimeError: no such thing"
+        ValueError, match=r"`model` should compute outputs from a batch .*, of shape \(8, 64\).*RuntimeError: no such thing"
     ):
         make(digits_with(lambda: Answering(failing)))
 

@@ -152,7 +152,7 @@ class ModuleModel(Model):
         try:
             found, calls = trial.alone(0)
         except Exception as error:  # of somebody's module
-            condition = f"compute outputs from the inputs of the problem, of shape {shapes(trial.call[0][0])} with the replicas"
+            condition = f"compute outputs from a batch of the problem's inputs, of shape {shapes(trial.call[0][0])}"
             raise ValueError(should("model", condition, f"{type(error).__name__}: {error}")) from error
         self._outputs.joined(found)
         return calls > 0

@@ -6,8 +6,9 @@ target channels. R2 is not included: it crosses zero, where relative gains diver
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import scipy.stats
 import torch
@@ -100,3 +101,20 @@ def add_metric(metric: Metric) -> str:
         raise ValueError(should("metrics", "have names of their own, without '/' and '<'", name, "Give `Metric` a `name`."))
     METRICS[name] = metric
     return name
+
+
+def own_metrics(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What is to be stored of metrics of one's own, by name, so that results can be read without their functions."""
+    own = {name: METRICS[name] for name in names if is_own(name)}
+    return {name: {key: value for key, value in vars(row).items() if key not in ("function", "name")} for name, row in own.items()}
+
+
+def add_stored(metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """Adds what was stored of metrics to ``METRICS``, except those that are known."""
+    for name, row in metrics.items():
+        if name not in METRICS:
+            METRICS[name] = Metric(_not_stored, **{**row, "labels": tuple(row["labels"])}, name=name)
+
+
+def _not_stored(outputs: Tensor, targets: Tensor) -> Tensor:
+    raise ValueError(should("metrics", "be measured where their functions are known", "stored results", "Load the problem first."))
