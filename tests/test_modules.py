@@ -828,6 +828,20 @@ def test_outputs_without_a_graph_are_refused():
         make(digits_with(lambda: Answering(lambda own: {name: value.detach() for name, value in own.items()})))
 
 
+class Quiet(Perceptron):
+    """Without a graph outside training."""
+
+    def forward(self, inputs):
+        with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
+            return super().forward(inputs)
+
+
+def test_outputs_may_have_no_graph_outside_training():
+    trainer = train(make_trainer(digits_with(Quiet)), 2)
+    plain = train(make_trainer(digits_with(Perceptron)), 2)
+    torch.testing.assert_close(trainer.losses.history, plain.losses.history, rtol=1e-4, atol=1e-5)
+
+
 class Unused(Perceptron):
     def __init__(self):
         super().__init__()

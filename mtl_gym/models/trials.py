@@ -87,7 +87,9 @@ class Trial:
         wanted, reached = [parameters[name] for name in self.parameters], [own for own in outputs if own.requires_grad]
         # In the combination of two replicas, the first one's numbers come first.
         weights = [_uneven(own.expand(2, *own.shape))[0] for own in reached]
-        gradients = torch.autograd.grad(reached, wanted, weights, allow_unused=True)
+        gradients: Sequence[Tensor | None] = [None] * len(wanted)
+        if reached:
+            gradients = torch.autograd.grad(reached, wanted, weights, allow_unused=True)
         return Results(
             [own.detach() for own in outputs], [buffers[name] for name in self.buffers if name in buffers], list(gradients)
         )
