@@ -349,7 +349,7 @@ class Residual(nn.Module):
         return {"value": value[:, None], "residual": slope + value[:, None]}
 
 
-@pytest.mark.parametrize("vectorize", ["vmap", "loop"])
+@pytest.mark.parametrize("vectorize", ["vmap", pytest.param("loop", marks=pytest.mark.slow)])
 def test_derivatives_by_the_inputs_may_be_outputs(vectorize):
     times = np.linspace(0, 2, 60, dtype=np.float32)
     splits = dict.fromkeys(SPLITS, Split.of(times, [np.exp(-times), np.zeros(60)]))

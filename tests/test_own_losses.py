@@ -141,16 +141,19 @@ def test_a_metric_of_the_same_name_has_the_same_direction():
     Task("a", "mse", (WORST,))
 
 
+@pytest.mark.slow
 def test_results_are_read_without_the_functions_of_their_metrics(tmp_path):
     problem = digits_with(OWN, defaults=DEFAULTS)
-    frame = mtl_gym.compare("ew", problem=problem, instances=1, hidden_sizes=[8], out=tmp_path)
+    frame = mtl_gym.compare("ew", problem=problem, instances=1, hidden_sizes=[8], train_steps=8, out=tmp_path)
     METRICS.pop("worst_error")
     page = mtl_gym.report(tmp_path)
     assert "worst_error" in page.read_text()
     assert METRICS["worst_error"] == replace(WORST, function=METRICS["worst_error"].function, name="worst_error")
     with pytest.raises(ValueError, match="`metrics` should be measured where their functions are known"):
         METRICS["worst_error"].function(torch.zeros(1, 1, 3), torch.zeros(1, 3))
-    assert mtl_gym.compare("ew", problem=problem, instances=1, hidden_sizes=[8], out=tmp_path)["delta_m"].equals(frame["delta_m"])
+    assert mtl_gym.compare("ew", problem=problem, instances=1, hidden_sizes=[8], train_steps=8, out=tmp_path)["delta_m"].equals(
+        frame["delta_m"]
+    )
     Task("a", "mse", (WORST,))
 
 
