@@ -2,7 +2,8 @@
 
 ``losses``: milliseconds that a step takes beyond the same step with a plain sum of the losses, for four tasks, and as a fraction of
 a step of 50 ms; beside it, torchjd's scalarizers. ``gradients``: the time of a step with a method on gradients over that of K
-hand-written backward passes that leave the same ``.grad``, and over torchjd's. One thread. Medians over interleaved rounds with
+hand-written backward passes that leave the same ``.grad``, beside torchjd's. ``modules``: training steps of people's own modules,
+relative to native networks and to a loop by hand (``benchmarks/module_speed.py``). One thread. Medians over interleaved rounds with
 quartiles. Writes ``benchmarks/results/doors_speed.json``.
 """
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 import mtl_gym
 from benchmarks.measuring import Run, Work, command_line, ratio, side_by_side, threads
+from benchmarks.module_speed import modules
 
 TASKS = ("a", "b", "c", "d")
 OF_LOSSES = ("ew", "si", "uw", "dwa", "igb", "famo", "stch", "ppo")
@@ -180,10 +182,11 @@ def main(words: Sequence[str] | None = None) -> None:
         "losses": lambda: of_losses(run.size(ROUNDS, 1)),
         "gradients": lambda: of_gradients(run.size(ROUNDS, 1), 128),
         "gradients, wide": lambda: of_gradients(run.size(ROUNDS, 1), 512),
+        "modules": lambda: modules(run),
     }
     results = run.known()
     with threads(1):
-        for name in run.chosen([*studies], smoke=3):
+        for name in run.chosen([*studies], smoke=4):
             results[name] = studies[name]()
             run.write(results)
             print(name, json.dumps(results[name], indent=1), flush=True)

@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     from mtl_gym.problems import PROBLEMS as PROBLEMS, load_problem as load_problem
     from mtl_gym.problems.base import Pool as Pool, Problem as Problem, Split as Split, Task as Task
     from mtl_gym.problems.instances import EVALUATION_IDS as EVALUATION_IDS
+    from mtl_gym.problems.losses import Loss as Loss
+    from mtl_gym.problems.metrics import Metric as Metric
     from mtl_gym.progress import progress_bar as progress_bar
     from mtl_gym.training.memory import check_bytes as check_bytes, check_memory as check_memory
     from mtl_gym.training.probes import Probe as Probe, Reading as Reading, View as View
@@ -109,6 +111,8 @@ _NAMES = {
     "problems": "PROBLEMS load_problem",
     "problems.base": "Pool Problem Split Task",
     "problems.instances": "EVALUATION_IDS",
+    "problems.losses": "Loss",
+    "problems.metrics": "Metric",
     "progress": "progress_bar",
     "training.memory": "check_bytes check_memory",
     "training.probes": "Probe Reading View",

@@ -12,9 +12,10 @@ import json
 import random
 import sys
 import sysconfig
+import textwrap
 import types
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,11 +122,77 @@ def _instructions(code: types.CodeType, seen: tuple[Any, ...]) -> list[Any]:
     aside = [step.opname == "STORE_NAME" and step.argval in _ASIDE for step in steps]
     loads = [*aside[1:], False]  # the instruction that loads the value to be stored there
     kept = [step for step, *unused in zip(steps, aside, loads, strict=True) if not any(unused)]
-    return [[step.opname, _operand(step, seen)] for step in kept]
+    return [[step.opname, _operand(code, step, seen)] for step in kept]
 
 
-def _operand(step: dis.Instruction, seen: tuple[Any, ...]) -> Any:
-    return function_content(step.argval, seen) if step.opcode in dis.hasconst else step.argrepr or step.arg
+def _operand(code: types.CodeType, step: dis.Instruction, seen: tuple[Any, ...]) -> Any:
+    if step.opcode not in dis.hasconst:
+        return step.argrepr or step.arg
+    # Python 3.11 and 3.12 do not resolve the names of keyword arguments.
+    value = code.co_consts[step.arg] if step.opname == "KW_NAMES" and step.arg is not None else step.argval
+    return function_content(value, seen)
+
+
+def code_content(thing: Any, seen: tuple[Any, ...] = ()) -> Any:
+    """A description, as :func:`function_content`, that also follows classes, methods, partial functions, tensors and objects.
+
+    Classes are described by their syntax trees without comments and docstrings, and whatever an installed package provides by its
+    name. Raises a TypeError if there is no description.
+    """
+    if any(thing is known for known in seen):
+        return ["as", next(place for place, known in enumerate(seen) if known is thing)]
+    described = functools.partial(code_content, seen=(*seen, thing))
+    if isinstance(thing, (list, tuple)):
+        return [type(thing).__name__, [described(item) for item in thing]]
+    if isinstance(thing, dict):
+        return ["dict", [[described(key), described(value)] for key, value in thing.items()]]
+    if (torch := sys.modules.get("torch")) and isinstance(thing, torch.Tensor):
+        values = thing.detach().cpu().contiguous()
+        return ["tensor", str(values.dtype), list(values.shape), hashlib.sha256(values.numpy().tobytes()).hexdigest()]
+    if isinstance(thing, functools.partial):
+        return ["partial", *map(described, (thing.func, thing.args, thing.keywords))]
+    if isinstance(thing, types.MethodType):
+        return ["method", described(thing.__self__), described(thing.__func__)]
+    if isinstance(thing, (type, types.FunctionType, types.BuiltinFunctionType)) and _is_known(thing.__module__ or "builtins"):
+        return ["installed", thing.__module__, thing.__qualname__]
+    if isinstance(thing, types.FunctionType):
+        used = inspect.getclosurevars(thing)
+        values = (thing.__defaults__, thing.__kwdefaults__, dict(used.nonlocals), dict(sorted(used.globals.items())))
+        return [function_content(thing.__code__), [described(value) for value in values]]
+    if isinstance(thing, type):
+        return _of_class(thing, described)
+    if type(thing).__module__.startswith(f"{__package__}.") and hasattr(thing, "identity"):
+        return ["object", described(type(thing)), described(thing.identity)]
+    if type(thing).__module__ == "torch":  # a dtype, a device
+        return ["object", repr(thing)]
+    if type(thing).__module__.split(".")[0] in sys.stdlib_module_names and " at 0x" not in repr(thing):  # a path, a logger
+        return ["object", type(thing).__qualname__, repr(thing)]
+    if _is_installed(type(thing).__module__) or not hasattr(thing, "__dict__"):
+        return function_content(thing)
+    return ["object", described(type(thing)), described(vars(thing))]
+
+
+def _is_known(module: str) -> bool:
+    """Whether a name says what a module's functions and classes do: those of installed packages and of this one."""
+    return module.split(".")[0] == __package__ or _is_installed(module)
+
+
+def class_content(own: type) -> Any:
+    """The same of a class by its source, even if a package that is installed provides it."""
+    return _of_class(own, functools.partial(code_content, seen=(own,)))
+
+
+def _of_class(own: type, described: Callable[[Any], Any]) -> Any:
+    """A class by its source, its bases, and what its functions refer to; by its functions where there is no source."""
+    functions = [value for value in vars(own).values() if isinstance(value, types.FunctionType)]
+    try:
+        source: Any = ast.unparse(_Bare().visit(ast.parse(textwrap.dedent(inspect.getsource(own)))))
+    except (OSError, TypeError, SyntaxError):
+        source = [function_content(function.__code__) for function in functions]
+    used = [inspect.getclosurevars(function) for function in functions]
+    values = {name: value for own_vars in used for name, value in {**own_vars.globals, **own_vars.nonlocals}.items()}
+    values.pop("__class__", None)  # that of `super()`
+    return ["class", own.__qualname__, source, [described(base) for base in own.__bases__], described(dict(sorted(values.items())))]
 
 
 _RANDOM = (random.Random, np.random.Generator, np.random.BitGenerator, np.random.RandomState)

@@ -1,9 +1,7 @@
 """Somebody's ``torch.nn.Module`` with all that is awkward: attention, batch norm, dropout and an unused parameter."""
 
 import functools
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -16,9 +14,9 @@ from mtl_gym.models.base import Model
 from mtl_gym.problems import load_problem
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.rows import Defaults
+from mtl_gym.randomness import borrowed_generator
 
 TOKENS = 8
-_GENERATOR = threading.Lock()
 
 
 class SelfAttention(nn.Module):
@@ -84,18 +82,6 @@ def mixed(numbers):
     numbers = (numbers ^ (numbers >> 30 & (1 << 34) - 1)) * -4658895280553007687
     numbers = (numbers ^ (numbers >> 27 & (1 << 37) - 1)) * -7723592293110705685
     return numbers ^ (numbers >> 31 & (1 << 33) - 1)
-
-
-@contextmanager
-def borrowed_generator(seed) -> Iterator[None]:
-    """Torch's generator of the process, seeded, and put back: initialisers of modules know no other."""
-    with _GENERATOR:
-        kept = torch.get_rng_state()
-        torch.default_generator.manual_seed(seed)
-        try:
-            yield
-        finally:
-            torch.set_rng_state(kept)
 
 
 class ModuleModel(Model):

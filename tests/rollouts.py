@@ -10,6 +10,7 @@ from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.base import Problem, Split
+from mtl_gym.problems.modules import ModuleFactory
 from mtl_gym.training.measurements import training_probes
 from mtl_gym.training.trainer import Trainer
 
@@ -35,7 +36,8 @@ def small(problem="digits", env_id=LOSS_WEIGHTING, **others):
         others = {"num_tasks": 2} | {name: value for name, value in others.items() if name != "steps_per_action"}
     row = problem if isinstance(problem, Problem) else PROBLEMS.get(str(problem))
     network = getattr(row, "network", "mlp")
-    settings = {"problem": problem, "hidden_sizes": HIDDEN_SIZES.get(network if isinstance(network, str) else "mlp", [8])}
+    widths = [] if isinstance(network, ModuleFactory) else [8]
+    settings = {"problem": problem, "hidden_sizes": HIDDEN_SIZES.get(network, widths) if isinstance(network, str) else widths}
     settings |= {"train_steps": 8, "steps_per_action": 4, "batch_size": 16, "holdout_size": 16} | others
     return {name: value for name, value in settings.items() if name not in excluded or name in others}
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 from rollouts import small
+from safetensors.torch import load_file
 from torch import nn
 
 import mtl_gym
@@ -145,3 +146,34 @@ def test_the_command_writes_the_network_of_a_row(tmp_path):
     module = mtl_gym.load_module(tmp_path / "model.safetensors")
     assert isinstance(module, nn.Module)
     assert json.dumps(sorted(module.paths)) == json.dumps(sorted(task.name for task in load_problem("digits").tasks))
+
+
+class Own(nn.Module):
+    """Somebody's own network of the digits, with batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        tasks = load_problem("digits").tasks
+        self.trunk = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU())
+        self.heads = nn.ModuleDict({task.name: nn.Linear(16, task.outputs) for task in tasks})
+
+    def forward(self, inputs):
+        features = self.trunk(inputs)
+        return {task: head(features) for task, head in self.heads.items()}
+
+
+def test_a_module_of_ones_own_comes_back_as_what_it_is(tmp_path):
+    digits = load_problem("digits")
+    problem = mtl_gym.Problem("own", digits.tasks, digits.splits, model=Own)
+    given = {"train_steps": 24, "batch_size": 16, "holdout_size": 16}
+    done = mtl_gym.fit(problem, "igb", seed=1, **given)
+    assert type(done.module) is Own
+    outputs = done.module(digits.splits["test"].inputs)
+    found = split_metrics(digits, torch.cat([*outputs.values()], dim=1)[None].detach(), digits.splits["test"].targets)
+    assert {name: float(found[name][0]) for name in done.metrics} == pytest.approx(done.metrics, rel=1e-4, abs=1e-4)
+    file = done.save(tmp_path / "own")
+    again = Own()
+    again.load_state_dict(load_file(file))
+    assert torch.equal(again.eval()(digits.splits["test"].inputs)["digit"], outputs["digit"])
+    groups = mtl_gym.fit(problem, "random-groups", TASK_GROUPING, tasks=["digit", "parity", "loop"], train_steps=8, batch_size=16)
+    assert set(groups.module(digits.splits["test"].inputs[:4])) == set(groups.outcome["tasks"])

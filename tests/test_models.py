@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from modules import Attentive, CounterDropout, attentive, attentive_twin, masks, module_problem
+from own_modules import PROBLEMS_OF
 from rollouts import (
     HIDDEN_SIZES,
     SAMPLE_WEIGHTING,
@@ -46,7 +47,7 @@ from mtl_gym.training.references import fingerprint, single_task_metrics
 PROBLEM_OF = {row.network: name for name, row in reversed(PROBLEMS.items())}
 DEEPER = {"mlp": [8, 5], "conv": [3, 4, 6], "dense": [3, 4, 5], "point": []}
 FAMILIES = pytest.mark.parametrize("name", NETWORKS)
-MODELS = pytest.mark.parametrize("name", [*NETWORKS, "branched", "module"])
+MODELS = pytest.mark.parametrize("name", [*NETWORKS, "branched", "module", *PROBLEMS_OF])
 
 
 def trainer_of(name, ids=(0, 1, 2), **others):
@@ -54,7 +55,7 @@ def trainer_of(name, ids=(0, 1, 2), **others):
     options = others.pop("options", {})
     if name == "branched":
         others, options = {"num_tasks": 3, "hidden_sizes": [8, 5]} | others, {"model": branched_model} | options
-    problem = {"branched": "digits", "module": module_problem()}.get(name) or PROBLEM_OF[name]
+    problem = {"branched": "digits", "module": module_problem()}.get(name) or PROBLEM_OF.get(name) or PROBLEMS_OF[name]()
     return make_trainer(problem, ids=ids, options=options, **others)
 
 

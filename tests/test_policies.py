@@ -236,6 +236,16 @@ def test_the_spec_of_a_function_tells_the_order_of_its_arguments():
     assert specs[0] != specs[1]
 
 
+def test_the_spec_of_a_function_tells_the_names_of_the_arguments_that_it_passes():
+    specs = [
+        mtl_gym.policy(lambda losses: np.clip(losses, a_min=1.0, a_max=2.0)).spec,
+        mtl_gym.policy(lambda losses: np.clip(losses, a_max=1.0, a_min=2.0)).spec,
+        mtl_gym.policy(lambda losses: np.clip(losses, a_min=1.0, a_max=2.0)).spec,
+    ]
+    assert specs[0] is not None
+    assert specs[0] == specs[2] != specs[1]
+
+
 def test_the_spec_of_a_function_does_not_depend_on_the_process():
     spec = {"function": "nested", "code": mtl_gym.policy(nested).spec["code"]}
     again = importlib.util.spec_from_file_location("copy_of_these_tests", __file__)

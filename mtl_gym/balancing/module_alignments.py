@@ -12,6 +12,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call
 
 from mtl_gym.checks import should
+from mtl_gym.models.unfused import unfused
 from mtl_gym.training.alignments import forward_mode
 
 SampleLosses = Callable[[nn.Module, Any], Any]
@@ -65,7 +66,7 @@ def alignments(
         ValueError: If an operation of the module has no forward-mode rule.
     """
     computed = _Computed(model, losses)
-    with torch.no_grad(), forward_mode(), _generators_kept():
+    with torch.no_grad(), unfused(model), forward_mode(), _generators_kept():
         duals = {f"model.{name}": forward_ad.make_dual(own.detach(), direction[name]) for name, own in shared.items()}
         buffers = {f"model.{name}": own.clone() for name, own in model.named_buffers()}
         try:

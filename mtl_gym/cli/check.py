@@ -75,13 +75,15 @@ def _grid(title: str, lines: Mapping[str, str]) -> None:
 
 def _lines(found: Found) -> dict[str, str]:
     inputs, lines = found["inputs"], {"samples": ", ".join(f"{name} {count:,}" for name, count in found["splits"].items())}
-    size = " x ".join(map(str, inputs["shape"]))
+    size = _size(inputs["shape"])
     spread = [inputs[f"{end}_deviation"] for end in ("smallest", "largest")]
     varying = "" if spread[0] is None else f", deviations {spread[0]:.2g} to {spread[1]:.2g}"
-    lines["inputs"] = f"{size}; means up to {inputs['largest_mean']:.2g}{varying}"
+    lines["inputs"] = f"{size}; means up to {inputs['largest_mean']:.2g}{varying}" if inputs["features"] else size
     if found["network"]:
         own = found["network"]
         lines["network"] = f"{own['identity']}: {own['shared']:,} shared parameters, {own['heads']:,} in heads"
+        if "computed by" in own:
+            lines["replicas"] = f"by {own['computed by']}"
     if found["training"]:
         lines |= _training(found["training"])
     if found["conflicts"]:
@@ -90,6 +92,13 @@ def _lines(found: Found) -> dict[str, str]:
     reasons = "; ".join(f"{axis}: {reason}" for axis, reason in fixed.items())
     lines["axes"] = f"all but {reasons}" if fixed else "all: instances can draw their own splits too"
     return lines
+
+
+def _size(shape: list[int] | dict[str, list[int]]) -> str:
+    """The shape of a sample, or the shapes by name."""
+    if isinstance(shape, dict):
+        return ", ".join(f"{name} {_size(own)}" for name, own in shape.items())
+    return " x ".join(map(str, shape))
 
 
 def _training(own: Found) -> dict[str, str]:

@@ -46,7 +46,7 @@ class Fit:
 
     Attributes:
         module: The trained network as a plain module on the CPU, in evaluation mode: inputs (B, *shape) to outputs (B, O, *S) by
-            task. Inputs are those of the problem's splits, standardised as they are.
+            task; a module of your own is what it is. Inputs are those of the problem's splits, standardised as they are.
         history: A row for each step and task: ``step``, ``task``, ``loss`` of the batch before the step, and ``weight`` (of the
             shared parameters; of samples, the mean). Empty for groups of tasks, which are trained apart.
         metrics: Metrics on *test* by ``task/metric``.

@@ -14,7 +14,7 @@ from mtl_gym.checks import should
 from mtl_gym.evaluation.columns import columns_of
 from mtl_gym.evaluation.kernels import counted
 from mtl_gym.evaluation.results import Result, stored
-from mtl_gym.problems.metrics import METRICS
+from mtl_gym.problems.metrics import METRICS, add_stored
 from mtl_gym.problems.scores import WORST_DELTA_M, delta_m_by_kind, relative_gain
 
 Source = pd.DataFrame | str | Path
@@ -126,6 +126,7 @@ def results_of(source: Source) -> tuple[list[Result], dict[str, Any]]:
     """
     if isinstance(source, (str, Path)):
         setting, origin, results = stored(Path(source))
+        add_stored(setting.get("metrics", {}))
         return results, about(setting, results, **origin)
     if not isinstance(source, pd.DataFrame):
         raise TypeError(should("source", "be the frame of mtl_gym.compare, or its output folder", source))

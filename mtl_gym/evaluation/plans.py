@@ -18,6 +18,7 @@ from mtl_gym.evaluation.single_task import check_reference_memory
 from mtl_gym.policies.grammar import names_and_policies
 from mtl_gym.policies.protocol import Policy
 from mtl_gym.problems.instances import EVALUATION_IDS
+from mtl_gym.problems.metrics import own_metrics
 
 IDS_PER_SEED = 10_000
 
@@ -106,10 +107,12 @@ def setting(plan: Plan) -> dict[str, Any]:
     of_recipe = ("problem", "tasks", "distribution")
     arguments = {name: value for name, value in plan.arguments.items() if name not in of_recipe}
     problem = plan.checked.problem
+    own = own_metrics(metric for task in problem.tasks for metric in task.metrics)
     return {
         "env": plan.env,
         "problem": problem.name,
         "identity": problem.identity,
         "arguments": {**plan.checked.recipe.plain(problem), **arguments},
         "version": mtl_gym.__version__,
+        **({"metrics": own} if own else {}),
     }

@@ -119,6 +119,8 @@ def _measure(problem: Problem, recipe: Recipe, found: dict[str, Any]) -> None:
     model = own_model(problem, recipe)
     heads = model.size - model.num_shared
     found["network"] = {"name": problem.network_name, "identity": model.identity, "shared": model.num_shared, "heads": heads}
+    if (way := getattr(model, "vectorization", None)) is not None:
+        found["network"]["computed by"] = str(way)
     rows = (
         INSTANCES if training_bytes(problem, recipe, model, INSTANCES, task_gradients=True) <= allowed_bytes(recipe.device) else 1
     )

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mtl_gym.problems.base import Problem, Task
-from mtl_gym.problems.losses import LOSSES, labelled
+from mtl_gym.problems.inputs import features, parts, shapes
+from mtl_gym.problems.losses import labelled
 from mtl_gym.problems.splits import SPLITS, Split
 
 _DIGEST = 16  # bytes
@@ -27,13 +28,13 @@ def task_data(problem: Problem) -> dict[str, dict[str, Any]]:
 
 
 def _of_task(problem: Problem, task: Task, own: slice) -> dict[str, Any]:
-    kind, joint = LOSSES[task.loss].labels, LOSSES[task.loss].joint
+    kind, joint = task.objective.labels, task.objective.joint
     known = {name: int(labelled(problem.splits[name].targets[:, own], joint=joint).sum()) for name in SPLITS}
     values = problem.splits["train"].targets[:, own].flatten()
     values = values[~torch.isnan(values)]
     return {
         "kind": kind,
-        "loss": task.loss,
+        "loss": task.loss if isinstance(task.loss, str) else getattr(task.loss, "__name__", type(task.loss).__name__),
         "metrics": [*task.metrics],
         "outputs": task.outputs,
         "labels": known,
@@ -49,7 +50,7 @@ def _moments(values: Tensor) -> dict[str, float | None]:
 
 def _balance(task: Task, values: Tensor) -> dict[str, float]:
     """The fraction of each class among labels."""
-    number = 2 if LOSSES[task.loss].labels == "binary" else task.outputs
+    number = 2 if task.objective.labels == "binary" else task.outputs
     counts = torch.bincount(values.long(), minlength=number)
     names = [str(name) for name in task.classes or range(number)]
     return dict(zip(names, (counts / max(1, len(values))).tolist(), strict=True))
@@ -59,17 +60,20 @@ def input_data(problem: Problem) -> dict[str, Any]:
     """The inputs of *train*, JSON-plain.
 
     Returns:
-        ``shape`` of a sample, ``constant`` (indices of features, in the flattened sample, that have one value), ``largest_mean``
-        (the largest absolute one of a feature), and ``smallest_deviation`` and ``largest_deviation`` of those that vary (``None``
-        if none does).
+        ``shape`` of a sample, or shapes by name; and of all features that are real numbers, not codes such as tokens: ``features``,
+        how many; ``constant``, indices of those that have one value; ``largest_mean``, the largest absolute one;
+        ``smallest_deviation`` and ``largest_deviation`` of those that vary, ``None`` if none does.
     """
-    values = problem.splits["train"].inputs.flatten(1).double()
-    constant = values.min(0).values == values.max(0).values
-    spread = values.std(0, unbiased=False)[~constant]
+    inputs = problem.splits["train"].inputs
+    numbers = [own for own in parts(inputs) if own.is_floating_point()]
+    values = features(dict(enumerate(numbers))).double() if numbers else torch.zeros(2, 0)
+    constant = (values == values[0]).all(0)
+    spread, shape = values.std(0, unbiased=False)[~constant], shapes(inputs)
     return {
-        "shape": [*problem.input_shape],
+        "shape": {name: [*own] for name, own in shape.items()} if isinstance(shape, dict) else [*shape],
+        "features": values.shape[1],
         "constant": constant.nonzero()[:, 0].tolist(),
-        "largest_mean": float(values.mean(0).abs().max()),
+        "largest_mean": float(values.mean(0).abs().max()) if values.shape[1] else 0.0,
         "smallest_deviation": float(spread.min()) if len(spread) else None,
         "largest_deviation": float(spread.max()) if len(spread) else None,
     }
@@ -86,5 +90,5 @@ def recurring(problem: Problem) -> dict[str, int]:
 
 
 def _digests(split: Split) -> list[bytes]:
-    values = (split.inputs.flatten(1) + 0.0).contiguous().numpy()  # -0 equals 0
+    values = (features(split.inputs) + 0.0).contiguous().numpy()  # -0 equals 0
     return [hashlib.blake2b(row.tobytes(), digest_size=_DIGEST).digest() for row in values]

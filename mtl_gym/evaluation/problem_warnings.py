@@ -86,9 +86,7 @@ def _inputs(found: Found) -> Iterator[str]:
 
 
 def _constant(found: Found) -> Iterator[str]:
-    constant, size = found["inputs"]["constant"], 1
-    for length in found["inputs"]["shape"]:
-        size *= length
+    constant, size = found["inputs"]["constant"], found["inputs"]["features"]
     if constant:
         shown = ", ".join(map(str, constant[:5])) + (" ..." if len(constant) > 5 else "")
         yield f"{len(constant)} of {size} inputs are constant in train ({shown}). Leave them out."

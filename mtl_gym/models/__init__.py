@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 
-from mtl_gym.checks import choose
+from mtl_gym.checks import choose, should
 from mtl_gym.models.base import Model
+from mtl_gym.models.modules import module_model
 from mtl_gym.problems.base import Problem
+from mtl_gym.problems.modules import ModuleFactory
 
 NETWORKS = {
     "mlp": "mtl_gym.models.native:mlp",
@@ -18,8 +20,12 @@ NETWORKS = {
 
 
 def make_model(problem: Problem, hidden_sizes: tuple[int, ...]) -> Model:
-    """Makes a problem's model with its own function or the network that it names, which must be known and fit ``hidden_sizes``."""
+    """Makes a problem's model: of its own modules, or the network of its function or name, which must fit ``hidden_sizes``."""
     factory = problem.network
+    if isinstance(factory, ModuleFactory):
+        if hidden_sizes:
+            raise ValueError(should("hidden_sizes", "be empty, since the problem's model has widths of its own", hidden_sizes))
+        return module_model(problem, factory)
     if not callable(factory):
         module, name = choose("network", factory, NETWORKS).split(":")
         factory = getattr(importlib.import_module(module), name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+
+from mtl_gym.problems.inputs import Inputs
 
 Tensors = Mapping[str, Tensor]
 """Name to tensor (N, *shape)."""
@@ -61,19 +64,23 @@ class Model(ABC):
 
     @abstractmethod
     def forward(
-        self, parameters: Tensors, buffers: Tensors, inputs: Tensor, *, train: bool = False, seeds: Tensor | None = None
+        self, parameters: Tensors, buffers: Tensors, inputs: Inputs, *, train: bool = False, seeds: Tensor | None = None
     ) -> tuple[Tensor, Tensors]:
         """Outputs (N, B, O, *S) of all heads, and the updated buffers; no argument is modified.
 
         Args:
             parameters: (N, *shape) by name.
             buffers: (N, *shape) by name.
-            inputs: (N, B, *input_shape).
+            inputs: (N, B, *shape), or such tensors by name; models other than people's modules have one tensor.
             train: Whether this is a training pass, in which buffers may change and random layers draw.
             seeds: (N,) int64; random numbers of a training pass depend only on them and the layer.
         """
 
-    def outputs(self, parameters: Tensors, buffers: Tensors, inputs: Tensor, channels: slice) -> Tensor:
+    def by_samples(self) -> AbstractContextManager[None]:
+        """In it a pass has forward-mode rules; with or without tangents, it then gives the same bits."""
+        return nullcontext()
+
+    def outputs(self, parameters: Tensors, buffers: Tensors, inputs: Inputs, channels: slice) -> Tensor:
         """Outputs (N, B, channels, *S) of some channels, outside training; models with separate heads compute no others."""
         return self.forward(parameters, buffers, inputs)[0][:, :, channels]
 

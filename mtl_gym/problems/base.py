@@ -1,47 +1,57 @@
-"""Problems: tasks, four disjoint splits and a network family."""
+"""Problems: tasks, four disjoint splits and a network."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import pkgutil
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtl_gym.checks import choose, printable, should
 from mtl_gym.problems.arrays import from_arrays
+from mtl_gym.problems.data_checks import check_functions, check_labels, check_pool, check_samples, check_tasks, lacking
 from mtl_gym.problems.frames import from_frame
-from mtl_gym.problems.losses import LOSSES, labelled
-from mtl_gym.problems.metrics import METRICS
+from mtl_gym.problems.inputs import parts, shapes
+from mtl_gym.problems.modules import ModuleFactory
 from mtl_gym.problems.pools import Pool as Pool
 from mtl_gym.problems.rows import Defaults
 from mtl_gym.problems.splits import SPLITS as SPLITS, Split as Split
 from mtl_gym.problems.tasks import Task as Task
 
-_METRIC_SPLITS = ("reward", "test")
-
 
 class Problem:
-    """Data in four splits, K tasks and a network family; immutable and shared by everything that uses it.
+    """Data in four splits, K tasks and a network; immutable and shared by everything that uses it.
 
     Args:
         name: Its name; part of every instance's seed.
         tasks: The K tasks. Neighbouring tasks with the same loss are computed together, which is faster.
         splits: ``train``, ``meta``, ``reward`` and ``test``: disjoint samples, which is not checked.
         network: Row of ``mtl_gym.models.NETWORKS``, or a function that takes the problem and ``hidden_sizes`` and returns a
-            :class:`~mtl_gym.models.base.Model`.
+            :class:`~mtl_gym.models.base.Model`. ``"mlp"`` if neither it nor ``model`` is given.
+        model: A function that makes your own ``torch.nn.Module`` with its initial weights, called once for every training. Its
+            ``forward(inputs)`` takes a batch of inputs, as the splits have them, and returns outputs by task: a dict by task name
+            or a list in the order of the tasks, each (B, outputs, *S) or, with one output, (B, *S); or a tensor (B, O, *S) of all
+            of them side by side.
+        shared: With ``model``, names of its parameters that all tasks share, or what they begin with; all others are the heads'.
+        vectorize: With ``model``, how replicas are computed: ``"vmap"``, ``"loop"``, or ``"auto"``: ``vmap`` where it agrees with
+            a loop.
         defaults: An environment's defaults for this problem.
         version: To be increased whenever data, tasks or splits change.
         pool: The samples from which instances may draw their own splits; ``splits`` are then ``pool.splits(pool.rows)``.
             ``None`` if the four splits are fixed.
 
     Raises:
+        TypeError: If ``model`` is not callable or makes no module.
         ValueError: If there are no tasks, a split is missing or empty, inputs or labels are infinite, labels do not match the tasks
-            or their metrics, the pool does not match the splits, or the network is unknown.
+            or their metrics, the pool does not match the splits, the network is unknown, both ``network`` and ``model`` are given,
+            or modules are not alike or have parts in common.
     """
 
     def __init__(
@@ -50,83 +60,42 @@ class Problem:
         tasks: Sequence[Task],
         splits: Mapping[str, Split],
         *,
-        network: str | Callable[..., Any] = "mlp",
+        network: str | Callable[..., Any] | None = None,
+        model: Callable[[], nn.Module] | None = None,
+        shared: str | Sequence[str] = "trunk",
+        vectorize: str = "auto",
         defaults: Defaults | None = None,
         version: int = 0,
         pool: Pool | None = None,
     ) -> None:
         self.name = printable("name", name)
         self.tasks = tuple(tasks)
-        self.splits = {name: _on_cpu(name, split) for name, split in splits.items()}
-        self.network = network if callable(network) else _known_network(network)
-        self.defaults = defaults or Defaults()
+        self.network = _network(network, model, shared, vectorize)
+        whole = isinstance(self.network, ModuleFactory)  # whether whole numbers reach the network as they are
+        self.splits = {name: _on_cpu(name, split, whole=whole) for name, split in splits.items()}
+        self.defaults = _without_widths(defaults) if whole else defaults or Defaults()
         self.version = version
-        self.pool = _no_other(pool)
+        self.pool = _no_other(pool, whole=whole)
         self.found_by: tuple[Callable[..., Problem], tuple[str, ...]] | None = None
         """A function and its arguments that load it; ``None`` if only its data identifies it."""
-        self._check()
+        check_tasks(self.tasks, self.splits)
+        check_samples(self.tasks, self._all_samples())
         self.output_slices = _slices([task.outputs for task in self.tasks])
         self.target_slices = _slices([task.target_channels for task in self.tasks])
-        self._check_labels()
-        if pool is not None:
-            self._check_pool(pool)
+        check_labels(self.tasks, self.target_slices, self._all_samples())
+        check_functions(self.tasks, self.target_slices, self.splits["train"])
+        if self.pool is not None:
+            check_pool(self.pool, self.tasks, self.target_slices, self.splits)
         self.complete = not any(bool(torch.isnan(split.targets).any()) for split in self._splits_and_pool(SPLITS[:3]))
         """Whether the samples on which losses are computed, in any split that an instance may draw, have all labels."""
 
     from_arrays = classmethod(from_arrays)
     from_frame = classmethod(from_frame)
 
-    def _check(self) -> None:
-        if not self.tasks:
-            raise ValueError(should("tasks", "contain at least one task", self.tasks))
-        if len({task.name for task in self.tasks}) < len(self.tasks):
-            raise ValueError(should("tasks", "have different names", [task.name for task in self.tasks]))
-        if set(self.splits) != set(SPLITS):
-            raise ValueError(should("splits", f"be {', '.join(SPLITS)}", list(self.splits)))
-        channels = sum(task.target_channels for task in self.tasks)
-        for name, split in self._all_samples().items():
-            if len(split) == 0:
-                raise ValueError(should(name, "contain at least one sample", len(split)))
-            if len(split.targets) != len(split) or split.targets.shape[1] != channels:
-                condition = f"have a shape that begins with {(len(split), channels)}"
-                raise ValueError(should(f"{name}.targets", condition, tuple(split.targets.shape)))
-            if split.inputs.shape[1:] != self.input_shape:
-                condition = f"have samples of shape {self.input_shape}, as in train"
-                raise ValueError(should(f"{name}.inputs", condition, tuple(split.inputs.shape)))
-            wrong = ~torch.isfinite(split.inputs).flatten(1).all(1)
-            if wrong.any():
-                samples = wrong.nonzero()[:, 0].tolist()
-                raise ValueError(should(f"{name}.inputs", "be finite; samples that are not", samples[:20]))
-
-    def _check_labels(self) -> None:
-        scored = [f"splits[{name!r}]" for name in _METRIC_SPLITS]
-        for name, split in self._all_samples().items():
-            for task, own in zip(self.tasks, self.target_slices, strict=True):
-                condition, labels = f"for the task {task.name!r}", split.targets[:, own]
-                known = labels[~torch.isnan(labels)]
-                wrong = known[~_valid(task, known)]
-                if len(wrong):
-                    allowed = _LABELS[LOSSES[task.loss].labels].format(last=task.outputs - 1)
-                    raise ValueError(should(f"{name}.targets", f"be {allowed}, {condition}", sorted(set(wrong.tolist()))[:20]))
-                varied = [metric for metric in task.metrics if METRICS[metric].varied]
-                if name in scored and varied and len(known) and _constant(labels):
-                    condition += f", whose metric {varied[0]!r} divides by their deviation"
-                    raise ValueError(should(f"{name}.targets", f"vary {condition}", f"only {known[0].item():g}"))
-
-    def _check_pool(self, pool: Pool) -> None:
-        sizes = {name: len(split) for name, split in self.splits.items()}
-        if (found := {name: len(rows) for name, rows in pool.rows.items()}) != sizes:
-            raise ValueError(should("pool.rows", f"have the sizes of the splits, {sizes}", found))
-        for task, own in zip(self.tasks, self.target_slices, strict=True):
-            scaled = [column for column in pool.scaled_targets if own.start <= column < own.stop]
-            if scaled and LOSSES[task.loss].labels != "real":
-                condition = f"not contain columns of the task {task.name!r}, whose labels are no numbers"
-                raise ValueError(should("pool.scaled_targets", condition, scaled))
-
     def _all_samples(self) -> dict[str, Split]:
-        """The splits and the pool's samples, by their names in errors."""
+        """The splits, *train* first, and the pool's samples, by their names in errors."""
         pool = {} if self.pool is None else {"pool.samples": self.pool.samples}
-        return {f"splits[{name!r}]": split for name, split in self.splits.items()} | pool
+        return {f"splits[{name!r}]": self.splits[name] for name in {"train": None, **self.splits}} | pool
 
     def _splits_and_pool(self, names: Sequence[str]) -> list[Split]:
         return [self.splits[name] for name in names] + ([] if self.pool is None else [self.pool.samples])
@@ -135,35 +104,27 @@ class Problem:
         """Raises a ValueError if a split has no label of one of these tasks; see :meth:`lacking`."""
         for name, label in self.lacking(split, self.splits[split].targets).items():
             if name in tasks:
-                raise ValueError(should(_targets(split), f"contain {label}", "NaN"))
+                raise ValueError(should(f"splits[{split!r}].targets", f"contain {label}", "NaN"))
 
     def lacking(self, split: str, targets: Tensor) -> dict[str, str]:
-        """The tasks of which targets (n, T, *S) of a split's samples have no label, and the words for what is missing, by name.
-
-        A label is one with which its loss has a value; on *reward* and *test*, where metrics are measured, one of all channels, and
-        different ones where a metric divides by their deviation.
-        """
-        missing = {}
-        for task, own in zip(self.tasks, self.target_slices, strict=True):
-            scored = split in _METRIC_SPLITS
-            joint = scored or LOSSES[task.loss].joint
-            known = labelled(targets[:, own], joint=joint)
-            several = " with all of its channels" if joint and task.target_channels > 1 else ""
-            if not known.any():
-                missing[task.name] = f"a label of the task {task.name!r}{several}"
-            elif scored and any(METRICS[metric].varied for metric in task.metrics) and _constant(targets[known][:, own]):
-                missing[task.name] = f"different labels of the task {task.name!r}{several}"
-        return missing
+        """The tasks without a label in targets (n, T, *S); see :func:`~mtl_gym.problems.data_checks.lacking`."""
+        return lacking(split, self.tasks, self.target_slices, targets)
 
     @functools.cached_property
     def identity(self) -> list[str | int]:
-        """Identifies it: name and version, and for a problem that is not in the table also a hash of its data."""
+        """Identifies it: name and version, and for a problem that is not in the table also a hash of its data and its model.
+
+        Raises a ValueError if a function of its own (model, loss or metric) refers to values that cannot be described.
+        """
         if self.address is not None and ":" not in self.address:
             return [self.name, self.version]
-        digest = hashlib.sha256(repr((self.tasks, self.network_name)).encode())
+        digest = hashlib.sha256(f"({_listed([task.identity for task in self.tasks])}, {self.network_name!r})".encode())
+        if isinstance(self.network, ModuleFactory):
+            digest.update(json.dumps(self.network.content).encode())
         for split in self._splits_and_pool(SPLITS):
-            for tensor in (split.inputs, split.targets):
-                digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
+            names = [] if isinstance(split.inputs, Tensor) else [*split.inputs]
+            for tensor in (*parts(split.inputs), split.targets):
+                digest.update(repr((tuple(tensor.shape), tensor.dtype, *names)).encode())
                 digest.update(tensor.contiguous().numpy().tobytes())
         if self.pool is not None:
             digest.update(repr(self.pool.division).encode())
@@ -177,12 +138,11 @@ class Problem:
     @property
     def network_name(self) -> str:
         """The row of ``NETWORKS``, or the module and name of its function."""
-        factory = self.network.func if isinstance(self.network, functools.partial) else self.network
-        return (
-            factory
-            if isinstance(factory, str)
-            else f"{factory.__module__}:{getattr(factory, '__qualname__', type(factory).__name__)}"
-        )
+        if isinstance(self.network, str):
+            return self.network
+        factory = self.network.make if isinstance(self.network, ModuleFactory) else self.network
+        factory = factory.func if isinstance(factory, functools.partial) else factory
+        return f"{factory.__module__}:{getattr(factory, '__qualname__', type(factory).__name__)}"
 
     @property
     def num_tasks(self) -> int:
@@ -196,64 +156,72 @@ class Problem:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample."""
-        return tuple(self.splits["train"].inputs.shape[1:])
+        """Shape of one sample; of inputs by name, there is none (a ValueError)."""
+        inputs = self.splits["train"].inputs
+        if not isinstance(inputs, Tensor):
+            raise ValueError(should("inputs", "be a single tensor here", shapes(inputs)))
+        return tuple(inputs.shape[1:])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Problem:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        make = functools.partial(Problem, network=self.network, defaults=self.defaults, version=self.version, pool=self.pool)
+        own = self.network
+        chosen = (
+            {"model": own.make, "shared": own.shared, "vectorize": own.vectorize}
+            if isinstance(own, ModuleFactory)
+            else {"network": own}
+        )
+        make = functools.partial(Problem, **chosen, defaults=self.defaults, version=self.version, pool=self.pool)
         return self.found_by or (make, (self.name, self.tasks, self.splits))
 
     def __repr__(self) -> str:
         return f"Problem({self.name!r}, tasks={[task.name for task in self.tasks]})"
 
 
-_LABELS = {
-    "binary": "0 or 1, or NaN where missing",
-    "classes": "class indices from 0 to {last}",
-    "real": "finite, or NaN where missing",
-}
-"""The valid labels of each kind, for errors."""
+def _network(
+    network: str | Callable[..., Any] | None, model: Callable[[], nn.Module] | None, shared: str | Sequence[str], vectorize: str
+) -> str | Callable[..., Any] | ModuleFactory:
+    """The name, if it is a row of ``NETWORKS``, whose package knows this one; the function; or what makes one's own modules."""
+    if model is None:
+        if shared != "trunk" or vectorize != "auto":
+            name, value = ("shared", shared) if shared != "trunk" else ("vectorize", vectorize)
+            raise ValueError(should(name, "be left out where there is no `model`", value))
+        if not callable(network):
+            choose("network", network := network or "mlp", pkgutil.resolve_name("mtl_gym.models:NETWORKS"))
+        return network
+    if network is not None:
+        raise ValueError(should("network", "be left out where a `model` is given", network))
+    return ModuleFactory(model, shared, vectorize)  # type: ignore[arg-type]  # which makes a tuple of names
 
 
-def _valid(task: Task, labels: Tensor) -> Tensor:
-    """Which of these labels, without NaN, suit a task's loss."""
-    kind = LOSSES[task.loss].labels
-    if kind == "binary":
-        return (labels == 0) | (labels == 1)
-    if kind == "classes":
-        return (labels >= 0) & (labels < task.outputs) & (labels % 1 == 0)
-    return torch.isfinite(labels)
+def _without_widths(defaults: Defaults | None) -> Defaults:
+    """Defaults of a problem whose model has widths of its own."""
+    given = defaults or Defaults()
+    if given.hidden_sizes not in ((), Defaults().hidden_sizes):
+        raise ValueError(should("defaults.hidden_sizes", "be left out: the model has its own widths", given.hidden_sizes))
+    return replace(given, hidden_sizes=())
 
 
-def _known_network(name: str) -> str:
-    """The name, if it is a row of ``NETWORKS``, whose package knows this one."""
-    choose("network", name, pkgutil.resolve_name("mtl_gym.models:NETWORKS"))
-    return name
-
-
-def _on_cpu(name: str, split: Split) -> Split:
+def _on_cpu(name: str, split: Split, *, whole: bool) -> Split:
     if not isinstance(split, Split):
         raise TypeError(should(f"splits[{name!r}]", "be a Split", type(split).__name__))
-    return split.to(torch.device("cpu"))
+    if not whole and not isinstance(split.inputs, Tensor):
+        raise TypeError(should(f"splits[{name!r}].inputs", "be a single array without a `model` of your own", [*split.inputs]))
+    return (split if whole else split.of_numbers()).to(torch.device("cpu"))
 
 
-def _no_other(pool: Pool | None) -> Pool | None:
-    if not (pool is None or isinstance(pool, Pool)):
+def _no_other(pool: Pool | None, *, whole: bool) -> Pool | None:
+    if pool is None:
+        return None
+    if not isinstance(pool, Pool):
         raise TypeError(should("pool", "be a Pool", type(pool).__name__))
-    return pool
+    return pool if whole or pool.samples.is_numbers else replace(pool, samples=pool.samples.of_numbers())
 
 
-def _constant(labels: Tensor) -> bool:
-    """Whether each channel of labels (n, T, *S) has at most one value, NaN apart."""
-    channels = (channel[~channel.isnan()] for channel in labels.unbind(1))  # usually the first one tells
-    return all(len(channel) == 0 or bool(channel.min() == channel.max()) for channel in channels)
-
-
-def _targets(split: str) -> str:
-    return f"splits[{split!r}].targets"
+def _listed(items: Sequence[str]) -> str:
+    """Texts as those of a tuple."""
+    return f"({', '.join(items)}{',' * (len(items) == 1)})"
 
 
 def _slices(widths: Sequence[int]) -> tuple[slice, ...]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from mtl_gym.problems.base import Problem
-from mtl_gym.problems.losses import LOSSES, labelled
+from mtl_gym.problems.losses import labelled
 
 Mask = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.int64]
@@ -19,7 +19,7 @@ Indices = npt.NDArray[np.int64]
 def labelled_samples(problem: Problem, targets: Tensor) -> Mask:
     """Whether each sample has a label of each task with which its loss has a value (n, T), from targets (n, channels, *S)."""
     pairs = zip(problem.tasks, problem.target_slices, strict=True)
-    columns = [labelled(targets[:, own], joint=LOSSES[task.loss].joint).numpy() for task, own in pairs]
+    columns = [labelled(targets[:, own], joint=task.objective.joint).numpy() for task, own in pairs]
     return np.stack(columns, axis=1)
 
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mtl_gym.checks import should
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -93,6 +95,30 @@ LOSSES = {
     "l1": Loss(absolute_error, joint=False, target_channels=lambda outputs: outputs),
     "cosine": Loss(cosine_distance, joint=True, target_channels=lambda outputs: outputs),
 }
+
+
+def by_samples(function: Callable[[Tensor, Tensor], Tensor]) -> Loss:
+    """The loss of a function of real labels that returns one value for each sample, or for each pixel of a dense problem."""
+    return Loss(_PerSample(function), joint=True, target_channels=_as_outputs)
+
+
+@dataclass(frozen=True)
+class _PerSample:
+    """``(outputs (R, C, *S), targets (R, T, *S)) -> values (R, 1, *S)`` from a function without the axis of channels."""
+
+    function: Callable[[Tensor, Tensor], Tensor]
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        values, shape = self.function(outputs, targets), (len(outputs), *outputs.shape[2:])
+        if not isinstance(values, Tensor) or tuple(values.shape) not in (shape, (shape[0], 1, *shape[1:])):
+            received = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(should("loss", f"return values of the shape {shape}, one for each sample", received))
+        return values.reshape(shape[0], 1, *shape[1:])
+
+
+def _as_outputs(outputs: int) -> int:
+    return outputs
+
 
 KINDS = {"classes": "classification", "binary": "classification", "real": "regression"}
 """Kind of labels to kind of task."""

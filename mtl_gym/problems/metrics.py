@@ -6,18 +6,21 @@ target channels. R2 is not included: it crosses zero, where relative gains diver
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import scipy.stats
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mtl_gym.checks import printable, should
+
 
 @dataclass(frozen=True)
 class Metric:
-    """One row of ``METRICS``."""
+    """One row of ``METRICS``, or a metric of one's own, which a :class:`~mtl_gym.problems.base.Task` adds to them by its name."""
 
     function: Callable[[Tensor, Tensor], Tensor]  # ``(outputs (N, C, M), targets (T, M)) -> (N,)``
     higher_is_better: bool  # whether larger values are better
@@ -25,6 +28,7 @@ class Metric:
     labels: tuple[str, ...] = ("real",)  # kinds of labels that it suits, see :class:`~mtl_gym.problems.losses.Loss`
     varied: bool = False  # whether it is undefined if all labels are equal
     single: bool = False  # whether it is defined for one output only
+    name: str = ""  # in tables, if it is one's own; that of the function if none is given
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -68,3 +72,49 @@ METRICS = {
     "rmse": Metric(root_mean_squared_error, higher_is_better=False, floor=0.01),
     "angle": Metric(angular_error, higher_is_better=False, floor=1.0),
 }
+
+
+_BUILT_IN = frozenset(METRICS)
+
+
+def is_own(name: str) -> bool:
+    """Whether a metric was added by a task."""
+    return name not in _BUILT_IN
+
+
+def add_metric(metric: Metric) -> str:
+    """Adds a metric of one's own to ``METRICS`` and returns its name.
+
+    A later one of the same name takes its place, as where a notebook's cell runs again.
+
+    Raises:
+        ValueError: If the name is that of a built-in metric, or of one with another direction or floor.
+    """
+    name = printable("metrics", metric.name or getattr(metric.function, "__name__", ""))
+    known = METRICS.get(name)
+    alike = known is None or (known.higher_is_better, known.floor, known.labels) == (
+        metric.higher_is_better,
+        metric.floor,
+        metric.labels,
+    )
+    if "/" in name or "<" in name or name in _BUILT_IN or not alike:
+        raise ValueError(should("metrics", "have names of their own, without '/' and '<'", name, "Give `Metric` a `name`."))
+    METRICS[name] = metric
+    return name
+
+
+def own_metrics(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What is to be stored of metrics of one's own, by name, so that results can be read without their functions."""
+    own = {name: METRICS[name] for name in names if is_own(name)}
+    return {name: {key: value for key, value in vars(row).items() if key not in ("function", "name")} for name, row in own.items()}
+
+
+def add_stored(metrics: Mapping[str, Mapping[str, Any]]) -> None:
+    """Adds what was stored of metrics to ``METRICS``, except those that are known."""
+    for name, row in metrics.items():
+        if name not in METRICS:
+            METRICS[name] = Metric(_not_stored, **{**row, "labels": tuple(row["labels"])}, name=name)
+
+
+def _not_stored(outputs: Tensor, targets: Tensor) -> Tensor:
+    raise ValueError(should("metrics", "be measured where their functions are known", "stored results", "Load the problem first."))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mtl_gym.problems.base import Problem
+from mtl_gym.problems.inputs import features
 from mtl_gym.problems.splits import Split
 
 _CHUNK = 512  # samples whose distances are computed at once
@@ -32,9 +33,9 @@ def opposites(problem: Problem, task: int) -> npt.NDArray[np.int32]:
 
 def opposites_in(split: Split, problem: Problem, task: int) -> npt.NDArray[np.int32]:
     """The same among the samples of any split; computed anew."""
-    inputs, labels = split.inputs.flatten(1), split.targets[:, problem.target_slices[task]].flatten(1)
+    inputs, labels = features(split.inputs), split.targets[:, problem.target_slices[task]].flatten(1)
     known, labels = (~torch.isnan(labels)).to(labels.dtype), labels.nan_to_num()
-    are_classes = labels.shape[1] == 1 and problem.tasks[task].loss in ("cross_entropy", "bce")
+    are_classes = labels.shape[1] == 1 and problem.tasks[task].objective.labels in ("classes", "binary")
     least = 0.0 if are_classes else _deviation(labels, known)
     found = []
     for rows in torch.arange(len(split)).split(_CHUNK):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mtl_gym.checks import should
+from mtl_gym.problems.inputs import each, parts
 from mtl_gym.problems.splits import SPLITS, Split
 
 Indices = npt.NDArray[np.int64]
@@ -24,7 +25,7 @@ class Moments:
     """Mean and deviation of inputs and labels over a training split, as float32; 0 and 1 where nothing is scaled.
 
     Attributes:
-        input_mean: (*shape).
+        input_mean: (*shape); () if inputs have names or are whole numbers.
         input_deviation: (*shape).
         target_mean: (T,).
         target_deviation: (T,).
@@ -37,9 +38,12 @@ class Moments:
 
     def normalised(self, samples: Split) -> Split:
         """Samples with inputs and labels less their mean, over their deviation."""
-        each = (-1, *[1] * (samples.targets.ndim - 2))  # over the pixels of dense labels
-        targets = (samples.targets - self.target_mean.view(each)) / self.target_deviation.view(each)
-        return Split((samples.inputs - self.input_mean) / self.input_deviation, targets)
+        over = (-1, *[1] * (samples.targets.ndim - 2))  # over the pixels of dense labels
+        targets = (samples.targets - self.target_mean.view(over)) / self.target_deviation.view(over)
+        return Split(each(self._normalised, samples.inputs), targets)
+
+    def _normalised(self, inputs: Tensor) -> Tensor:
+        return (inputs - self.input_mean) / self.input_deviation if inputs.is_floating_point() else inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,16 +76,24 @@ class Pool:
             raise TypeError(should("samples", "be a Split", type(self.samples).__name__))
         if set(self.rows) != set(SPLITS):
             raise ValueError(should("rows", f"be those of {', '.join(SPLITS)}", list(self.rows)))
-        features, columns = self.samples.inputs.shape[1], self.samples.targets.shape[1]
-        keep = object.__setattr__
-        keep(self, "samples", self.samples.to(torch.device("cpu")))
+        keep, columns = object.__setattr__, self.samples.targets.shape[1]
+        keep(self, "samples", self._on_cpu())
         keep(self, "rows", {name: _indices(f"rows[{name!r}]", self.rows[name], len(self.samples)) for name in SPLITS})
         if not isinstance(self.scaled_inputs, bool):
+            features = parts(self.samples.inputs)[0].shape[1]
             keep(self, "scaled_inputs", tuple(_indices("scaled_inputs", self.scaled_inputs, features).tolist()))
         keep(self, "scaled_targets", tuple(_indices("scaled_targets", self.scaled_targets, columns).tolist()))
         if self.groups is not None:
             keep(self, "groups", _groups(self.groups, len(self.samples)))
         self._check()
+
+    def _on_cpu(self) -> Split:
+        """The samples on the CPU; as numbers if they are scaled."""
+        if self.scaled_inputs is not False and not isinstance(self.samples.inputs, Tensor):
+            raise ValueError(
+                should("scaled_inputs", "be False where inputs have names: standardise them before", self.scaled_inputs)
+            )
+        return (self.samples if self.scaled_inputs is False else self.samples.of_numbers()).to(torch.device("cpu"))
 
     def _check(self) -> None:
         taken = np.concatenate(list(self.rows.values()))
@@ -141,9 +153,12 @@ class Pool:
         """The mean and deviation of what is scaled, over these samples; a constant is only centred. NaN labels do not count."""
         rows = torch.from_numpy(np.asarray(train, dtype=np.int64))
         inputs, targets = self.samples.inputs, self.samples.targets
-        scaled = slice(None) if self.scaled_inputs is True else list(self.scaled_inputs or ())
         columns = list(self.scaled_targets)
-        of_inputs = _scales(inputs[0], scaled, inputs[rows][:, scaled])
+        if isinstance(inputs, Tensor) and inputs.is_floating_point():
+            scaled = slice(None) if self.scaled_inputs is True else list(self.scaled_inputs or ())
+            of_inputs = _scales(inputs[0], scaled, inputs[rows][:, scaled])
+        else:
+            of_inputs = torch.zeros(()), torch.ones(())
         known = targets[rows][:, columns].movedim(1, 0).flatten(1).T  # of dense labels, pixels are samples
         return Moments(*of_inputs, *_scales(targets[0].reshape(targets.shape[1], -1)[:, 0], columns, known))
 
@@ -151,8 +166,7 @@ class Pool:
         """The splits of these samples, normalised by the moments of *train*."""
         moments = self.moments(rows["train"])
         chosen = {name: torch.from_numpy(np.asarray(own, dtype=np.int64)) for name, own in rows.items()}
-        inputs, targets = self.samples.inputs, self.samples.targets
-        return {name: moments.normalised(Split(inputs[own], targets[own])) for name, own in chosen.items()}
+        return {name: moments.normalised(self.samples[own]) for name, own in chosen.items()}
 
 
 def equal_inputs(inputs: npt.ArrayLike) -> Indices | None:

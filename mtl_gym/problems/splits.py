@@ -1,18 +1,16 @@
-"""Samples with their labels, as float32 tensors."""
+"""Samples with their labels, as tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mtl_gym.checks import should
 from mtl_gym.problems.datasets import from_dataset
+from mtl_gym.problems.inputs import Inputs, as_inputs, as_numbers, each, parts, tensor_of
 
 SPLITS = ("train", "meta", "reward", "test")
 """*train*: weights are applied here. *meta*: signals. *reward*: the reward. *test*: only in the last step's ``info``."""
@@ -20,67 +18,56 @@ SPLITS = ("train", "meta", "reward", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """Samples with their labels. Arrays, lists and tensors of any real dtype are converted to float32 tensors; shared memory is
-    not copied where it has that type already.
+    """Samples with their labels. Arrays, lists and tensors of any real dtype become tensors; memory is shared where possible.
+
+    Labels become float32. So do inputs, except whole numbers and truth values, which a problem with a ``model`` of its own is given
+    as they are (token ids for an embedding, say); every other problem converts them too.
 
     Attributes:
-        inputs: (n, *shape); (n,) becomes (n, 1).
+        inputs: (n, *shape); (n,) becomes (n, 1). Or a mapping of names to (n, *shape), for such models: tokens and their mask.
         targets: (n, T, *S), the labels of all tasks side by side; (n,) becomes (n, 1). Class indices, and NaN where a label is
             missing.
 
     Raises:
         TypeError: If they are not real numbers.
-        ValueError: If they have no axis of samples.
+        ValueError: If they have no axis of samples, or inputs by name have different numbers of samples.
     """
 
-    inputs: Tensor
+    inputs: Inputs
     targets: Tensor
 
     from_dataset = classmethod(from_dataset)
 
     def __post_init__(self) -> None:
-        for name in ("inputs", "targets"):
-            object.__setattr__(self, name, _samples(name, getattr(self, name)))
+        object.__setattr__(self, "inputs", as_inputs(self.inputs))
+        object.__setattr__(self, "targets", tensor_of("targets", self.targets))
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(parts(self.inputs)[0])
+
+    def __getitem__(self, rows: Tensor) -> Split:
+        """The samples of these rows (m,)."""
+        return Split(each(lambda own: own[rows], self.inputs), self.targets[rows])
 
     def to(self, device: torch.device) -> Split:
         """The same on a device."""
-        return Split(self.inputs.to(device), self.targets.to(device))
+        return Split(each(lambda own: own.to(device), self.inputs), self.targets.to(device))
+
+    @property
+    def is_numbers(self) -> bool:
+        """Whether inputs are one tensor of float32."""
+        return isinstance(self.inputs, Tensor) and self.inputs.dtype is torch.float32
+
+    def of_numbers(self) -> Split:
+        """The same with inputs as float32."""
+        return Split(as_numbers(self.inputs), self.targets)
 
     @classmethod
-    def of(cls, inputs: npt.ArrayLike, labels: Sequence[npt.ArrayLike]) -> Split:
+    def of(cls, inputs: npt.ArrayLike | Mapping[str, npt.ArrayLike], labels: Sequence[npt.ArrayLike]) -> Split:
         """Makes a split from arrays.
 
         Args:
-            inputs: (n, *shape).
+            inputs: (n, *shape), or such arrays by name.
             labels: One array per task: (n,), (n, channels) or (n, channels, *S); NaN where a label is missing.
         """
-        return cls(_samples("inputs", inputs), torch.cat([_samples("labels", label) for label in labels], dim=1))
-
-
-def _samples(name: str, values: Any) -> Tensor:
-    """Values as a float32 tensor (n, ...) with at least two axes."""
-    if isinstance(values, Tensor) and values.layout == torch.strided and not values.dtype.is_complex:
-        samples = (values.detach() if values.requires_grad else values).to(torch.float32)
-    else:
-        array = None if isinstance(values, Tensor) else _array(values)
-        if array is None or array.dtype.kind not in "biuf":
-            raise TypeError(should(name, "be an array of real numbers", values))
-        with np.errstate(over="ignore"):  # infinite values are refused by the problem
-            # A tensor may write to its memory.
-            samples = torch.from_numpy(np.require(array, dtype=np.float32, requirements=["C", "W"]))
-    if samples.is_inference():
-        with torch.inference_mode(False):
-            samples = samples.clone()  # which autograd may keep
-    if samples.ndim == 0:
-        raise ValueError(should(name, "have one row per sample", samples.item()))
-    return samples[:, None] if samples.ndim == 1 else samples
-
-
-def _array(values: Any) -> npt.NDArray[Any] | None:
-    try:
-        return np.asarray(values)
-    except ValueError:  # rows of different lengths
-        return None
+        return cls(as_inputs(inputs), torch.cat([tensor_of("labels", label) for label in labels], dim=1))

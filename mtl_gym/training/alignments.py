@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mtl_gym.problems.base import Problem
 from mtl_gym.training.objectives import Objectives
@@ -46,16 +45,11 @@ def _load_forward_mode() -> None:
 
 @contextmanager
 def forward_mode() -> Iterator[None]:
-    """The level of forward mode, of which torch has one in a process, with attention in the form that has forward-mode rules."""
+    """The level of forward mode, of which torch has one in a process."""
     with _FORWARD_MODE:
         _load_forward_mode()
-        fast = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            with sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
-                yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
+        with forward_ad.dual_level():
+            yield
 
 
 def main_task(trainer: Trainer) -> int:
@@ -87,7 +81,7 @@ def _direction(trainer: Trainer) -> tuple[dict[str, Tensor], Tensor]:
     outputs = trainer.model.outputs(replicas.parameters, replicas.buffers, inputs, problem.output_slices[number])
     labels = losses.data.holdout_labels("meta")[:, :, problem.target_slices[number]]
     objective = _objective(problem, number, trainer.state.device, missing=not losses.drawn.complete)
-    main = objective.parts(outputs, labels, [inputs.shape[1]])[0][:, 0]
+    main = objective.parts(outputs, labels, [outputs.shape[1]])[0][:, 0]
     main = main * trainer.ledger.scales[:, 0]
     flat = torch.zeros_like(replicas.flat)
     if trainer.model.shared:

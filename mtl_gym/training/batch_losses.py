@@ -121,7 +121,8 @@ class BatchLosses:
     def sample_losses(self, parameters: Tensors) -> tuple[Tensor, Tensors]:
         """Scaled losses (N, B, K) of the next batch's samples, 0 where unlabelled, and new buffers; stores nothing for the step."""
         batch = self.batch()
-        outputs, buffers = self.replicas.train_pass(parameters, batch.inputs, self.ledger.step)
+        with self.replicas.model.by_samples():
+            outputs, buffers = self.replicas.train_pass(parameters, batch.inputs, self.ledger.step)
         losses = self.objectives.samples(outputs, batch.labels)
         tasks = self.ledger.tasks[:, None].expand(-1, losses.shape[1], -1)
         return times(losses.gather(2, tasks), self.ledger.scales[:, None]), buffers

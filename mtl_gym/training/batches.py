@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mtl_gym.models.base import Tensors
+from mtl_gym.problems.inputs import Inputs
 from mtl_gym.problems.instances import Instance, Mask
 from mtl_gym.training.state import State
 
@@ -36,7 +37,7 @@ class Batch:
     """The batch of a step."""
 
     samples: Tensor  # (N, B) indices into *train*
-    inputs: Tensor  # (N, B, *shape)
+    inputs: Inputs  # (N, B, *shape), or such tensors by name
     labels: Tensor  # (N, B, T, *S), wrong ones included
     # (N, B, K) whether each sample has a label of each task; ``None`` if all have or losses are of whole batches
     known: Tensor | None = None

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from mtl_gym.checks import should
-from mtl_gym.problems.base import Problem, Split
+from mtl_gym.problems.base import Problem
 from mtl_gym.problems.drawn_splits import check_drawable
+from mtl_gym.problems.inputs import Inputs, concatenated, each
 from mtl_gym.problems.labels import labelled_samples
-from mtl_gym.problems.losses import LOSSES, labelled
+from mtl_gym.problems.losses import labelled
 from mtl_gym.training.drawn import HOLDOUTS, Drawn, own_splits
 from mtl_gym.training.recipe import Recipe
 
@@ -32,35 +33,39 @@ class TrainingData:
         # (n,) positions of the fixed samples, evenly spaced over their split
         self.holdouts = {name: spread(len(problem.splits[name]), recipe.holdout_size).to(device) for name in HOLDOUTS}
         held_out = [(name, own, self.holdouts[name]) for name, own in self._splits.items() if name in HOLDOUTS]
-        self._measured = {name: Split(take(own.inputs, rows), take(own.targets, rows)) for name, own, rows in held_out}
+        self._measured = {name: own[rows] for name, own, rows in held_out}
         self._every = {name: torch.arange(len(split), device=device) for name, split in problem.splits.items()}
 
     # --- inputs --------------------------------------------------------------------------------------------------------------
 
-    def inputs(self, split: str, positions: Tensor, rows: Tensor | None = None) -> Tensor:
+    def inputs(self, split: str, positions: Tensor, rows: Tensor | None = None) -> Inputs:
         """Inputs (N, B, *shape) of samples (N, B) of a split; of some rows (R,), if they are given, (R, B, *shape) of (R, B)."""
         if self._pool is None:
             alike = len(positions) > 1 and torch.equal(positions, positions[:1].expand_as(positions))
-            found = take(self._splits[split].inputs, positions[:1] if alike else positions)  # reading shared rows once is faster
-            return found.expand(len(positions), *found.shape[1:]) if alike else found
+            read = positions[:1] if alike else positions  # reading shared rows once is faster
+            found = each(lambda own: take(own, read), self._splits[split].inputs)
+            return each(lambda own: own.expand(len(positions), *own.shape[1:]), found) if alike else found
         chosen = slice(None) if rows is None else rows
-        found = take(self._pool.inputs, self._drawn.members[split][chosen].gather(1, positions.long()))
+        members = self._drawn.members[split][chosen].gather(1, positions.long())
+        found = each(lambda own: take(own, members), self._pool.inputs)
+        if not isinstance(found, Tensor) or not found.is_floating_point():
+            return found  # which nothing scales
         mean, deviation = (self._drawn.moments[f"input_{name}"][chosen, None] for name in _MOMENTS)
         return found.sub_(mean).div_(deviation)
 
-    def fixed_inputs(self, split: str, positions: Tensor) -> Tensor:
+    def fixed_inputs(self, split: str, positions: Tensor) -> Inputs:
         """Inputs (N, B, *shape) of the same samples (B,) of a split in all rows; no memory is taken where they are the same."""
         if self._pool is None:
-            return self._everywhere(self._splits[split].inputs[positions])
+            return each(lambda own: self._everywhere(own[positions]), self._splits[split].inputs)
         return self.inputs(split, positions.expand(self._num_replicas, -1))
 
-    def holdout_inputs(self, names: Sequence[str]) -> Tensor:
+    def holdout_inputs(self, names: Sequence[str]) -> Inputs:
         """Inputs (N, n, *shape) of the splits' fixed samples, one split after another."""
         if self._pool is None:
-            return self._everywhere(torch.cat([self._measured[name].inputs for name in names]))
-        return torch.cat([self.fixed_inputs(name, self.holdouts[name]) for name in names], dim=1)
+            return each(self._everywhere, concatenated([self._measured[name].inputs for name in names], dim=0))
+        return concatenated([self.fixed_inputs(name, self.holdouts[name]) for name in names], dim=1)
 
-    def chunks(self, split: str, size: int) -> Iterator[Tensor]:
+    def chunks(self, split: str, size: int) -> Iterator[Inputs]:
         """Inputs (N, at most ``size``, *shape) of a whole split."""
         for positions in self._every[split].split(size):
             yield self.fixed_inputs(split, positions)
@@ -141,7 +146,7 @@ class TrainingData:
     def _known(self, labels: Tensor) -> list[Tensor]:
         """Whether each sample has a label of each of all tasks, each (N, B)."""
         shape, pairs = labels.shape[:2], zip(self._problem.tasks, self._columns, strict=True)
-        return [labelled(labels[:, :, own].flatten(0, 1), joint=LOSSES[task.loss].joint).view(shape) for task, own in pairs]
+        return [labelled(labels[:, :, own].flatten(0, 1), joint=task.objective.joint).view(shape) for task, own in pairs]
 
 
 _MOMENTS = ("mean", "deviation")
@@ -173,7 +178,7 @@ def check_data(problem: Problem, recipe: Recipe) -> None:
         problem.check_labelled(name, recipe.tasks)
     for task, own in zip(problem.tasks, problem.target_slices, strict=True):
         for name in HOLDOUTS if task.name in recipe.tasks else ():
-            known = labelled(problem.splits[name].targets[:, own], joint=LOSSES[task.loss].joint)
+            known = labelled(problem.splits[name].targets[:, own], joint=task.objective.joint)
             if not known[spread(len(known), recipe.holdout_size)].any():
                 condition = f"be larger: the fixed samples of {name} have no label of the task {task.name!r}"
                 raise ValueError(should("holdout_size", condition, recipe.holdout_size))

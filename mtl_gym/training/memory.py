@@ -18,9 +18,9 @@ N replicas of P parameters, of which Q are shared, K of T tasks, H steps of B sa
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mtl_gym.checks import should
 from mtl_gym.models.base import Model
 from mtl_gym.problems.base import Problem
+from mtl_gym.problems.inputs import each, parts, shapes
+from mtl_gym.problems.modules import ModuleFactory
 from mtl_gym.training.checkpoints import CHECKPOINTS
 from mtl_gym.training.drawn import HOLDOUTS, own_splits, source_sizes
 from mtl_gym.training.optim import OPTIMIZERS
@@ -115,8 +117,9 @@ def training_bytes(
     size, num_tasks, batch = model.size, recipe.num_tasks, recipe.batch_size
     tables = 3 + OPTIMIZERS[recipe.optimizer].buffers + CHECKPOINTS[recipe.checkpoint]
     fixed, sample, outputs = pass_bytes(model, problem)
-    inputs, targets = prod(problem.input_shape), problem.splits["train"].targets[0].numel()
-    sample, labelled = sample + 4 * inputs, 4 * (_OUTPUT * outputs + 4 * targets)
+    of_inputs, targets = _input_bytes(problem), problem.splits["train"].targets[0].numel()
+    inputs = of_inputs // 4
+    sample, labelled = sample + of_inputs, 4 * (_OUTPUT * outputs + 4 * targets)
     order = (recipe.train_steps + 1) * batch
     sources = sum(count * tasks for count, tasks in source_sizes(problem, recipe).values())
     sources += own_splits(recipe) * (sum(map(len, problem.splits.values())) + 2 * (inputs + targets))
@@ -143,7 +146,8 @@ def pass_bytes(model: Model, problem: Problem) -> tuple[float, float, float]:
     A dry run counts them on tensors without data. Models that compute with values cannot run so; then they are estimated from the
     parameters: every one of them takes part in one product for each sample.
     """
-    key = (model.identity, *model.shapes.items(), *problem.input_shape, problem.outputs)
+    own = weakref.ref(model) if isinstance(problem.network, ModuleFactory) else None  # names and shapes do not tell what it does
+    key = (own, model.identity, *model.shapes.items(), repr(shapes(problem.splits["train"].inputs)), problem.outputs)
     found = _counted.get(key)
     if found is None:
         if len(_counted) >= _MOST_COUNTED:
@@ -170,10 +174,16 @@ def _dry_run(model: Model, problem: Problem, samples: int) -> tuple[int, int]:
     with torch.no_grad(), _Counter() as counter:
         parameters = {name: _empty(shape) for name, shape in model.shapes.items()}
         buffers = {name: _empty(*kind) for name, kind in model.buffers.items()}
-        inputs, seeds = _empty((samples, *problem.input_shape)), _empty((), torch.int64) if model.stochastic else None
+        inputs = each(lambda own: _empty((samples, *own.shape[1:]), own.dtype), problem.splits["train"].inputs)
+        seeds = _empty((), torch.int64) if model.stochastic else None
         counter.bytes = 0
         outputs = model.forward(parameters, buffers, inputs, train=True, seeds=seeds)[0]
     return counter.bytes, outputs.numel()
+
+
+def _input_bytes(problem: Problem) -> int:
+    """Bytes of the inputs of a sample."""
+    return sum(own[0].nbytes for own in parts(problem.splits["train"].inputs))
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:

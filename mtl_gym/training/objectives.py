@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mtl_gym.problems.base import Problem, Task
-from mtl_gym.problems.losses import LOSSES, Loss, valid_values
+from mtl_gym.problems.losses import Loss, valid_values
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ class Objectives:
 
 def _groups(tasks: Sequence[Task], needed: Collection[str]) -> list[_Group]:
     groups = []
-    for name, run in groupby(tasks, key=lambda task: task.loss):
-        loss, members = LOSSES[name], list(run)
+    for loss, run in groupby(tasks, key=lambda task: task.objective):
+        members = list(run)
         for part in [[member] for member in members] if loss.joint else [members]:
             outputs, targets = sum(task.outputs for task in part), sum(task.target_channels for task in part)
             groups.append(_Group(loss, outputs, targets, any(task.name in needed for task in part)))
@@ -118,5 +118,5 @@ def _groups(tasks: Sequence[Task], needed: Collection[str]) -> list[_Group]:
 
 def _averages(tasks: Sequence[Task]) -> Tensor:
     """Matrix (V, K) whose column k averages the values of task k."""
-    columns = [1 if LOSSES[task.loss].joint else task.target_channels for task in tasks]
+    columns = [1 if task.objective.joint else task.target_channels for task in tasks]
     return torch.block_diag(*[torch.full((count, 1), 1 / count) for count in columns])

@@ -50,7 +50,7 @@ class Recipe:
         Also the ``network``, identified by the model that it makes, if it is the problem's own function.
         """
         named = asdict(self) | {"distribution": {axis: own for axis, own in self.distribution.items() if own != AXES.get(axis)}}
-        if callable(problem.network):
+        if not isinstance(problem.network, str):
             named["network"] = make_model(problem, self.hidden_sizes).identity
         silent = {"tasks": self.tasks if len(self.tasks) == problem.num_tasks else None, "main_task": None}
         return dict(json.loads(json.dumps({name: own for name, own in named.items() if silent.get(name, ...) != own})))

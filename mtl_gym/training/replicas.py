@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mtl_gym.models.base import Model, Tensors
+from mtl_gym.problems.inputs import Inputs
 from mtl_gym.problems.instances import Instance
 from mtl_gym.training.optim import LR_SCHEDULES, OPTIMIZERS
 from mtl_gym.training.recipe import Recipe
@@ -74,12 +75,12 @@ class Replicas:
         """The shared parameters, as leaves of the autograd graph."""
         return [*self.parameters.values()][: self.model.shared]
 
-    def train_pass(self, parameters: Tensors, inputs: Tensor, step: Tensor) -> tuple[Tensor, Tensors]:
+    def train_pass(self, parameters: Tensors, inputs: Inputs, step: Tensor) -> tuple[Tensor, Tensors]:
         """Outputs (N, B, O, *S) and new buffers of a training pass at each replica's step (N,), which seeds its randomness."""
         seeds = None if self._seeds is None else self._seeds + step * _LARGE_ODD
         return self.model.forward(parameters, self.buffers, inputs, train=True, seeds=seeds)
 
-    def outputs(self, inputs: Tensor) -> Tensor:
+    def outputs(self, inputs: Inputs) -> Tensor:
         """Outputs (N, B, O, *S) outside training."""
         return self.model.forward(self.parameters, self.buffers, inputs)[0]
 
