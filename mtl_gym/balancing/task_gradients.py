@@ -61,8 +61,11 @@ class TaskGradients:
             raise ValueError(
                 should("shared", "hold parameters that the losses depend on", [tuple(own.shape) for own in points], remedy)
             )
-        rows = [_flat(of_task[: len(points)], points) for of_task in found]
-        table = torch.stack(rows) * factor
+        table = torch.empty(len(losses), sum(point.numel() for point in points), device=points[0].device)
+        for row, of_task in zip(table, found, strict=True):
+            _write(row, of_task[: len(points)], points)
+        if factor != 1:
+            table *= factor
         self.table = table if self.table is None else self.table + table
         for number, head in enumerate(heads, len(points)):
             known = self._heads.setdefault(head, [None] * len(losses))
@@ -112,16 +115,20 @@ class TaskGradients:
         if self.rate:
             if self.averages is None:
                 self.averages = torch.zeros_like(own)
-            counts = labelled.to(own.device)[None, :, None] & own.isfinite().all(2, keepdim=True)
-            steps = torch.tensor([step], device=own.device)
-            own = torch.where(counts, averaged(own, self.averages, steps, self.rate, self.decay), own)
-            self.averages = torch.where(counts, own, self.averages)
+            norms = torch.linalg.vector_norm(own, dim=2, keepdim=True)
+            counts = labelled.to(own.device)[None, :, None] & norms.isfinite()
+            average = averaged(own, self.averages, torch.tensor([step], device=own.device), self.rate, self.decay)
+            if bool(counts.all()):  # the usual case
+                own = self.averages = average
+            else:
+                own = torch.where(counts, average, own)
+                self.averages = torch.where(counts, own, self.averages)
             self.table = own[0]
         return inner_products(own).cpu()
 
     def weighted(self, points: Sequence[Tensor], weights: Tensor, factor: float) -> list[Tensor]:
         """The weighted sum (K weights) of the gradients at the points, times a factor, in their shapes and types."""
-        total = (weights.to(self.known.device)[None] @ self.known)[0] * factor
+        total = (factor * weights.to(self.known.device)[None] @ self.known)[0]
         parts = total.split([own.numel() for own in points])
         return [part.view_as(point).to(point.dtype) for part, point in zip(parts, points, strict=True)]
 
@@ -179,13 +186,14 @@ def leaves(losses: Iterable[Tensor | None], stops: Iterable[Tensor] = ()) -> lis
     return list(found)
 
 
-def _flat(parts: Sequence[Tensor | None], points: Sequence[Tensor]) -> Tensor:
-    """Gradients as one float32 vector, 0 where there is none."""
-    flat = [
-        point.new_zeros(point.numel(), dtype=torch.float32) if part is None else part.detach().flatten().float()
-        for part, point in zip(parts, points, strict=True)
-    ]
-    return torch.cat(flat)
+def _write(row: Tensor, parts: Sequence[Tensor | None], points: Sequence[Tensor]) -> None:
+    """Writes gradients one after another into a row (Q,), 0 where there is none."""
+    places = row.split([point.numel() for point in points])
+    for place, part in zip(places, parts, strict=True):
+        if part is None:
+            place.zero_()
+        else:
+            place.copy_(part.detach().flatten())
 
 
 def accumulate(tensors: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:

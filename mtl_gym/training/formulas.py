@@ -30,7 +30,7 @@ def averaged(gradients: Tensor, averages: Tensor, step: Tensor, rate: float, dec
     step = step[:, None, None]
     kept = rate / (step + 1).double() ** decay
     average = kept.to(gradients.dtype) * averages + (1 - kept).to(gradients.dtype) * gradients
-    return torch.where(step > 0, average, gradients)
+    return average if bool((step > 0).all()) else torch.where(step > 0, average, gradients)
 
 
 def inner_products(gradients: Tensor) -> Tensor:
