@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, TypeVar
 
 Row = TypeVar("Row")
@@ -106,6 +108,21 @@ def printable(name: str, value: object) -> str:
     if not value.strip() or not value.isprintable() or len(value) > LONGEST_NAME:
         raise ValueError(should(name, f"be 1 to {LONGEST_NAME} printable characters", value))
     return value
+
+
+def path_of(name: str, value: object) -> Path:
+    """Returns the path that a text names.
+
+    Raises:
+        TypeError: If it is neither a text nor a path.
+        ValueError: If it is blank, which would be the current folder, as an unset variable of a shell may be.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(should(name, "be a path", value))
+    path = os.fspath(value)
+    if not isinstance(path, str) or not path.strip():
+        raise ValueError(should(name, "be a path", value, "The current folder is '.'."))
+    return Path(path)
 
 
 def several(name: str, value: Any, table: Mapping[str, Any], *, noun: str) -> tuple[str, ...]:

@@ -435,6 +435,23 @@ def test_missing_and_mistyped_options_are_refused(words, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compare", "--policies", "ew", "--problem", "quadratic", "--out", ""],
+        ["groupings", "digit_tasks", "--out", " "],
+        ["train", "--problem", "quadratic", "--out", ""],
+        ["report", ""],
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answer = CliRunner().invoke(full_app(), words)
+    assert answer.exit_code == 2
+    assert "`path` should be a path" in answer.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("kept")
     answer = invoke("compare", "--policies", "ew", "--out", tmp_path / "file" / "out", *SMALL)

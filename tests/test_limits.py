@@ -202,6 +202,7 @@ WRONG_NUMBERS = [
     (LOSS_WEIGHTING, "device", None),
     (LOSS_WEIGHTING, "device", "hpu"),
     (LOSS_WEIGHTING, "device", "meta"),
+    (LOSS_WEIGHTING, "device", "cpu:3"),
     (LOSS_WEIGHTING, "device", 0),
     (LOSS_WEIGHTING, "render_mode", np.array(["rgb_array", "human"])),
     (LOSS_WEIGHTING, "optimizer", "a" * 10**6),

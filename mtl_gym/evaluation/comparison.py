@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from mtl_gym.checks import path_of
 from mtl_gym.context import own_mode
 from mtl_gym.environments import LOSS_WEIGHTING
 from mtl_gym.evaluation.frames import about, to_frame
@@ -142,9 +143,10 @@ def compare(
         return to_frame(*perform(checked, progress=progress))
     from mtl_gym.evaluation.export import check_outputs, export  # draws, which takes a second to load
 
-    check_outputs(Path(out))
-    results, made = perform(checked, out=Path(out), progress=progress)
-    export(results, made, Path(out))
+    folder = path_of("out", out)
+    check_outputs(folder)
+    results, made = perform(checked, out=folder, progress=progress)
+    export(results, made, folder)
     return to_frame(results, made)
 
 

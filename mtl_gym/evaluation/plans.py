@@ -87,15 +87,14 @@ def instance_ids(instances: int | Sequence[int], seed: int) -> list[int]:
     Raises:
         ValueError: If there are none or too many, or an id is not one for evaluation.
     """
-    if isinstance(instances, Sequence) and not isinstance(instances, str):
+    if isinstance(instances, Sequence) and not isinstance(instances, (str, bytes)):
+        if not 1 <= len(instances) <= IDS_PER_SEED:
+            raise ValueError(should("instances", f"have 1 to {IDS_PER_SEED} ids", instances))
         ids = [positive_int("instances", id, least=0) for id in instances]
     else:
-        count = positive_int("instances", instances)
-        if count > IDS_PER_SEED:
-            raise ValueError(should("instances", f"be at most {IDS_PER_SEED}", count))
         first = positive_int("seed", seed, least=0) * IDS_PER_SEED
-        ids = list(range(first, first + count))
-    if not ids or len(set(ids)) < len(ids) or max(ids) >= EVALUATION_IDS[1]:
+        ids = list(range(first, first + positive_int("instances", instances, most=IDS_PER_SEED)))
+    if len(set(ids)) < len(ids) or max(ids) >= EVALUATION_IDS[1]:
         raise ValueError(should("instances", f"be different ids below {EVALUATION_IDS[1]}", instances))
     return ids
 
