@@ -365,6 +365,7 @@ def test_a_comma_before_a_number_continues_the_value(tmp_path):
     [
         (["--policies", "ew,sy"], "Did you mean 'si'"),
         (["--policies", "igp"], "Did you mean 'igb'"),
+        (["--policies", "r21c"], "Paths of agents may be given too; there is no file or folder 'r21c'."),
         (["--policies", ""], "policies"),
         (["--policies", "ew,ew"], "policies"),
         (["--policies", "ew:3"], "name:option=value"),
