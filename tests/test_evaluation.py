@@ -599,10 +599,10 @@ def test_an_unwritable_folder_is_named_before_anything_is_trained(tmp_path):
 def test_a_folder_without_a_name_is_refused(out, error, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     policy = Counted()
-    with pytest.raises(error, match="`out` should be a path. Received out="):
+    with pytest.raises(error, match=r"`out` should be a path\. Received out="):
         mtl_gym.compare({"own": policy}, out=out, **setting(instances=1))
     frame = compare("ew", instances=1)
-    with pytest.raises(error, match="`out` should be a path. Received out="):
+    with pytest.raises(error, match=r"`out` should be a path\. Received out="):
         mtl_gym.report(frame, out)
     with pytest.raises((ValueError, TypeError), match="`source` should be"):
         mtl_gym.leaderboard(out)

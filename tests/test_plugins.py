@@ -230,7 +230,12 @@ print(json.dumps([[answer.exit_code, answer.output] for answer in answers]))
 def test_a_policy_of_others_that_cannot_be_loaded_is_named(package):
     table = {"theirs": "nowhere:Theirs", "leaving": "leaves:Theirs", "interrupting": "interrupts:Theirs", "number": "more:THREE"}
     table |= {"written_in_c": "builtins:dict", "exiting": "more:Exiting", "failing": "more:Failing"}
-    modules = {"third": f"TABLE = {table}", "leaves": "import sys; sys.exit()", "interrupts": "raise KeyboardInterrupt", "more": MORE}
+    modules = {
+        "third": f"TABLE = {table}",
+        "leaves": "import sys; sys.exit()",
+        "interrupts": "raise KeyboardInterrupt",
+        "more": MORE,
+    }
     package("third-party", {"mtl_gym.policies": {"some": "third:TABLE"}}, modules)
     code = """
 import json
@@ -274,9 +279,9 @@ except ImportError as error:
     assert "should be a class with `specification`" in plain
 
 
-def test_ctrl_c_while_our_own_code_is_loaded_interrupts():
-    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mtl_gym.plugins.pkgutil.resolve_name", interrupt)
+def test_ctrl_c_while_our_own_code_is_loaded_interrupts(monkeypatch):
+    monkeypatch.setattr("mtl_gym.plugins.pkgutil.resolve_name", interrupt)
+    with pytest.raises(KeyboardInterrupt):
         resolve("ew", BASELINES["ew"])
 
 

@@ -12,7 +12,6 @@ import typer
 from mtl_gym.cli.messages import console, print_json, reported
 from mtl_gym.cli.options import Json, given_path
 
-
 _FOLDER = typer.Argument(help="The --out of an earlier comparison.", parser=given_path, metavar="FOLDER")
 
 

@@ -28,7 +28,9 @@ def policy_class(name: str, known: Mapping[str, str] | None = None) -> Any:
     """
     table = find_policies() if known is None else known
     if name not in table:
-        raise ValueError(f"{unknown('policies', name, table)} Paths of agents may be given too; there is no file or folder {name!r}.")
+        raise ValueError(
+            f"{unknown('policies', name, table)} Paths of agents may be given too; there is no file or folder {name!r}."
+        )
     found = resolve(name, table[name])
     if not callable(found):
         raise ImportError(f"{name!r} is {table[name]!r}, which should be a class or function. It is {shown(found)}.")

@@ -8,18 +8,19 @@ import pkgutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from mtl_gym.checks import choose, positive_int, printable, should
+from mtl_gym.checks import choose, positive_int, printable, sequence, should
 from mtl_gym.problems.losses import LOSSES, labelled
 from mtl_gym.problems.metrics import METRICS
 from mtl_gym.problems.pools import Pool as Pool
 from mtl_gym.problems.rows import Defaults
 from mtl_gym.problems.splits import SPLITS as SPLITS, Split as Split
 
+Kind = TypeVar("Kind")
 _METRIC_SPLITS = ("reward", "test")
 
 
@@ -73,6 +74,7 @@ class Problem:
             ``None`` if the four splits are fixed.
 
     Raises:
+        TypeError: If an argument is of another type.
         ValueError: If there are no tasks, a split is missing or empty, inputs or labels are infinite, labels do not match the tasks
             or their metrics, the pool does not match the splits, or the network is unknown.
     """
@@ -89,12 +91,14 @@ class Problem:
         pool: Pool | None = None,
     ) -> None:
         self.name = printable("name", name)
-        self.tasks = tuple(tasks)
+        self.tasks = tuple(_instance("tasks", task, Task) for task in sequence("tasks", tasks))
+        if not isinstance(splits, Mapping):
+            raise TypeError(should("splits", "be a mapping from names to splits", splits))
         self.splits = {name: _on_cpu(name, split) for name, split in splits.items()}
         self.network = network if callable(network) else _known_network(network)
-        self.defaults = defaults or Defaults()
-        self.version = version
-        self.pool = _no_other(pool)
+        self.defaults = Defaults() if defaults is None else _instance("defaults", defaults, Defaults)
+        self.version = positive_int("version", version, least=0)
+        self.pool = None if pool is None else _instance("pool", pool, Pool)
         self.found_by: tuple[Callable[..., Problem], tuple[str, ...]] | None = None
         """A function and its arguments that load it; ``None`` if only its data identifies it."""
         self._check()
@@ -123,6 +127,8 @@ class Problem:
             if split.inputs.shape[1:] != self.input_shape:
                 condition = f"have samples of shape {self.input_shape}, as in train"
                 raise ValueError(should(f"{name}.inputs", condition, tuple(split.inputs.shape)))
+            if split.inputs[0].numel() == 0:
+                raise ValueError(should(f"{name}.inputs", "have at least one number for each sample", tuple(split.inputs.shape)))
             wrong = ~torch.isfinite(split.inputs).flatten(1).all(1)
             if wrong.any():
                 samples = wrong.nonzero()[:, 0].tolist()
@@ -265,15 +271,13 @@ def _known_network(name: str) -> str:
 
 
 def _on_cpu(name: str, split: Split) -> Split:
-    if not isinstance(split, Split):
-        raise TypeError(should(f"splits[{name!r}]", "be a Split", type(split).__name__))
-    return split.to(torch.device("cpu"))
+    return _instance(f"splits[{name!r}]", split, Split).to(torch.device("cpu"))
 
 
-def _no_other(pool: Pool | None) -> Pool | None:
-    if not (pool is None or isinstance(pool, Pool)):
-        raise TypeError(should("pool", "be a Pool", type(pool).__name__))
-    return pool
+def _instance(name: str, value: Any, kind: type[Kind]) -> Kind:
+    if not isinstance(value, kind):
+        raise TypeError(should(name, f"be a {kind.__name__}", type(value).__name__))
+    return value
 
 
 def _constant(labels: Tensor) -> bool:

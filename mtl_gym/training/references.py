@@ -25,6 +25,7 @@ from mtl_gym.problems.base import Problem
 from mtl_gym.problems.instances import TRAINING_IDS
 from mtl_gym.problems.metrics import impossible
 from mtl_gym.training.checkpoints import CHECKPOINTS
+from mtl_gym.training.data import check_first_losses
 from mtl_gym.training.recipe import Recipe
 from mtl_gym.training.trainer import Trainer
 
@@ -80,7 +81,11 @@ def train(trainer: Trainer, weights: Tensor, after_step: Callable[[], object] = 
     """Trains all rows to the end, with constant weights (N, K); calls ``after_step`` after each step.
 
     A checkpoint is chosen by the tasks that have a weight.
+
+    Raises:
+        ValueError: If the loss of one of these tasks is not finite before the first step.
     """
+    check_first_losses(trainer.ledger, trainer.losses.forward(), weights != 0)
     if trainer.best is not None:
         trainer.best.counting.copy_(weights != 0)
     active = torch.ones(trainer.num_replicas, dtype=torch.bool, device=trainer.state.device)
