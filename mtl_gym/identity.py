@@ -8,13 +8,15 @@ import functools
 import hashlib
 import importlib.util
 import inspect
+import itertools
 import json
+import operator
 import random
 import sys
 import sysconfig
 import types
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +103,6 @@ def _operand(step: dis.Instruction, seen: tuple[Any, ...]) -> Any:
     return function_content(step.argval, seen) if step.opcode in dis.hasconst else step.argrepr or step.arg
 
 
-_RANDOM = (random.Random, np.random.Generator, np.random.BitGenerator, np.random.RandomState)
-"""Random generators, whose state is no memory of what a function has seen."""
 _PLAIN = (bool, int, float, complex, str, bytes, np.generic, type(None))
 _INSTALLED = ("stdlib", "platstdlib", "purelib", "platlib")
 _MOST_VALUES = 10_000
@@ -112,8 +112,8 @@ _MOST_VALUES = 10_000
 def memory_digest(function: Any) -> str | None:
     """A checksum of the values that a callable may change: its closure, defaults, attributes and globals, and what these contain.
 
-    Modules, classes, random generators, and functions and objects of installed packages do not count. ``None`` if there are too
-    many values, or some that have no bytes.
+    Modules, classes, and functions and objects of installed packages do not count, except random generators and iterators, whose
+    state is what the next call draws. ``None`` if there are too many values, or some that have no bytes.
     """
     try:
         return _memory_digest(function)
@@ -147,8 +147,10 @@ def _content(value: Any) -> tuple[bytes, Sequence[Any]]:
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray):
         return (b"", value.tolist()) if value.dtype == object else (f"{value.dtype}{value.shape}".encode() + value.tobytes(), ())
-    if isinstance(value, (*_RANDOM, type, types.ModuleType)):
+    if isinstance(value, (type, types.ModuleType)):
         return b"", ()
+    if (position := _position(value)) is not None:
+        return b"", (position,)
     if isinstance(value, dict):
         return b"", [*value, *value.values()]
     if isinstance(value, (list, tuple, set, frozenset, deque)):
@@ -157,6 +159,23 @@ def _content(value: Any) -> tuple[bytes, Sequence[Any]]:
         return b"", _parts(value)
     of = value if isinstance(value, types.FunctionType) else type(value)
     return b"", () if _is_installed(of.__module__) else _parts(value)
+
+
+def _position(value: Any) -> Any:
+    """The state of a random generator or an iterator, as far as it can be read without a draw; ``None`` of anything else."""
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if isinstance(value, np.random.RandomState):
+        return value.get_state()
+    if isinstance(value, (np.random.Generator, np.random.BitGenerator)):
+        return getattr(value, "bit_generator", value).state
+    if (torch := sys.modules.get("torch")) and isinstance(value, torch.Generator):
+        return value.get_state()
+    if isinstance(value, types.GeneratorType):
+        return None if value.gi_frame is None else (value.gi_frame.f_lasti, value.gi_frame.f_locals)
+    if isinstance(value, itertools.count):
+        return repr(value)
+    return operator.length_hint(value) if isinstance(value, Iterator) and _is_installed(type(value).__module__) else None
 
 
 def _parts(value: Any) -> Sequence[Any]:

@@ -268,9 +268,10 @@ def test_results_of_a_factory_are_found_again(tmp_path):
 
 
 def test_functions_without_a_memory_are_not_warned_of():
-    rng = np.random.default_rng(0)
+    def make():
+        rng = np.random.default_rng(0)
+        return lambda losses: rng.uniform(size=3)
+
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        compare(
-            {"random": mtl_gym.policy(lambda losses: rng.uniform(size=3)), "torch": mtl_gym.policy(lambda x: torch.tensor(1 / x))}
-        )
+        compare({"random": mtl_gym.policy(make, per_training=True), "torch": mtl_gym.policy(lambda x: torch.tensor(1 / x))})
