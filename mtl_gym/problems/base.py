@@ -19,6 +19,7 @@ from mtl_gym.problems.metrics import METRICS
 from mtl_gym.problems.pools import Pool as Pool
 from mtl_gym.problems.rows import Defaults
 from mtl_gym.problems.splits import SPLITS as SPLITS, Split as Split
+from mtl_gym.problems.tables import table
 
 Kind = TypeVar("Kind")
 _METRIC_SPLITS = ("reward", "test")
@@ -244,6 +245,9 @@ class Problem:
 
     def __repr__(self) -> str:
         return f"Problem({self.name!r}, tasks={[task.name for task in self.tasks]})"
+
+    def _repr_html_(self) -> str:
+        return table(self)
 
 
 _LABELS = {

@@ -42,6 +42,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def __repr__(self) -> str:
+        return f"Split(inputs {tuple(self.inputs.shape)}, targets {tuple(self.targets.shape)})"
+
     def to(self, device: torch.device) -> Split:
         """The same on a device."""
         return Split(self.inputs.to(device), self.targets.to(device))
