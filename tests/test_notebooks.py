@@ -270,7 +270,7 @@ def test_environments_are_represented_by_their_arguments():
 def test_data_are_represented_by_their_sizes():
     problem = mtl_gym.load_problem("quadratic")
     sizes = {name: len(split) for name, split in problem.splits.items()}
-    assert repr(problem.splits["test"]) == f"Split(inputs ({sizes['test']}, 6), targets ({sizes['test']}, 12))"
+    assert repr(problem.splits["test"]) == f"Split(inputs ({sizes['test']}, 12), targets ({sizes['test']}, 12))"
     pool = mtl_gym.load_problem("digits").pool
     for text in map(repr, (pool, pool.moments(pool.rows["train"]), problem.splits)):
         assert len(text) < 500
