@@ -168,7 +168,7 @@ def _position(value: Any) -> Any:
     if isinstance(value, np.random.RandomState):
         return value.get_state()
     if isinstance(value, (np.random.Generator, np.random.BitGenerator)):
-        return getattr(value, "bit_generator", value).state
+        return value.state if isinstance(value, np.random.BitGenerator) else value.bit_generator.state
     if (torch := sys.modules.get("torch")) and isinstance(value, torch.Generator):
         return value.get_state()
     if isinstance(value, types.GeneratorType):

@@ -133,8 +133,8 @@ def compare(
 
     Warns:
         RuntimeWarning: If a policy's actions are clipped to the action space, if its weights were never above 0, if a function
-            mixes trainings, see :func:`mtl_gym.policy`, or if ``out`` holds results of other kernels than the missing ones will be
-            made with.
+            mixes trainings, see :func:`mtl_gym.policy`, if a model that was trained under ``VecNormalize`` comes without its
+            statistics, or if ``out`` holds results of other kernels than the missing ones will be made with.
     """
     checked = plan(
         policies, env, instances=instances, seed=seed, num_envs=num_envs, smallest_difference=smallest_difference, **arguments
