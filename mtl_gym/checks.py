@@ -143,6 +143,10 @@ def sequence(name: str, value: Any, *, most: int = LARGEST_INT) -> Sequence[Any]
     if isinstance(value, (str, bytes, bytearray, memoryview)) or not isinstance(value, Sequence):
         remedy = f"A list of one is {json.dumps([value])}." if isinstance(value, (str, int, float)) else ""
         raise TypeError(should(name, "be a list", value, remedy))
-    if len(value) > most:
+    try:
+        count = len(value)
+    except OverflowError:  # of a range
+        count = LARGEST_INT + 1
+    if count > most:
         raise ValueError(should(name, f"have at most {most} items", value))
     return value

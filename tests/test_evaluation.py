@@ -537,8 +537,9 @@ def test_an_argument_that_contradicts_a_policy_is_named(name, value):
     ("arguments", "error", "name"),
     [
         ({"instances": 0}, ValueError, "instances"),
-        ({"instances": []}, ValueError, "`instances` should have 1 to 10000 ids"),
-        ({"instances": range(10**9)}, ValueError, "`instances` should have 1 to 10000 ids"),
+        ({"instances": []}, ValueError, "`instances` should have at least one id"),
+        ({"instances": range(10**9)}, ValueError, "`instances` should have at most 10000 items"),
+        ({"instances": range(10**30)}, ValueError, "`instances` should have at most 10000 items"),
         ({"instances": b"ab"}, TypeError, "`instances` should be a whole number"),
         ({"instances": [1, 1]}, ValueError, "instances"),
         ({"instances": [2**31]}, ValueError, "instances"),

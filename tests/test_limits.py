@@ -198,6 +198,7 @@ WRONG_NUMBERS = [
     (LOSS_WEIGHTING, "num_tasks", np.array([2])),
     (LOSS_WEIGHTING, "hidden_sizes", [8] * 101),
     (LOSS_WEIGHTING, "hidden_sizes", b"ab"),
+    (LOSS_WEIGHTING, "hidden_sizes", range(10**30)),
     (LOSS_WEIGHTING, "tasks", ["digit"] * 10**6),
     (LOSS_WEIGHTING, "device", None),
     (LOSS_WEIGHTING, "device", "hpu"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import mtl_gym
-from mtl_gym.checks import number, positive_int, should
+from mtl_gym.checks import number, positive_int, sequence, should
 from mtl_gym.context import own_mode
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import Arguments, check_argument_names
@@ -89,9 +89,9 @@ def instance_ids(instances: int | Sequence[int], seed: int) -> list[int]:
         ValueError: If there are none or too many, or an id is not one for evaluation.
     """
     if isinstance(instances, Sequence) and not isinstance(instances, (str, bytes)):
-        if not 1 <= len(instances) <= IDS_PER_SEED:
-            raise ValueError(should("instances", f"have 1 to {IDS_PER_SEED} ids", instances))
-        ids = [positive_int("instances", id, least=0) for id in instances]
+        ids = [positive_int("instances", id, least=0) for id in sequence("instances", instances, most=IDS_PER_SEED)]
+        if not ids:
+            raise ValueError(should("instances", "have at least one id", instances))
     else:
         first = positive_int("seed", seed, least=0) * IDS_PER_SEED
         ids = list(range(first, first + positive_int("instances", instances, most=IDS_PER_SEED)))
