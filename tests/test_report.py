@@ -682,7 +682,7 @@ def test_every_estimator_is_named_where_it_stands():
 
 def test_on_a_phone_each_cell_of_the_scores_has_its_heading():
     table = report_tables.scores(summary_of(make_results(instances=6)), "si")
-    heads = re.findall(r'<th scope="col">([^<]*) <small>', table)
+    heads = [f"{head} ({below})" for head, below in re.findall(r'<th scope="col">([^<]*) <small>([^<]*)<', table)]
     assert '<table class="cards">' in table
     for row in table.split("<tr")[2:]:
         assert re.findall('<td data-head="([^"]*)">', row) == heads

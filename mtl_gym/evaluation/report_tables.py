@@ -35,14 +35,14 @@ def scores(summary: Summary, best: str) -> str:
     heads += [(column.head, "mean") for column in columns]
     diverged = any(row["diverged"] for row in policies.values())
     heads += [("diverged", "instances")] if diverged else []
-    rows = []
+    rows, labels = [], [f"{head} ({below})" for head, below in heads[1:]]
     for name in ranked(summary):
         row = policies[name]
         cells = [_estimate(row["delta_m"]["mean"], row["delta_m"]), *(cells[name] for cells in others.values())]
         cells.append(f"{row['cost']['forward']:.0f}&#8239;F <small>{row['cost']['backward']:.0f}&#8239;B</small>")
         cells += [_cell(column, row[column.name]) for column in columns]
         cells += [str(row["diverged"])] if diverged else []
-        rows.append(_row(_policy(summary, name), cells, "best" if name == best else "", [head for head, _ in heads[1:]]))
+        rows.append(_row(_policy(summary, name), cells, "best" if name == best else "", labels))
     return _table("Scores, best first, with 95 % intervals", [_head(*head) for head in heads], rows, kind="cards")
 
 
