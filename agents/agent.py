@@ -14,7 +14,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
-from mtl_gym import Requirements, own_mode, should, source_digest, specification
+from mtl_gym import Requirements, own_mode, path_of, should, source_digest, specification
 from mtl_gym.agents import compatibility
 from mtl_gym.agents.algorithm import Algorithm, algorithm, policy_of
 from mtl_gym.agents.compatibility import ACTION_MASK, FORMAT, acts_per_task, kinds_of, observation_row
@@ -137,7 +137,7 @@ class Agent:
 
     def save(self, path: str | Path) -> Path:
         """Writes the agent to a safetensors file, atomically; returns the file's path."""
-        file = Path(path)
+        file = path_of("path", path)
         file = file if file.suffix == SUFFIX else file.with_name(file.name + SUFFIX)
         write(file, {"about": self.about, "parameters": self.parameters})
         return file
@@ -154,7 +154,7 @@ def load(path: str | Path) -> Agent:
         ValueError: If the file is missing, damaged or altered, or its agent does not fit this installation.
     """
     try:
-        file = Path(path)
+        file = path_of("path", path)
         content = read(file / f"best{SUFFIX}" if file.is_dir() else file)
         return Agent(content["about"], content["parameters"])
     except Exception as error:  # a damaged or hostile file may raise anything

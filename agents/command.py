@@ -22,6 +22,7 @@ from mtl_gym.cli import (
     assignments,
     console,
     environment_arguments,
+    given_path,
     print_json,
     reported,
 )
@@ -39,7 +40,7 @@ _UNTRAINED = (
 
 
 def train(
-    out: Annotated[Path, typer.Option(help="Output folder; rerun the command to resume.")],
+    out: Annotated[Path, typer.Option(help="Output folder; rerun the command to resume.", parser=given_path, metavar="PATH")],
     problem: ProblemName = None,
     algorithm: Annotated[str | None, typer.Option(help=_ALGORITHM)] = None,
     env: EnvironmentId = LOSS_WEIGHTING,

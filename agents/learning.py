@@ -20,6 +20,7 @@ from mtl_gym import (
     load_problem,
     locked,
     own_mode,
+    path_of,
     plain,
     progress_bar,
     should,
@@ -115,7 +116,7 @@ def train(
             references=split_policies(chosen) if isinstance(chosen, str) else list(chosen),
         )
     )
-    return _run(settings, Path(out), on_progress or (lambda steps, known: None), progress)
+    return _run(settings, path_of("out", out), on_progress or (lambda steps, known: None), progress)
 
 
 def _run(settings: Settings, folder: Path, on_progress: OnProgress, progress: bool | None) -> Agent:

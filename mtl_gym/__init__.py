@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from mtl_gym.balancing.loss_balancer import LossBalancer as LossBalancer
     from mtl_gym.balancing.sample_balancer import SampleBalancer as SampleBalancer
     from mtl_gym.cache import check_writable as check_writable, locked as locked, write_whole as write_whole
-    from mtl_gym.checks import choose as choose, number as number, positive_int as positive_int, should as should
+    from mtl_gym.checks import (
+        choose as choose,
+        number as number,
+        path_of as path_of,
+        positive_int as positive_int,
+        should as should,
+    )
     from mtl_gym.context import own_mode as own_mode
     from mtl_gym.decisions.base import Decision as Decision, TrainingDecision as TrainingDecision
     from mtl_gym.decisions.partitions import (
@@ -82,7 +88,7 @@ _NAMES = {
     "balancing.loss_balancer": "LossBalancer",
     "balancing.sample_balancer": "SampleBalancer",
     "cache": "check_writable locked write_whole",
-    "checks": "choose number positive_int should",
+    "checks": "choose number path_of positive_int should",
     "context": "own_mode",
     "decisions.base": "Decision TrainingDecision",
     "decisions.partitions": "MOST_LISTED MOST_SEARCHED partitions together",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, TypeVar
 
 Row = TypeVar("Row")
@@ -108,6 +110,21 @@ def printable(name: str, value: object) -> str:
     return value
 
 
+def path_of(name: str, value: object) -> Path:
+    """Returns the path that a text names.
+
+    Raises:
+        TypeError: If it is neither a text nor a path.
+        ValueError: If it is blank, which would be the current folder, as an unset variable of a shell may be.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(should(name, "be a path", value))
+    path = os.fspath(value)
+    if not isinstance(path, str) or not path.strip():
+        raise ValueError(should(name, "be a path", value, "The current folder is '.'."))
+    return Path(path)
+
+
 def several(name: str, value: Any, table: Mapping[str, Any], *, noun: str) -> tuple[str, ...]:
     """Checks a list of a table's names: at least one, each once; raises ``TypeError`` or ``ValueError``."""
     chosen = sequence(name, value)
@@ -126,6 +143,10 @@ def sequence(name: str, value: Any, *, most: int = LARGEST_INT) -> Sequence[Any]
     if isinstance(value, (str, bytes, bytearray, memoryview)) or not isinstance(value, Sequence):
         remedy = f"A list of one is {json.dumps([value])}." if isinstance(value, (str, int, float)) else ""
         raise TypeError(should(name, "be a list", value, remedy))
-    if len(value) > most:
+    try:
+        count = len(value)
+    except OverflowError:  # of a range
+        count = LARGEST_INT + 1
+    if count > most:
         raise ValueError(should(name, f"have at most {most} items", value))
     return value

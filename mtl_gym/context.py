@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 _KINDS = ("cpu", "cuda")
@@ -39,7 +40,10 @@ def own_mode() -> Iterator[None]:
 
 
 class _Float32(TorchFunctionMode):
-    """Passes float32 to the functions that create tensors of the default dtype. (Setting the default would affect all threads.)"""
+    """Passes float32 to the functions that create tensors of the default dtype, and to divisions of whole numbers, which do.
+
+    (Setting the default would affect all threads.)
+    """
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -47,6 +51,8 @@ class _Float32(TorchFunctionMode):
         given = dict(kwargs or {})
         if given.get("dtype") is None and (function in _ALWAYS or (function in _FROM_FLOATS and _floats([*args, *given.values()]))):
             given["dtype"] = torch.float32
+        if function in _DIVISIONS and not any(isinstance(own, Tensor) and own.is_floating_point() for own in args):
+            args = [own.float() if isinstance(own, Tensor) else own for own in args]
         return function(*args, **given)
 
 
@@ -54,6 +60,9 @@ _ALWAYS = {torch.zeros, torch.ones, torch.empty, torch.eye, torch.linspace, torc
 """Create the default dtype."""
 _FROM_FLOATS = {torch.tensor, torch.as_tensor, torch.full, torch.arange, torch.scalar_tensor}
 """Create the default dtype if they are called with Python floats."""
+
+_DIVISIONS = {torch.div, torch.true_divide, Tensor.div, Tensor.true_divide, Tensor.__truediv__, Tensor.__rtruediv__}
+"""Create the default dtype from whole numbers."""
 
 
 def _floats(values: Sequence[Any]) -> bool:

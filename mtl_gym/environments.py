@@ -62,17 +62,21 @@ def environment_class(id: str) -> Any:
 
     Raises:
         ValueError: If the id is unknown; the known ones are listed.
-        ImportError: If another package's class cannot be loaded.
+        ImportError: If another package's class cannot be loaded, or is no class with ``specification``.
     """
-    from mtl_gym.checks import choose
+    from mtl_gym.checks import choose, shown
     from mtl_gym.plugins import resolve
 
-    return resolve(id, choose("env", id, find_environments()))
+    home = choose("env", id, find_environments())
+    found = resolve(id, home)
+    if not isinstance(found, type) or not hasattr(found, "specification"):
+        raise ImportError(
+            f"{id!r} is {home!r}, which should be a class with `specification`, as mtl_gym.MTLEnv. It is {shown(found)}."
+        )
+    return found
 
 
 def specification(id: str) -> EnvironmentSpec:
     """The specification of an environment; raises as :func:`environment_class` does."""
-    found: EnvironmentSpec | None = getattr(environment_class(id), "specification", None)
-    if found is None:
-        raise ImportError(f"{id!r} is a class without `specification`, as mtl_gym.MTLEnv has.")
+    found: EnvironmentSpec = environment_class(id).specification
     return found

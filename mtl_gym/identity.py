@@ -8,14 +8,16 @@ import functools
 import hashlib
 import importlib.util
 import inspect
+import itertools
 import json
+import operator
 import random
 import sys
 import sysconfig
 import textwrap
 import types
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -195,8 +197,6 @@ def _of_class(own: type, described: Callable[[Any], Any]) -> Any:
     return ["class", own.__qualname__, source, [described(base) for base in own.__bases__], described(dict(sorted(values.items())))]
 
 
-_RANDOM = (random.Random, np.random.Generator, np.random.BitGenerator, np.random.RandomState)
-"""Random generators, whose state is no memory of what a function has seen."""
 _PLAIN = (bool, int, float, complex, str, bytes, np.generic, type(None))
 _INSTALLED = ("stdlib", "platstdlib", "purelib", "platlib")
 _MOST_VALUES = 10_000
@@ -206,8 +206,8 @@ _MOST_VALUES = 10_000
 def memory_digest(function: Any) -> str | None:
     """A checksum of the values that a callable may change: its closure, defaults, attributes and globals, and what these contain.
 
-    Modules, classes, random generators, and functions and objects of installed packages do not count. ``None`` if there are too
-    many values, or some that have no bytes.
+    Modules, classes, and functions and objects of installed packages do not count, except random generators and iterators, whose
+    state is what the next call draws. ``None`` if there are too many values, or some that have no bytes.
     """
     try:
         return _memory_digest(function)
@@ -241,8 +241,10 @@ def _content(value: Any) -> tuple[bytes, Sequence[Any]]:
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray):
         return (b"", value.tolist()) if value.dtype == object else (f"{value.dtype}{value.shape}".encode() + value.tobytes(), ())
-    if isinstance(value, (*_RANDOM, type, types.ModuleType)):
+    if isinstance(value, (type, types.ModuleType)):
         return b"", ()
+    if (position := _position(value)) is not None:
+        return b"", (position,)
     if isinstance(value, dict):
         return b"", [*value, *value.values()]
     if isinstance(value, (list, tuple, set, frozenset, deque)):
@@ -251,6 +253,23 @@ def _content(value: Any) -> tuple[bytes, Sequence[Any]]:
         return b"", _parts(value)
     of = value if isinstance(value, types.FunctionType) else type(value)
     return b"", () if _is_installed(of.__module__) else _parts(value)
+
+
+def _position(value: Any) -> Any:
+    """The state of a random generator or an iterator, as far as it can be read without a draw; ``None`` of anything else."""
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if isinstance(value, np.random.RandomState):
+        return value.get_state()
+    if isinstance(value, (np.random.Generator, np.random.BitGenerator)):
+        return value.state if isinstance(value, np.random.BitGenerator) else value.bit_generator.state
+    if (torch := sys.modules.get("torch")) and isinstance(value, torch.Generator):
+        return value.get_state()
+    if isinstance(value, types.GeneratorType):
+        return None if value.gi_frame is None else (value.gi_frame.f_lasti, value.gi_frame.f_locals)
+    if isinstance(value, itertools.count):
+        return repr(value)
+    return operator.length_hint(value) if isinstance(value, Iterator) and _is_installed(type(value).__module__) else None
 
 
 def _parts(value: Any) -> Sequence[Any]:

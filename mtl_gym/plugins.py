@@ -28,13 +28,15 @@ def entries(group: str) -> list[EntryPoint]:
 
 
 def load(entry: EntryPoint, check: Callable[[Any], object] | None = None) -> Any | None:
-    """The object of an entry point; ``None``, with a warning that names it, if loading or the check raises an error or exits."""
+    """The object of an entry point; ``None``, with a warning that names it, if loading or the check raises anything."""
     try:
         found = entry.load()
         if check is not None:
             check(found)
         return found
-    except (Exception, SystemExit) as error:  # whatever another package does
+    except BaseException as error:  # another package may raise anything
+        if not theirs(error, entry.value):
+            raise
         skip(entry, f"{type(error).__name__}: {error}")
         return None
 
@@ -65,8 +67,17 @@ def resolve(name: str, home: str) -> Any:
     """
     try:
         return pkgutil.resolve_name(home)
-    except (Exception, SystemExit) as error:  # whatever another package does
+    except BaseException as error:  # another package may raise anything
+        if not theirs(error, home):
+            raise
         raise ImportError(f"{name!r} is {home!r}, which cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+def theirs(error: BaseException, home: str) -> bool:
+    """Whether the code of ``"module:name"`` is to blame for an error of any kind. Ctrl-C is not, while ours is loaded, which takes
+    seconds; in other packages it cannot be told from an interruption that they raise themselves.
+    """
+    return not (isinstance(error, KeyboardInterrupt) and home.startswith("mtl_gym."))
 
 
 def skip(entry: EntryPoint, reason: str) -> None:

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -24,7 +22,7 @@ COEFFICIENTS = 1 + len(FEATURES)
 
 def space_of(names, num_tasks, batch_size):
     """The space of these observations."""
-    return space({name: OBSERVATIONS[name] for name in names}, SimpleNamespace(num_tasks=num_tasks, batch_size=batch_size), {})
+    return space({name: OBSERVATIONS[name] for name in names}, num_tasks, batch_size, {})
 
 
 def policy(name, num_tasks, seed=0, names=NAMES, batch_size=1):

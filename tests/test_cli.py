@@ -365,6 +365,7 @@ def test_a_comma_before_a_number_continues_the_value(tmp_path):
     [
         (["--policies", "ew,sy"], "Did you mean 'si'"),
         (["--policies", "igp"], "Did you mean 'igb'"),
+        (["--policies", "r21c"], "Paths of agents may be given too; there is no file or folder 'r21c'."),
         (["--policies", ""], "policies"),
         (["--policies", "ew,ew"], "policies"),
         (["--policies", "ew:3"], "name:option=value"),
@@ -432,6 +433,23 @@ def test_wrong_input_is_named_with_status_2_and_nothing_is_written(words, messag
 def test_missing_and_mistyped_options_are_refused(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert invoke("compare", *words).exit_code == 2
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compare", "--policies", "ew", "--problem", "quadratic", "--out", ""],
+        ["groupings", "digit_tasks", "--out", " "],
+        ["train", "--problem", "quadratic", "--out", ""],
+        ["report", ""],
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answer = CliRunner().invoke(full_app(), words)
+    assert answer.exit_code == 2
+    assert "`path` should be a path" in answer.stderr
     assert not list(tmp_path.iterdir())
 
 

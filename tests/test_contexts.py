@@ -1,6 +1,7 @@
 """The caller's modes and defaults of torch, and threads: the bits of every environment stay the same."""
 
 import contextlib
+import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,6 +20,7 @@ from rollouts import (
     same,
     slow_unless,
 )
+from torch.autograd import forward_ad
 
 import mtl_gym
 from mtl_gym import agents
@@ -34,9 +36,9 @@ OBSERVED = {env_id: list(specification(env_id).observations) for env_id in IDS}
 
 
 @contextlib.contextmanager
-def float64():
+def default(dtype):
     before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(dtype)
     try:
         yield
     finally:
@@ -48,7 +50,7 @@ CONTEXTS = {
     "inference_mode": torch.inference_mode,
     "autocast": lambda: torch.autocast("cpu"),
     "device": lambda: torch.device("meta"),
-    "float64": float64,
+    **{str(dtype)[6:]: functools.partial(default, dtype) for dtype in (torch.float64, torch.bfloat16, torch.float16)},
 }
 
 
@@ -127,9 +129,16 @@ def test_a_problem_loaded_in_the_callers_modes_has_the_same_data(name, context):
 
 
 def test_what_is_set_for_the_process_is_left_alone():
-    with float64(), own_mode():
+    with default(torch.float64), own_mode():
         assert torch.get_default_dtype() is torch.float64  # as other threads see it
         assert torch.zeros(1).dtype is torch.tensor([0.5]).dtype is torch.full((1,), 0.5).dtype is torch.float32
+        assert (
+            (torch.tensor([1]) / 2).dtype
+            is (1 / torch.tensor([2])).dtype
+            is (torch.ones(1) / torch.tensor([3])).dtype
+            is torch.float32
+        )
+        assert torch.tensor([1]).div(3).dtype is torch.div(torch.tensor([1]), 3).dtype is torch.float32
         assert torch.tensor([1]).dtype is torch.arange(2).dtype is torch.int64
         assert torch.zeros(1, dtype=torch.float64).dtype is torch.float64
 
@@ -167,6 +176,14 @@ def test_an_agent_that_learns_while_it_plays_is_the_same_in_the_callers_modes(co
                 actions, memory = agent.predict(seen, memory, np.zeros(1, dtype=bool))
         answers.append(actions)
     assert np.array_equal(*answers)
+
+
+def test_the_level_of_forward_mode_of_somebody_else_is_named():
+    env = make(env_id=SAMPLE_WEIGHTING)
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="dual_level` should be left before"):
+        env.reset(seed=0)
+    answers = play(env, random_actions(env.action_space, 2), seed=0)
+    assert same(answers, play(make(env_id=SAMPLE_WEIGHTING), random_actions(env.action_space, 2), seed=0))
 
 
 def test_an_action_may_be_a_tensor_with_a_gradient():

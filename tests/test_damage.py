@@ -27,7 +27,7 @@ from mtl_gym.evaluation import results as results_module
 from mtl_gym.evaluation.frames import results_of
 from mtl_gym.evaluation.results import Result, Results, spec_key
 from mtl_gym.training import references
-from mtl_gym.training.references import average_references
+from mtl_gym.training.references import average_references, keep_metrics, read_metrics
 
 SHORT = {"problem": "quadratic", "train_steps": 8, "batch_size": 16, "holdout_size": 16}
 ROOT = Path(mtl_gym.__file__).parents[1]
@@ -134,6 +134,9 @@ SPOILED = {
     "texts": spoil_each(lambda metrics: {name: str(value) for name, value in metrics.items()}),
     "truths": spoil_each(lambda metrics: dict.fromkeys(metrics, True)),
     "a list": spoil_each(list),
+    "zeros": spoil_each(lambda metrics: dict.fromkeys(metrics, 0.0)),
+    "negative": spoil_each(lambda metrics: {name: -value for name, value in metrics.items()}),
+    "huge": spoil_each(lambda metrics: dict.fromkeys(metrics, 1e300)),
     "another training": lambda path: path.write_text(json.dumps({"key": next(iter(json.loads(path.read_text()).values()))})),
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-9]),
     "empty": lambda path: path.write_bytes(b""),
@@ -141,7 +144,7 @@ SPOILED = {
     "deep": lambda path: path.write_text("[" * 100_000),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
 }
-QUICK = ("not finite", "other names", "truncated", "binary")
+QUICK = ("not finite", "other names", "truncated", "binary", "zeros", "negative", "huge")
 
 
 @pytest.mark.parametrize("name", slow_unless(QUICK.__contains__, [name for name in SPOILED if name != "a folder"]))
@@ -179,6 +182,14 @@ def test_damaged_references_of_instances_are_named_and_made_again(name, cache):
     with recorded() as texts:
         assert compare(out=None).equals(first)
     assert any(str(paths[1]) in text and "damaged" in text for text in texts)
+
+
+def test_an_exact_0_is_not_cached(cache):
+    key = json.dumps({"training": 1})
+    keep_metrics("own", key, {"a/accuracy": 0.0, "b/rmse": 0.5})
+    assert read_metrics("own", key, ["a/accuracy", "b/rmse"]) is None
+    keep_metrics("own", key, {"a/accuracy": 1.0, "b/rmse": 0.5})
+    assert read_metrics("own", key, ["a/accuracy", "b/rmse"]) == {"a/accuracy": 1.0, "b/rmse": 0.5}
 
 
 @pytest.mark.parametrize("kind", ["no folder", "full"])
@@ -273,6 +284,10 @@ UNREADABLE = {
     "a curve of texts": with_json("curves.loss.a", ["1", "2"]),
     "steps that are none": with_json("curves.step", 3),
     "a planted text": with_json("planted.scale.a", "1"),
+    "a negative error": with_json("metrics", {"a/rmse": -0.5}),
+    "an accuracy above 1": with_json("metrics", {"a/accuracy": 1.5}).replace("result,", "replace(result, 'a/rmse', 'a/accuracy'),"),
+    "a negative reference": with_json("references", {"a/rmse": -0.4}),
+    "a huge reference": with_json("references", {"a/rmse": 1e300}),
 }
 
 

@@ -537,7 +537,10 @@ def test_an_argument_that_contradicts_a_policy_is_named(name, value):
     ("arguments", "error", "name"),
     [
         ({"instances": 0}, ValueError, "instances"),
-        ({"instances": []}, ValueError, "instances"),
+        ({"instances": []}, ValueError, "`instances` should have at least one id"),
+        ({"instances": range(10**9)}, ValueError, "`instances` should have at most 10000 items"),
+        ({"instances": range(10**30)}, ValueError, "`instances` should have at most 10000 items"),
+        ({"instances": b"ab"}, TypeError, "`instances` should be a whole number"),
         ({"instances": [1, 1]}, ValueError, "instances"),
         ({"instances": [2**31]}, ValueError, "instances"),
         ({"instances": 10_001}, ValueError, "instances"),
@@ -591,6 +594,21 @@ def test_an_unwritable_folder_is_named_before_anything_is_trained(tmp_path):
     with pytest.raises(ValueError, match="file"):
         compare({"own": policy}, out=tmp_path / "file" / "out", lr=0.0321)
     assert policy.calls == 0
+
+
+@pytest.mark.parametrize(("out", "error"), [("", ValueError), (" ", ValueError), (3, TypeError), (b"out", TypeError)])
+def test_a_folder_without_a_name_is_refused(out, error, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    policy = Counted()
+    with pytest.raises(error, match=r"`out` should be a path\. Received out="):
+        mtl_gym.compare({"own": policy}, out=out, **setting(instances=1))
+    frame = compare("ew", instances=1)
+    with pytest.raises(error, match=r"`out` should be a path\. Received out="):
+        mtl_gym.report(frame, out)
+    with pytest.raises((ValueError, TypeError), match="`source` should be"):
+        mtl_gym.leaderboard(out)
+    assert policy.calls == 0
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_seed_may_be_a_number_of_numpys(tmp_path):

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from mtl_gym.problems.base import SPLITS, Problem, Split, Task
 from mtl_gym.problems.losses import LOSSES
-from mtl_gym.problems.metrics import METRICS
+from mtl_gym.problems.metrics import METRICS, impossible
 from mtl_gym.problems.scores import delta_m
 from mtl_gym.training.objectives import Objectives
 
@@ -219,6 +219,15 @@ def test_the_best_outputs_get_the_best_value(name):
     best, worst = METRICS[name].function(torch.cat([good, bad]), targets).tolist()
     assert (best > worst) == METRICS[name].higher_is_better
     assert METRICS[name].floor > 0
+    assert not impossible({f"a/{name}": best, f"b/{name}": worst})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [*((name, -1e-9) for name in METRICS), ("accuracy", 1.01), ("auc", 1.01), ("angle", 180.1), ("rmse", 1e39), ("nrmse", 1e39)],
+)
+def test_a_value_out_of_range_is_impossible(name, value):
+    assert impossible({f"a/{name}": value, f"b/{name}": 0.0, f"c/{name}": float("nan")}) == {f"a/{name}": value}
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -267,6 +267,36 @@ def test_environments_are_represented_by_their_arguments():
     assert repr(several) == f"LossWeightingVectorEnv(num_envs=2, {given})"
 
 
+def test_data_are_represented_by_their_sizes():
+    problem = mtl_gym.load_problem("quadratic")
+    sizes = {name: len(split) for name, split in problem.splits.items()}
+    assert repr(problem.splits["test"]) == f"Split(inputs ({sizes['test']}, 12), targets ({sizes['test']}, 12))"
+    pool = mtl_gym.load_problem("digits").pool
+    for text in map(repr, (pool, pool.moments(pool.rows["train"]), problem.splits)):
+        assert len(text) < 500
+        assert "tensor" not in text
+    assert "'train': 800" in repr(pool)
+    several = gymnasium.make_vec(LOSS_WEIGHTING, num_envs=2, vectorization_mode="vector_entry_point", **small("quadratic"))
+    several.reset(seed=0)
+    assert repr(several.view).startswith("View(")
+    assert "tensor" not in repr(several.view)
+
+
+def test_notebooks_show_a_problem_as_a_table():
+    problem = mtl_gym.load_problem("digits")
+    html = problem._repr_html_()
+    assert "digits: 800 train, 250 meta, 250 reward, 497 test; inputs 64, network mlp" in html
+    assert html.count("<tr>") == 1 + problem.num_tasks
+    assert "<td>digit</td><td>cross_entropy</td><td>accuracy</td><td>10</td>" in html
+    many = tuple(mtl_gym.Task(f"<{number}>", "mse", ("rmse",)) for number in range(30))
+    split = mtl_gym.Split(np.zeros((4, 1)), np.zeros((4, 30)))
+    shown = mtl_gym.Problem("a & b", many, dict.fromkeys(problem.splits, split))._repr_html_()
+    assert "a &amp; b: 4 train, 4 meta, 4 reward, 4 test; inputs 1, network mlp" in shown
+    assert "<td>&lt;23&gt;</td>" in shown
+    assert "<td>&lt;24&gt;</td>" not in shown
+    assert "<td>6 more tasks</td>" in shown
+
+
 def test_agents_say_what_they_are():
     text = repr(make_policy("ppo"))
     assert text.startswith("<Agent: ppo for mtl_gym/LossWeighting-v0, trained on digits for ")

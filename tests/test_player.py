@@ -91,6 +91,27 @@ def test_a_loaded_model_is_normalized_once_it_has_its_environment_again(normaliz
     assert frame[frame["policy"] == "kept"]["value"].tolist() == frame[frame["policy"] == "loaded"]["value"].tolist()
 
 
+def reloaded(model):
+    file = io.BytesIO()
+    model.save(file)
+    return type(model).load(file, device="cpu")
+
+
+def test_a_loaded_model_without_its_statistics_is_warned_of_once(normalized):
+    with pytest.warns(RuntimeWarning, match="the policy 'mine' was trained on normalised observations.*VecNormalize.load") as found:
+        mtl_gym.compare({"mine": reloaded(normalized)}, **{"instances": 2, "num_envs": 1, **SETTINGS})
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("wrap", [lambda envs: envs, lambda envs: VecNormalize(envs, norm_obs=False)], ids=["plain", "rewards"])
+def test_a_loaded_model_of_plain_observations_is_no_reason_to_warn(wrap):
+    vector = gymnasium.make_vec(LOSS_WEIGHTING, num_envs=2, vectorization_mode="vector_entry_point", **SETTINGS)
+    model = model_in(wrap(VectorEnvAdapter(vector))).learn(16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mtl_gym.compare({"mine": reloaded(model)}, **{"instances": 1, **SETTINGS})
+
+
 @pytest.mark.parametrize(
     ("trained", "message"),
     [
@@ -268,9 +289,10 @@ def test_results_of_a_factory_are_found_again(tmp_path):
 
 
 def test_functions_without_a_memory_are_not_warned_of():
-    rng = np.random.default_rng(0)
+    def make():
+        rng = np.random.default_rng(0)
+        return lambda losses: rng.uniform(size=3)
+
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        compare(
-            {"random": mtl_gym.policy(lambda losses: rng.uniform(size=3)), "torch": mtl_gym.policy(lambda x: torch.tensor(1 / x))}
-        )
+        compare({"random": mtl_gym.policy(make, per_training=True), "torch": mtl_gym.policy(lambda x: torch.tensor(1 / x))})

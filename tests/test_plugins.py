@@ -11,6 +11,7 @@ import pytest
 import mtl_gym
 from mtl_gym.baselines import BASELINES
 from mtl_gym.environments import ENVIRONMENTS
+from mtl_gym.plugins import resolve
 
 ROOT = Path(mtl_gym.__file__).parents[1]
 ENVIRONMENT = '''
@@ -31,6 +32,22 @@ class TheirEnv(MTLEnv):
 
     vector_form = TheirVectorEnv
 '''
+
+MORE = """
+import sys
+
+THREE = 3
+
+
+class Exiting:
+    def __init__(self):
+        sys.exit("evil")
+
+
+class Failing:
+    def __init__(self):
+        raise KeyboardInterrupt
+"""
 
 
 @pytest.fixture
@@ -75,6 +92,7 @@ def policies(code=""):
         pytest.param("third:TABLE", {"third": "TABLE = lambda: None"}, "it is no table of names", marks=pytest.mark.slow),
         pytest.param("third:TABLE", {"third": "TABLE = {3: 'third:EW'}"}, "it is no table of names", marks=pytest.mark.slow),
         ("third:TABLE", {"third": "import sys; sys.exit('of their own')"}, "SystemExit: of their own"),
+        ("third:TABLE", {"third": "raise KeyboardInterrupt('of their own')"}, "KeyboardInterrupt: of their own"),
         pytest.param("not a name at all!", {}, "AttributeError", marks=pytest.mark.slow),
         ("third:TABLE", {"third": "TABLE = {'theirs': 3}"}, "it is no table of names"),
     ],
@@ -185,6 +203,7 @@ print(json.dumps([[entry.name, entry.dist.name] for entry in plugins.entries(plu
         pytest.param("", "AttributeError", marks=pytest.mark.slow),
         pytest.param("raise RuntimeError('of their own')", "RuntimeError: of their own", marks=pytest.mark.slow),
         ("import sys; sys.exit(3)", "SystemExit: 3"),
+        pytest.param("raise KeyboardInterrupt", "KeyboardInterrupt: ", marks=pytest.mark.slow),
     ],
 )
 def test_a_broken_command_is_named_and_the_others_work(package, text, reason):
@@ -209,26 +228,69 @@ print(json.dumps([[answer.exit_code, answer.output] for answer in answers]))
 
 
 def test_a_policy_of_others_that_cannot_be_loaded_is_named(package):
-    table = "TABLE = {'theirs': 'nowhere:Theirs', 'leaving': 'leaves:Theirs'}"
-    package("third-party", {"mtl_gym.policies": {"some": "third:TABLE"}}, {"third": table, "leaves": "import sys; sys.exit()"})
+    table = {"theirs": "nowhere:Theirs", "leaving": "leaves:Theirs", "interrupting": "interrupts:Theirs", "number": "more:THREE"}
+    table |= {"written_in_c": "builtins:dict", "exiting": "more:Exiting", "failing": "more:Failing"}
+    modules = {
+        "third": f"TABLE = {table}",
+        "leaves": "import sys; sys.exit()",
+        "interrupts": "raise KeyboardInterrupt",
+        "more": MORE,
+    }
+    package("third-party", {"mtl_gym.policies": {"some": "third:TABLE"}}, modules)
     code = """
 import json
 from mtl_gym.policies.grammar import make_policy
 reasons = []
-for name in ("theirs", "leaving", "ew"):
+for name in ("theirs", "leaving", "interrupting", "number", "written_in_c", "exiting", "failing", "ew"):
     try:
         make_policy(name)
     except ImportError as error:
         reasons.append(str(error))
 print(json.dumps(reasons))
 """
-    (theirs, leaving), _ = package.answer(code)
+    (theirs, leaving, interrupting, number, written_in_c, exiting, failing), _ = package.answer(code)
     assert theirs.startswith("'theirs' is 'nowhere:Theirs', which cannot be loaded: ModuleNotFoundError")
     assert leaving.startswith("'leaving' is 'leaves:Theirs', which cannot be loaded: SystemExit")
+    assert interrupting.startswith("'interrupting' is 'interrupts:Theirs', which cannot be loaded: KeyboardInterrupt")
+    assert number == "'number' is 'more:THREE', which should be a class or function. It is 3."
+    assert written_in_c.startswith("'written_in_c' is 'builtins:dict', whose options are unknown")
+    assert exiting == "'exiting' is 'more:Exiting', which cannot be made: SystemExit: evil"
+    assert failing == "'failing' is 'more:Failing', which cannot be made: KeyboardInterrupt: "
+
+
+def test_what_is_no_policy_or_environment_is_listed_as_such(package):
+    groups = {"mtl_gym.policies": {"some": "third:TABLE"}, "mtl_gym.environments": {"third/Int-v0": "third:THREE"}}
+    groups["mtl_gym.environments"] |= {"third/Plain-v0": "third:Plain"}
+    package("third-party", groups, {"third": "THREE = 3\nTABLE = {'number': 'third:THREE'}\nclass Plain: 'No environment.'"})
+    code = """
+import json
+from mtl_gym.cli import tables
+from mtl_gym.environments import specification
+rows = {next(iter(row.values())): row["what"] for table in tables().values() for row in table}
+try:
+    specification("third/Int-v0")
+except ImportError as error:
+    print(json.dumps([rows[name] for name in ("number", "third/Int-v0", "third/Plain-v0")] + [str(error)]))
+"""
+    (number, of_int, plain, error), _ = package.answer(code)
+    assert number == "cannot be loaded: ImportError: 'number' is 'third:THREE', which should be a class or function. It is 3."
+    assert error == "'third/Int-v0' is 'third:THREE', which should be a class with `specification`, as mtl_gym.MTLEnv. It is 3."
+    assert of_int == f"cannot be loaded: ImportError: {error}"
+    assert "should be a class with `specification`" in plain
+
+
+def test_ctrl_c_while_our_own_code_is_loaded_interrupts(monkeypatch):
+    monkeypatch.setattr("mtl_gym.plugins.pkgutil.resolve_name", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        resolve("ew", BASELINES["ew"])
+
+
+def interrupt(_):
+    raise KeyboardInterrupt
 
 
 def test_a_loader_that_fails_on_a_file_does_not_stop_the_others(package, tmp_path):
-    modules = {"third": "def load(path): raise KeyError(path)", "fourth": "def load(path): return 'loaded'"}
+    modules = {"third": "def load(path): raise SystemExit(path)", "fourth": "def load(path): return 'loaded'"}
     package("aaa", {"mtl_gym.policy_files": {"failing": "third:load"}}, modules)
     package("zzz", {"mtl_gym.policy_files": {"working": "fourth:load"}})
     (tmp_path / "file.theirs").write_text("of their own")
@@ -239,7 +301,7 @@ print(json.dumps(policy_of_file({str(tmp_path / "file.theirs")!r})))
 """
     loaded, said = package.answer(code)
     assert loaded == "loaded"
-    assert "'failing' of mtl_gym.policy_files, from the package 'aaa', is skipped: KeyError" in said
+    assert "'failing' of mtl_gym.policy_files, from the package 'aaa', is skipped: SystemExit" in said
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import collections
 import doctest
 import functools
 import importlib
+import itertools
 import logging
 import random
 import sys
@@ -138,6 +139,14 @@ KEEPING = {
     "attribute": lambda: attributed,
     "default": lambda: counted,
     "tensor": lambda: (lambda kept: lambda losses: [kept.add_(1), losses][1])(torch.zeros(2)),
+    "count": lambda: (lambda calls: lambda losses: losses * next(calls))(itertools.count()),
+    "iterator": lambda: (lambda calls: lambda losses: losses * next(calls))(iter(range(9))),
+    "generator": lambda: (lambda calls: lambda losses: losses * next(calls))(number for number in itertools.count()),
+    "numpy's generator": lambda: (lambda rng: lambda losses: rng.uniform(size=2))(np.random.default_rng(0)),
+    "numpy's old generator": lambda: (lambda rng: lambda losses: rng.uniform(size=2))(np.random.RandomState(0)),
+    "numpy's method": lambda: (lambda draw: lambda losses: draw(size=2))(np.random.default_rng(0).uniform),
+    "python's generator": lambda: (lambda rng: lambda losses: losses * rng.random())(random.Random(0)),
+    "torch's generator": lambda: (lambda rng: lambda losses: torch.rand(2, generator=rng))(torch.Generator()),
 }
 
 
@@ -150,10 +159,8 @@ def test_what_a_function_keeps_is_noticed(kind):
 LOGGER = logging.getLogger(__name__)
 RATES = {"a": [0.5, np.arange(3)], 3: torch.ones(2)}
 FORGETTING = {
-    "numpy's generator": lambda: (lambda rng: lambda losses: rng.uniform(size=2))(np.random.default_rng(0)),
-    "python's generator": lambda: (lambda rng: lambda losses: losses * rng.random())(random.Random(0)),
+    "unused generator": lambda: (lambda rng: lambda losses: losses * (rng is not None))(np.random.default_rng(0)),
     "global generator": lambda: lambda losses: losses * random.random(),
-    "torch's generator": lambda: (lambda rng: lambda losses: torch.rand(2, generator=rng))(torch.Generator()),
     "network": lambda: (lambda net: lambda losses: net(torch.tensor(losses)))(torch.nn.Linear(2, 2).double()),
     "constants": lambda: lambda losses: losses * RATES["a"][0],
     "packages": lambda: lambda losses: [LOGGER.debug("%s", losses), softmax(losses)][1],
@@ -166,6 +173,43 @@ def test_a_function_that_keeps_nothing_is_no_reason_to_warn(kind):
     with warnings.catch_warnings(record=True) as found:
         for start in (None, np.ones(2, dtype=bool), np.zeros(2, dtype=bool)):
             made.predict(LOG_LOSS, None, start)
+    assert not found
+
+
+def shares_a_list():
+    kept = []
+    return lambda: lambda losses: [kept.append(1), losses][1]
+
+
+def shares_a_generator():
+    rng = np.random.default_rng(0)
+    return lambda: lambda losses: losses * rng.uniform()
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("made", [shares_a_list, shares_a_generator])
+def test_what_the_functions_of_a_factory_share_is_noticed(made, rows):
+    mine = mtl_gym.policy(made(), per_training=True)
+    losses = {"log_loss": LOG_LOSS["log_loss"][:rows]}
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            memory = mine.initial_state(np.arange(rows), 2)
+            for step in range(3):
+                _, memory = mine.predict(losses, memory, np.full(rows, step == 0))
+    [text] = [str(own.message) for own in found]
+    assert "`function` should make functions that share no values that they change" in text
+
+
+def test_functions_of_a_factory_that_share_constants_are_no_reason_to_warn():
+    def make():
+        mean, rng = [np.zeros(2)], np.random.default_rng(3)
+        return lambda losses: [mean.append(losses), losses * RATES["a"][0] * rng.uniform()][1]
+
+    mine, memory = mtl_gym.policy(make, per_training=True), None
+    with warnings.catch_warnings(record=True) as found:
+        for start in (None, np.ones(2, dtype=bool), np.array([False, True]), np.zeros(2, dtype=bool)):
+            _, memory = mine.predict(LOG_LOSS, memory, start)
     assert not found
 
 

@@ -14,6 +14,7 @@ from rollouts import make, play
 
 import mtl_gym.problems
 from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING, specification
+from mtl_gym.models.native import mlp
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.base import SPLITS, Problem, Split, Task
 from mtl_gym.problems.clusters import planted_clusters
@@ -411,6 +412,116 @@ def test_a_negative_loss_is_refused_instead_of_clamped(monkeypatch, observe, sca
     env = gymnasium.make("mtl_gym/LossWeighting-v0", problem=small, observe=observe, distribution={"scale": [scale] * 2})
     with pytest.raises(ValueError, match=rf"`loss` should be at least 0.*task '{tasks[0].name}'.*LOSSES"):
         play(env, [np.zeros(env.action_space.shape)] * 20)
+
+
+def two_regressions(inputs=1.0, loss="mse", network="mlp"):
+    tasks, rng = (Task("a", loss, ("rmse",)), Task("b", "mse", ("rmse",))), np.random.default_rng(0)
+    splits = {name: Split(inputs * rng.normal(size=(64, 3)), rng.normal(size=(64, 2))) for name in SPLITS}
+    return Problem("own", tasks, splits, network=network)
+
+
+SMALL = {"instances": 1, "train_steps": 4, "batch_size": 16}
+BAD_LOSSES = {
+    "root": (
+        lambda outputs, targets: (outputs - targets).sqrt(),
+        "`problem` should have finite losses.*'root' of the task 'a' is nan",
+    ),
+    "scalar": (
+        lambda outputs, targets: (outputs - targets).square().mean(),
+        r"`LOSSES\['scalar'\]` should return a value for each",
+    ),
+    "joint": (lambda outputs, targets: (outputs - targets).square().sum(1), r"`LOSSES\['joint'\]` should return.*, 1\)"),
+    "number": (lambda outputs, targets: 1.0, r"`LOSSES\['number'\]` should return.*Received .*=1.0"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LOSSES)
+def test_a_loss_of_other_values_is_named(name, monkeypatch):
+    function, message = BAD_LOSSES[name]
+    monkeypatch.setitem(LOSSES, name, dataclasses.replace(LOSSES["mse"], function=function))
+    problem = two_regressions(loss=name)
+    with pytest.raises(ValueError, match=message):
+        mtl_gym.compare("ew", problem=problem, **SMALL)
+    with pytest.raises(ValueError, match=message):
+        gymnasium.make("mtl_gym/LossWeighting-v0", problem=problem).reset(seed=0)
+
+
+def test_losses_that_are_infinite_at_first_are_not_blamed_on_the_learning_rate():
+    problem, message = (
+        two_regressions(inputs=1e25),
+        r"`problem` should have finite losses.*task '[ab]' is inf.*at most [2-5]\.\d+e\+25",
+    )
+    with pytest.raises(ValueError, match=message):
+        mtl_gym.compare("ew", problem=problem, **SMALL)
+    with pytest.raises(ValueError, match=message):
+        gymnasium.make("mtl_gym/LossWeighting-v0", problem=problem).reset(seed=0)
+    with pytest.raises(ValueError, match="`lr` should be smaller: single-task training diverged"):
+        mtl_gym.compare("ew", problem=two_regressions(), optimizer="sgd", lr=1e30, **SMALL)
+
+
+@pytest.mark.parametrize(("network", "shape"), [("mlp", r"\(64, 2\)"), ("dense", r"\(64, 2, 4, 4\)"), ("conv", r"\(64, 2\)")])
+def test_labels_of_another_shape_than_the_networks_outputs_are_refused(network, shape):
+    inputs = {name: np.ones((64, *((3,) if network == "mlp" else (1, 4, 4)))) for name in SPLITS}
+    targets = np.ones((64, 2) if network == "dense" else (64, 2, 1))
+    tasks = (Task("a", "mse", ("rmse",)), Task("b", "mse", ("rmse",)))
+    problem = Problem("own", tasks, {name: Split(own, targets) for name, own in inputs.items()}, network=network)
+    with pytest.raises(ValueError, match=rf"`problem` should have labels of shape {shape} for the network '{network}'"):
+        gymnasium.make("mtl_gym/LossWeighting-v0", problem=problem, hidden_sizes=[4, 4])
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_outputs_of_a_model_that_do_not_fit_the_labels_are_named(outputs):
+    own = two_regressions(network=lambda problem, hidden_sizes: mlp(Shaped(outputs), hidden_sizes))
+    env = gymnasium.make("mtl_gym/LossWeighting-v0", problem=own)
+    with pytest.raises(ValueError, match=rf"`network` should have outputs of shape \('N', 'B', 2\).*\(1, \d+, {outputs}\)"):
+        env.reset(seed=0)
+
+
+class Shaped:
+    """What the network ``mlp`` asks of a problem, with another number of outputs."""
+
+    input_shape = (3,)
+
+    def __init__(self, outputs):
+        self.outputs, self.splits = outputs, {"train": Split(np.ones((4, 3)), np.ones((4, outputs)))}
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (print, r"`network` should be a function that returns a mtl_gym.Model.*returned None"),
+        (lambda problem, hidden_sizes: torch.nn.Linear(4, 2), r"`network` should be a function that returns.*Linear"),
+        (lambda problem: None, r"`network` should take the problem and `hidden_sizes`.*too many positional"),
+        (lambda: 1, r"`network` should take the problem and `hidden_sizes`"),
+    ],
+)
+def test_a_network_that_is_no_model_is_refused_when_the_environment_is_made(network, message):
+    with pytest.raises(TypeError, match=message):
+        gymnasium.make("mtl_gym/LossWeighting-v0", problem=two_regressions(network=network))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("defaults", 3, "`defaults` should be a Defaults. Received defaults='int'"),
+        ("tasks", ("a", "b"), "`tasks` should be a Task. Received tasks='str'"),
+        ("tasks", "ab", "`tasks` should be a list"),
+        ("tasks", 3, "`tasks` should be a list"),
+        ("version", object(), "`version` should be a whole number"),
+        ("version", "1", "`version` should be a whole number"),
+        ("splits", [1], "`splits` should be a mapping from names to splits"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(name, value, message):
+    given = {"tasks": TASKS, "splits": {own: split() for own in SPLITS}} | {name: value}
+    with pytest.raises(TypeError, match=message):
+        Problem("own", given.pop("tasks"), given.pop("splits"), **given)
+
+
+def test_samples_without_numbers_are_refused():
+    splits = {name: Split(np.ones((8, 0)), np.ones((8, 2))) for name in SPLITS}
+    with pytest.raises(ValueError, match=r"`splits\['train'\].inputs` should have at least one number for each sample.*\(8, 0\)"):
+        Problem("own", TASKS, splits)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -844,6 +844,8 @@ def test_a_table_of_another_version_is_refused(table, tmp_path):
         ("map_features", lambda values: values[:, :, :-1], "map_features has shape (4, 3, 7) instead of (4, 4, 7)"),
         ("map_distances", lambda values: values[:, :-1], "map_distances has shape (5,) instead of (6,)"),
         ("lookahead", lambda values: values[:, :-1], "lookahead has shape (3, 4) instead of (4, 4)"),
+        ("outcomes", lambda values: -values, "/auc are not between 0 and 1"),
+        ("outcomes", lambda values: 1 + values, "/auc are not between 0 and 1"),
     ],
 )
 def test_a_damaged_table_is_refused(table, tmp_path, name, spoil, words):

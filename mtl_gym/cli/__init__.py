@@ -11,6 +11,7 @@ from mtl_gym.cli.options import (
     assignments,
     command_line,
     environment_arguments,
+    given_path,
 )
 from mtl_gym.cli.program import app, full_app, main
 
@@ -28,6 +29,7 @@ __all__ = [
     "errors",
     "first_sentence",
     "full_app",
+    "given_path",
     "main",
     "print_json",
     "reported",

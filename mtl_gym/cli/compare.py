@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from mtl_gym.cli.messages import reported
-from mtl_gym.cli.options import EnvironmentId, EnvironmentSettings, Json, ProblemName, Quiet, command_line, environment_arguments
+from mtl_gym.cli.options import (
+    EnvironmentId,
+    EnvironmentSettings,
+    Json,
+    ProblemName,
+    Quiet,
+    command_line,
+    environment_arguments,
+    given_path,
+)
 from mtl_gym.cli.report import show
 from mtl_gym.environments import LOSS_WEIGHTING
 from mtl_gym.policies.grammar import split_policies
@@ -21,7 +30,7 @@ _SMALLEST = "In points of delta_m; policies that differ significantly less are c
 
 def compare(
     policies: Annotated[str, typer.Option(help=_POLICIES)],
-    out: Annotated[Path, typer.Option(help="Output folder; finished results are reused.")],
+    out: Annotated[Path, typer.Option(help="Output folder; finished results are reused.", parser=given_path, metavar="PATH")],
     problem: ProblemName = None,
     env: EnvironmentId = LOSS_WEIGHTING,
     instances: Annotated[int, typer.Option(help="Number of instances.")] = 20,

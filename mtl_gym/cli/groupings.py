@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mtl_gym.cli.messages import console, print_json, reported
-from mtl_gym.cli.options import EnvironmentSettings, Json, Quiet, command_line, environment_arguments
+from mtl_gym.cli.options import EnvironmentSettings, Json, Quiet, command_line, environment_arguments, given_path
 from mtl_gym.environments import TASK_GROUPING
 from mtl_gym.progress import progress_bar
 
@@ -18,7 +18,7 @@ _OPTIONS = ("problem", "out", "instances", "training")
 
 def groupings(
     problem: Annotated[str, typer.Argument(help="A name (mtl-gym list problems), or file.py:function.")],
-    out: Annotated[Path, typer.Option(help="The table's file; instances in it are kept.")],
+    out: Annotated[Path, typer.Option(help="The table's file; instances in it are kept.", parser=given_path, metavar="PATH")],
     instances: Annotated[int, typer.Option(help="Number of instances for evaluation: ids 0, 1, ...")] = 20,
     training: Annotated[int, typer.Option(help="Number of instances for training: ids 2^31, 2^31 + 1, ...", min=0, max=_MOST)] = 0,
     settings: EnvironmentSettings = None,

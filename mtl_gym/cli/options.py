@@ -6,11 +6,12 @@ import difflib
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mtl_gym.checks import should, unknown
+from mtl_gym.checks import path_of, should, unknown
 from mtl_gym.environments import find_environments, specification
 from mtl_gym.policies.grammar import option_value
 from mtl_gym.problems import find_problems
@@ -34,6 +35,14 @@ ProblemName = Annotated[str | None, typer.Option(help=_PROBLEM, autocompletion=c
 EnvironmentId = Annotated[str, typer.Option(help="Id of the environment.", autocompletion=_complete_env)]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
+
+
+def given_path(text: str) -> Path:
+    """Parses the path of an option (``typer.Option(parser=given_path)``); an empty one is refused: it is not the current folder."""
+    try:
+        return path_of("path", text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def command_line() -> str:

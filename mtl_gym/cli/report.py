@@ -10,10 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from mtl_gym.cli.messages import console, print_json, reported
-from mtl_gym.cli.options import Json
+from mtl_gym.cli.options import Json, given_path
+
+_FOLDER = typer.Argument(help="The --out of an earlier comparison.", parser=given_path, metavar="FOLDER")
 
 
-def report(folder: Annotated[Path, typer.Argument(help="The --out of an earlier comparison.")], as_json: Json = False) -> None:
+def report(folder: Annotated[Path, _FOLDER], as_json: Json = False) -> None:
     """Rewrite table, page and curves from FOLDER's database, for all policies in the setting of the last comparison."""
     with reported():
         from mtl_gym.evaluation.export import check_outputs, export

@@ -218,6 +218,9 @@ def _device(device: str) -> str:
         raise TypeError(should("device", "be the name of one that torch can use here, such as 'cpu' or 'cuda'", device))
     try:
         usable = torch.ones(2, dtype=torch.float64, device=device).sum().item() == 2  # "meta" computes nothing, others no float64
+        usable &= (
+            not device.startswith("cpu:") or torch.device(device).index == 0
+        )  # torch takes any number for the one that there is
     except Exception:  # torch raises many kinds
         usable = False
     if not usable:

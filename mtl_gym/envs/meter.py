@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mtl_gym.checks import should
 from mtl_gym.decisions.base import Decision
+from mtl_gym.training.data import check_first_losses
 from mtl_gym.training.probes import AFTER, BASE, META, REWARD, UPCOMING, Probe, Reading, View, pick
 
 _OF_LOSSES = (UPCOMING, AFTER, META, REWARD)
@@ -43,11 +44,16 @@ class Meter:
         return [(probe, names) for probe, names in wanted if names]
 
     def first(self, rows: Tensor) -> View:
-        """The view of episodes that have just begun in ``rows`` (N,) bool, which are charged."""
+        """The view of episodes that have just begun in ``rows`` (N,) bool, which are charged.
+
+        Raises:
+            ValueError: If a measured loss of theirs is negative or not finite.
+        """
         now = self._measure(rows, torch.ones_like(rows), None)
         history = self._decision.history(None, base=BASE in self._needs)
         view = View(now, now, history, self._decision.progress())
-        self._losses(view)
+        for losses in self._losses(view):
+            check_first_losses(self._decision.trainings.ledger, losses, rows[:, None].expand_as(losses))
         return view
 
     def next(self, previous: View, active: Tensor) -> View:

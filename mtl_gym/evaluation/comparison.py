@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from mtl_gym.checks import path_of
 from mtl_gym.context import own_mode
 from mtl_gym.environments import LOSS_WEIGHTING
 from mtl_gym.evaluation.frames import about, to_frame
@@ -132,8 +133,8 @@ def compare(
 
     Warns:
         RuntimeWarning: If a policy's actions are clipped to the action space, if its weights were never above 0, if a function
-            mixes trainings, see :func:`mtl_gym.policy`, or if ``out`` holds results of other kernels than the missing ones will be
-            made with.
+            mixes trainings, see :func:`mtl_gym.policy`, if a model that was trained under ``VecNormalize`` comes without its
+            statistics, or if ``out`` holds results of other kernels than the missing ones will be made with.
     """
     checked = plan(
         policies, env, instances=instances, seed=seed, num_envs=num_envs, smallest_difference=smallest_difference, **arguments
@@ -142,9 +143,10 @@ def compare(
         return to_frame(*perform(checked, progress=progress))
     from mtl_gym.evaluation.export import check_outputs, export  # draws, which takes a second to load
 
-    check_outputs(Path(out))
-    results, made = perform(checked, out=Path(out), progress=progress)
-    export(results, made, Path(out))
+    folder = path_of("out", out)
+    check_outputs(folder)
+    results, made = perform(checked, out=folder, progress=progress)
+    export(results, made, folder)
     return to_frame(results, made)
 
 

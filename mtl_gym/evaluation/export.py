@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from mtl_gym.cache import check_writable, write_whole
-from mtl_gym.checks import should
+from mtl_gym.checks import path_of, should
 from mtl_gym.evaluation.frames import Source, results_of, to_frame
 from mtl_gym.evaluation.kernels import described
 from mtl_gym.evaluation.report import write_report
@@ -37,7 +37,7 @@ def report(source: Source, out: str | Path | None = None) -> Path:
     results, about = results_of(source)
     if out is None and isinstance(source, pd.DataFrame):
         raise ValueError(should("out", "be a folder to write to, for a frame", out))
-    folder = Path(source if out is None else out)  # type: ignore[arg-type]
+    folder = path_of("out", source if out is None else out)
     check_outputs(folder)
     export(results, about, folder)
     return folder / "report.html"

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import pandas as pd
 
-from mtl_gym.checks import should
+from mtl_gym.checks import path_of, should
 from mtl_gym.evaluation.columns import columns_of
 from mtl_gym.evaluation.kernels import counted
 from mtl_gym.evaluation.results import Result, stored
@@ -125,7 +125,7 @@ def results_of(source: Source) -> tuple[list[Result], dict[str, Any]]:
         TypeError: If it is neither.
     """
     if isinstance(source, (str, Path)):
-        setting, origin, results = stored(Path(source))
+        setting, origin, results = stored(path_of("source", source))
         add_stored(setting.get("metrics", {}))
         return results, about(setting, results, **origin)
     if not isinstance(source, pd.DataFrame):

@@ -11,7 +11,17 @@ from matplotlib.figure import Figure
 
 from mtl_gym.envs.looks import FAINT, TASK_COLOURS, task_looks
 from mtl_gym.envs.panels import SHARES, draw_memberships
-from mtl_gym.evaluation.layout import MOST_DRAWN, fitting, grid, label_sparsely, legend, page_width, with_scale
+from mtl_gym.evaluation.layout import (
+    MOST_DRAWN,
+    fitting,
+    grid,
+    label_columns,
+    label_sparsely,
+    legend,
+    name_x,
+    page_width,
+    with_scale,
+)
 from mtl_gym.evaluation.plots import Results, Summary, dot_plot
 from mtl_gym.evaluation.results import Array, outcomes
 from mtl_gym.evaluation.styles import shortened
@@ -77,6 +87,8 @@ def groups(results: Results, summary: Summary) -> Figure | None:
         if _first_of_a_line(place, len(known)):
             label_sparsely(axes.yaxis, tasks, height)
         axes.set_title(shortened([name])[0])
+    columns = fitting(len(known), _LEAST)
+    label_columns(panels, columns, tasks, 0.6 * figure.get_figwidth() / columns)
     return with_scale(figure, panels, "fraction of the instances")
 
 
@@ -89,7 +101,7 @@ def regret(results: Results, summary: Summary) -> Figure | None:
     values = {name: [own["regret"] for own in outcomes(results, "regret")[name]] for name in ordered}
     axes = dot_plot(summary, ordered, values, "mean", unit=100)
     axes.set_xlim(left=min(0, *axes.get_xlim()))
-    axes.set_xlabel("regret, percentage points of gain over joint training; 0 = the best grouping; lower is better")
+    name_x(axes, "regret, percentage points of gain over joint training; 0 = the best grouping; lower is better")
     return axes.get_figure()  # type: ignore[return-value]
 
 

@@ -7,6 +7,7 @@ size.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -67,6 +68,11 @@ def grid(count: int, *, least: float, height: float, shared: str = "") -> tuple[
     for axes in panels[max(count - columns, 0) : count]:
         axes.tick_params(labelbottom=True)  # also where there is no panel below
     return figure, panels[:count]
+
+
+def name_x(axes: Axes, label: str) -> None:
+    """Writes a label below a panel as wide as the page, in as many lines as it takes."""
+    axes.set_xlabel(textwrap.fill(label, int(page_width() / _LETTER)))
 
 
 def legend(figure: Figure, lines: Sequence[Line2D], names: Sequence[str]) -> None:
@@ -137,6 +143,18 @@ def with_scale(figure: Figure, panels: Sequence[Axes], label: str) -> Figure:
     figure.colorbar(ScalarMappable(Normalize(0, 1), SHARES), ax=list(panels), location="bottom", shrink=0.6, aspect=40, label=label)
     figure.set_figheight(figure.get_figheight() + 0.5)
     return figure
+
+
+def label_columns(panels: Sequence[Axes], columns: int, names: Sequence[str], inches: float) -> None:
+    """Writes the names below the columns of heat maps, ``inches`` wide, that have no other below them; the figure grows by them.
+
+    ``panels`` are those of a grid with so many ``columns``, by rows.
+    """
+    for axes in panels[-columns:]:
+        label_sparsely(axes.xaxis, names, inches)
+        axes.tick_params(axis="x", rotation=90)
+    figure, lines = panels[0].get_figure(), 1 + (len(panels) > columns and len(panels) % columns > 0)
+    figure.set_figheight(figure.get_figheight() + lines * (0.1 + _LETTER * max(map(len, shortened(names)))))  # type: ignore[union-attr]
 
 
 def label_sparsely(axis: Axis, names: Sequence[str], inches: float) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import mtl_gym
-from mtl_gym.checks import number, positive_int, should
+from mtl_gym.checks import number, positive_int, sequence, should
 from mtl_gym.context import own_mode
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import Arguments, check_argument_names
-from mtl_gym.evaluation.player import Player, initial_memory
+from mtl_gym.evaluation.player import Player, initial_memory, warn_of_raw_observations
 from mtl_gym.evaluation.results import plain
 from mtl_gym.evaluation.rollout import make_env
 from mtl_gym.evaluation.single_task import check_reference_memory
@@ -79,6 +79,7 @@ def _checked(label: str, policy: Policy, env: str, rows: int, arguments: Mapping
     """
     envs = make_env(policy, env, rows, arguments, label)
     Player(label, policy, envs)
+    warn_of_raw_observations(label, policy)
     return envs.unwrapped.arguments  # type: ignore[attr-defined]
 
 
@@ -88,15 +89,14 @@ def instance_ids(instances: int | Sequence[int], seed: int) -> list[int]:
     Raises:
         ValueError: If there are none or too many, or an id is not one for evaluation.
     """
-    if isinstance(instances, Sequence) and not isinstance(instances, str):
-        ids = [positive_int("instances", id, least=0) for id in instances]
+    if isinstance(instances, Sequence) and not isinstance(instances, (str, bytes)):
+        ids = [positive_int("instances", id, least=0) for id in sequence("instances", instances, most=IDS_PER_SEED)]
+        if not ids:
+            raise ValueError(should("instances", "have at least one id", instances))
     else:
-        count = positive_int("instances", instances)
-        if count > IDS_PER_SEED:
-            raise ValueError(should("instances", f"be at most {IDS_PER_SEED}", count))
         first = positive_int("seed", seed, least=0) * IDS_PER_SEED
-        ids = list(range(first, first + count))
-    if not ids or len(set(ids)) < len(ids) or max(ids) >= EVALUATION_IDS[1]:
+        ids = list(range(first, first + positive_int("instances", instances, most=IDS_PER_SEED)))
+    if len(set(ids)) < len(ids) or max(ids) >= EVALUATION_IDS[1]:
         raise ValueError(should("instances", f"be different ids below {EVALUATION_IDS[1]}", instances))
     return ids
 

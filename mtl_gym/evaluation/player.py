@@ -156,7 +156,28 @@ def normalization(policy: Policy) -> Callable[[Any], Any]:
     """What maps observations to those that a policy was trained on: its model's ``VecNormalize``; else nothing is changed."""
     find = getattr(policy, "get_vec_normalize_env", None)
     statistics = find() if callable(find) else None
-    return (lambda observations: observations) if statistics is None else statistics.normalize_obs
+    return _unchanged if statistics is None else statistics.normalize_obs
+
+
+def _unchanged(observations: Any) -> Any:
+    return observations
+
+
+def warn_of_raw_observations(label: str, policy: Policy) -> None:
+    """Warns if a Stable-Baselines3 model was trained under ``VecNormalize``, whose statistics its file does not hold, but has none.
+
+    It is one if the last observations of its training, which it keeps, lie outside of the space of those that they were made from.
+    """
+    space, seen = getattr(policy, "observation_space", None), getattr(policy, "_last_obs", None)
+    if normalization(policy) is not _unchanged or not isinstance(space, Dict) or not isinstance(seen, Mapping):
+        return
+    boxes = {name: box for name, box in space.spaces.items() if isinstance(box, Box) and name in seen}
+    if getattr(policy, "_last_original_obs", None) is not None and any(
+        (np.asarray(seen[name]) < box.low).any() or (np.asarray(seen[name]) > box.high).any() for name, box in boxes.items()
+    ):
+        condition = f"have the statistics of its VecNormalize: the policy {label!r} was trained on normalised observations"
+        remedy = "Here they are as they come. Load the model with env=VecNormalize.load(statistics, venv)."
+        warnings.warn(should("policies", condition, type(policy).__name__, remedy), RuntimeWarning, stacklevel=2)
 
 
 def initial_memory(policy: Policy, ids: Sequence[int], num_tasks: int) -> Any:

@@ -34,7 +34,7 @@ def _of_task(problem: Problem, task: Task, own: slice) -> dict[str, Any]:
     values = values[~torch.isnan(values)]
     return {
         "kind": kind,
-        "loss": task.loss if isinstance(task.loss, str) else getattr(task.loss, "__name__", type(task.loss).__name__),
+        "loss": task.loss_name,
         "metrics": [*task.metrics],
         "outputs": task.outputs,
         "labels": known,

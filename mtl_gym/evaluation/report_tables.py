@@ -35,15 +35,15 @@ def scores(summary: Summary, best: str) -> str:
     heads += [(column.head, "mean") for column in columns]
     diverged = any(row["diverged"] for row in policies.values())
     heads += [("diverged", "instances")] if diverged else []
-    rows = []
+    rows, labels = [], [f"{head} ({below})" for head, below in heads[1:]]
     for name in ranked(summary):
         row = policies[name]
         cells = [_estimate(row["delta_m"]["mean"], row["delta_m"]), *(cells[name] for cells in others.values())]
         cells.append(f"{row['cost']['forward']:.0f}&#8239;F <small>{row['cost']['backward']:.0f}&#8239;B</small>")
         cells += [_cell(column, row[column.name]) for column in columns]
         cells += [str(row["diverged"])] if diverged else []
-        rows.append(_row(_policy(summary, name), cells, "best" if name == best else ""))
-    return _table("Scores, best first, with 95 % intervals", [_head(*head) for head in heads], rows)
+        rows.append(_row(_policy(summary, name), cells, "best" if name == best else "", labels))
+    return _table("Scores, best first, with 95 % intervals", [_head(*head) for head in heads], rows, kind="cards")
 
 
 def _against(summary: Summary, best: str) -> dict[tuple[str, str], dict[str, str]]:
@@ -101,10 +101,12 @@ def _columns(summary: Summary) -> list[Column]:
     return [column for column in known if not (idle and column is INVALID_ACTIONS)]
 
 
-def _table(caption: str, heads: Sequence[str], rows: Sequence[str]) -> str:
-    """A table that scrolls alone, by keys too, where a narrow screen has no room for it."""
+def _table(caption: str, heads: Sequence[str], rows: Sequence[str], kind: str = "") -> str:
+    """A table that scrolls alone, by keys too, where a narrow screen has no room for it; ``cards`` become one card for each row."""
     label = escape(caption or "continued")
-    table = f"<table><caption>{label}</caption><thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    opened = f'<table class="{kind}">' if kind else "<table>"
+    head = f"<caption><span>{label}</span></caption><thead><tr>{''.join(heads)}</tr></thead>"
+    table = f"{opened}{head}<tbody>{''.join(rows)}</tbody></table>"
     return f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">{table}</div>'
 
 
@@ -122,9 +124,15 @@ def _arrow(row: Mapping[str, Any]) -> str:
     return "↑" if row["higher_is_better"] else "↓"
 
 
-def _row(name: str, cells: Sequence[str], kind: str = "") -> str:
+def _row(name: str, cells: Sequence[str], kind: str = "", heads: Sequence[str] = ()) -> str:
+    """A row; with ``heads``, each cell holds its own, which cards show."""
     opened = f'<tr class="{kind}">' if kind else "<tr>"
-    return f'{opened}<th scope="row">{name}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    tags = [f'<td data-head="{escape(head)}">' for head in heads] or ["<td>"] * len(cells)
+    return (
+        f'{opened}<th scope="row">{name}</th>'
+        + "".join(f"{tag}{cell}</td>" for tag, cell in zip(tags, cells, strict=True))
+        + "</tr>"
+    )
 
 
 def _policy(summary: Summary, name: str) -> str:

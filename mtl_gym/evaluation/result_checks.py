@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtl_gym.evaluation.result import Result
+from mtl_gym.problems.metrics import impossible
 from mtl_gym.problems.scores import WORST_DELTA_M
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -24,8 +25,8 @@ def checked(result: Result) -> Result:
     """Returns a result that was read from a file, if it can be what was written.
 
     Raises:
-        Exception: Of any class, if not: other types, metrics without references, curves of different lengths, or numbers that are
-            not finite, except the metrics of a training that diverged.
+        Exception: Of any class, if not: other types, metrics without references, curves of different lengths, metrics that
+            are out of range, or numbers that are not finite, except the metrics of a training that diverged.
     """
     for name, kinds in _TYPES.items():
         if type(getattr(result, name)) not in kinds:
@@ -34,7 +35,10 @@ def checked(result: Result) -> Result:
         raise ValueError(f"metrics of {', '.join(result.metrics)}, references of {', '.join(result.references)}")
     for name, values in {"cost": result.cost, "references": result.references, **result.planted}.items():
         _check_numbers(name, [*values.values()])
-    _check_numbers("metrics", [*result.metrics.values()], finite=not result.diverged and result.delta_m != WORST_DELTA_M)
+    sound = not result.diverged and result.delta_m != WORST_DELTA_M
+    _check_numbers("metrics", [*result.metrics.values()], finite=sound)
+    if wrong := {**impossible(result.references), **(impossible(result.metrics) if sound else {})}:
+        raise ValueError(f"metrics out of range: {wrong!r:.60}")
     _check_numbers("delta_m and episode_return", [result.delta_m, result.episode_return])
     if "step" in result.curves:
         _check_curves(result.curves)

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from mtl_gym.envs.looks import task_looks
 from mtl_gym.envs.panels import draw_similarity, draw_tree
-from mtl_gym.evaluation.layout import MOST_DRAWN, fitting, grid, label_sparsely, legend, page_width, with_scale
+from mtl_gym.evaluation.layout import MOST_DRAWN, fitting, grid, label_columns, label_sparsely, legend, page_width, with_scale
 from mtl_gym.evaluation.plots import Results, Summary
 from mtl_gym.evaluation.results import outcomes
 from mtl_gym.evaluation.styles import shortened, style
@@ -68,6 +68,8 @@ def merged_layers(results: Results, summary: Summary) -> Figure | None:
             axes.set_title(f"stage {stage + 1}" if drawn else f"{shortened([name])[0]}\nstage {stage + 1}")
         for axes in row[drawn + stages :]:
             axes.remove()
+    if names is not None:
+        label_columns(row[drawn : drawn + stages].tolist(), min(columns, stages), names, height - 0.4)
     return with_scale(figure, list(panels.flat), "fraction of the instances")
 
 
@@ -84,6 +86,8 @@ def similarities(results: Results, summary: Summary) -> Figure | None:
     for place, (axes, (name, stage, values)) in enumerate(zip(panels, drawn, strict=True)):
         _matrix(axes, values, known[name][0]["tasks"], named=place % columns == 0, inches=height - 0.4)
         axes.set_title(f"{shortened([name])[0]}\nstage {stage + 1}")
+    if _same_tasks([own[0] for own in known.values()]):
+        label_columns(panels, columns, known[name][0]["tasks"], height - 0.4)
     return with_scale(figure, panels, "CKA")
 
 

@@ -109,6 +109,7 @@ class Network(Model):
 
 def mlp(problem: Problem, hidden_sizes: tuple[int, ...]) -> Network:
     """Linear layers of ``hidden_sizes`` with ReLU, then the heads."""
+    _check_labels(problem)
     layers = _linear((math.prod(problem.input_shape), *hidden_sizes, problem.outputs))
 
     def run(parameters: Parameters, inputs: Tensor) -> Tensor:
@@ -124,6 +125,7 @@ def conv(problem: Problem, hidden_sizes: tuple[int, ...]) -> Network:
     ``hidden_sizes`` lists the channels of the convolutions, then the width of the linear layer.
     """
     channels, height, width = _image(problem)
+    _check_labels(problem)
     *widths, features = _at_least_two(hidden_sizes)
     shrink = 2 ** len(widths)
     if height < shrink or width < shrink:
@@ -150,7 +152,8 @@ def dense(problem: Problem, hidden_sizes: tuple[int, ...]) -> Network:
     The heads are a 1 x 1 convolution over the upsampled features and those of the first convolution. ``hidden_sizes`` lists the
     channels of the convolutions.
     """
-    channels, _, _ = _image(problem)
+    channels, *pixels = _image(problem)
+    _check_labels(problem, *pixels)
     layers = _convolutions((channels, *_at_least_two(hidden_sizes)))
     features = hidden_sizes[0] + hidden_sizes[-1]
     bound = 1 / math.sqrt(features)
@@ -229,6 +232,14 @@ def _image(problem: Problem) -> tuple[int, ...]:
     if len(problem.input_shape) != 3:
         raise ValueError(should("problem", "have images (channels, height, width) as inputs for a convolutional network", problem))
     return problem.input_shape
+
+
+def _check_labels(problem: Problem, *pixels: int) -> None:
+    """Raises ValueError unless each label is a number, or one for each of these pixels, as the network's outputs."""
+    if problem.splits["train"].targets.shape[2:] != pixels:
+        shape = (len(problem.splits["train"]), sum(task.target_channels for task in problem.tasks), *pixels)
+        condition = f"have labels of shape {shape} for the network {problem.network_name!r}"
+        raise ValueError(should("problem", condition, tuple(problem.splits["train"].targets.shape)))
 
 
 def _at_least_two(hidden_sizes: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mtl_gym.checks import choose, should
-from mtl_gym.plugins import POLICIES, POLICY_FILES, entries, load, load_table, resolve, skip
+from mtl_gym.checks import should, shown, unknown
+from mtl_gym.plugins import POLICIES, POLICY_FILES, entries, load, load_table, resolve, skip, theirs
 from mtl_gym.policies.protocol import Policy, Requirements
 
 
@@ -18,15 +18,23 @@ def find_policies() -> dict[str, str]:
 
 
 def policy_class(name: str, known: Mapping[str, str] | None = None) -> Any:
-    """The class (or factory) of a policy.
+    """The class (or factory) of a policy, which can be called.
 
     ``known``: the policies, if :func:`find_policies`, which looks through all installed packages, has been called already.
 
     Raises:
         ValueError: If the name is unknown; the known ones are listed.
-        ImportError: If another package's class cannot be loaded.
+        ImportError: If another package's class cannot be loaded, or is none.
     """
-    return resolve(name, choose("policies", name, find_policies() if known is None else known))
+    table = find_policies() if known is None else known
+    if name not in table:
+        raise ValueError(
+            f"{unknown('policies', name, table)} Paths of agents may be given too; there is no file or folder {name!r}."
+        )
+    found = resolve(name, table[name])
+    if not callable(found):
+        raise ImportError(f"{name!r} is {table[name]!r}, which should be a class or function. It is {shown(found)}.")
+    return found
 
 
 def environment_of(name: str) -> str | None:
@@ -47,7 +55,9 @@ def policy_of_file(path: str) -> Policy:
             return loader(path)
         except ValueError as error:
             reasons.append(error)
-        except Exception as error:  # whatever another package does
+        except BaseException as error:  # another package may raise anything
+            if not theirs(error, entry.value):
+                raise
             skip(entry, f"{type(error).__name__}: {error}")
     raise reasons[0] if reasons else ValueError(should("policies", "be paths of agents", path))
 

@@ -61,6 +61,7 @@ class FunctionPerTraining:
 
     def __init__(self, make: Callable[[], Function]) -> None:
         self.function = make
+        self._sharing = _Sharing()
 
     def initial_state(self, seeds: npt.NDArray[np.int64], num_tasks: int) -> list[Function]:
         """A new function for each row; raises ``TypeError`` if the factory makes anything that cannot be called."""
@@ -76,12 +77,14 @@ class FunctionPerTraining:
         """
         losses = _losses(observation)
         batch = np.atleast_2d(losses)
+        begins = state is None or bool(np.any(episode_start))
         if state is None:
             state = [self._made() for _ in batch]
         elif episode_start is not None:
             starts = np.broadcast_to(np.asarray(episode_start, dtype=bool), len(batch))
             state = [self._made() if starts[row] else own for row, own in enumerate(state)]
-        rows = [_weights(function, row) for function, row in zip(state, batch, strict=True)]
+        first = self._sharing.call(state, batch[0], begins=begins)
+        rows = [first, *(_weights(function, row) for function, row in zip(state[1:], batch[1:], strict=True))]
         return np.stack(rows).reshape(losses.shape), state
 
     @property
@@ -94,6 +97,33 @@ class FunctionPerTraining:
         if not callable(made):
             raise TypeError(should("function", "return a function with per_training=True", made))
         return made
+
+
+class _Sharing:
+    """Notices that a call of one training's function changes values of another's, and warns once.
+
+    It compares checksums as :class:`_Memory` does, of the second training's function, or of one of an earlier training.
+    """
+
+    def __init__(self) -> None:
+        self._warned, self._calls = False, 0
+        self._earlier: Function | None = None
+
+    def call(self, functions: list[Function], losses: Array, *, begins: bool) -> Array:
+        """The first function's weights for its losses; ``begins``: whether an episode begins."""
+        first, *others = functions
+        other = others[0] if others else self._earlier
+        self._calls, self._earlier = 1 if begins else self._calls + 1, first
+        if self._warned or other is None or other is first or self._calls & (self._calls - 1):
+            return _weights(first, losses)
+        before = memory_digest(other)
+        weights = _weights(first, losses)
+        if before is not None and memory_digest(other) != before:
+            self._warned = True
+            condition = "make functions that share no values that they change: each training's is of its own"
+            remedy = "Make these values inside of it."
+            warnings.warn(should("function", condition, first, remedy), RuntimeWarning, stacklevel=3)
+        return weights
 
 
 class _Memory:
@@ -157,8 +187,9 @@ def policy(function: Callable[..., Any], *, per_training: bool = False) -> Funct
     Args:
         function: Called at every optimiser step with the K losses of the batch about to be trained on, float64; returns K weights,
             which are applied unchanged. Many trainings run at once, and it is called for all of them: if it keeps values from call
-            to call, such as a moving average, use ``per_training``, or the trainings mix (there is a warning).
-        per_training: Whether ``function`` has no arguments and makes such a function, called once for each training.
+            to call, such as a moving average or a random generator, use ``per_training``, or the trainings mix (with a warning).
+        per_training: Whether ``function`` has no arguments and makes such a function, called once for each training. What these
+            functions keep has to be made in it as well, or the trainings mix (with a warning).
 
     Example:
         >>> import mtl_gym

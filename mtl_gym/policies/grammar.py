@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtl_gym.checks import printable, should
+from mtl_gym.plugins import theirs
 from mtl_gym.policies.addresses import ADDRESS, maker_at
 from mtl_gym.policies.finding import exists, find_policies, policy_class, policy_of_file
 from mtl_gym.policies.protocol import Policy
@@ -33,6 +34,7 @@ def make_policy(text: str, env: str | None = None) -> Policy:
     Raises:
         ValueError, TypeError: If the name is unknown or too long, an option has no value, is given twice or is not accepted, the
             file contains no policy, or the policies cannot be chained.
+        ImportError: If another package's policy cannot be loaded or made.
     """
     if len(text) > LONGEST_TEXT:
         raise ValueError(should("policies", f"be names or paths of at most {LONGEST_TEXT} characters", text))
@@ -58,14 +60,25 @@ def _single(text: str, env: str | None, known: Mapping[str, str]) -> Policy:
     name, *pairs = text.split(":") if at is None else (f"{at['home']}:{at['name']}", *at["options"].split(":")[1:])
     options = _options(text, pairs)
     made = policy_class(name, known) if at is None else maker_at(name)
-    if env is not None and "env" in inspect.signature(made).parameters:
+    try:
+        accepted = inspect.signature(made)
+    except (ValueError, TypeError) as error:  # that of something written in C
+        raise ImportError(f"{name!r} is {known.get(name, name)!r}, whose options are unknown: {error}") from error
+    if env is not None and "env" in accepted.parameters:
         options = {"env": env, **options}
     try:
-        inspect.signature(made).bind(**options)
+        accepted.bind(**options)
     except TypeError as error:
-        own = ", ".join(inspect.signature(made).parameters) or "none"
+        own = ", ".join(accepted.parameters) or "none"
         raise ValueError(should("policies", f"use the options of {name!r} ({own}); {error}", text)) from None
-    return made(**options)
+    try:
+        return made(**options)
+    except (ValueError, TypeError):  # of its options
+        raise
+    except BaseException as error:  # another package may raise anything
+        if not theirs(error, known[name]):
+            raise
+        raise ImportError(f"{name!r} is {known[name]!r}, which cannot be made: {type(error).__name__}: {error}") from error
 
 
 def _options(text: str, pairs: Sequence[str]) -> dict[str, Any]:

@@ -9,12 +9,12 @@ import pkgutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from mtl_gym.checks import choose, printable, should
+from mtl_gym.checks import choose, positive_int, printable, sequence, should
 from mtl_gym.problems.arrays import from_arrays
 from mtl_gym.problems.data_checks import check_functions, check_labels, check_pool, check_samples, check_tasks, lacking
 from mtl_gym.problems.frames import from_frame
@@ -23,7 +23,10 @@ from mtl_gym.problems.modules import ModuleFactory
 from mtl_gym.problems.pools import Pool as Pool
 from mtl_gym.problems.rows import Defaults
 from mtl_gym.problems.splits import SPLITS as SPLITS, Split as Split
+from mtl_gym.problems.tables import table
 from mtl_gym.problems.tasks import Task as Task
+
+Kind = TypeVar("Kind")
 
 
 class Problem:
@@ -48,7 +51,7 @@ class Problem:
             ``None`` if the four splits are fixed.
 
     Raises:
-        TypeError: If ``model`` is not callable or makes no module.
+        TypeError: If an argument is of another type, or ``model`` makes no module.
         ValueError: If there are no tasks, a split is missing or empty, inputs or labels are infinite, labels do not match the tasks
             or their metrics, the pool does not match the splits, the network is unknown, both ``network`` and ``model`` are given,
             or modules are not alike or have parts in common.
@@ -69,13 +72,16 @@ class Problem:
         pool: Pool | None = None,
     ) -> None:
         self.name = printable("name", name)
-        self.tasks = tuple(tasks)
+        self.tasks = tuple(_instance("tasks", task, Task) for task in sequence("tasks", tasks))
+        if not isinstance(splits, Mapping):
+            raise TypeError(should("splits", "be a mapping from names to splits", splits))
         self.network = _network(network, model, shared, vectorize)
         whole = isinstance(self.network, ModuleFactory)  # whether whole numbers reach the network as they are
         self.splits = {name: _on_cpu(name, split, whole=whole) for name, split in splits.items()}
-        self.defaults = _without_widths(defaults) if whole else defaults or Defaults()
-        self.version = version
-        self.pool = _no_other(pool, whole=whole)
+        given = Defaults() if defaults is None else _instance("defaults", defaults, Defaults)
+        self.defaults = _without_widths(given) if whole else given
+        self.version = positive_int("version", version, least=0)
+        self.pool = None if pool is None else _whole_or_not(_instance("pool", pool, Pool), whole=whole)
         self.found_by: tuple[Callable[..., Problem], tuple[str, ...]] | None = None
         """A function and its arguments that load it; ``None`` if only its data identifies it."""
         check_tasks(self.tasks, self.splits)
@@ -178,6 +184,9 @@ class Problem:
     def __repr__(self) -> str:
         return f"Problem({self.name!r}, tasks={[task.name for task in self.tasks]})"
 
+    def _repr_html_(self) -> str:
+        return table(self)
+
 
 def _network(
     network: str | Callable[..., Any] | None, model: Callable[[], nn.Module] | None, shared: str | Sequence[str], vectorize: str
@@ -204,19 +213,20 @@ def _without_widths(defaults: Defaults | None) -> Defaults:
 
 
 def _on_cpu(name: str, split: Split, *, whole: bool) -> Split:
-    if not isinstance(split, Split):
-        raise TypeError(should(f"splits[{name!r}]", "be a Split", type(split).__name__))
-    if not whole and not isinstance(split.inputs, Tensor):
-        raise TypeError(should(f"splits[{name!r}].inputs", "be a single array without a `model` of your own", [*split.inputs]))
-    return (split if whole else split.of_numbers()).to(torch.device("cpu"))
+    own = _instance(f"splits[{name!r}]", split, Split)
+    if not whole and not isinstance(own.inputs, Tensor):
+        raise TypeError(should(f"splits[{name!r}].inputs", "be a single array without a `model` of your own", [*own.inputs]))
+    return (own if whole else own.of_numbers()).to(torch.device("cpu"))
 
 
-def _no_other(pool: Pool | None, *, whole: bool) -> Pool | None:
-    if pool is None:
-        return None
-    if not isinstance(pool, Pool):
-        raise TypeError(should("pool", "be a Pool", type(pool).__name__))
+def _whole_or_not(pool: Pool, *, whole: bool) -> Pool:
     return pool if whole or pool.samples.is_numbers else replace(pool, samples=pool.samples.of_numbers())
+
+
+def _instance(name: str, value: Any, kind: type[Kind]) -> Kind:
+    if not isinstance(value, kind):
+        raise TypeError(should(name, f"be a {kind.__name__}", type(value).__name__))
+    return value
 
 
 def _listed(items: Sequence[str]) -> str:

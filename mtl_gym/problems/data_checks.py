@@ -47,6 +47,8 @@ def check_samples(tasks: Sequence[Task], samples: Mapping[str, Split]) -> None:
             raise ValueError(should(f"{name}.targets", condition, tuple(split.targets.shape)))
         if shapes(split.inputs) != shape:
             raise ValueError(should(f"{name}.inputs", f"have samples of shape {shape}, as in train", _shown(split)))
+        if not any(own[0].numel() for own in parts(split.inputs)):
+            raise ValueError(should(f"{name}.inputs", "have at least one number for each sample", _shown(split)))
         for own in parts(split.inputs):
             wrong = ~torch.isfinite(own).reshape(len(own), -1).all(1)
             if wrong.any():

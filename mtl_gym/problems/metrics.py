@@ -1,4 +1,4 @@
-"""The metrics of tasks. All are positive and have a floor, so that a relative gain is well defined.
+"""The metrics of tasks. None is negative, and each has a floor, so that a relative gain is well defined.
 
 N is the number of replicas, M the number of labelled values (samples, or pixels of a dense problem), C and T the output and
 target channels. R2 is not included: it crosses zero, where relative gains diverge.
@@ -6,6 +6,7 @@ target channels. R2 is not included: it crosses zero, where relative gains diver
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mtl_gym.checks import printable, should
+from mtl_gym.checks import LARGEST_FLOAT, printable, should
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Metric:
     function: Callable[[Tensor, Tensor], Tensor]  # ``(outputs (N, C, M), targets (T, M)) -> (N,)``
     higher_is_better: bool  # whether larger values are better
     floor: float  # smallest divisor of a difference in ``delta_m``
+    most: float = LARGEST_FLOAT  # largest possible value; the smallest is 0
     labels: tuple[str, ...] = ("real",)  # kinds of labels that it suits, see :class:`~mtl_gym.problems.losses.Loss`
     varied: bool = False  # whether it is undefined if all labels are equal
     single: bool = False  # whether it is defined for one output only
@@ -66,11 +68,11 @@ def angular_error(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 METRICS = {
-    "accuracy": Metric(accuracy, higher_is_better=True, floor=0.1, labels=("classes", "binary")),
-    "auc": Metric(area_under_curve, higher_is_better=True, floor=0.1, labels=("binary",), single=True),
+    "accuracy": Metric(accuracy, higher_is_better=True, floor=0.1, most=1.0, labels=("classes", "binary")),
+    "auc": Metric(area_under_curve, higher_is_better=True, floor=0.1, most=1.0, labels=("binary",), single=True),
     "nrmse": Metric(normalized_error, higher_is_better=False, floor=0.01, varied=True),
     "rmse": Metric(root_mean_squared_error, higher_is_better=False, floor=0.01),
-    "angle": Metric(angular_error, higher_is_better=False, floor=1.0),
+    "angle": Metric(angular_error, higher_is_better=False, floor=1.0, most=180.0),
 }
 
 
@@ -118,3 +120,9 @@ def add_stored(metrics: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _not_stored(outputs: Tensor, targets: Tensor) -> Tensor:
     raise ValueError(should("metrics", "be measured where their functions are known", "stored results", "Load the problem first."))
+
+
+def impossible(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Those of metrics, by ``task/metric``, that are finite but out of range: what no training has, and a damaged file may hold."""
+    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    return {name: value for name, value in finite.items() if not 0 <= value <= METRICS[name.rsplit("/", 1)[1]].most}

@@ -20,7 +20,7 @@ _TRIES = 1000
 """Permutations of the groups that are tried; one suffices wherever the pool is larger than its splits by three of its groups."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Moments:
     """Mean and deviation of inputs and labels over a training split, as float32; 0 and 1 where nothing is scaled.
 
@@ -86,6 +86,12 @@ class Pool:
         if self.groups is not None:
             keep(self, "groups", _groups(self.groups, len(self.samples)))
         self._check()
+
+    def __repr__(self) -> str:
+        sizes = {name: len(rows) for name, rows in self.rows.items()}
+        groups = "none" if self.groups is None else int(self.groups.max()) + 1
+        scaled = f"scaled_inputs={self.scaled_inputs}, scaled_targets={self.scaled_targets}"
+        return f"Pool({self.samples}, rows {sizes}, groups {groups}, {scaled})"
 
     def _on_cpu(self) -> Split:
         """The samples on the CPU; as numbers if they are scaled."""

@@ -49,6 +49,9 @@ class Split:
         """The samples of these rows (m,)."""
         return Split(each(lambda own: own[rows], self.inputs), self.targets[rows])
 
+    def __repr__(self) -> str:
+        return f"Split(inputs {tuple(self.inputs.shape)}, targets {tuple(self.targets.shape)})"
+
     def to(self, device: torch.device) -> Split:
         """The same on a device."""
         return Split(each(lambda own: own.to(device), self.inputs), self.targets.to(device))

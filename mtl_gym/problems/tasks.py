@@ -64,6 +64,12 @@ class Task:
         return f"Task({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     @property
+    def loss_name(self) -> str:
+        """The row of ``LOSSES``, or the name of its own function."""
+        function = self.loss.function if isinstance(self.loss, Loss) else self.loss
+        return function if isinstance(function, str) else getattr(function, "__name__", type(function).__name__)
+
+    @property
     def objective(self) -> Loss:
         """Its loss with all that is known of it."""
         if isinstance(self.loss, Loss):

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import functional
 
+from mtl_gym.checks import should
 from mtl_gym.problems.base import Problem
 from mtl_gym.training.objectives import Objectives
 from mtl_gym.training.trainer import Trainer
@@ -45,8 +46,16 @@ def _load_forward_mode() -> None:
 
 @contextmanager
 def forward_mode() -> Iterator[None]:
-    """The level of forward mode, of which torch has one in a process."""
+    """The level of forward mode, of which torch has one in a process.
+
+    Raises:
+        RuntimeError: If the level is somebody else's.
+    """
     with _FORWARD_MODE:
+        level = getattr(forward_ad, "_current_level", -1)
+        if level >= 0:
+            remedy = "Torch has one such level in a process, and samples are aligned by it."
+            raise RuntimeError(should("torch.autograd.forward_ad.dual_level", "be left before", f"level {level}", remedy))
         _load_forward_mode()
         with forward_ad.dual_level():
             yield

@@ -14,6 +14,7 @@ from mtl_gym.problems.inputs import Inputs, concatenated, each
 from mtl_gym.problems.labels import labelled_samples
 from mtl_gym.problems.losses import labelled
 from mtl_gym.training.drawn import HOLDOUTS, Drawn, own_splits
+from mtl_gym.training.ledger import Ledger
 from mtl_gym.training.recipe import Recipe
 
 
@@ -182,6 +183,30 @@ def check_data(problem: Problem, recipe: Recipe) -> None:
             if not known[spread(len(known), recipe.holdout_size)].any():
                 condition = f"be larger: the fixed samples of {name} have no label of the task {task.name!r}"
                 raise ValueError(should("holdout_size", condition, recipe.holdout_size))
+
+
+def check_first_losses(ledger: Ledger, losses: Tensor, wanted: Tensor) -> None:
+    """Raises a ValueError if one of the wanted losses (N, K) is not finite before the first step, which the data or the loss itself
+    may cause, but neither the learning rate nor a policy.
+
+    Args:
+        ledger: Of the runs.
+        losses: (N, C), those of the C first of the participating tasks.
+        wanted: (N, C) bool.
+    """
+    wrong = wanted & ~torch.isfinite(losses)
+    if not wrong.any():
+        return
+    row, column = wrong.nonzero()[0].tolist()
+    problem, task = ledger.problem, ledger.problem.tasks[int(ledger.tasks[row, column])]
+    condition = (
+        f"have finite losses at the initial weights: {task.loss!r} of the task {task.name!r} is {losses[row, column].item()}"
+    )
+    largest, scale = problem.splits["train"].inputs.abs().max().item(), ledger.scales[row, column].item()
+    remedy = f"Inputs in train are at most {largest:g} in size, and the instance's scale of this loss is {scale:g}."
+    raise ValueError(
+        should("problem", condition, problem, f"{remedy} If these are usual sizes, look at mtl_gym.problems.losses.LOSSES.")
+    )
 
 
 def _check_own_splits(problem: Problem, recipe: Recipe) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from mtl_gym.checks import should
 from mtl_gym.problems.base import Problem, Task
 from mtl_gym.problems.losses import Loss, valid_values
 
@@ -17,6 +19,7 @@ from mtl_gym.problems.losses import Loss, valid_values
 class _Group:
     """Neighbouring tasks whose loss is computed in one call, with their total numbers of channels, and whether it is needed."""
 
+    name: str
     loss: Loss
     outputs: int
     targets: int
@@ -74,7 +77,15 @@ class Objectives:
         return values @ self._averages / torch.where(shares > 0, shares, 1), shares > 0
 
     def _values(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The value of each sample and target channel (N, B, V), and its number of labelled pixels if labels are missing."""
+        """The value of each sample and target channel (N, B, V), and its number of labelled pixels if labels are missing.
+
+        Raises:
+            ValueError: If the outputs' shape does not fit the labels, or that of a loss's values, which anybody may write.
+        """
+        channels = sum(group.outputs for group in self._groups)
+        if outputs.ndim < 3 or outputs.shape[2] != channels or outputs.shape[3:] != targets.shape[3:]:
+            expected = ("N", "B", channels, *targets.shape[3:])
+            raise ValueError(should("network", f"have outputs of shape {expected}, as the labels", tuple(outputs.shape)))
         shape = outputs.shape[:2]
         outputs, targets = outputs.flatten(0, 1), targets.flatten(0, 1)
         # A single split has one backward node; a slice per group would fill and add as many zero tensors.
@@ -96,14 +107,24 @@ class Objectives:
             nothing = outputs.new_zeros(len(outputs), 1 if loss.joint else targets.shape[1])
             return nothing, nothing
         if not self._masked:
-            values = function(outputs, targets)
+            values = _checked(group, function(outputs, targets), targets)
             return (values.flatten(2).mean(2) if values.ndim > 2 else values), values
         valid, targets = valid_values(loss, targets)
-        values = function(outputs, targets).where(valid, 0)
+        values = _checked(group, function(outputs, targets), targets).where(valid, 0)
         if values.ndim == 2:
             return values, valid
         counts = valid.flatten(2).sum(2)
         return values.flatten(2).sum(2) / counts.clamp(min=1), counts
+
+
+def _checked(group: _Group, values: Any, targets: Tensor) -> Tensor:
+    """The values (R, V, *S) of a loss; raises ValueError if they have another shape."""
+    expected = (len(targets), 1 if group.loss.joint else targets.shape[1], *targets.shape[2:])
+    if not isinstance(values, Tensor) or values.shape != expected:
+        found = tuple(values.shape) if isinstance(values, Tensor) else values
+        condition = f"return a value for each sample{'' if group.loss.joint else ' and channel'}, of shape {expected}"
+        raise ValueError(should(f"LOSSES[{group.name!r}]", condition, found))
+    return values
 
 
 def _groups(tasks: Sequence[Task], needed: Collection[str]) -> list[_Group]:
@@ -112,7 +133,7 @@ def _groups(tasks: Sequence[Task], needed: Collection[str]) -> list[_Group]:
         members = list(run)
         for part in [[member] for member in members] if loss.joint else [members]:
             outputs, targets = sum(task.outputs for task in part), sum(task.target_channels for task in part)
-            groups.append(_Group(loss, outputs, targets, any(task.name in needed for task in part)))
+            groups.append(_Group(members[0].loss_name, loss, outputs, targets, any(task.name in needed for task in part)))
     return groups
 
 

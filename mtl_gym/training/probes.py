@@ -63,6 +63,9 @@ class View:
     history: LossHistory | None
     progress: Tensor
 
+    def __repr__(self) -> str:
+        return f"View({', '.join(f'{name} {tuple(value.shape)}' for name, value in self.now.items())})"
+
     def __getitem__(self, name: str) -> Tensor:
         """The measured value of that name.
 

@@ -23,7 +23,9 @@ from mtl_gym.checks import should
 from mtl_gym.context import own_mode
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.instances import TRAINING_IDS
+from mtl_gym.problems.metrics import impossible
 from mtl_gym.training.checkpoints import CHECKPOINTS
+from mtl_gym.training.data import check_first_losses
 from mtl_gym.training.recipe import Recipe
 from mtl_gym.training.trainer import Trainer
 
@@ -79,7 +81,11 @@ def train(trainer: Trainer, weights: Tensor, after_step: Callable[[], object] = 
     """Trains all rows to the end, with constant weights (N, K); calls ``after_step`` after each step.
 
     A checkpoint is chosen by the tasks that have a weight.
+
+    Raises:
+        ValueError: If the loss of one of these tasks is not finite before the first step.
     """
+    check_first_losses(trainer.ledger, trainer.losses.forward(), weights != 0)
     if trainer.best is not None:
         trainer.best.counting.copy_(weights != 0)
     active = torch.ones(trainer.num_replicas, dtype=torch.bool, device=trainer.state.device)
@@ -143,7 +149,9 @@ def train_average_references(problem: Problem, recipe: Recipe) -> dict[str, floa
 
 
 def read_metrics(kind: str, key: str, names: Collection[str]) -> dict[str, float] | None:
-    """The cached metrics of a training; ``None`` if there are none or, with a warning, they are not finite and of these names.
+    """The cached metrics of a training; ``None`` if there are none or, with a warning, they cannot be those of these names.
+
+    Metrics of training are finite and in their range. An exact 0 is not believed either: see :func:`keep_metrics`.
 
     Args:
         kind: What they are, the beginning of the file's name.
@@ -157,15 +165,26 @@ def read_metrics(kind: str, key: str, names: Collection[str]) -> dict[str, float
             raise ValueError(f"it should hold {', '.join(names)}, not {', '.join(metrics)}")
         if not all(type(value) in (int, float) and math.isfinite(value) for value in metrics.values()):
             raise ValueError(f"its metrics should be finite numbers, not {metrics}")
+        if doubtful := _doubtful(metrics):
+            raise ValueError(f"its metrics should be above 0 and in their range, not {doubtful}")
         return {name: float(metrics[name]) for name in names}
 
     return read_cached(_file_of(kind, key), check)
 
 
 def keep_metrics(kind: str, key: str, metrics: Mapping[str, float]) -> None:
-    """Caches metrics for :func:`read_metrics`; not those of a training that diverged."""
-    if all(map(math.isfinite, metrics.values())):
+    """Caches metrics for :func:`read_metrics`; not those of a training that diverged, nor an exact 0.
+
+    A file of zeros is what damage leaves, and as a reference 0 makes ``delta_m`` -100. A training that really ends at 0, which is
+    rare, is trained again by the next process instead.
+    """
+    if all(map(math.isfinite, metrics.values())) and not _doubtful(metrics):
         keep_cached(_file_of(kind, key), {key: dict(metrics)})
+
+
+def _doubtful(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Finite metrics that are out of range or exactly 0, by name."""
+    return impossible(metrics) | {name: value for name, value in metrics.items() if value == 0}
 
 
 def _file_of(kind: str, key: str) -> str:

@@ -23,6 +23,7 @@ from mtl_gym.checks import should
 from mtl_gym.decisions.grouping.data_maps import FEATURES
 from mtl_gym.decisions.grouping.group_training import LAYER_CKA, MEASURED
 from mtl_gym.decisions.grouping.warm_up import COSINES, LOOKAHEAD, MAP_DISTANCES, MAP_FEATURES
+from mtl_gym.problems.metrics import METRICS
 
 _REMEDY = "Make one with: mtl-gym groupings PROBLEM"
 
@@ -97,6 +98,10 @@ def _check_shapes(header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[An
     for name, shape in known.items():
         if name in arrays and arrays[name].shape[1:] != shape:
             raise ValueError(f"{name} has shape {arrays[name].shape[1:]} instead of {shape} for each instance")
+    for place, name in enumerate(header["metrics"]):
+        values = arrays["outcomes"][..., place]
+        if ((values < 0) | (values > METRICS[name.rsplit("/", 1)[1]].most)).any():  # those of a training that diverged are NaN
+            raise ValueError(f"outcomes of {name} are not between 0 and {METRICS[name.rsplit('/', 1)[1]].most:g}")
 
 
 def write_group_table(path: Path, header: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
