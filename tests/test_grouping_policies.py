@@ -1,7 +1,5 @@
 """Agents that group tasks: scores of groups that know neither the order nor the number of tasks, masks, and whole trainings."""
 
-from types import SimpleNamespace
-
 import gymnasium
 import numpy as np
 import pytest
@@ -27,7 +25,7 @@ TRAINING = {"time_steps": 24, "num_envs": 8, "rollouts_per_instance": 2, "evalua
 
 def space_of(num_tasks, num_groups, names=NAMES):
     sizes = lengths(HERE, num_tasks) | {"member": num_tasks * num_groups, "choice": num_groups}
-    return space({name: OBSERVATIONS[name] for name in names}, SimpleNamespace(num_tasks=num_tasks, batch_size=1), sizes)
+    return space({name: OBSERVATIONS[name] for name in names}, num_tasks, 1, sizes)
 
 
 def features(names=NAMES):

@@ -58,7 +58,7 @@ def test_the_frame_the_leaderboard_and_the_page_have_both_kinds():
     assert board.loc["ew", ["classification", "classification_median", "regression_low"]].tolist() == pytest.approx([-5, -5, -50])
     table = report_tables.scores(summary_of(results), "ew")
     assert '<th scope="col">delta_m of classification, % <small>mean</small></th>' in table
-    assert "<td>-50.00 <small>[-50.00, -50.00]</small></td>" in table
+    assert ">-50.00 <small>[-50.00, -50.00]</small></td>" in table
 
 
 def test_a_training_that_diverged_has_the_worst_score_of_every_kind():

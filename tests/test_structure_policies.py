@@ -1,7 +1,5 @@
 """Agents over structures: scores of pairs that know neither the order nor the number of tasks, masks, and whole trainings."""
 
-from types import SimpleNamespace
-
 import gymnasium
 import numpy as np
 import pytest
@@ -32,8 +30,7 @@ TRAINING = {"time_steps": 24, "num_envs": 8, "rollouts_per_instance": 2, "evalua
 
 
 def space_of(num_tasks):
-    rows, recipe = {name: OBSERVATIONS[name] for name in NAMES}, SimpleNamespace(num_tasks=num_tasks, batch_size=1)
-    return space(rows, recipe, {"choice": choices(num_tasks)})
+    return space({name: OBSERVATIONS[name] for name in NAMES}, num_tasks, 1, {"choice": choices(num_tasks)})
 
 
 def policy(num_tasks, seed=0, name="maskable-ppo"):
