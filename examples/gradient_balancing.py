@@ -18,9 +18,8 @@ def main(policy="cagrad", steps=300):
     """Trains, and returns the first and the last losses by task and the last weights."""
     torch.manual_seed(0)
     data = load_linnerud(as_frame=True)  # three exercises of 20 men, and their weight, waist and pulse
-    inputs, labels = (
-        torch.tensor(((own - own.mean()) / own.std()).to_numpy(), dtype=torch.float32) for own in (data.data, data.target)
-    )
+    tables = [((own - own.mean()) / own.std()).to_numpy() for own in (data.data, data.target)]
+    inputs, labels = (torch.tensor(own, dtype=torch.float32) for own in tables)
     tasks = list(data.target)
 
     trunk = nn.Sequential(nn.Linear(3, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh())

@@ -1,4 +1,4 @@
-"""``transformers``' Trainer with a ``LossBalancer``: ``pip install "transformers[torch]"``, then ``python examples/hugging_face.py``.
+"""A ``transformers`` Trainer with a ``LossBalancer``: ``pip install "transformers[torch]"`` and ``python examples/hugging_face.py``.
 
 A tiny BERT, made from its configuration (nothing is downloaded), reads molecules letter by letter and predicts in which of three
 assays they are active; many labels are missing. ``compute_loss`` returns the weighted loss; a callback saves the balancer's memory
@@ -31,6 +31,7 @@ class Network(nn.Module):
         self.heads = nn.Linear(32, len(TASKS))
 
     def forward(self, input_ids, attention_mask, labels=None):
+        """Logits (B, K); labels are for the losses, which the trainer computes."""
         states = self.trunk(input_ids, attention_mask=attention_mask).last_hidden_state  # (B, T, C)
         mask = attention_mask[:, :, None]
         return {"logits": self.heads((states * mask).sum(1) / mask.sum(1))}  # (B, K)

@@ -25,6 +25,7 @@ class Network(nn.Module):
         self.heads = nn.ModuleDict({"digit": nn.Linear(64, 10), "even": nn.Linear(64, 1), "ink": nn.Linear(64, 1)})
 
     def forward(self, images):
+        """Outputs by task."""
         features = self.trunk(images)
         return {task: head(features) for task, head in self.heads.items()}
 
