@@ -1,6 +1,6 @@
-"""A ``transformers`` Trainer with a ``LossBalancer``: ``pip install "transformers[torch]"`` and ``python examples/hugging_face.py``.
+"""A Trainer of ``transformers`` with a ``LossBalancer``: ``pip install "transformers[torch]"``.
 
-A tiny BERT, made from its configuration (nothing is downloaded), reads molecules letter by letter and predicts in which of three
+``python examples/hugging_face.py``. A tiny BERT, made from its configuration (nothing is downloaded), reads molecules letter by letter and predicts in which of three
 assays they are active; many labels are missing. ``compute_loss`` returns the weighted loss; a callback saves the balancer's memory
 beside each checkpoint.
 """

@@ -95,9 +95,8 @@ def main(policy="uw", epochs=6, accumulate=1):
         _, logged = train(resumed, epochs, folder, path)
     weights = ", ".join(f"{task} {weight:.2g}" for task, weight in resumed.balancer.weights.items())
     print(f"{policy}: {', '.join(f'{name} {value:.3g}' for name, value in logged.items())}")
-    print(
-        f"last weights after an interruption: {weights}; the same as without: {resumed.balancer.weights == whole.balancer.weights}"
-    )
+    same = resumed.balancer.weights == whole.balancer.weights
+    print(f"last weights after an interruption: {weights}; the same as without: {same}")
     return whole, resumed, logged
 
 

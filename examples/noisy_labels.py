@@ -52,9 +52,7 @@ def main(policy="slgrad", steps=500):
             weights["wrong"].append(balancer.weights[wrong[chosen], 0].mean().item())
     accuracy = (network(images[test])[:, :10].argmax(1) == digits[test]).float().mean().item()
     means = {name: sum(own) / len(own) for name, own in weights.items()}
-    print(
-        f"{policy}: test accuracy {accuracy:.1%}; mean weight {means['right']:.2f} of right labels, {means['wrong']:.2f} of wrong"
-    )
+    print(f"{policy}: test accuracy {accuracy:.1%}; mean weight {means['right']:.2f} if right, {means['wrong']:.2f} if wrong")
     return accuracy, means
 
 

@@ -1,6 +1,7 @@
 """The scripts of ``examples/`` that need nothing beyond the project, with small sizes; the others are run by ``make clients``."""
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -102,8 +103,9 @@ def test_samples_with_wrong_labels_count_less(example):
 
 @pytest.mark.slow
 def test_an_example_is_a_script_that_runs_anywhere(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "error", str(ROOT / "examples" / "own_environment.py")]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert answer.returncode == 0, answer.stderr
     assert "in turn" in answer.stdout
 
