@@ -1,4 +1,4 @@
-"""A Trainer of ``transformers`` with a ``LossBalancer``: ``pip install "transformers[torch]"``, ``python examples/hugging_face.py``.
+"""A Hugging Face Trainer with a ``LossBalancer``: ``pip install "transformers[torch]"``, ``python examples/hugging_face.py``.
 
 A tiny BERT, made from its configuration (nothing is downloaded), reads molecules letter by letter and predicts in which of three
 assays they are active; many labels are missing. ``compute_loss`` returns the weighted loss; a callback saves the balancer's memory
