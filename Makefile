@@ -93,6 +93,7 @@ methods: $(READY)  ## search for constant weights and every method's setting, th
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.search
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.methods
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m docs.picture
 
 pretrain: $(READY)  ## train the pretrained agents (an hour) and compare them with the heuristics (three hours)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.pretrain ppo
