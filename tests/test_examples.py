@@ -31,8 +31,8 @@ def example(monkeypatch, request):
 
 def test_a_policy_by_name_trains_a_network_of_ones_own(example, capsys):
     plain = example("plain_pytorch")
-    accuracy, weights = plain.main("si", steps=200)
-    assert accuracy > 0.8  # chance is 0.1
+    accuracy, weights = plain.main("si", steps=120)
+    assert accuracy > 0.7  # chance is 0.1
     assert weights["ink"] < 0.2 * weights["digit"]  # whose loss is in squares of grey levels
     assert "si: " in capsys.readouterr().out
 
