@@ -16,7 +16,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 COMMANDS = [line.replace("\\\n", "") for line in re.findall(r"^mtl-gym (?:.*\\\n)*.*$", README, flags=re.MULTILINE)]
 SHORTER = {
-    r"problem=problem\)": "problem=problem, instances=2, train_steps=40)",
+    r"problem=problem\)": "problem=problem, instances=2)",
     r'problem, "cagrad"\)': 'problem, "cagrad", train_steps=40)',
     r"instances=\d+": "instances=2, train_steps=40",
     r"--instances \d+": "--instances 2",
