@@ -7,7 +7,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
 # Other people's libraries contradict each other: each has an environment of its own.
 ENVIRONMENTS ?= .environments
-CLIENTS := minari rl_zoo3 rllib tianshou torchrl
+CLIENTS := examples minari rl_zoo3 rllib tianshou torchrl
 POLICIES := ew,init,si,gls,rlw,uw,dwa,imtl-l,igb,uw-so,cov,famo,stch,igb+cagrad:c=.8,si+cagrad:c=.8,fairgrad:alpha=2,cagrad:c=.8,constant:w=4,2,4,4,16,ppo
 
 .PHONY: help setup demo test slow lint wheel clients lowest docs benchmarks fuzz composition gpu methods pretrain
@@ -93,6 +93,7 @@ methods: $(READY)  ## search for constant weights and every method's setting, th
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.search
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.methods
 	$(BIN)/python -m docs.generate
+	$(BIN)/python -m docs.picture
 
 pretrain: $(READY)  ## train the pretrained agents (an hour) and compare them with the heuristics (three hours)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.pretrain ppo

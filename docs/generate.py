@@ -18,6 +18,7 @@ from docs.grouping_tables import grouping_regrets, grouping_tables
 from docs.merging_tables import merging_speed, merging_tables
 from docs.method_tables import method_tables
 from docs.structure_tables import structure_tables
+from docs.training_tables import training_tables
 from mtl_gym.agents import AGENTS
 from mtl_gym.agents.algorithm import algorithm
 from mtl_gym.cli import first_sentence, tables
@@ -243,7 +244,12 @@ def main() -> int:
         "ppo_groups": {"training": trained("pretrain-ppo_groups"), **grouping_regrets()},
     }
     of_cards = {ROOT / "agents" / "pretrained" / f"{name}.md": found for name, found in cards.items()}
-    tables_of = {"methods": method_tables, "accelerators": accelerator_tables, "structures": structure_tables}
+    tables_of = {
+        "methods": method_tables,
+        "accelerators": accelerator_tables,
+        "structures": structure_tables,
+        "your_training": training_tables,
+    }
     measured = {ROOT / "docs" / f"{name}.md": made() for name, made in tables_of.items()}
     wanted = {
         ROOT / "README.md": with_tables(ROOT / "README.md", {**listed(), "algorithms": algorithms(), "speed": speed()}),

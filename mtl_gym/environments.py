@@ -28,6 +28,9 @@ ENVIRONMENTS = {
 }
 """Maps ids to the scalar form, ``"module:NameEnv"``; ``NameVectorEnv`` in the same module is the vector form."""
 
+SCRIPTED: dict[str, str] = {}
+"""The same of environments that this process has defined, such as a script's own, which no entry point names."""
+
 
 def find_environments() -> dict[str, str]:
     """Maps ids to ``"module:NameEnv"``: ours, and those of other packages with the entry point ``mtl_gym.environments``."""
@@ -58,7 +61,7 @@ def vector_home(home: str) -> str:
 
 
 def environment_class(id: str) -> Any:
-    """The class of the scalar form.
+    """The class of the scalar form, also of an environment that a script or a notebook has defined.
 
     Raises:
         ValueError: If the id is unknown; the known ones are listed.
@@ -67,7 +70,7 @@ def environment_class(id: str) -> Any:
     from mtl_gym.checks import choose, shown
     from mtl_gym.plugins import resolve
 
-    home = choose("env", id, find_environments())
+    home = choose("env", id, SCRIPTED | find_environments())
     found = resolve(id, home)
     if not isinstance(found, type) or not hasattr(found, "specification"):
         raise ImportError(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from rollouts import small
@@ -119,6 +120,19 @@ def test_a_file_gives_the_same_module_back(problem, policy, env, others, tmp_pat
     again = mtl_gym.load_module(file)
     for task, outputs in done.module(inputs).items():
         assert torch.equal(again(inputs)[task], outputs)
+
+
+def test_the_network_of_a_problem_made_in_python_is_loaded_with_it(tmp_path):
+    inputs = np.random.default_rng(0).normal(size=(400, 5))
+    problem, other = (mtl_gym.Problem.from_arrays(inputs, {name: inputs.sum(1)}, name="shop") for name in ("price", "cost"))
+    done = mtl_gym.fit(problem, "ew", train_steps=4)
+    file = done.save(tmp_path / "model")
+    own = problem.splits["test"].inputs
+    assert torch.equal(mtl_gym.load_module(file, problem)(own)["price"], done.module(own)["price"])
+    with pytest.raises(ValueError, match="shop"):
+        mtl_gym.load_module(file)
+    with pytest.raises(ValueError, match=r"also \['price'\]"):
+        mtl_gym.load_module(file, other)
 
 
 def test_a_damaged_file_is_named(tmp_path):

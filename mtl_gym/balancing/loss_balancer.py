@@ -55,7 +55,8 @@ class LossBalancer(nn.Module):
       exactly. It is extra state, not a buffer, which ``.half()`` would cast.
     * In evaluation mode (``eval()``), the last weights are used and nothing is counted.
     * Several processes: losses are averaged over those that have a label of a task before the policy sees them, so that all decide
-      alike. :meth:`backward` averages gradients itself: run the forward pass under ``DistributedDataParallel.no_sync``.
+      alike. Of a policy that balances gradients, :meth:`backward` averages them itself: run the forward pass under
+      ``DistributedDataParallel.no_sync``. Of all others, ``DistributedDataParallel`` does, as usual.
     * Under ``torch.compile``, the balancer is excluded and the rest is compiled.
 
     Args:

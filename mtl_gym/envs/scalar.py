@@ -11,6 +11,7 @@ import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
 
 from mtl_gym.checks import should
+from mtl_gym.environments import SCRIPTED
 from mtl_gym.envs.infos import Array, Infos, row_infos
 from mtl_gym.envs.inputs import check_reset_options, check_seed
 from mtl_gym.envs.made import represented, specified
@@ -36,6 +37,7 @@ class MTLEnv(gymnasium.Env[dict[str, Array], Any]):
         if cls.specification.id not in gymnasium.registry:  # of another package: ours are registered by their names
             scalar, vector = (f"{form.__module__}:{form.__qualname__}" for form in (cls, cls.vector_form))
             gymnasium.register(cls.specification.id, entry_point=scalar, vector_entry_point=vector)
+            SCRIPTED[cls.specification.id] = scalar
 
     def __init__(self, *, render_mode: str | None = None, **arguments: Any) -> None:
         for name in ("num_envs", "autoreset_mode", "max_episode_steps"):

@@ -235,15 +235,22 @@ def refit(folder: str | Path, policy: str, instance: int) -> tuple[Fit, dict[str
     return done, dict(rows[policy, instance].metrics)
 
 
-def load_module(path: str | Path) -> nn.Module:
+def load_module(path: str | Path, problem: str | Problem | None = None) -> nn.Module:
     """Rebuilds the module in a file of :meth:`Fit.save`, in evaluation mode; no code in the file is run.
+
+    Args:
+        path: The file.
+        problem: The problem whose network it is; ``None``: the one that the file names, which a problem made in Python has no
+            name for.
 
     Raises:
         ValueError: If the file is missing, damaged or of something else, its problem cannot be found, or the module is one that
             only :func:`fit` makes: groups of networks that are no chains of stages.
     """
     state, about = _read(path)
-    problem = load_problem(about["problem"])
+    problem = load_problem(about["problem"] if problem is None else problem)
+    if missing := set(about["tasks"]) - {task.name for task in problem.tasks}:
+        raise ValueError(should("problem", f"have the tasks of the file's network, also {sorted(missing)}", problem))
     model, names = make_model(problem, tuple(about["hidden_sizes"])), about["tasks"]
     heads = {task.name: own for task, own in zip(problem.tasks, problem.output_slices, strict=True) if task.name in names}
     parameters = {name: torch.zeros(shape) for name, shape in model.shapes.items()}

@@ -14,7 +14,14 @@ import pytest
 import mtl_gym
 
 FOLDER = Path(__file__).parent
-NEEDS = {"minari": "minari", "rl_zoo3": "rl_zoo3", "rllib": "ray", "tianshou": "tianshou", "torchrl": "torchrl"}
+NEEDS = {
+    "examples": "lightning",
+    "minari": "minari",
+    "rl_zoo3": "rl_zoo3",
+    "rllib": "ray",
+    "tianshou": "tianshou",
+    "torchrl": "torchrl",
+}
 collect_ignore = [f"test_{name}.py" for name, module in NEEDS.items() if find_spec(module) is None]
 if Path(mtl_gym.__file__).parents[1] == FOLDER.parents[1]:  # these files, not what is installed
     collect_ignore.append("test_wheel.py")

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,13 @@ import pytest
 
 import mtl_gym
 
+GIVEN = Path(__file__).parent / "readme"
 README = (Path(__file__).parents[2] / "README.md").read_text()
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 COMMANDS = [line.replace("\\\n", "") for line in re.findall(r"^mtl-gym (?:.*\\\n)*.*$", README, flags=re.MULTILINE)]
 SHORTER = {
+    r"problem=problem\)": "problem=problem, instances=2)",
+    r'problem, "cagrad"\)': 'problem, "cagrad", train_steps=40)',
     r"instances=\d+": "instances=2, train_steps=40",
     r"--instances \d+": "--instances 2",
     r"--set lr=0.002 --set train_steps=\d+": "--set lr=0.002 --set train_steps=100",
@@ -63,17 +67,20 @@ def test_no_extra_is_installed():
 def test_the_readme_has_lines_to_run():
     assert PYTHON
     assert len(COMMANDS) >= 6
-    assert {line.split()[1] for line in COMMANDS} == {"compare", "train"}
+    assert {line.split()[1] for line in COMMANDS} == {"check", "compare", "fit", "train"}
 
 
 @pytest.mark.parametrize("block", PYTHON)
 def test_lines_of_python_run(block, folder):
-    ran = answer(sys.executable, "-W", "error", "-c", shorter(block), cwd=folder)
+    code = f"{(GIVEN / 'names.py').read_text()}\n{shorter(block)}"
+    ran = answer(sys.executable, "-W", "error", "-c", code, cwd=folder)
     assert ran.returncode == 0, ran.stderr
 
 
 def test_commands_run_in_order(folder):
     program = Path(sys.executable).with_name("mtl-gym")
+    for name in ("shop.py", "mine.py"):
+        shutil.copy(GIVEN / name, folder)
     for line in COMMANDS:
         ran = answer(program, *shlex.split(shorter(line))[1:], cwd=folder)
         assert ran.returncode == 0, f"{line}\n{ran.stderr}"
