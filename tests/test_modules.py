@@ -368,6 +368,35 @@ def test_derivatives_by_the_inputs_may_be_outputs(vectorize):
     torch.testing.assert_close(found[:, 0, 1], slope + found[:, 0, 0], rtol=0, atol=5e-3)
 
 
+class Contrastive(nn.Module):
+    """A term of two passes with other dropout, over all pairs of a batch (SimCLR), beside a prediction."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Dropout(0.2), nn.Linear(16, 8))
+        self.head = nn.Linear(8, 1)
+
+    def forward(self, inputs):
+        first, second = (functional.normalize(self.trunk(inputs), dim=1) for _ in range(2))
+        numbers = torch.arange(len(inputs), device=inputs.device)
+        apart = functional.cross_entropy(5 * first @ second.T, numbers, reduction="none")
+        return {"value": self.head(first), "apart": apart[:, None]}
+
+
+def itself(outputs, targets):
+    return outputs[:, 0]
+
+
+def test_a_term_of_several_passes_is_an_output_that_is_its_own_loss():
+    inputs = np.random.default_rng(0).normal(size=(80, 6))
+    splits = dict.fromkeys(SPLITS, Split.of(inputs, [inputs[:, 0], np.linspace(0, 1, 80)]))
+    tasks = [Task("value", "mse", ("rmse",)), Task("apart", itself, ("rmse",))]
+    problem = Problem("contrast", tasks, splits, model=Contrastive, defaults=Defaults(lr=0.01, batch_size=20))
+    trainer = make_trainer(problem, train_steps=80)
+    first = trainer.losses.forward()[:, 1]
+    assert (train(trainer, 80).losses.history[:, -1, 1] < 0.7 * first).all()
+
+
 # --- identity -----------------------------------------------------------------------------------------------------------------
 
 
