@@ -31,7 +31,18 @@ HEAVY = (
     "river",
 )
 LAYERS = ("problems", "policies", "models", "training", "decisions", "envs", "evaluation", "balancing", "plots", "cli", "__main__")
-EVERYWHERE = ("addresses", "checks", "cache", "context", "identity", "environments", "plugins", "progress", "randomness")
+EVERYWHERE = (
+    "addresses",
+    "checks",
+    "cache",
+    "context",
+    "function_memory",
+    "identity",
+    "environments",
+    "plugins",
+    "progress",
+    "randomness",
+)
 PARTS = ("mtl_gym.agents", "mtl_gym.baselines")
 """Links to folders at the top: parts of what is installed that the library itself does not know."""
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from mtl_gym.addresses import place_of
 from mtl_gym.checks import should
-from mtl_gym.identity import memory_digest, own_modules, source_digest
+from mtl_gym.function_memory import memory_digest
+from mtl_gym.identity import own_modules, source_digest
 from mtl_gym.policies.functions import policy
 from mtl_gym.policies.protocol import Policy
 

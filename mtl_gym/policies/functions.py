@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_gym.checks import should
-from mtl_gym.identity import function_content, memory_digest
+from mtl_gym.function_memory import memory_digest
+from mtl_gym.identity import function_content
 from mtl_gym.policies.answers import array_of
 from mtl_gym.policies.protocol import LOSSES_TO_WEIGHTS, WEIGHT_BOUND, Array, Observation
 
