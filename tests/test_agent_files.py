@@ -16,7 +16,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from rollouts import TRAINING
+from rollouts import TRAINING, slow_unless
 from safetensors.torch import save, save_file
 
 import mtl_gym
@@ -25,7 +25,7 @@ from mtl_gym.agents.agent import Agent, load
 from mtl_gym.agents.defaults import DEFAULTS
 from mtl_gym.agents.files import digest, read, write
 from mtl_gym.agents.pretrained import FOLDER
-from mtl_gym.environments import ENVIRONMENTS, specification
+from mtl_gym.environments import ENVIRONMENTS, LAYER_MERGING, LOSS_WEIGHTING, specification
 from mtl_gym.envs.observations import OBSERVATIONS, Observation
 from mtl_gym.evaluation.rollout import make_env
 from mtl_gym.policies.grammar import make_policy
@@ -782,7 +782,13 @@ def test_an_array_of_another_byte_order_comes_back_in_the_native_one(tmp_path):
     assert read(tmp_path / "file.safetensors")["a"].tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize(("env", "action"), [(env, action) for env, row in DEFAULTS.items() for action in row.pretrained])
+@pytest.mark.parametrize(
+    ("env", "action"),
+    slow_unless(
+        lambda row: row[0] in (LOSS_WEIGHTING, LAYER_MERGING),
+        [(env, action) for env, row in DEFAULTS.items() for action in row.pretrained],
+    ),
+)
 def test_a_shipped_agent_plays_its_environment(env, action):
     name = f"ppo:action={action}"
     shipped = make_policy(name, env)

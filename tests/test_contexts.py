@@ -54,7 +54,7 @@ CONTEXTS = {
 }
 
 
-@pytest.mark.parametrize("maker", [make, make_vec])
+@pytest.mark.parametrize("maker", [make, pytest.param(make_vec, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("env_id", IDS)
 def test_the_callers_modes_change_nothing(env_id, context, maker):

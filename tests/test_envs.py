@@ -560,7 +560,7 @@ def pickled(env):
         ],
     ),
 )
-@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+@pytest.mark.parametrize("env_id", slow_unless(TASK_GROUPING.__ne__, ENVIRONMENTS))
 def test_a_copy_in_the_middle_of_an_episode_continues_bitwise(maker, clone, env_id, all_seen):
     settings = {"observe": OBSERVED[env_id] if all_seen else None, "distribution": "varied", "steps_per_action": 2}
     env = maker(env_id=env_id, **settings, **({"num_tasks": 4} if env_id == TASK_GROUPING else {}))

@@ -151,6 +151,7 @@ def test_soft_groups_have_no_network():
         mtl_gym.fit("digit_tasks", "stg-mtl:soft=true:m=4", TASK_GROUPING, **given)
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_network_of_a_row(tmp_path):
     given = settings("digits", train_steps=40)
     mtl_gym.compare("si", problem="digits", instances=2, out=tmp_path / "runs", **given)

@@ -26,6 +26,7 @@ from rollouts import (
     read,
     rows_of,
     same,
+    slow_unless,
     small,
     train,
 )
@@ -47,7 +48,10 @@ from mtl_gym.training.references import fingerprint, single_task_metrics
 PROBLEM_OF = {row.network: name for name, row in reversed(PROBLEMS.items())}
 DEEPER = {"mlp": [8, 5], "conv": [3, 4, 6], "dense": [3, 4, 5], "point": []}
 FAMILIES = pytest.mark.parametrize("name", NETWORKS)
-MODELS = pytest.mark.parametrize("name", [*NETWORKS, "branched", "module", *PROBLEMS_OF])
+MODELS = pytest.mark.parametrize(
+    "name",
+    slow_unless(lambda name: name not in ("perceptron", "recurrent", "tables"), [*NETWORKS, "branched", "module", *PROBLEMS_OF]),
+)
 
 
 def trainer_of(name, ids=(0, 1, 2), **others):

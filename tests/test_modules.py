@@ -477,7 +477,7 @@ def test_what_a_module_merely_uses_may_be_anything_of_python():
 
 
 def test_classes_of_installed_packages_count_by_their_source(tmp_path, monkeypatch):
-    monkeypatch.setattr(identity, "_is_installed", lambda module: not module.startswith("test_modules"))
+    monkeypatch.setattr(identity, "is_installed", lambda module: not module.startswith("test_modules"))
     first, other = (
         from_file(tmp_path, number, rate=0.1, scale=1, activation=name) for number, name in enumerate(["torch.relu", "torch.tanh"])
     )

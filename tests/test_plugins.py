@@ -147,7 +147,7 @@ print(json.dumps([find_environments(), {name: gymnasium.spec(name).entry_point f
     ("name", "value"),
     [
         pytest.param("third/Their-v0", "nowhere:TheirEnv", marks=pytest.mark.slow),
-        ("third party, first try", "third:TheirEnv"),
+        pytest.param("third party, first try", "third:TheirEnv", marks=pytest.mark.slow),
         pytest.param("third/Their-v0", "third", marks=pytest.mark.slow),
         pytest.param("third/Their-v0", "not a name at all!", marks=pytest.mark.slow),
     ],
@@ -258,6 +258,7 @@ print(json.dumps(reasons))
     assert failing == "'failing' is 'more:Failing', which cannot be made: KeyboardInterrupt: "
 
 
+@pytest.mark.slow
 def test_what_is_no_policy_or_environment_is_listed_as_such(package):
     groups = {"mtl_gym.policies": {"some": "third:TABLE"}, "mtl_gym.environments": {"third/Int-v0": "third:THREE"}}
     groups["mtl_gym.environments"] |= {"third/Plain-v0": "third:Plain"}
@@ -289,6 +290,7 @@ def interrupt(_):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_loader_that_fails_on_a_file_does_not_stop_the_others(package, tmp_path):
     modules = {"third": "def load(path): raise SystemExit(path)", "fourth": "def load(path): return 'loaded'"}
     package("aaa", {"mtl_gym.policy_files": {"failing": "third:load"}}, modules)
