@@ -78,6 +78,7 @@ benchmarks: $(READY)  ## measure the speeds quoted in the README, and how often 
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.solver_speed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.merging_speed
 	$(BIN)/python -m benchmarks.grouping_speed
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.doors_speed
 
 fuzz: $(READY)  ## make 10,000 environments and 10,000 policies from random arguments (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.fuzz
