@@ -123,6 +123,10 @@ def _not_stored(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def impossible(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Those of metrics, by ``task/metric``, that are finite but out of range: what no training has, and a damaged file may hold."""
-    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-    return {name: value for name, value in finite.items() if not 0 <= value <= METRICS[name.rsplit("/", 1)[1]].most}
+    """Those of metrics, by ``task/metric``, that are finite but out of range: what no training has, and a damaged file may hold.
+
+    Of metrics that are not known here, which are of somebody's own, the range is not known either.
+    """
+    known = {name: METRICS.get(name.rsplit("/", 1)[-1]) for name in metrics}
+    out = {name for name, row in known.items() if row is not None and not 0 <= metrics[name] <= row.most}
+    return {name: metrics[name] for name in out if math.isfinite(metrics[name])}
