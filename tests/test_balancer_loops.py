@@ -53,7 +53,7 @@ def gradients(network):
     return {name: None if own.grad is None else own.grad.clone() for name, own in network.named_parameters()}
 
 
-def close(own, other, tolerance=1e-6):
+def assert_close(own, other, tolerance=1e-6):
     assert own.keys() == other.keys()
     for name in own:
         assert (own[name] is None) == (other[name] is None), name
@@ -84,7 +84,7 @@ def test_backward_leaves_the_gradient_of_the_weighted_losses(policy, missing):
         balancer.backward(losses_of(network, batch(step), missing), shared=network.trunk.parameters())
         if policy != "db-mtl":  # whose gradients are averages
             own = {name: part for name, part in gradients(network).items() if part is not None}
-            close(own, by_hand(network, batch(step), balancer.weights, balancer.head_weights, missing), 1e-5)
+            assert_close(own, by_hand(network, batch(step), balancer.weights, balancer.head_weights, missing), 1e-5)
     assert balancer.step == 3
 
 
@@ -94,7 +94,7 @@ def test_equal_weights_are_the_training_without_the_balancer():
     own = gradients(network)
     network.zero_grad()
     sum(losses_of(network, batch(0)).values()).backward()
-    close(own, gradients(network))
+    assert_close(own, gradients(network))
 
 
 def test_gradients_are_added_to_those_that_are_there():
@@ -103,7 +103,7 @@ def test_gradients_are_added_to_those_that_are_there():
     once = gradients(network)
     again = mtl_gym.LossBalancer("pcgrad", TASKS)
     again.backward(losses_of(network, batch(0)), shared=network.trunk.parameters())
-    close({name: 2 * own for name, own in once.items()}, gradients(network))
+    assert_close({name: 2 * own for name, own in once.items()}, gradients(network))
 
 
 def test_features_give_the_gradients_of_the_weights_that_they_give():
@@ -113,7 +113,7 @@ def test_features_give_the_gradients_of_the_weights_that_they_give():
     losses = {task: (network.heads[task](features) - labels[task]).square().mean() for task in TASKS}
     products = torch.stack([torch.autograd.grad(own, features, retain_graph=True)[0].flatten() for own in losses.values()])
     balancer.backward(losses, features=features)
-    close(gradients(network), by_hand(network, batch(0), balancer.weights, balancer.head_weights), 1e-5)
+    assert_close(gradients(network), by_hand(network, batch(0), balancer.weights, balancer.head_weights), 1e-5)
     weights = torch.tensor([*balancer.weights.values()])
     least = (weights / weights.sum()) @ products
     for other in np.random.default_rng(0).dirichlet(np.ones(3), 200):  # the smallest convex combination, of features' gradients
@@ -133,7 +133,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(policy):
             rows = slice(4 * part, 4 * part + 4)
             data = inputs[rows], {task: own[rows] for task, own in labels.items()}
             several.backward(losses_of(parts, data), shared=parts.trunk.parameters())
-        close(gradients(whole), gradients(parts), 1e-5)
+        assert_close(gradients(whole), gradients(parts), 1e-5)
         assert one.step == several.step == step + 1
 
 
@@ -162,7 +162,7 @@ def test_a_scaler_scales_the_gradients_that_are_left_and_nothing_else(policy):
         one.backward(losses_of(network, batch(step)), shared=network.trunk.parameters())
         other.backward(losses_of(scaled, batch(step)), shared=scaled.trunk.parameters())
         assert other.weights == pytest.approx(one.weights, rel=1e-5)
-        close({name: 1024 * own for name, own in gradients(network).items()}, gradients(scaled), 1e-4)
+        assert_close({name: 1024 * own for name, own in gradients(network).items()}, gradients(scaled), 1e-4)
 
 
 def test_losses_of_half_precision_under_autocast():

@@ -257,3 +257,23 @@ def test_what_a_policy_needs_is_said_when_it_is_not_given():
         agent(losses, ids=[0, 1, 2])
     with pytest.raises(ValueError, match="of `model`"):
         agent.observe_alignment(Attentive(), losses_of, batch(0), batch(1), [torch.ones(3)])
+
+
+def test_losses_after_a_step_are_asked_for_and_taken():
+    class Reads:
+        requires = mtl_gym.Requirements(
+            env=SAMPLE_WEIGHTING, observe=("log_loss", "log_loss_after"), action="weights", steps_per_action=1
+        )
+
+        def predict(self, observation, state=None, episode_start=None, deterministic=False):
+            return np.exp(observation["log_loss_after"]).repeat(4, 0).reshape(1, -1), state
+
+    balancer = mtl_gym.SampleBalancer(Reads(), TASKS)
+    balancer(table(4, 2))
+    with pytest.raises(RuntimeError, match="observe_after"):
+        balancer(table(4, 2))
+    balancer.observe_after({"main": 0.5, "other": 2.0})
+    balancer(table(4, 2))
+    torch.testing.assert_close(balancer.weights, torch.tensor([[0.5, 2.0]] * 4))
+    with pytest.raises(ValueError, match="Give None for"):
+        balancer.observe_holdout({"main": 1.0})

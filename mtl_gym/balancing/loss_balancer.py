@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from mtl_gym.balancing import ranks
-from mtl_gym.balancing.course import Course
-from mtl_gym.balancing.decider import Decider
-from mtl_gym.balancing.given import Given, Losses, Seen, check_tasks, check_values, read
+from mtl_gym.balancing.balancer import Balancer
+from mtl_gym.balancing.given import Given, Losses, Seen, check_values, read
 from mtl_gym.balancing.log import Log
 from mtl_gym.balancing.task_decisions import TaskDecisions
 from mtl_gym.balancing.task_gradients import TaskGradients, accumulate, parameters_of
@@ -27,7 +26,7 @@ from mtl_gym.training.probes import AFTER, GRAMIAN, META
 _READS = {META: "holdout", AFTER: "after", GRAMIAN: "gradients"}
 
 
-class LossBalancer(nn.Module):
+class LossBalancer(Balancer):
     """Weights the losses of your own training with any policy of ``mtl_gym/LossWeighting-v0``: a heuristic, an agent or a function.
 
     Equal losses give the weights that the environment gives, bit for bit: the same code computes what the policy observes, and maps
@@ -104,16 +103,23 @@ class LossBalancer(nn.Module):
         scaler: GradScaler | None = None,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
-        super().__init__()
-        self.tasks = check_tasks(tasks)
-        self._decider = decider = Decider(policy, LOSS_WEIGHTING, len(self.tasks), seed)
-        course = Course(decider, self.tasks, lr, train_steps=train_steps, steps_per_epoch=steps_per_epoch)
-        self._decisions = TaskDecisions(course, len(self.tasks), accumulate)
-        self._gradients = TaskGradients(decider.arguments["gradient_ema"], decider.arguments["gradient_ema_decay"], process_group)
-        self._scaler, self._group = scaler, process_group
+        super().__init__(
+            policy,
+            LOSS_WEIGHTING,
+            tasks,
+            lr=lr,
+            seed=seed,
+            group=process_group,
+            train_steps=train_steps,
+            steps_per_epoch=steps_per_epoch,
+        )
+        self._decisions = TaskDecisions(self._course, len(self.tasks), accumulate)
+        arguments = self._decider.arguments
+        self._gradients = TaskGradients(arguments["gradient_ema"], arguments["gradient_ema_decay"], process_group)
+        self._scaler = scaler
         self._log = Log()
         apart = self._decisions.weighing.scope > 1 or self._gradients.rate > 0
-        found = {word for name, word in _READS.items() if name in decider.needs}
+        found = {word for name, word in _READS.items() if name in self._decider.needs}
         self.reads = frozenset(found | ({"gradients"} if apart else set()))
 
     # --- what a loop can ask -------------------------------------------------------------------------------------------------
@@ -129,36 +135,11 @@ class LossBalancer(nn.Module):
         return dict(zip(self.tasks, self._decisions.weights[0, -1].tolist(), strict=True))
 
     @property
-    def step(self) -> int:
-        """Optimiser steps so far."""
-        return self._decisions.loop.step
-
-    @property
     def decision_due(self) -> bool:
         """Whether the policy decides on the next batch, which is when it reads held-out losses."""
         return self._decisions.loop.due and self._decisions.part == 0
 
-    def extra_repr(self) -> str:
-        """The policy and the tasks."""
-        return f"{self._decider.label!r}, tasks={list(self.tasks)}"
-
     # --- what a loop hands over ----------------------------------------------------------------------------------------------
-
-    def observe_holdout(self, losses: Losses) -> None:
-        """Takes the losses of a held-out batch at the current parameters, before each decision; others are ignored.
-
-        Args:
-            losses: As for :meth:`forward`; no graph is needed. ``None`` or NaN keeps a task's last one.
-        """
-        self._hand(META, losses)
-
-    def observe_after(self, losses: Losses) -> None:
-        """Takes the losses of the last batch, computed again after the optimiser's step; with ``accumulate``, of its first part."""
-        self._hand(AFTER, losses)
-
-    def _hand(self, name: str, losses: Losses) -> None:
-        given = read("losses", losses, self.tasks)
-        self._decisions.loop.hand(name, check_values("losses", ranks.mean_of_known(given.values, self._group), self.tasks))
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, losses: Losses) -> Tensor:

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from mtl_gym.balancing.course import Course
-from mtl_gym.balancing.decider import Decider
-from mtl_gym.balancing.given import check_tasks, check_values, sample_losses
+from mtl_gym.balancing.balancer import Balancer
+from mtl_gym.balancing.given import check_values, sample_losses
 from mtl_gym.balancing.module_alignments import SampleLosses, alignments, evaluating, shared_parameters, unit_gradient
 from mtl_gym.balancing.sample_decisions import SampleDecisions
 from mtl_gym.balancing.task_gradients import TaskGradients, parameters_of
@@ -26,7 +25,7 @@ _READS = {ALIGNMENT: "alignment", META: "holdout", AFTER: "after", MEAN: "ids", 
 _UNKNOWN = {RIGHT: "which labels are right", COSINE: "cosines of single samples, which cost B K backward passes"}
 
 
-class SampleBalancer(nn.Module):
+class SampleBalancer(Balancer):
     """Weights the samples of your own training with any policy of ``mtl_gym/SampleWeighting-v0``.
 
     Equal losses give the weights that the environment gives, bit for bit. It has no parameters and no buffers.
@@ -83,38 +82,23 @@ class SampleBalancer(nn.Module):
         lr: float | Optimizer | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.tasks = check_tasks(tasks)
-        self._decider = decider = Decider(policy, SAMPLE_WEIGHTING, len(self.tasks), seed)
-        course = Course(decider, self.tasks, lr, train_steps=train_steps, steps_per_epoch=steps_per_epoch)
-        self._decisions = SampleDecisions(course, len(self.tasks))
-        read = decider.needs | self._decisions.needs
+        super().__init__(
+            policy, SAMPLE_WEIGHTING, tasks, lr=lr, seed=seed, train_steps=train_steps, steps_per_epoch=steps_per_epoch
+        )
+        self._decisions = SampleDecisions(self._course, len(self.tasks))
+        read = self._decider.needs | self._decisions.needs
         for name, words in _UNKNOWN.items():
             if name in read:
-                raise ValueError(should("policy", f"not read {words}: it is for the environment alone", decider.label))
+                raise ValueError(should("policy", f"not read {words}: it is for the environment alone", self._decider.label))
         self.reads = frozenset(word for name, word in _READS.items() if name in read)
         self._aligned: Tensor | None = None  # (1, B, K) of the next batch
         self.weights: Tensor | None = None
         self.skipped = False
 
     @property
-    def step(self) -> int:
-        """Steps so far."""
-        return self._decisions.loop.step
-
-    @property
     def decision_due(self) -> bool:
         """Whether the policy decides on the next batch."""
         return self._decisions.loop.due
-
-    def extra_repr(self) -> str:
-        """The policy and the tasks."""
-        return f"{self._decider.label!r}, tasks={list(self.tasks)}"
-
-    def observe_holdout(self, losses: Any) -> None:
-        """Takes the mean losses (K,) of a held-out batch; :meth:`observe_alignment` does so as well."""
-        values = torch.as_tensor([losses[task] for task in self.tasks] if isinstance(losses, Mapping) else losses)
-        self._decisions.loop.hand(META, check_values("losses", values.detach().float(), self.tasks))
 
     def observe_alignment(
         self, model: nn.Module, losses: SampleLosses, batch: Any, holdout: Any, shared: Iterable[Tensor] | None = None
