@@ -1,5 +1,3 @@
-from dataclasses import fields
-
 import numpy as np
 import pytest
 import torch
@@ -8,7 +6,7 @@ from rollouts import make_vec, same
 
 from mtl_gym.training.loss_history import LossHistory, second_epoch_mean
 
-NAMES = [own.name for own in fields(LossHistory)]
+NAMES = LossHistory._fields
 
 
 def plain_history(losses, decisions, length):

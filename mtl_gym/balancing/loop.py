@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ from mtl_gym.checks import should
 from mtl_gym.training.loss_history import LossHistory
 from mtl_gym.training.probes import AFTER, BASE, EPOCH, GRAMIAN, LAST_WEIGHTS, LR, META, PRESENT, UPCOMING, View
 
-_OF_HISTORY = [part.name for part in fields(LossHistory)]
 _GIVEN = {
     META: ("observe_holdout", "the losses of a held-out batch", "before each decision (see `decision_due`)"),
     AFTER: ("observe_after", "the losses of the last batch, computed again after the optimiser's step", "after each step"),
@@ -164,4 +162,4 @@ class Loop:
         )
 
     def _table(self) -> Tensor:
-        return torch.stack([getattr(self._history, name) for name in _OF_HISTORY], dim=1)
+        return torch.stack(self._history, dim=1)

@@ -133,7 +133,6 @@ def observe(rows: Iterable[tuple[str, Observation]], view: View) -> dict[str, np
     """The observations of all rows as new arrays (N, length), finite and within their bounds even if a training diverged."""
     values = {}
     for name, row in rows:
-        value = row.function(view).to(torch.float32)
-        value = torch.nan_to_num(value, nan=row.high).clamp(row.low, row.high)
-        values[name] = value.reshape(len(value), -1).cpu().numpy().copy()
+        value = torch.nan_to_num(row.function(view).float(), nan=row.high).clamp_(row.low, row.high)
+        values[name] = value.reshape(len(value), -1).cpu().numpy()
     return values

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class LossHistory:
+class LossHistory(NamedTuple):
     """Batch losses in the form that observations use; all (N, K), from N training runs or any other source."""
 
     initial: Tensor  # losses L(0) of the first batch at the initial weights
@@ -27,7 +25,7 @@ class LossHistory:
     def extended(self, batches: Tensor, base: Tensor | None = None) -> Self:
         """The history after a decision, given the losses (N, steps, K) of its batches, each before its update, and a new base."""
         kept = self.base if base is None else base
-        return replace(self, mean=batches.mean(1), previous_mean=self.mean, first=batches[:, 0], last=batches[:, -1], base=kept)
+        return type(self)(self.initial, batches.mean(1), self.mean, batches[:, 0], batches[:, -1], kept)
 
 
 def second_epoch_mean(base: Tensor, losses: Tensor, step: Tensor, length: Tensor, steps: int) -> Tensor:

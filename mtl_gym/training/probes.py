@@ -6,7 +6,7 @@ A row of a table names what it needs; a :class:`Probe` measures it once per deci
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -96,7 +96,8 @@ def pick(rows: Tensor, own: Any, other: Any) -> Any:
     """Takes ``rows`` (N,) bool from ``own`` and the others from ``other``: tensors (N, ...), or dicts or views of them."""
     if isinstance(own, dict):
         return {name: pick(rows, value, other[name]) for name, value in own.items()}
-    if isinstance(own, (View, LossHistory)):
-        parts = {part.name: pick(rows, getattr(own, part.name), getattr(other, part.name)) for part in fields(own)}
-        return type(own)(**parts)
+    if isinstance(own, View):
+        return View(**pick(rows, vars(own), vars(other)))
+    if isinstance(own, LossHistory):
+        return LossHistory(*(pick(rows, value, known) for value, known in zip(own, other, strict=True)))
     return torch.where(rows.view(-1, *[1] * (own.ndim - 1)), own, other) if isinstance(own, Tensor) else own
