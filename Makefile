@@ -28,10 +28,10 @@ demo: $(READY)  ## compare heuristics and the pretrained agent on digits; prints
 	OMP_NUM_THREADS=1 $(BIN)/mtl-gym compare --problem digits --policies $(POLICIES) --instances 12 --seed 0 --out demo
 
 test: $(READY)  ## run the tests but the slow ones (five minutes at most)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 slow: $(READY)  ## run the slow tests: whole studies in processes of their own, and the contracts on every problem
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: $(READY)  ## check format, lint and types
 	$(BIN)/ruff format --check .
@@ -57,7 +57,7 @@ clients: $(CLIENTS:%=client-%)  ## train with other people's libraries, each in 
 wheel: client-wheel  ## install the wheel without extras, and run the README's lines from it (minutes)
 
 lowest: $(ENVIRONMENTS)/lowest/.ready  ## run the tests with the lowest versions that pyproject.toml allows, torch apart (minutes)
-	OMP_NUM_THREADS=1 $(<D)/bin/python -m pytest -n 2 -m "not slow" -W default
+	OMP_NUM_THREADS=1 $(<D)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" -W default
 
 # Every lower bound at once, so one that cannot be installed is an error. PyPI has old releases of torch with CUDA packages alone.
 $(ENVIRONMENTS)/lowest/.ready: pyproject.toml

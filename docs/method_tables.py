@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +143,7 @@ def kinds(studies: dict[str, Any], command: str) -> Table:
     rows = [
         {
             "policy": f"`{name}`",
-            **{head: f"{_kinds(own.get(name, {})).get(kind, math.nan):.1f}" for head, (own, kind) in columns.items()},
+            **{head: f"{_kinds(own[name])[kind]:.1f}" if name in own else "" for head, (own, kind) in columns.items()},
         }
         for name in names
     ]

@@ -1,13 +1,16 @@
-"""The tables of ``docs/your_training.md``: what each policy reads in somebody's own loop, as its balancer says."""
+"""The tables of ``docs/your_training.md``: what each policy reads in somebody's own loop, and what it changed in three of them."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import mtl_gym
 from mtl_gym.environments import LOSS_WEIGHTING, SAMPLE_WEIGHTING
 from mtl_gym.policies.finding import environment_of, find_policies
 
+_OWN_LOOPS = Path(__file__).parents[1] / "benchmarks" / "results" / "own_loops.json"
 _TOLD: dict[str, float] = {"lr": 0.1, "steps_per_epoch": 2, "train_steps": 4}
 """Arguments that some policies need, with any values."""
 _OPTIONS = {"constant": "constant:w=1,2"}
@@ -27,7 +30,21 @@ def training_tables() -> dict[str, Table]:
     return {
         "losses": _rows(LOSS_WEIGHTING, mtl_gym.LossBalancer, _CALLS),
         "samples": _rows(SAMPLE_WEIGHTING, mtl_gym.SampleBalancer, _SAMPLE_CALLS),
+        "own loops": _gains(),
     }
+
+
+def _gains() -> Table:
+    """A row for each policy, with its gain over equal weights in each training."""
+    studies = json.loads(_OWN_LOOPS.read_text())
+    summaries = {name: study["summary"] for name, study in studies.items()}
+    policies = [policy for policy in next(iter(summaries.values())) if policy != "ew"]
+    return [{"policy": f"`{policy}`"} | {name: _gain(own[policy]) for name, own in summaries.items()} for policy in policies]
+
+
+def _gain(row: dict[str, Any]) -> str:
+    low, high = row["interval"]
+    return f"{row['minus ew']:+.2f} [{low:.2f}, {high:.2f}], {row['ahead']}"
 
 
 def _rows(env: str, balancer: Any, calls: dict[str, str]) -> Table:

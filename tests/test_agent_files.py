@@ -626,6 +626,7 @@ for attempt in range(12):
 """
 
 
+@pytest.mark.slow
 def test_a_kill_while_saving_leaves_a_whole_file(saved, tmp_path):
     command = [sys.executable, "-c", SAVING, str(saved), str(tmp_path / "target.safetensors")]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)

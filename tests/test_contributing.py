@@ -118,6 +118,7 @@ def copy(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_one_of_each_kind_is_added_and_used(copy, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "MTL_GYM_CACHE": str(tmp_path / "cache")}
     answer = subprocess.run([sys.executable, "-c", USE], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)

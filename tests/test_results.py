@@ -147,6 +147,7 @@ def start(path, first, stop):
     return subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_processes_share_a_file_and_a_kill_leaves_whole_rows(tmp_path):
     path = tmp_path / "results.sqlite"
     with start(path, 0, 50) as whole, start(path, 1000, 10**9) as killed:

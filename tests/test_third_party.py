@@ -102,6 +102,7 @@ def test_a_page_is_written_without_the_package(compared, site, tmp_path):
     assert summary(tmp_path)["policies"]["flat"]["delta_m"] == summary(compared)["policies"]["flat"]["delta_m"]
 
 
+@pytest.mark.slow
 def test_the_environments_are_listed_and_nobody_takes_an_id_of_ours(site, monkeypatch):
     answer = mtl("list", "environments", site=site)
     assert answer.returncode == 0, answer.stderr
