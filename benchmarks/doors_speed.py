@@ -2,13 +2,16 @@
 
 ``losses``: milliseconds that a step takes beyond the same step with a plain sum of the losses, for four tasks, and as a fraction of
 a step of 50 ms; beside it, torchjd's scalarizers. ``gradients``: the time of a step with a method on gradients over that of K
-hand-written backward passes that leave the same ``.grad``, beside torchjd's. ``modules``: training steps of people's own modules,
-relative to native networks and to a loop by hand (``benchmarks/module_speed.py``). One thread. Medians over interleaved rounds with
-quartiles. Writes ``benchmarks/results/doors_speed.json``.
+hand-written backward passes that leave the same ``.grad``, beside torchjd's and gradnorm-pytorch's. (The latter is no dependency of
+ours: it is measured where it is installed. It compares gradients of one layer, and sends one backward pass through the others.)
+``modules``: training steps of people's own modules, relative to native networks and to a loop by hand
+(``benchmarks/module_speed.py``). One thread. Medians over interleaved rounds with quartiles. Writes
+``benchmarks/results/doors_speed.json``.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,7 +26,7 @@ from benchmarks.module_speed import modules
 
 TASKS = ("a", "b", "c", "d")
 OF_LOSSES = ("ew", "si", "uw", "dwa", "igb", "famo", "stch", "ppo")
-OF_GRADIENTS = ("pcgrad", "cagrad", "mgda", "upgrad", "nash-mtl", "moco")
+OF_GRADIENTS = ("pcgrad", "cagrad", "mgda", "upgrad", "nash-mtl", "moco", "gradnorm")
 SCALARIZERS = ("Mean", "GeometricMean", "UW")
 AGGREGATORS = ("PCGrad", "UPGrad", "MGDA")
 ROUNDS = 40
@@ -150,6 +153,15 @@ def with_torchjd(network: Network, name: str) -> Callable[[dict[str, Tensor]], N
     return descend
 
 
+def with_gradnorm_pytorch(network: Network) -> Callable[[dict[str, Tensor]], None]:
+    """The GradNorm of gradnorm-pytorch, on the trunk's last layer."""
+    from gradnorm_pytorch import GradNormLossWeighter
+
+    last = network.trunk[2].weight
+    weighter = GradNormLossWeighter(num_losses=len(TASKS), loss_names=TASKS, restoring_force_alpha=1.5, grad_norm_parameters=last)
+    return weighter.backward
+
+
 def of_losses(rounds: int) -> dict[str, Any]:
     """Milliseconds a step beyond a plain sum."""
     works = {policy: balanced(policy) for policy in OF_LOSSES} | {"a decision of ppo": decisions(), "sum": plain()}
@@ -169,6 +181,8 @@ def of_gradients(rounds: int, width: int) -> dict[str, Any]:
     works = {"by hand": step(network, inputs, by_hand(network))}
     works |= {policy: step(network, inputs, with_balancer(network, policy)) for policy in OF_GRADIENTS}
     works |= {f"torchjd {name}": step(network, inputs, with_torchjd(network, name)) for name in AGGREGATORS}
+    if importlib.util.find_spec("gradnorm_pytorch"):
+        works["gradnorm-pytorch"] = step(network, inputs, with_gradnorm_pytorch(network))
     times = side_by_side(works, rounds=rounds, seconds=0.05)
     base = times.pop("by hand")
     milliseconds = round(float(np.median(base)) * 1e3, 2)
