@@ -306,6 +306,36 @@ def test_a_problem_of_arrays_has_defaults_that_can_be_set():
     assert own.name == "own"
 
 
+class Images(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.trunk = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3), torch.nn.BatchNorm2d(3), torch.nn.ReLU(), torch.nn.Flatten())
+        self.heads = torch.nn.ModuleDict({"place": torch.nn.Linear(108, 1), "kind": torch.nn.Linear(108, 3)})
+
+    def forward(self, inputs):
+        features = self.trunk(inputs)
+        return {name: head(features) for name, head in self.heads.items()}
+
+
+def problem_of_images():
+    images = np.random.default_rng(0).normal(size=(400, 1, 8, 8))
+    labels = {"place": images.sum((1, 2, 3)), "kind": np.arange(400) % 3}
+    return mtl_gym.Problem.from_arrays(images, labels, model=Images, standardise=False)
+
+
+def test_arrays_take_a_module_of_your_own():
+    problem = problem_of_images()
+    assert (problem.defaults.hidden_sizes, problem.network_name.rpartition(":")[2]) == ((), "Images")
+    assert problem.network.shared == ("trunk",)
+
+
+@pytest.mark.slow
+def test_a_module_of_your_own_is_trained_on_arrays_with_drawn_splits():
+    done = mtl_gym.fit(problem_of_images(), "ew", train_steps=20, distribution={"split": [1, 1]})
+    assert isinstance(done.module, Images)
+    assert np.isfinite(done.history.loss).all()
+
+
 def test_the_same_data_are_the_same_problem_also_after_pickling():
     assert arrays().identity == arrays().identity
     assert arrays(seed=1).identity != arrays().identity

@@ -40,7 +40,10 @@ def from_arrays(
     kinds: Mapping[str, str] | None = None,
     fractions: Mapping[str, float] | None = None,
     standardise: bool | Sequence[int] = True,
-    network: str | Callable[..., Any] = "mlp",
+    network: str | Callable[..., Any] | None = None,
+    model: Callable[[], torch.nn.Module] | None = None,
+    shared: str | Sequence[str] = "trunk",
+    vectorize: str = "auto",
     hidden_sizes: Sequence[int] = (64, 64),
     batch_size: int | None = None,
     train_steps: int | None = None,
@@ -66,7 +69,10 @@ def from_arrays(
         standardise: Whether inputs are standardised feature by feature, by *train* alone; or the indices of a sample's first axis
             that are. A feature that is constant in *train* becomes 0 there. For images, which have one scale already, ``False``.
         network: As for :class:`Problem`.
-        hidden_sizes: Default widths of the trunk's layers.
+        model: As for :class:`Problem`; your module gets inputs as float32.
+        shared: As for :class:`Problem`.
+        vectorize: As for :class:`Problem`.
+        hidden_sizes: Default widths of the trunk's layers, of a network of ours.
         batch_size: Default batch size; ``None``: the largest power of two with at least 8 batches an epoch, from 16 to 256.
         train_steps: Default length of a training; ``None``: 6 epochs, and at least 300 steps.
         lr: Default learning rate, for Adam.
@@ -93,7 +99,8 @@ def from_arrays(
     sizes = tuple(positive_int("hidden_sizes", width) for width in sequence("hidden_sizes", hidden_sizes))
     defaults = _defaults(len(divided.rows["train"]), batch_size, train_steps, lr, sizes)
     pool, splits = _divided(values, labels, divided, _features(standardise, values))
-    return _cls(name, [own.task for own in labels], splits, network=network, defaults=defaults, pool=pool)
+    chosen: dict[str, Any] = {"network": network, "model": model, "shared": shared, "vectorize": vectorize}
+    return _cls(name, [own.task for own in labels], splits, **chosen, defaults=defaults, pool=pool)
 
 
 def input_numbers(inputs: Any) -> Numbers:
