@@ -71,6 +71,39 @@ def test_a_row_of_a_comparison_is_what_fit_trains(tmp_path):
         refit(tmp_path, "si", 4)
 
 
+OWN = """
+import torch
+from torch import nn
+import mtl_gym
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(3, WIDTH), nn.ReLU())
+        self.sum = nn.Linear(WIDTH, 1)
+        self.sign = nn.Linear(WIDTH, 1)
+
+    def forward(self, inputs):
+        features = self.trunk(inputs)
+        return {"sum": self.sum(features), "sign": self.sign(features)}
+
+def make():
+    x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+    return mtl_gym.Problem.from_arrays(x, {"sum": x.sum(1), "sign": x[:, 0] > 0}, model=Net)
+"""
+
+
+def test_a_row_with_a_network_of_ones_own_is_trained_again(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(OWN.replace("WIDTH", "4"))
+    mtl_gym.compare("ew", problem=f"{file}:make", instances=[2], out=tmp_path / "out", train_steps=10)
+    done, known = refit(tmp_path / "out", "ew", 2)
+    assert done.metrics == known
+    file.write_text(OWN.replace("WIDTH", "5"))
+    with pytest.raises(ValueError, match=r"network of the comparison, module\[.*restore its code"):
+        refit(tmp_path / "out", "ew", 2)
+
+
 @pytest.mark.parametrize("policy", ["branch:stage=1", "single-task", "shared", "random-merge"])
 def test_a_merged_network_shares_what_was_merged(policy):
     done = mtl_gym.fit("digits", policy, LAYER_MERGING, seed=2, num_tasks=3, **settings("digits", LAYER_MERGING, train_steps=40))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -223,16 +223,27 @@ def refit(folder: str | Path, policy: str, instance: int) -> tuple[Fit, dict[str
         instance: Its instance.
 
     Raises:
-        ValueError: If there is no such row, or its problem cannot be found.
+        ValueError: If there is no such row, its problem cannot be found, or its network has changed since.
     """
     setting, origin, results = stored(Path(folder))
     rows = {(own.policy, own.instance): own for own in results}
     if (policy, instance) not in rows:
         choose("policy", policy, {own: own for own, _ in rows})
         raise ValueError(should("instance", f"be one of {sorted(own for name, own in rows if name == policy)}", instance))
-    problem = origin.get("address") or setting["problem"]
-    done = fit(problem, policy, setting["env"], seed=instance, **setting["arguments"])
+    problem, arguments = load_problem(origin.get("address") or setting["problem"]), dict(setting["arguments"])
+    _check_network(problem, arguments.pop("network", None), arguments)
+    done = fit(problem, policy, setting["env"], seed=instance, **arguments)
     return done, dict(rows[policy, instance].metrics)
+
+
+def _check_network(problem: Problem, network: str | None, arguments: Mapping[str, Any]) -> None:
+    """Raises ValueError if a network of one's own is not the one of the comparison any more; those of ours have no identity."""
+    if network is None:
+        return
+    present = make_model(problem, tuple(arguments["hidden_sizes"])).identity
+    if present != network:
+        remedy = f"It is {present} now: restore its code, or run the comparison again."
+        raise ValueError(should("problem", f"have the network of the comparison, {network}", problem.name, remedy))
 
 
 def load_module(path: str | Path, problem: str | Problem | None = None) -> nn.Module:
