@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 import mtl_gym
 from mtl_gym.agents.vec_env import VectorEnvAdapter
+from mtl_gym.evaluation.plans import plan
 from mtl_gym.evaluation.player import Player
 
 SETTINGS = small("quadratic", train_steps=8, steps_per_action=4)
@@ -171,6 +172,33 @@ ACCEPTED = {
     "a tensor with a gradient": lambda ones: torch.tensor(ones, requires_grad=True) * 1,
     "tensors with gradients": lambda ones: [torch.tensor(own, requires_grad=True) for own in ones],
 }
+
+
+class Reader:
+    """A policy that names no observations."""
+
+    asked = 0
+
+    def __init__(self, name):
+        self.name = name
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        Reader.asked, self.last = Reader.asked + 1, observation
+        return np.zeros_like(observation[self.name]), state
+
+
+def test_an_observation_that_is_not_there_is_named_before_anything_is_trained(tmp_path):
+    message = "is given, .*meta_log_loss.* Received predict='losses'. This environment also has log_loss"
+    with pytest.raises(ValueError, match=message):
+        mtl_gym.compare({"mine": Reader("losses")}, instances=1, out=tmp_path, **SETTINGS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_rehearsal_changes_nothing_of_a_policy():
+    policy, asked = Reader("slope"), Reader.asked
+    plan({"mine": policy}, instances=1, **SETTINGS)
+    assert Reader.asked == asked + 1
+    assert not hasattr(policy, "last")
 
 
 @pytest.mark.parametrize("name", ACCEPTED)

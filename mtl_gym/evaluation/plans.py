@@ -12,6 +12,7 @@ from mtl_gym.context import own_mode
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import Arguments, check_argument_names
 from mtl_gym.evaluation.player import Player, initial_memory, warn_of_raw_observations
+from mtl_gym.evaluation.rehearsal import rehearse
 from mtl_gym.evaluation.results import plain
 from mtl_gym.evaluation.rollout import make_env
 from mtl_gym.evaluation.single_task import check_reference_memory
@@ -79,6 +80,7 @@ def _checked(label: str, policy: Policy, env: str, rows: int, arguments: Mapping
     """
     envs = make_env(policy, env, rows, arguments, label)
     Player(label, policy, envs)
+    rehearse(label, policy, envs.unwrapped.single_observation_space, specification(env).observations)  # type: ignore[arg-type]
     warn_of_raw_observations(label, policy)
     return envs.unwrapped.arguments  # type: ignore[attr-defined]
 

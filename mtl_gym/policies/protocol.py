@@ -54,7 +54,15 @@ class Policy(Protocol):
     ``predict`` with ``action_masks``, as in sb3_contrib, receives the valid actions, (N, A) bool, if the environment has masks.
 
     Example:
-        >>> import numpy as np, mtl_gym
+        >>> import numpy as np, torch, mtl_gym
+        >>> class Inverse:
+        ...     "Weights losses (N, K) of the batch about to be trained on by their inverse."
+        ...     requires = mtl_gym.LOSSES_TO_WEIGHTS
+        ...     def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        ...         return np.exp(-observation["log_loss"]), state
+        >>> balancer = mtl_gym.LossBalancer(Inverse(), ["seg", "depth"])
+        >>> balancer(torch.tensor([4.0, 0.5], requires_grad=True)).item()
+        2.0
         >>> class MergeAll:
         ...     "Merges as much as possible: takes the last valid action of ``mtl_gym/LayerMerging-v0``."
         ...     requires = mtl_gym.Requirements(env="mtl_gym/LayerMerging-v0", observe=("action_mask",))
