@@ -27,11 +27,14 @@ def should(name: str, condition: str, value: object, remedy: str = "") -> str:
 
 
 def shown(value: object) -> str:
-    """A value as messages show it: its ``repr``, cut off where it is long; its type if it has none."""
+    """A value as messages show it: its ``repr``, cut off where it is long; its type, and shape, if that takes several lines."""
     try:
         text = repr(value)
     except Exception:  # such as that of an int with more than 4,300 digits
         return f"<{type(value).__name__}>"
+    if "\n" in text and not isinstance(value, str):  # an array, a tensor, a frame or a module
+        shape = getattr(value, "shape", None)
+        return f"<{type(value).__name__}{'' if shape is None else f' of shape {tuple(shape)}'}>"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
@@ -40,8 +43,9 @@ def unknown(name: str, value: object, known: Iterable[str]) -> str:
     known = list(known)
     # One wrong letter of two is a slip of the hand; longer names have to be more alike.
     cutoff = 0.5 if isinstance(value, str) and len(value) < 4 else 0.6
-    nearest = difflib.get_close_matches(value[:LONGEST_NAME], known, n=1, cutoff=cutoff) if isinstance(value, str) else []
-    remedy = f"Did you mean {nearest[0]!r}?" if nearest else ""
+    names = {own.lower(): own for own in known}
+    nearest = difflib.get_close_matches(value[:LONGEST_NAME].lower(), names, n=1, cutoff=cutoff) if isinstance(value, str) else []
+    remedy = f"Did you mean {names[nearest[0]]!r}?" if nearest else ""
     return should(name, f"be one of {', '.join(known)}", value, remedy)
 
 

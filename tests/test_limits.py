@@ -234,6 +234,8 @@ def test_the_largest_sharpness_gives_finite_memberships():
 def test_a_message_cuts_long_values_off():
     assert len(should("name", "be short", "a" * 10**6)) < 1200
     assert should("count", "be small", 10**5000) == "`count` should be small. Received count=<int>."
+    assert should("x", "be one", torch.zeros(30, 3)) == "`x` should be one. Received x=<Tensor of shape (30, 3)>."
+    assert should("model", "be a class", torch.nn.Sequential(torch.nn.ReLU())).endswith("Received model=<Sequential>.")
 
 
 # --- names ------------------------------------------------------------------------------------------------------------------

@@ -391,7 +391,7 @@ def test_options_reach_the_policy():
     ("text", "messages"),
     [
         ("sy", ["Did you mean 'si'", *BASELINES]),
-        ("EW", ["ew"]),
+        ("IGB", ["Did you mean 'igb'", "--search"]),
         ("", ["one of"]),
         ("dwa:temprature=2", ["temprature", "(temperature"]),
         ("ew:w=3", ["none"]),
@@ -404,6 +404,14 @@ def test_a_wrong_name_or_option_lists_the_known_ones(text, messages):
     with pytest.raises(ValueError, match="`policies`") as error:
         make_policy(text)
     assert all(message in str(error.value) for message in messages)
+
+
+def test_a_wrong_name_lists_those_of_the_environment():
+    with pytest.raises(ValueError, match="Did you mean 'igb'") as error:
+        make_policy("igbb", "mtl_gym/LossWeighting-v0")
+    listed = str(error.value).partition("Received")[0]
+    assert "cagrad" in listed
+    assert not [name for name in ("stg-mtl", "slgrad", "mtsl") if name in listed]
 
 
 @pytest.mark.parametrize("name", BASELINES)

@@ -17,19 +17,24 @@ def find_policies() -> dict[str, str]:
     return {name: home for table in reversed(tables) for name, home in table.items()}
 
 
-def policy_class(name: str, known: Mapping[str, str] | None = None) -> Any:
+def policy_class(name: str, known: Mapping[str, str] | None = None, env: str | None = None) -> Any:
     """The class (or factory) of a policy, which can be called.
 
-    ``known``: the policies, if :func:`find_policies`, which looks through all installed packages, has been called already.
+    Args:
+        name: Its name.
+        known: The policies, if :func:`find_policies`, which looks through all installed packages, has been called already.
+        env: Id of the environment that it is for, if that is known.
 
     Raises:
-        ValueError: If the name is unknown; the known ones are listed.
+        ValueError: If the name is unknown; the known ones of the environment are listed.
         ImportError: If another package's class cannot be loaded, or is none.
     """
     table = find_policies() if known is None else known
     if name not in table:
+        listed = [own for own in table if env is None or _is_for(own, env)]
         raise ValueError(
-            f"{unknown('policies', name, table)} Paths of agents may be given too; there is no file or folder {name!r}."
+            f"{unknown('policies', name, listed)} `mtl-gym list policies --search TEXT` finds what they do. Paths of agents may be "
+            f"given too; there is no file or folder {name!r}."
         )
     found = resolve(name, table[name])
     if not callable(found):
@@ -41,6 +46,13 @@ def environment_of(name: str) -> str | None:
     """Id of a policy's environment; ``None`` if it has an option for it or supports all. Raises as :func:`policy_class` does."""
     requires = getattr(policy_class(name), "requires", None)
     return requires.env if isinstance(requires, Requirements) else None
+
+
+def _is_for(name: str, env: str) -> bool:
+    try:
+        return environment_of(name) in (None, env)
+    except ImportError:  # another package's, which will be named when it is used
+        return False
 
 
 def policy_of_file(path: str) -> Policy:

@@ -59,7 +59,7 @@ def _single(text: str, env: str | None, known: Mapping[str, str]) -> Policy:
     at = ADDRESS.fullmatch(text)
     name, *pairs = text.split(":") if at is None else (f"{at['home']}:{at['name']}", *at["options"].split(":")[1:])
     options = _options(text, pairs)
-    made = policy_class(name, known) if at is None else maker_at(name)
+    made = policy_class(name, known, env) if at is None else maker_at(name)
     try:
         accepted = inspect.signature(made)
     except (ValueError, TypeError) as error:  # that of something written in C
