@@ -36,6 +36,14 @@ def packed(memory: Any) -> tuple[Any, dict[str, Tensor]]:
     return pack(memory), tensors
 
 
+def check_shapes(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
+    """Raises ``ValueError`` if one of the expected tensors is not there, or has another shape."""
+    for name, own in expected.items():
+        shape = tuple(found[name].shape) if isinstance(found.get(name), Tensor) else None
+        if shape != tuple(own.shape):
+            raise ValueError(should(f"state[{name!r}]", f"have the shape {tuple(own.shape)}", shape, "Give the same tasks."))
+
+
 def unpacked(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
     """The memory that :func:`packed` described."""
     if not isinstance(plain, Mapping):
