@@ -255,8 +255,8 @@ class LossBalancer(Balancer):
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Resumes from :meth:`get_extra_state`; ``load_state_dict`` calls it.
 
-        Accumulated gradients are no part of it, as ``.grad`` is none of a network's: a policy that balances gradients begins the step
-        again.
+        Accumulated gradients are no part of it, as ``.grad`` is none of a network's: a policy that balances gradients begins the
+        step again.
 
         Raises:
             ValueError: If it is of another policy, other tasks, or damaged; nothing changes then.

@@ -65,12 +65,20 @@ class Fit:
         return f"<Fit of {self.about['problem']} with {self.about['policy']}: {scores}>"
 
     def save(self, path: str | Path) -> Path:
-        """Writes the module's ``state_dict`` and :attr:`about` to a safetensors file, atomically; returns its path."""
+        """Writes the module's ``state_dict`` and :attr:`about` to a safetensors file, atomically; returns its path.
+
+        Raises:
+            ValueError: If the ``state_dict`` holds something else than tensors.
+        """
         file = Path(path)
         file = file if file.suffix == SUFFIX else file.with_name(file.name + SUFFIX)
         paths = {"paths": self.module.paths} if isinstance(self.module, Branches) else {}
         about = {**self.about, "metrics": self.metrics, "outcome": self.outcome, **paths}
-        state = {name: tensor.contiguous() for name, tensor in self.module.state_dict().items()}
+        state = self.module.state_dict()
+        if others := [name for name, own in state.items() if not isinstance(own, torch.Tensor)]:
+            remedy = "Write it yourself: torch.save(fit.module.state_dict(), path)."
+            raise ValueError(should("module", "have a state_dict of tensors to be saved", others, remedy))
+        state = {name: own.contiguous().clone() for name, own in state.items()}  # tied ones apart, as the format has no ties
         write_whole(file, save(state, metadata={_ABOUT: json.dumps(about)}))
         return file
 

@@ -41,7 +41,9 @@ class Task:
     classes: tuple[object, ...] = ()
 
     def __post_init__(self) -> None:
-        printable("name", self.name)
+        if printable("name", self.name).startswith("_"):
+            condition = "not begin with an underscore, which marks masks in infos"
+            raise ValueError(should("name", condition, self.name, "Rename the task."))
         if not isinstance(self.loss, Loss) and not callable(self.loss):
             choose("loss", self.loss, LOSSES)
         positive_int("outputs", self.outputs)
