@@ -192,3 +192,38 @@ def test_a_module_of_ones_own_comes_back_as_what_it_is(tmp_path):
     assert torch.equal(again.eval()(digits.splits["test"].inputs)["digit"], outputs["digit"])
     groups = mtl_gym.fit(problem, "random-groups", TASK_GROUPING, tasks=["digit", "parity", "loop"], train_steps=8, batch_size=16)
     assert set(groups.module(digits.splits["test"].inputs[:4])) == set(groups.outcome["tasks"])
+
+
+def test_a_problem_made_in_python_is_not_taken_for_the_one_of_that_name(tmp_path):
+    digits = load_problem("digits")
+    problem = mtl_gym.Problem("digits", digits.tasks, digits.splits, network="mlp", version=7)
+    given = {"train_steps": 4, "batch_size": 16, "holdout_size": 16}
+    done = mtl_gym.fit(problem, "ew", **given)
+    assert done.about["problem"] == "digits"
+    with pytest.raises(ValueError, match=r"one made in Python.*load_module\(path, problem\)"):
+        mtl_gym.load_module(done.save(tmp_path / "model"))
+    assert mtl_gym.load_module(tmp_path / "model.safetensors", problem) is not None
+    mtl_gym.compare("ew", problem=problem, instances=1, out=tmp_path / "runs", **given)
+    with pytest.raises(ValueError, match="one made in Python"):
+        refit(tmp_path / "runs", "ew", 0)
+
+
+def test_a_row_of_a_problem_that_has_changed_is_refused(tmp_path):
+    file = tmp_path / "shop.py"
+    code = (
+        "import numpy as np, mtl_gym\n\ndef make():\n    x = np.random.default_rng(SEED).normal(size=(300, 3))\n"
+        "    return mtl_gym.Problem.from_arrays(x, {'price': x.sum(1)}, train_steps=60)\n"
+    )
+    file.write_text(code.replace("SEED", "0"))
+    mtl_gym.compare("ew", problem=f"{file}:make", instances=1, out=tmp_path / "runs")
+    assert refit(tmp_path / "runs", "ew", 0)[0].about["address"] == f"{file}:make"
+    file.write_text(code.replace("SEED", "1"))
+    with pytest.raises(ValueError, match=r"as it is now.*Compare again"):
+        refit(tmp_path / "runs", "ew", 0)
+
+
+@pytest.mark.parametrize("call", [mtl_gym.compare, mtl_gym.fit])
+def test_an_unknown_argument_lists_those_of_the_function_too(call):
+    own = {"compare": "instances, seed, num_envs", "fit": "seed"}[call.__name__]
+    with pytest.raises(TypeError, match=rf"`argument` should be one of {own}.*problem.*'quiet'"):
+        call(*["quadratic", "ew"][call is mtl_gym.compare :], quiet=True)

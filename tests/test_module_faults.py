@@ -1,4 +1,4 @@
-"""Modules that write into their inputs, have ties, sparse gradients or state of their own; names of tasks that torch takes itself."""
+"""Modules that write into inputs, have ties, sparse gradients or state of their own; tasks with names that torch takes itself."""
 
 import numpy as np
 import pytest
@@ -146,5 +146,5 @@ def test_tasks_of_any_name_have_heads_of_their_own(names, tmp_path):
 
 
 def test_a_task_that_would_be_taken_for_a_mask_of_infos_is_refused():
-    with pytest.raises(ValueError, match="not begin with an underscore.*Rename"):
+    with pytest.raises(ValueError, match=r"not begin with an underscore.*Rename"):
         mtl_gym.Task("_price", "mse", ("rmse",))

@@ -21,7 +21,8 @@ from mtl_gym.checks import choose, positive_int, should
 from mtl_gym.context import own_mode
 from mtl_gym.decisions.grouping.group_training import masks_of, members, train_groups
 from mtl_gym.decisions.grouping.trainings import GroupTrainings
-from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, TASK_GROUPING
+from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, TASK_GROUPING, specification
+from mtl_gym.envs.arguments import check_argument_names, keywords
 from mtl_gym.envs.infos import row_infos
 from mtl_gym.envs.vector import MTLVectorEnv
 from mtl_gym.evaluation.player import Player
@@ -105,6 +106,7 @@ def fit(problem: str | Problem, policy: str | Policy = "ew", env: str = LOSS_WEI
         >>> list(done.module.state_dict())
         ['point']
     """
+    check_argument_names(specification(env), arguments, own=keywords(fit))
     label, made = next(iter(names_and_policies([policy] if isinstance(policy, str) else {_label(policy): policy}, env).items()))
     instance = positive_int("seed", seed, least=0)
     envs = make_env(made, env, 1, {"problem": problem, **arguments}, label)
@@ -120,7 +122,8 @@ def fit(problem: str | Problem, policy: str | Policy = "ew", env: str = LOSS_WEI
     own = base.arguments.problem
     given = {name: plain(value) for name, value in arguments.items()}
     about = {
-        "problem": own.address or own.name,
+        "problem": own.name,
+        "address": own.address,
         "env": env,
         "policy": label,
         "instance": instance,
@@ -234,13 +237,23 @@ def refit(folder: str | Path, policy: str, instance: int) -> tuple[Fit, dict[str
         ValueError: If there is no such row, or its problem cannot be found.
     """
     setting, origin, results = stored(Path(folder))
-    rows = {(own.policy, own.instance): own for own in results}
-    if (policy, instance) not in rows:
+    if (policy, instance) not in (rows := {(own.policy, own.instance): own for own in results}):
         choose("policy", policy, {own: own for own, _ in rows})
         raise ValueError(should("instance", f"be one of {sorted(own for name, own in rows if name == policy)}", instance))
-    problem = origin.get("address") or setting["problem"]
+    problem = load_problem(_found(origin.get("address"), "folder", setting["problem"]))
+    if problem.identity != setting.get("identity"):
+        remedy = "Compare again, or restore its code and data."
+        raise ValueError(should("folder", f"be of {problem.name!r} as it is now", str(folder), remedy))
     done = fit(problem, policy, setting["env"], seed=instance, **setting["arguments"])
     return done, dict(rows[policy, instance].metrics)
+
+
+def _found(address: str | None, argument: str, name: str) -> str:
+    """The address of a problem; raises ValueError if it has none."""
+    if address is None:
+        remedy = "Give the problem itself: load_module(path, problem), or fit(problem, policy, seed=instance)."
+        raise ValueError(should(argument, "be of a problem that can be found again, not one made in Python", name, remedy))
+    return address
 
 
 def load_module(path: str | Path, problem: str | Problem | None = None) -> nn.Module:
@@ -256,7 +269,7 @@ def load_module(path: str | Path, problem: str | Problem | None = None) -> nn.Mo
             only :func:`fit` makes: groups of networks that are no chains of stages.
     """
     state, about = _read(path)
-    problem = load_problem(about["problem"] if problem is None else problem)
+    problem = load_problem(_found(about["address"], "path", about["problem"]) if problem is None else problem)
     if missing := set(about["tasks"]) - {task.name for task in problem.tasks}:
         raise ValueError(should("problem", f"have the tasks of the file's network, also {sorted(missing)}", problem))
     model, names = make_model(problem, tuple(about["hidden_sizes"])), about["tasks"]
@@ -280,6 +293,7 @@ def _read(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     try:
         with safe_open(str(path), framework="pt") as file:
             about = dict(json.loads(file.metadata()[_ABOUT]))
+            about |= {name: about[name] for name in ("problem", "address", "tasks", "hidden_sizes")}  # a KeyError if one is missing
             return {name: file.get_tensor(name) for name in file.keys()}, about
     except Exception as error:  # a damaged or hostile file may raise anything
         reason = f"{type(error).__name__}: {error}"
