@@ -2,10 +2,13 @@
 
 import copy
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
 from test_balancer_loops import TASKS, Network, batch, gradients, losses_of
 from torch import nn
 
@@ -311,3 +314,36 @@ def test_alignments_of_sparse_gradients_are_refused():
     balancer = mtl_gym.SampleBalancer("slgrad", ["main", "other"])
     with pytest.raises(ValueError, match="dense gradients"):
         balancer.observe_alignment(embedding, losses, torch.arange(4), torch.arange(4))
+
+
+def in_a_process_without_labels(rank, port, folder, policy):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    network = Network()
+    balancer = mtl_gym.LossBalancer(policy, TASKS)
+    for step in range(2):
+        network.zero_grad()
+        losses = losses_of(network, batch(step), TASKS if rank == 1 and step == 0 else ())
+        if "gradients" in balancer.reads:
+            balancer.backward(losses, shared=network.trunk.parameters(), heads=network.heads.parameters())
+        else:
+            (balancer(losses) + 0 * sum(own.sum() for own in network.parameters())).backward()
+        torch.save([balancer.weights, gradients(network)], f"{folder}/{rank}{step}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["si", "cagrad"])
+def test_a_process_without_any_label_takes_part(policy, tmp_path):
+    multiprocessing.spawn(in_a_process_without_labels, (29_519, tmp_path, policy), nprocs=2)
+    network, balancer = Network(), mtl_gym.LossBalancer(policy, TASKS)
+    balancer.backward(losses_of(network, batch(0)), shared=network.trunk.parameters())
+    (first, own), (second, other) = (torch.load(tmp_path / f"{rank}0.pt", weights_only=True) for rank in range(2))
+    assert first == second == balancer.weights
+    share = 2 if policy == "cagrad" else 1  # of two processes; DistributedDataParallel averages otherwise
+    for name, gradient in gradients(network).items():
+        torch.testing.assert_close(share * own[name], gradient, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(other[name], own[name] if policy == "cagrad" else 0 * gradient, rtol=0, atol=0)
+    (first, _), (second, _) = (torch.load(tmp_path / f"{rank}1.pt", weights_only=True) for rank in range(2))
+    assert first == second

@@ -294,6 +294,7 @@ class LossBalancer(Balancer):
         weights = self._decisions.weights[0, 0]
         if given.together is not None:
             return (given.together.float() * weights.to(given.together.device)).sum()
-        known = [place for place, part in enumerate(given.parts) if part is not None]
+        if not (known := [place for place, part in enumerate(given.parts) if part is not None]):  # in one of several processes
+            return torch.zeros((), device=given.values.device)
         losses = torch.stack([part.reshape(()) for part in given.parts if part is not None]).float()
         return (losses * weights[known].to(losses.device)).sum()

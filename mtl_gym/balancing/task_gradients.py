@@ -62,7 +62,8 @@ class TaskGradients:
         """
         found = _gradients(losses, [*points, *heads], keep=keep)
         of_points = [of_task[: len(points)] for of_task in found]
-        reached = _reached(of_points, points)
+        labelled = any(loss is not None for loss in losses)  # not always, in one of several processes
+        reached = _reached(of_points, points) if labelled else set()
         table = torch.empty(len(losses), sum(point.numel() for point in points), device=points[0].device)
         self._check(table)
         for row, of_task in zip(table, of_points, strict=True):
