@@ -405,7 +405,7 @@ STRANGE = [None, 5, "", [], {}, ["ppo"], torch.zeros(1)]
 @pytest.mark.parametrize("id", HOMES + STRANGE, ids=str)
 def test_another_environment_is_refused_and_not_imported(id, content, tmp_path):
     content["about"]["environment"]["id"] = id
-    refused(forged(tmp_path, content), match="`environment` should be one of")
+    refused(forged(tmp_path, content), match="`env` should be one of")
     assert not {"some_module", "antigravity"} & set(sys.modules)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from rollouts import small
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import mtl_gym
@@ -227,3 +228,35 @@ def test_an_unknown_argument_lists_those_of_the_function_too(call):
     own = {"compare": "instances, seed, num_envs", "fit": "seed"}[call.__name__]
     with pytest.raises(TypeError, match=rf"`argument` should be one of {own}.*problem.*'quiet'"):
         call(*["quadratic", "ew"][call is mtl_gym.compare :], quiet=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_sizes": "x"},
+        {"hidden_sizes": [0]},
+        {"hidden_sizes": None},
+        {"hidden_sizes": [3]},
+        {"tasks": []},
+        {"tasks": None},
+        {"address": 3},
+        {"address": ["digits"]},
+        {"paths": "x"},
+        {"paths": {"nope": [0, 1]}},
+        {"paths": {"digit": [0, 1, 2, 3]}},
+    ],
+)
+def test_a_file_with_a_damaged_description_is_refused_by_its_path(change, described, tmp_path):
+    state, about = described
+    file = tmp_path / "damaged.safetensors"
+    save_file(state, file, metadata={"mtl_gym": json.dumps({**about, **change})})
+    with pytest.raises(ValueError, match=r"`path` should.*damaged\.safetensors"):
+        mtl_gym.load_module(file)
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory):
+    """What a file of a network holds."""
+    file = mtl_gym.fit("digits", "ew", **settings("digits", num_tasks=3)).save(tmp_path_factory.mktemp("network") / "good")
+    with safe_open(str(file), framework="pt") as content:
+        return load_file(file), json.loads(content.metadata()["mtl_gym"])

@@ -91,7 +91,10 @@ class Decider:
         answer, memory = self.policy.predict(observations, state=self.memory, episode_start=None, deterministic=True)
         values = array_of(answer)
         if values.shape != (1, *actions.shape) or not np.isfinite(values).all():
-            check_actions(values, actions, 1)  # says what is wrong
+            try:
+                check_actions(values, actions, 1)  # says what is wrong
+            except ValueError as error:
+                raise ValueError(f"{error} They are those of the policy {self.label!r}.") from None
         self.memory = memory
         return torch.from_numpy(values.astype(np.float32).clip(actions.low, actions.high))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import nn
 
-from mtl_gym.cache import write_whole
 from mtl_gym.checks import choose, positive_int, should
 from mtl_gym.context import own_mode
 from mtl_gym.decisions.grouping.group_training import masks_of, members, train_groups
@@ -25,20 +20,16 @@ from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, TASK_GROUPING, s
 from mtl_gym.envs.arguments import check_argument_names, keywords
 from mtl_gym.envs.infos import row_infos
 from mtl_gym.envs.vector import MTLVectorEnv
+from mtl_gym.evaluation.module_files import SUFFIX, address_of, write
 from mtl_gym.evaluation.player import Player
 from mtl_gym.evaluation.results import plain, stored
 from mtl_gym.evaluation.rollout import make_env
-from mtl_gym.models import make_model
-from mtl_gym.models.plain import Branches, joined, key
+from mtl_gym.models.plain import Branches, joined
 from mtl_gym.policies.grammar import names_and_policies
 from mtl_gym.policies.protocol import Policy
 from mtl_gym.problems import load_problem
 from mtl_gym.problems.base import Problem
 from mtl_gym.training.trainer import Trainer
-
-SUFFIX = ".safetensors"
-_ABOUT = "mtl_gym"
-"""Key of the description in a file's metadata."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +66,7 @@ class Fit:
         file = file if file.suffix == SUFFIX else file.with_name(file.name + SUFFIX)
         paths = {"paths": self.module.paths} if isinstance(self.module, Branches) else {}
         about = {**self.about, "metrics": self.metrics, "outcome": self.outcome, **paths}
-        state = self.module.state_dict()
-        if others := [name for name, own in state.items() if not isinstance(own, torch.Tensor)]:
-            remedy = "Write it yourself: torch.save(fit.module.state_dict(), path)."
-            raise ValueError(should("module", "have a state_dict of tensors to be saved", others, remedy))
-        state = {name: own.contiguous().clone() for name, own in state.items()}  # tied ones apart, as the format has no ties
-        write_whole(file, save(state, metadata={_ABOUT: json.dumps(about)}))
+        write(file, self.module.state_dict(), about)
         return file
 
 
@@ -240,61 +226,9 @@ def refit(folder: str | Path, policy: str, instance: int) -> tuple[Fit, dict[str
     if (policy, instance) not in (rows := {(own.policy, own.instance): own for own in results}):
         choose("policy", policy, {own: own for own, _ in rows})
         raise ValueError(should("instance", f"be one of {sorted(own for name, own in rows if name == policy)}", instance))
-    problem = load_problem(_found(origin.get("address"), "folder", setting["problem"]))
+    problem = load_problem(address_of(origin.get("address"), "folder", setting["problem"]))
     if problem.identity != setting.get("identity"):
         remedy = "Compare again, or restore its code and data."
         raise ValueError(should("folder", f"be of {problem.name!r} as it is now", str(folder), remedy))
     done = fit(problem, policy, setting["env"], seed=instance, **setting["arguments"])
     return done, dict(rows[policy, instance].metrics)
-
-
-def _found(address: str | None, argument: str, name: str) -> str:
-    """The address of a problem; raises ValueError if it has none."""
-    if address is None:
-        remedy = "Give the problem itself: load_module(path, problem), or fit(problem, policy, seed=instance)."
-        raise ValueError(should(argument, "be of a problem that can be found again, not one made in Python", name, remedy))
-    return address
-
-
-def load_module(path: str | Path, problem: str | Problem | None = None) -> nn.Module:
-    """Rebuilds the module in a file of :meth:`Fit.save`, in evaluation mode; no code in the file is run.
-
-    Args:
-        path: The file.
-        problem: The problem whose network it is; ``None``: the one that the file names, which a problem made in Python has no
-            name for.
-
-    Raises:
-        ValueError: If the file is missing, damaged or of something else, its problem cannot be found, or the module is one that
-            only :func:`fit` makes: groups of networks that are no chains of stages.
-    """
-    state, about = _read(path)
-    problem = load_problem(_found(about["address"], "path", about["problem"]) if problem is None else problem)
-    if missing := set(about["tasks"]) - {task.name for task in problem.tasks}:
-        raise ValueError(should("problem", f"have the tasks of the file's network, also {sorted(missing)}", problem))
-    model, names = make_model(problem, tuple(about["hidden_sizes"])), about["tasks"]
-    heads = {task.name: own for task, own in zip(problem.tasks, problem.output_slices, strict=True) if task.name in names}
-    parameters = {name: torch.zeros(shape) for name, shape in model.shapes.items()}
-    buffers = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in model.buffers.items()}
-    module = model.plain(parameters, buffers, heads)
-    if isinstance(module, Branches):
-        paths = {task: tuple(path) for task, path in about.get("paths", {}).items()}
-        depths = {stage: depth for path in paths.values() for depth, stage in enumerate(path)}
-        stages = [copy.deepcopy(module.stages[depths[stage]]) for stage in sorted(depths)]
-        module = Branches(stages, paths, {task: module.heads[key(task)] for task in paths})
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(should("path", "hold a module that its problem's network makes", str(path), str(error))) from error
-    return module.eval()
-
-
-def _read(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            about = dict(json.loads(file.metadata()[_ABOUT]))
-            about |= {name: about[name] for name in ("problem", "address", "tasks", "hidden_sizes")}  # a KeyError if one is missing
-            return {name: file.get_tensor(name) for name in file.keys()}, about
-    except Exception as error:  # a damaged or hostile file may raise anything
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(should("path", "be a file that Fit.save has written", str(path), reason)) from error
