@@ -1,5 +1,7 @@
 """Modules that write into inputs, have ties, sparse gradients or state of their own; tasks with names that torch takes itself."""
 
+import concurrent.futures
+
 import numpy as np
 import pytest
 import torch
@@ -148,3 +150,32 @@ def test_tasks_of_any_name_have_heads_of_their_own(names, tmp_path):
 def test_a_task_that_would_be_taken_for_a_mask_of_infos_is_refused():
     with pytest.raises(ValueError, match=r"not begin with an underscore.*Rename"):
         mtl_gym.Task("_price", "mse", ("rmse",))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attempt", range(3))
+def test_threads_that_begin_together_train_as_one_after_the_other(attempt):
+    problem, alone = problem_of(Two), problem_of(Two)
+    expected = {seed: mtl_gym.fit(alone, "igb", seed=seed, train_steps=10, batch_size=16).metrics for seed in range(4)}
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = {seed: pool.submit(mtl_gym.fit, problem, "igb", seed=seed, train_steps=10, batch_size=16) for seed in range(4)}
+        assert {seed: own.result().metrics for seed, own in found.items()} == expected
+
+
+def test_errors_of_ones_own_losses_name_them_and_the_way_out():
+    def negative(outputs, targets):
+        return -(outputs[:, 0] - targets[:, 0]).square()
+
+    def undefined(outputs, targets):
+        return (outputs[:, 0] - targets[:, 0]) * float("nan")
+
+    for loss, words in ((negative, "Add a constant to it; its gradient"), (undefined, "'undefined' of the task 'square'")):
+        usual = problem_of(Two)
+        tasks = [usual.tasks[0], mtl_gym.Task("square", loss, ("rmse",))]
+        with pytest.raises(ValueError, match=words):
+            mtl_gym.fit(mtl_gym.Problem("pair", tasks, usual.splits), "igb", train_steps=20, batch_size=16)
+
+
+def test_a_function_has_to_be_wrapped_and_the_error_says_how():
+    with pytest.raises(TypeError, match=r"mtl_gym\.policy\(function\)"):
+        mtl_gym.fit("quadratic", lambda losses: 1 / losses, train_steps=20)

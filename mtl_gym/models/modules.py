@@ -197,11 +197,13 @@ class ModuleModel(Model):
 
 def module_model(problem: Problem, factory: ModuleFactory) -> ModuleModel:
     """The model of a problem; made once, as the dry run takes a while."""
-    if problem not in _made:
-        _made[problem] = ModuleModel(problem, factory)
-    return _made[problem]
+    with _MAKING:  # since a dry run and a training of the same modules would see each other's tensors
+        if problem not in _made:
+            _made[problem] = ModuleModel(problem, factory)
+        return _made[problem]
 
 
+_MAKING = threading.RLock()
 _made: weakref.WeakKeyDictionary[Problem, ModuleModel] = weakref.WeakKeyDictionary()
 
 

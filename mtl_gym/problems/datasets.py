@@ -28,8 +28,9 @@ def from_dataset(_cls: type[Split], /, dataset: Any, tasks: Sequence[str] | None
 
     Args:
         dataset: Its items are pairs ``(inputs, targets)``. Inputs are a tensor or array, all of one shape, or a mapping of names to
-            such (tokens and their mask); dtypes are those of :class:`mtl_gym.Split`. Targets are a number, a tensor (C, *S) of a task's channels, or several of these: a mapping by task name, or a tuple or list with one entry for
-            each task. Missing labels are None or NaN.
+            such (tokens and their mask); dtypes are those of :class:`mtl_gym.Split`. Targets are a number, a tensor (C, *S) of a
+            task's channels, or several of these: a mapping by task name, or a tuple or list with one entry for each task. Missing
+            labels are None or NaN.
         tasks: The tasks in the order of the problem's; ``None``: in the order of the first item. Of mappings, only these are
             taken; of tuples, these are the names of all entries, for errors.
 
