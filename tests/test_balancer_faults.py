@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -347,3 +348,33 @@ def test_a_process_without_any_label_takes_part(policy, tmp_path):
         torch.testing.assert_close(other[name], own[name] if policy == "cagrad" else 0 * gradient, rtol=0, atol=0)
     (first, _), (second, _) = (torch.load(tmp_path / f"{rank}1.pt", weights_only=True) for rank in range(2))
     assert first == second
+
+
+def test_an_agent_that_cannot_be_saved_says_what_can():
+    balancer = mtl_gym.LossBalancer("igbv2", ["a", "b"], steps_per_epoch=2, lr=0.1)
+    with pytest.raises(TypeError, match=r"OnlineSAC.*torch\.save\(balancer, path\)"):
+        balancer.state_dict()
+    copied = pickle.loads(pickle.dumps(balancer))
+    for step in range(4):
+        losses = torch.tensor([1.0 + step, 2.0], requires_grad=True)
+        assert balancer(losses).item() == copied(losses).item()
+    assert balancer.weights == copied.weights
+
+
+def test_sums_of_samples_are_exact_under_another_default_dtype():
+    losses = torch.rand(6, 4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+
+    def sums():
+        balancer = mtl_gym.SampleBalancer("focal", ["main", "other"])
+        for own in losses:
+            balancer(own.clone().requires_grad_(), ids=torch.arange(4))
+        return state_of(balancer)[1]
+
+    expected, default = sums(), torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = sums()
+    finally:
+        torch.set_default_dtype(default)
+    for name, own in expected.items():
+        torch.testing.assert_close(found[name], own, rtol=0, atol=0)

@@ -30,8 +30,11 @@ def packed(memory: Any) -> tuple[Any, dict[str, Tensor]]:
             return {"dict": [[str(name), pack(own)] for name, own in value.items()]}
         if isinstance(value, (list, tuple)):
             return {type(value).__name__: [pack(own) for own in value]}
-        remedy = "A function with values of its own cannot be saved; write a class with `predict` that returns them as its memory."
-        raise TypeError(should("policy", "have a memory of arrays and numbers to be saved", value, remedy))
+        function = (
+            "A function with values of its own cannot be saved; write a class with `predict` that returns them as its memory."
+        )
+        remedy = function if callable(value) else "Save the whole balancer, which is pickled: torch.save(balancer, path)."
+        raise TypeError(should("policy", "have a memory of arrays and numbers to be saved", type(value).__name__, remedy))
 
     return pack(memory), tensors
 

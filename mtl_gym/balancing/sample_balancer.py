@@ -87,7 +87,8 @@ class SampleBalancer(Balancer):
         super().__init__(
             policy, SAMPLE_WEIGHTING, tasks, lr=lr, seed=seed, train_steps=train_steps, steps_per_epoch=steps_per_epoch
         )
-        self._decisions = SampleDecisions(self._course, len(self.tasks))
+        with own_mode():
+            self._decisions = SampleDecisions(self._course, len(self.tasks))
         read = self._decider.needs | self._decisions.needs
         for name, words in _UNKNOWN.items():
             if name in read:
