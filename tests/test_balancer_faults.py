@@ -378,3 +378,17 @@ def test_sums_of_samples_are_exact_under_another_default_dtype():
         torch.set_default_dtype(default)
     for name, own in expected.items():
         torch.testing.assert_close(found[name], own, rtol=0, atol=0)
+
+
+def test_a_trunks_output_is_no_parameter():
+    network, balancer = Network(), mtl_gym.LossBalancer("cagrad", TASKS)
+    inputs, labels = batch(0)
+    features = network.trunk(inputs)
+    losses = {task: (head(features) - labels[task]).square().mean() for task, head in network.heads.items()}
+    with pytest.raises(ValueError, match=r"computed from them.*\(12, 8\).*`features`"):
+        balancer.backward(losses, shared=features)  # which would leave the trunk untrained
+    with pytest.raises(TypeError, match="`heads` should be parameters"):
+        balancer.backward(losses, shared=network.trunk.parameters(), heads=network.heads)
+    assert balancer.step == 0
+    balancer.backward(losses, features=features)
+    assert network.trunk[0].weight.grad is not None

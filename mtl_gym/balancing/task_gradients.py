@@ -98,12 +98,13 @@ class TaskGradients:
         """The parameters besides the points that get a gradient of their own: those given, or all leaves of the losses' graphs.
 
         Raises:
+            TypeError: If they are no tensors.
             ValueError: If they are not given with several processes.
         """
         if heads is None and ranks.size(self._group) > 1:
             remedy = "A process without a label of a task does not reach its head."
             raise ValueError(should("heads", "be given with several processes", None, remedy))
-        found = leaves(parts, points) if heads is None else [own for own in heads if own.requires_grad]
+        found = leaves(parts, points) if heads is None else [own for own in _tensors("heads", heads) if own.requires_grad]
         known = {id(point) for point in points}
         return [own for own in found if id(own) not in known]
 
@@ -196,17 +197,24 @@ def parameters_of(shared: Iterable[Tensor] | None) -> list[Tensor]:
 
     Raises:
         TypeError: If they are no tensors, as the names of ``named_parameters``.
-        ValueError: If there is none that requires a gradient.
+        ValueError: If there is none that requires a gradient, or one is no leaf, as a trunk's output.
     """
-    if isinstance(shared, Tensor):
-        shared = [shared]
-    given: list[Any] = list(shared) if isinstance(shared, Iterable) else []
-    if wrong := [own for own in given if not isinstance(own, Tensor)]:
-        raise TypeError(should("shared", "be parameters, such as trunk.parameters()", type(wrong[0]).__name__))
+    given = _tensors("shared", [shared] if isinstance(shared, Tensor) else shared)
+    if computed := [tuple(own.shape) for own in given if not own.is_leaf]:
+        remedy = "Give trunk.parameters(), or the trunk's output as `features`."
+        raise ValueError(should("shared", "hold parameters, not what is computed from them", computed, remedy))
     found = list(dict.fromkeys(own for own in given if own.requires_grad))
     if not found:
         remedy = "Give the parameters that all tasks share: balancer.backward(losses, shared=trunk.parameters())."
         raise ValueError(should("shared", "hold parameters that require a gradient", len(given), remedy))
+    return found
+
+
+def _tensors(name: str, given: Any) -> list[Tensor]:
+    """Tensors as a list, empty if there is nothing; raises ``TypeError`` if they are something else."""
+    found = list(given) if isinstance(given, Iterable) else []
+    if wrong := [own for own in found if not isinstance(own, Tensor)]:
+        raise TypeError(should(name, "be parameters, such as trunk.parameters()", type(wrong[0]).__name__))
     return found
 
 
