@@ -13,8 +13,10 @@ from rollouts import small
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from typer.testing import CliRunner
 
 import mtl_gym
+from mtl_gym.cli import full_app
 from mtl_gym.environments import LAYER_MERGING, SAMPLE_WEIGHTING, TASK_GROUPING
 from mtl_gym.evaluation.fitting import refit
 from mtl_gym.models.plain import Branches
@@ -260,3 +262,20 @@ def described(tmp_path_factory):
     file = mtl_gym.fit("digits", "ew", **settings("digits", num_tasks=3)).save(tmp_path_factory.mktemp("network") / "good")
     with safe_open(str(file), framework="pt") as content:
         return load_file(file), json.loads(content.metadata()["mtl_gym"])
+
+
+@pytest.mark.parametrize(
+    ("to", "words"), [("", "`--to` should be a path"), ("/dev/null/model", "`--to` should be a folder that can")]
+)
+def test_a_file_that_cannot_be_written_is_named_before_anything_is_trained(to, words, tmp_path):
+    arguments = ["fit", str(tmp_path / "nothing"), "--policy", "ew", "--instance", "0", "--to", to]
+    answer = CliRunner().invoke(full_app(), arguments, env={"COLUMNS": "300"})
+    assert answer.exit_code
+    assert words in answer.output
+
+
+@pytest.mark.parametrize("path", ["", ".", "/dev/null/model"])
+def test_a_network_is_not_saved_to_what_is_no_file(path):
+    done = mtl_gym.fit("quadratic", "ew", **settings("quadratic"))
+    with pytest.raises(ValueError, match="`path` should"):
+        done.save(path)

@@ -20,7 +20,7 @@ from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, TASK_GROUPING, s
 from mtl_gym.envs.arguments import check_argument_names, keywords
 from mtl_gym.envs.infos import row_infos
 from mtl_gym.envs.vector import MTLVectorEnv
-from mtl_gym.evaluation.module_files import SUFFIX, address_of, write
+from mtl_gym.evaluation.module_files import address_of, file_of, write
 from mtl_gym.evaluation.player import Player
 from mtl_gym.evaluation.results import plain, stored
 from mtl_gym.evaluation.rollout import make_env
@@ -60,10 +60,9 @@ class Fit:
         """Writes the module's ``state_dict`` and :attr:`about` to a safetensors file, atomically; returns its path.
 
         Raises:
-            ValueError: If the ``state_dict`` holds something else than tensors.
+            ValueError: If the path cannot be written, or the ``state_dict`` holds something else than tensors.
         """
-        file = Path(path)
-        file = file if file.suffix == SUFFIX else file.with_name(file.name + SUFFIX)
+        file = file_of("path", path)
         paths = {"paths": self.module.paths} if isinstance(self.module, Branches) else {}
         about = {**self.about, "metrics": self.metrics, "outcome": self.outcome, **paths}
         write(file, self.module.state_dict(), about)

@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 
-from mtl_gym.cache import write_whole
-from mtl_gym.checks import should
+from mtl_gym.cache import check_writable, write_whole
+from mtl_gym.checks import path_of, should
 from mtl_gym.models import make_model
 from mtl_gym.models.plain import Branches, key
 from mtl_gym.problems import load_problem
@@ -25,6 +25,21 @@ _ABOUT = "mtl_gym"
 """Key of the description in a file's metadata."""
 _KINDS: dict[str, Any] = {"problem": str, "address": (str, type(None)), "tasks": list, "hidden_sizes": list}
 """What the description holds that a module is built from."""
+
+
+def file_of(name: str, path: str | Path) -> Path:
+    """The file of a network at a path, whose suffix may be left out.
+
+    Raises:
+        TypeError: If it is no path.
+        ValueError: If it is no name of a file, or cannot be written.
+    """
+    given = path_of(name, str(path) if path != Path() else "")
+    if not given.name:
+        raise ValueError(should(name, "name a file", str(path)))
+    file = given if given.suffix == SUFFIX else given.with_name(given.name + SUFFIX)
+    check_writable(file.parent, [file.name], argument=name)
+    return file
 
 
 def write(file: Path, state: Mapping[str, Any], about: Mapping[str, Any]) -> None:
