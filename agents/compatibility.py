@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 import mtl_gym
-from mtl_gym import SIZES, Observation, choose, find_environments, should, specification
+from mtl_gym import SIZES, Observation, choose, should, specification
 from mtl_gym.agents.algorithm import algorithm
 
 ACTION_MASK = "action_mask"
@@ -25,7 +25,6 @@ def check(about: Mapping[str, Any]) -> None:
         raise ValueError(should("format", f"be {FORMAT}, which this version reads", about["format"]))
     check_version(about["versions"])
     environment = about["environment"]
-    choose("environment", environment["id"], find_environments())
     known = specification(environment["id"]).observations
     for name, row in about["observations"].items():
         here = observation_row(choose("observations", name, known))

@@ -53,11 +53,11 @@ if TYPE_CHECKING:
     from mtl_gym.evaluation.fitting import (
         Fit as Fit,
         fit as fit,
-        load_module as load_module,
         suggest_groups as suggest_groups,
         suggest_sharing as suggest_sharing,
     )
     from mtl_gym.evaluation.leaderboard import leaderboard as leaderboard
+    from mtl_gym.evaluation.module_files import load_module as load_module
     from mtl_gym.evaluation.problem_check import check as check
     from mtl_gym.evaluation.rank_correlation import rank_correlation as rank_correlation
     from mtl_gym.evaluation.results import plain as plain
@@ -103,7 +103,8 @@ _NAMES = {
     "evaluation.comparison": "compare evaluate",
     "evaluation.discrimination": "discrimination",
     "evaluation.export": "report",
-    "evaluation.fitting": "Fit fit load_module suggest_groups suggest_sharing",
+    "evaluation.fitting": "Fit fit suggest_groups suggest_sharing",
+    "evaluation.module_files": "load_module",
     "evaluation.leaderboard": "leaderboard",
     "evaluation.problem_check": "check",
     "evaluation.rank_correlation": "rank_correlation",

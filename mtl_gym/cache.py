@@ -48,8 +48,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise
 
 
-def check_writable(folder: Path, files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
+def check_writable(folder: Path, files: Iterable[str] = (), folders: Iterable[str] = (), *, argument: str = "out") -> None:
     """Checks, before anything is run, that files and folders of these names can be written in an output folder; leaves nothing.
+
+    ``argument``: the one that names the folder, for errors.
 
     Raises:
         ValueError: If one is a folder where a file is written, or the reverse, or the folder cannot be written.
@@ -57,16 +59,16 @@ def check_writable(folder: Path, files: Iterable[str] = (), folders: Iterable[st
     try:
         for name in files:
             if (folder / name).is_dir():
-                raise ValueError(should("out", f"not contain a folder called {name}, where a file is written", str(folder)))
+                raise ValueError(should(argument, f"not contain a folder called {name}, where a file is written", str(folder)))
         for name in folders:
             if (folder / name).is_file():
-                raise ValueError(should("out", f"not contain a file called {name}, where a folder is written", str(folder)))
+                raise ValueError(should(argument, f"not contain a file called {name}, where a folder is written", str(folder)))
         there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         trial = there / f".trial.{os.urandom(4).hex()}"
         trial.touch()
         trial.unlink(missing_ok=True)
     except OSError as error:
-        raise ValueError(should("out", "be a folder that can be written", str(folder), str(error))) from error
+        raise ValueError(should(argument, "be a folder that can be written", str(folder), str(error))) from error
 
 
 @contextlib.contextmanager

@@ -22,10 +22,11 @@ from safetensors.torch import save, save_file
 import mtl_gym
 from mtl_gym import agents
 from mtl_gym.agents.agent import Agent, load
+from mtl_gym.agents.compatibility import check
 from mtl_gym.agents.defaults import DEFAULTS
 from mtl_gym.agents.files import digest, read, write
 from mtl_gym.agents.pretrained import FOLDER
-from mtl_gym.environments import ENVIRONMENTS, LAYER_MERGING, LOSS_WEIGHTING, specification
+from mtl_gym.environments import ENVIRONMENTS, LAYER_MERGING, LOSS_WEIGHTING, SCRIPTED, specification
 from mtl_gym.envs.observations import OBSERVATIONS, Observation
 from mtl_gym.evaluation.rollout import make_env
 from mtl_gym.policies.grammar import make_policy
@@ -140,6 +141,15 @@ def test_saving_makes_folders_and_returns_the_path(agent, tmp_path):
 
 def test_names_with_dots_are_files_of_their_own(agent, tmp_path):
     assert agent.save(tmp_path / "lr0.1") != agent.save(tmp_path / "lr0.5")
+
+
+def test_an_agent_of_an_environment_that_a_script_defines_fits(content, monkeypatch):
+    about = content["about"]
+    about["environment"]["id"] = "mine/Own-v0"
+    with pytest.raises(ValueError, match="mine/Own-v0"):
+        check(about)
+    monkeypatch.setitem(SCRIPTED, "mine/Own-v0", ENVIRONMENTS[ENV])
+    check(about)
 
 
 def test_a_folder_stands_for_its_best_agent(agent, tmp_path):
@@ -395,7 +405,7 @@ STRANGE = [None, 5, "", [], {}, ["ppo"], torch.zeros(1)]
 @pytest.mark.parametrize("id", HOMES + STRANGE, ids=str)
 def test_another_environment_is_refused_and_not_imported(id, content, tmp_path):
     content["about"]["environment"]["id"] = id
-    refused(forged(tmp_path, content), match="`environment` should be one of")
+    refused(forged(tmp_path, content), match="`env` should be one of")
     assert not {"some_module", "antigravity"} & set(sys.modules)
 
 

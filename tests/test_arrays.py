@@ -637,3 +637,37 @@ class Stream(torch.utils.data.IterableDataset):
 def test_data_sets_that_make_no_split_are_named(dataset, tasks, error, message):
     with pytest.raises(error, match=f"(?s){message}"):
         mtl_gym.Split.from_dataset(dataset, tasks)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool])
+def test_tokens_of_a_data_set_keep_their_dtype(dtype):
+    tokens = torch.tensor([[16_777_217, 2], [0, 1]]).to(dtype)
+    assert torch.equal(mtl_gym.Split.from_dataset([(own, 1.0) for own in tokens]).inputs, tokens)
+    assert mtl_gym.Split.from_dataset([(own.double(), 1.0) for own in tokens]).inputs.dtype is torch.float32
+
+
+def test_inputs_of_a_data_set_may_be_tensors_by_name():
+    data = [({"tokens": torch.tensor([number, 2]), "pad": np.array([False, number > 0])}, number / 2) for number in range(3)]
+    split = mtl_gym.Split.from_dataset(data)
+    assert split.inputs["tokens"].tolist() == [[0, 2], [1, 2], [2, 2]]
+    assert split.inputs["tokens"].dtype is torch.int64
+    assert split.inputs["pad"].tolist() == [[False, False], [False, True], [False, True]]
+    assert split.inputs["pad"].dtype is torch.bool
+    with pytest.raises(ValueError, match=r"dataset\[1\] inputs` should be a mapping with tokens, pad, as in dataset\[0\]"):
+        mtl_gym.Split.from_dataset([data[0], ({"tokens": data[1][0]["tokens"]}, 1.0)])
+    with pytest.raises(ValueError, match=r"dataset\[1\] inputs\['tokens'\]` should have the shape \(2,\)"):
+        mtl_gym.Split.from_dataset([data[0], ({**data[1][0], "tokens": torch.tensor([1])}, 1.0)])
+
+
+def test_whole_and_real_inputs_of_a_data_set_are_real_ones():
+    split = mtl_gym.Split.from_dataset([(torch.tensor([1, 2]), 1.0), (torch.tensor([1.5, 2.0]), 1.0)])
+    assert split.inputs.tolist() == [[1.0, 2.0], [1.5, 2.0]]
+
+
+def test_a_data_set_that_is_shorter_than_it_says_is_named():
+    class Long(Pairs):
+        def __len__(self):
+            return len(self.items) + 1
+
+    with pytest.raises(ValueError, match=r"`dataset` should have the 3 items of its length.*2 items"):
+        mtl_gym.Split.from_dataset(Long([(torch.zeros(2), 1.0)] * 2))

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 from rollouts import small
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
+from typer.testing import CliRunner
 
 import mtl_gym
+from mtl_gym.cli import full_app
 from mtl_gym.environments import LAYER_MERGING, SAMPLE_WEIGHTING, TASK_GROUPING
 from mtl_gym.evaluation.fitting import refit
 from mtl_gym.models.plain import Branches
@@ -100,7 +103,7 @@ def test_a_row_with_a_network_of_ones_own_is_trained_again(tmp_path):
     done, known = refit(tmp_path / "out", "ew", 2)
     assert done.metrics == known
     file.write_text(OWN.replace("WIDTH", "5"))
-    with pytest.raises(ValueError, match=r"network of the comparison, module\[.*restore its code"):
+    with pytest.raises(ValueError, match=r"be of 'mine' as it is now.*restore its code"):
         refit(tmp_path / "out", "ew", 2)
 
 
@@ -225,3 +228,87 @@ def test_a_module_of_ones_own_comes_back_as_what_it_is(tmp_path):
     assert torch.equal(again.eval()(digits.splits["test"].inputs)["digit"], outputs["digit"])
     groups = mtl_gym.fit(problem, "random-groups", TASK_GROUPING, tasks=["digit", "parity", "loop"], train_steps=8, batch_size=16)
     assert set(groups.module(digits.splits["test"].inputs[:4])) == set(groups.outcome["tasks"])
+
+
+def test_a_problem_made_in_python_is_not_taken_for_the_one_of_that_name(tmp_path):
+    digits = load_problem("digits")
+    problem = mtl_gym.Problem("digits", digits.tasks, digits.splits, network="mlp", version=7)
+    given = {"train_steps": 4, "batch_size": 16, "holdout_size": 16}
+    done = mtl_gym.fit(problem, "ew", **given)
+    assert done.about["problem"] == "digits"
+    with pytest.raises(ValueError, match=r"one made in Python.*load_module\(path, problem\)"):
+        mtl_gym.load_module(done.save(tmp_path / "model"))
+    assert mtl_gym.load_module(tmp_path / "model.safetensors", problem) is not None
+    mtl_gym.compare("ew", problem=problem, instances=1, out=tmp_path / "runs", **given)
+    with pytest.raises(ValueError, match="one made in Python"):
+        refit(tmp_path / "runs", "ew", 0)
+
+
+def test_a_row_of_a_problem_that_has_changed_is_refused(tmp_path):
+    file = tmp_path / "shop.py"
+    code = (
+        "import numpy as np, mtl_gym\n\ndef make():\n    x = np.random.default_rng(SEED).normal(size=(300, 3))\n"
+        "    return mtl_gym.Problem.from_arrays(x, {'price': x.sum(1)}, train_steps=60)\n"
+    )
+    file.write_text(code.replace("SEED", "0"))
+    mtl_gym.compare("ew", problem=f"{file}:make", instances=1, out=tmp_path / "runs")
+    assert refit(tmp_path / "runs", "ew", 0)[0].about["address"] == f"{file}:make"
+    file.write_text(code.replace("SEED", "1"))
+    with pytest.raises(ValueError, match=r"as it is now.*Compare again"):
+        refit(tmp_path / "runs", "ew", 0)
+
+
+@pytest.mark.parametrize("call", [mtl_gym.compare, mtl_gym.fit])
+def test_an_unknown_argument_lists_those_of_the_function_too(call):
+    own = {"compare": "instances, seed, num_envs", "fit": "seed"}[call.__name__]
+    with pytest.raises(TypeError, match=rf"`argument` should be one of {own}.*problem.*'quiet'"):
+        call(*["quadratic", "ew"][call is mtl_gym.compare :], quiet=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_sizes": "x"},
+        {"hidden_sizes": [0]},
+        {"hidden_sizes": None},
+        {"hidden_sizes": [3]},
+        {"tasks": []},
+        {"tasks": None},
+        {"address": 3},
+        {"address": ["digits"]},
+        {"paths": "x"},
+        {"paths": {"nope": [0, 1]}},
+        {"paths": {"digit": [0, 1, 2, 3]}},
+    ],
+)
+def test_a_file_with_a_damaged_description_is_refused_by_its_path(change, described, tmp_path):
+    state, about = described
+    file = tmp_path / "damaged.safetensors"
+    save_file(state, file, metadata={"mtl_gym": json.dumps({**about, **change})})
+    with pytest.raises(ValueError, match=r"`path` should.*damaged\.safetensors"):
+        mtl_gym.load_module(file)
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory):
+    """What a file of a network holds."""
+    file = mtl_gym.fit("digits", "ew", **settings("digits", num_tasks=3)).save(tmp_path_factory.mktemp("network") / "good")
+    with safe_open(str(file), framework="pt") as content:
+        return load_file(file), json.loads(content.metadata()["mtl_gym"])
+
+
+@pytest.mark.parametrize(
+    ("to", "words"), [("", "`--to` should be a path"), ("/dev/null/model", "`--to` should be a folder that can")]
+)
+def test_a_file_that_cannot_be_written_is_named_before_anything_is_trained(to, words, tmp_path):
+    arguments = ["fit", str(tmp_path / "nothing"), "--policy", "ew", "--instance", "0", "--to", to]
+    answer = CliRunner().invoke(full_app(), arguments, env={"COLUMNS": "300"})
+    assert answer.exit_code
+    assert words in answer.output
+
+
+@pytest.mark.parametrize("path", ["", ".", "/dev/null/model"])
+def test_a_network_is_not_saved_to_what_is_no_file(path):
+    done = mtl_gym.fit("quadratic", "ew", **settings("quadratic"))
+    with pytest.raises(ValueError, match="`path` should"):
+        done.save(path)

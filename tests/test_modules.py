@@ -809,7 +809,7 @@ class Recomputed(Perceptron):
 
 @pytest.mark.parametrize("model", [Elsewhere, Recomputed])
 def test_modules_that_compute_with_other_values_are_refused(model):
-    with pytest.raises(ValueError, match=r"`model` should compute with its registered parameters.*torch\.utils\.checkpoint"):
+    with pytest.raises(ValueError, match=r"`model` should be a function of its inputs.*registered.*torch\.utils\.checkpoint"):
         make(digits_with(model))
 
 

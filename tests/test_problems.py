@@ -459,6 +459,14 @@ def test_losses_that_are_infinite_at_first_are_not_blamed_on_the_learning_rate()
         mtl_gym.compare("ew", problem=two_regressions(), optimizer="sgd", lr=1e30, **SMALL)
 
 
+def test_outliers_in_test_alone_are_not_blamed_on_the_learning_rate():
+    usual = two_regressions()
+    test = usual.splits["test"]
+    splits = {**usual.splits, "test": Split(3e38 * test.inputs.sign(), test.targets)}
+    with pytest.raises(ValueError, match=r"`splits\['test'\].inputs` should have the size of train's.*outliers"):
+        mtl_gym.compare("ew", problem=Problem("own", usual.tasks, splits), **SMALL)
+
+
 @pytest.mark.parametrize(("network", "shape"), [("mlp", r"\(64, 2\)"), ("dense", r"\(64, 2, 4, 4\)"), ("conv", r"\(64, 2\)")])
 def test_labels_of_another_shape_than_the_networks_outputs_are_refused(network, shape):
     inputs = {name: np.ones((64, *((3,) if network == "mlp" else (1, 4, 4)))) for name in SPLITS}

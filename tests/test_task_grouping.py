@@ -1031,3 +1031,22 @@ def test_no_hidden_units_of_digit_tasks_die():
     for trainer in train_groups(common.problem, common.recipe, ids, torch.ones(4, 6)):
         features = trainer.model.features(trainer.replicas.parameters, inputs.expand(4, *inputs.shape))[-1]
         assert (features > 0).any(-2).float().mean() > 0.9
+
+
+def test_losses_of_ones_own_over_classes_are_grouped():
+    def smooth(outputs, targets):
+        return functional.cross_entropy(outputs, targets[:, 0].long(), reduction="none", label_smoothing=0.1).unsqueeze(1)
+
+    loss = mtl_gym.Loss(smooth, joint=True, target_channels=lambda outputs: 1, labels="classes")
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(240, 4))
+    labels = [inputs[:, place] > 0 for place in range(3)]
+    rows = dict(zip(["train", "meta", "reward", "test"], np.split(np.arange(240), [120, 160, 200]), strict=True))
+    splits = {name: mtl_gym.Split.of(inputs[own], [label[own] for label in labels]) for name, own in rows.items()}
+    tasks = [mtl_gym.Task(name, loss, ("accuracy",), outputs=2) for name in "abc"]
+    problem = mtl_gym.Problem("smooth", tasks, splits)
+    assert specification(TASK_GROUPING).supports(problem) is None
+    groups = mtl_gym.suggest_groups(problem, "random-groups", train_steps=20, batch_size=16)
+    assert sorted(task for group in groups for task in group) == ["a", "b", "c"]
+    real = mtl_gym.Problem("real", [mtl_gym.Task(name, "mse", ("rmse",)) for name in "abc"], splits)
+    assert "Loss whose labels are binary or classes" in specification(TASK_GROUPING).supports(real)

@@ -13,6 +13,7 @@ from mtl_gym.balancing import ranks
 from mtl_gym.balancing.course import Course
 from mtl_gym.balancing.decider import Decider
 from mtl_gym.balancing.given import Losses, check_tasks, check_values, read
+from mtl_gym.context import own_mode
 from mtl_gym.policies.protocol import Policy
 from mtl_gym.training.probes import AFTER, META
 
@@ -39,8 +40,10 @@ class Balancer(nn.Module):
     ) -> None:
         super().__init__()
         self.tasks = check_tasks(tasks)
-        self._decider, self._group = Decider(policy, env, len(self.tasks), seed), group
-        self._course = Course(self._decider, self.tasks, lr, **lengths)
+        self._group = ranks.checked(group)
+        with own_mode():  # a model may be made under another default dtype or device
+            self._decider = Decider(policy, env, len(self.tasks), seed)
+            self._course = Course(self._decider, self.tasks, lr, **lengths)
 
     @property
     def step(self) -> int:
@@ -67,4 +70,5 @@ class Balancer(nn.Module):
 
     def _hand(self, name: str, losses: Losses) -> None:
         given = read("losses", losses, self.tasks)
-        self._course.loop.hand(name, check_values("losses", ranks.mean_of_known(given.values, self._group), self.tasks))
+        with own_mode():
+            self._course.loop.hand(name, check_values("losses", ranks.mean_of_known(given.values, self._group), self.tasks))

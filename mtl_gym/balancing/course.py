@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from mtl_gym.balancing.decider import Decider
 from mtl_gym.balancing.loop import Loop
-from mtl_gym.balancing.memory import packed, unpacked
+from mtl_gym.balancing.memory import check_shapes, packed, unpacked
 from mtl_gym.checks import number, positive_int, should
 from mtl_gym.training.probes import BASE, EPOCH, LR
 
@@ -68,24 +68,38 @@ class Course:
         tensors = {name: {key: value.clone() for key, value in table.items()} for name, table in tables.items()}
         return {"about": json.dumps({**counts, **plain, **about}), "tensors": tensors}
 
-    def load(self, state: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Resumes from a :meth:`state`, and returns its numbers and its own tensors, of which these names have to be there.
+    def load(
+        self,
+        state: Mapping[str, Any],
+        plain: Sequence[str],
+        own: Mapping[str, Tensor],
+        check: Callable[[Mapping[str, Tensor]], None] = lambda own: None,
+    ) -> tuple[dict[str, int], dict[str, Tensor]]:
+        """Resumes from a :meth:`state`, and returns its whole numbers of these names and its own tensors.
+
+        Args:
+            state: The state, on any device.
+            plain: Names of the numbers.
+            own: Tensors that have to be there in these shapes, by name.
+            check: Raises ``ValueError`` if other tensors are wrong.
 
         Raises:
             ValueError: If it is of another policy, other tasks, or damaged; nothing changes then.
         """
         try:
-            about, tensors = json.loads(state["about"]), state["tensors"]
+            about, tables = json.loads(state["about"]), state["tensors"]
+            # A file may have been read with `map_location` of a GPU.
+            tensors = {name: {key: value.cpu().clone() for key, value in table.items()} for name, table in tables.items()}
             memory = unpacked(about["memory"], tensors["memory"])
-            own = {name: tensor.clone() for name, tensor in tensors["own"].items()}
-            if missing := set(names) - own.keys():
-                raise KeyError(missing)
-            loop = tensors["loop"]
+            loop, found = tensors["loop"], tensors["own"]
+            numbers = {name: positive_int(f"state[{name!r}]", about[name], least=0) for name in ("step", *plain)}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(should("state", "be what state_dict() returned", type(error).__name__)) from error
         for name, value in {"format": _FORMAT, "policy": self.decider.identity, "tasks": self._tasks}.items():
             if about.get(name) != value:
                 raise ValueError(should(f"state[{name!r}]", f"be {value}, as of this balancer", about.get(name)))
-        self.loop.load(about, loop)
+        check_shapes(found, own)
+        check(found)
+        self.loop.load({**about, **numbers}, loop)
         self.decider.memory = memory
-        return about, own
+        return numbers, found

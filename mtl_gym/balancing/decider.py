@@ -11,7 +11,7 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
-from mtl_gym.checks import positive_int, should
+from mtl_gym.checks import choose, positive_int, should
 from mtl_gym.environments import specification
 from mtl_gym.envs.inputs import check_actions
 from mtl_gym.envs.observations import Observation, observe, space
@@ -67,7 +67,7 @@ class Decider:
 
     def _table(self) -> dict[str, Observation]:
         known = specification(self._env).observations
-        return {name: known[name] for name in self.observe}
+        return {name: choose("observe", name, known) for name in self.observe}
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_rows", "_normalized")}
@@ -91,7 +91,10 @@ class Decider:
         answer, memory = self.policy.predict(observations, state=self.memory, episode_start=None, deterministic=True)
         values = array_of(answer)
         if values.shape != (1, *actions.shape) or not np.isfinite(values).all():
-            check_actions(values, actions, 1)  # says what is wrong
+            try:
+                check_actions(values, actions, 1)  # says what is wrong
+            except ValueError as error:
+                raise ValueError(f"{error} They are those of the policy {self.label!r}.") from None
         self.memory = memory
         return torch.from_numpy(values.astype(np.float32).clip(actions.low, actions.high))
 
@@ -101,6 +104,8 @@ def _resolved(policy: Any, env: str) -> tuple[str, Policy]:
         return policy, make_policy(policy, env)
     if isinstance(policy, type):
         raise TypeError(should("policy", "be an object, not a class", policy, f"Call it: {policy.__name__}()."))
+    if not callable(policy) and not isinstance(policy, Policy):
+        raise TypeError(should("policy", "be a name, an agent's file, an object with `predict`, or a function", policy))
     if isinstance(policy, Policy):
         return type(policy).__name__, policy
     return getattr(policy, "__name__", "function"), policy_of(policy)

@@ -26,6 +26,14 @@ class Given:
     together: Tensor | None  # (K,) the same, if none is missing
     values: Tensor  # (K,) float32, detached, on the losses' device; NaN where there is no label
 
+    def known(self, tasks: Sequence[str]) -> Given:
+        """The same without the losses that are NaN; raises ``ValueError`` if all are."""
+        missing = self.values.isnan().tolist()
+        if all(missing):
+            numbers = dict(zip(tasks, self.values.tolist(), strict=True))
+            raise ValueError(should("losses", "hold the loss of at least one task", numbers, "Skip a batch without labels."))
+        return self.without_nan(missing)
+
     def without_nan(self, missing: Sequence[bool]) -> Given:
         """The same without the losses that are NaN, whose graph would make every gradient NaN."""
         if not any(missing):
@@ -60,7 +68,7 @@ def read(name: str, losses: Losses, tasks: Sequence[str]) -> Given:
             losses if isinstance(losses, Tensor) else torch.stack([own if own.ndim == 0 else own.view(()) for own in tensors])
         )
         return Given(parts, together, together.detach().float())
-    values = torch.full((len(tasks),), torch.nan, device=device)
+    values = torch.full((len(tasks),), torch.nan, dtype=torch.float32, device=device)
     for place, part in enumerate(parts):
         if part is not None:
             values[place] = part.detach()
@@ -93,7 +101,7 @@ def _tensor(name: str, part: Any) -> Tensor | None:
         return part
     if isinstance(part, bool) or not hasattr(part, "__float__"):
         raise TypeError(should(name, "be a loss: a tensor of one number, or None", part))
-    return torch.tensor(float(part))
+    return torch.tensor(float(part), dtype=torch.float32, device="cpu")
 
 
 def _check(name: str, part: Tensor, device: torch.device) -> None:
@@ -126,18 +134,25 @@ def sample_losses(name: str, losses: Any, tasks: Sequence[str], labelled: Tensor
         for task in losses:
             if task not in tasks:
                 raise ValueError(unknown(name, task, tasks))
-        columns = [losses.get(task) for task in tasks]
+        if missing := [task for task in tasks if task not in losses]:
+            raise ValueError(should(name, f"hold {', '.join(tasks)}", list(losses), f"Give None for {missing} without labels."))
+        columns = [losses[task] for task in tasks]
+        for task, column in zip(tasks, columns, strict=True):
+            if column is not None and not isinstance(column, Tensor):
+                raise TypeError(should(f"{name}[{task!r}]", "be a tensor (B,), or None", column))
         known = [column for column in columns if isinstance(column, Tensor)]
         if not known or any(column.shape != known[0].shape or column.ndim != 1 for column in known):
             shapes = {task: tuple(column.shape) for task, column in zip(tasks, columns, strict=True) if isinstance(column, Tensor)}
             raise ValueError(should(name, "have the shape (B,) for every task", shapes))
-        missing = torch.full_like(known[0], torch.nan, requires_grad=False)
-        losses = torch.stack([column if isinstance(column, Tensor) else missing for column in columns], dim=1)
+        if any(column.device != known[0].device for column in known):
+            raise ValueError(should(name, "be on one device", [str(column.device) for column in known]))
+        nothing = torch.full_like(known[0], torch.nan, requires_grad=False)
+        losses = torch.stack([column if isinstance(column, Tensor) else nothing for column in columns], dim=1)
     if not isinstance(losses, Tensor) or not losses.dtype.is_floating_point:
         raise TypeError(should(name, "be a tensor (B, K), or tensors (B,) by task", losses))
     if losses.ndim != 2 or losses.shape[1] != len(tasks) or not len(losses):
         raise ValueError(should(name, f"have the shape (B, {len(tasks)}) of {list(tasks)}", tuple(losses.shape)))
-    known_labels = ~losses.detach().isnan() if labelled is None else labelled.to(losses.device, torch.bool)
+    known_labels = ~losses.detach().isnan() if labelled is None else torch.as_tensor(labelled).to(losses.device, torch.bool)
     if known_labels.shape != losses.shape:
         raise ValueError(should("labelled", f"have the shape {tuple(losses.shape)}", tuple(known_labels.shape)))
     values = losses.where(known_labels, torch.zeros((), dtype=losses.dtype, device=losses.device))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mtl_gym.balancing.given import Seen
+from mtl_gym.balancing.memory import check_shapes
 from mtl_gym.checks import should
 from mtl_gym.training.loss_history import LossHistory
 from mtl_gym.training.probes import AFTER, BASE, EPOCH, GRAMIAN, LAST_WEIGHTS, LR, META, PRESENT, UPCOMING, View
@@ -100,9 +101,11 @@ class Loop:
         return self._history.initial
 
     def view(self, gramian: Tensor | None, last_weights: Tensor) -> View:
-        """What is known before a decision; the Gram matrix (1, K, K) and the last weights (1, K) come from elsewhere."""
-        if self.step:
-            self._history = self._history.extended(self._window, self._base())
+        """What is known before a decision; the Gram matrix (1, K, K) and the last weights (1, K) come from elsewhere.
+
+        Nothing changes before :meth:`decided`, since a policy may fail.
+        """
+        history = self._history.extended(self._window, self._base()) if self.step else self._history
         now = {UPCOMING: self.losses, PRESENT: self._present, LAST_WEIGHTS: last_weights, **self._given}
         if AFTER in self.needs and not self.step:
             now[AFTER] = self.losses
@@ -112,8 +115,13 @@ class Loop:
             now[EPOCH] = torch.tensor([self.step // self._epoch])
         if gramian is not None:
             now[GRAMIAN] = gramian
-        before, self._before = self._before, dict(self._given)
-        return View(now, {**now, **before}, self._history, torch.tensor([self.step / self._length]))
+        return View(now, {**now, **self._before}, history, torch.tensor([self.step / self._length]))
+
+    def decided(self, view: View) -> None:
+        """Counts a decision that was taken on this view."""
+        if view.history is not None:
+            self._history = view.history
+        self._before = dict(self._given)
 
     def _base(self) -> Tensor | None:
         """The mean of the second epoch, if it was completed since the last decision."""
@@ -145,14 +153,13 @@ class Loop:
 
     def load(self, plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Resumes from a :meth:`state` of a loop with the same arguments; raises ``ValueError`` before anything changes."""
-        own = self.state()[1]
-        for name in ("last", "window", "history", *(["second epoch"] if self._second is not None else [])):
-            shape = tuple(tensors[name].shape) if name in tensors else None
-            if shape != tuple(own[name].shape):
-                raise ValueError(
-                    should(f"state[{name!r}]", f"have the shape {tuple(own[name].shape)}", shape, "Give the same tasks.")
-                )
-        self.step, self._fresh = int(plain["step"]), set(plain["fresh"])
+        names = ("last", "window", "history", *(["second epoch"] if self._second is not None else []))
+        of_kinds = {name: self._last for name in tensors if name.startswith(("given ", "before "))}
+        check_shapes(tensors, {name: own for name, own in self.state()[1].items() if name in names} | of_kinds)
+        fresh = plain.get("fresh")
+        if not isinstance(fresh, list) or not set(map(str, fresh)) <= _GIVEN.keys():
+            raise ValueError(should("state['fresh']", f"be a list of {', '.join(_GIVEN)}", fresh))
+        self.step, self._fresh = plain["step"], set(fresh)
         self._last, self._window = tensors["last"].clone(), tensors["window"].clone()
         self._second = None if self._second is None else tensors["second epoch"].clone()
         self._history = LossHistory(*tensors["history"].clone().unbind(1))

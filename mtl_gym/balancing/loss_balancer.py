@@ -113,7 +113,10 @@ class LossBalancer(Balancer):
             train_steps=train_steps,
             steps_per_epoch=steps_per_epoch,
         )
-        self._decisions = TaskDecisions(self._course, len(self.tasks), accumulate)
+        if not isinstance(scaler, GradScaler | None):
+            raise TypeError(should("scaler", "be a torch.amp.GradScaler, or None", scaler))
+        with own_mode():
+            self._decisions = TaskDecisions(self._course, len(self.tasks), accumulate)
         arguments = self._decider.arguments
         self._gradients = TaskGradients(arguments["gradient_ema"], arguments["gradient_ema_decay"], process_group)
         self._scaler = scaler
@@ -154,8 +157,7 @@ class LossBalancer(Balancer):
                 or gradients (:meth:`backward`).
         """
         if not self.training:
-            given = read("losses", losses, self.tasks)
-            return self._sum(given.without_nan(given.values.isnan().tolist()))
+            return self._sum(read("losses", losses, self.tasks).known(self.tasks))
         if "gradients" in self.reads:
             remedy = "Replace loss.backward() by balancer.backward(losses, shared=trunk.parameters())."
             raise RuntimeError(f"The policy {self._decider.label!r} balances gradients. {remedy}")
@@ -198,25 +200,37 @@ class LossBalancer(Balancer):
             loss = self(losses)
             (loss if self._scaler is None else self._scaler.scale(loss)).backward()
             return
+        if not self.training:
+            remedy = "Call balancer.train() first; balancer(losses) is the sum with the last weights."
+            raise RuntimeError(f"`backward` of a policy that balances gradients trains, so it has no evaluation mode. {remedy}")
         points = parameters_of(shared) if features is None else [self._gradients.checked(features, self._decisions.accumulate)]
         given, seen = self._read(losses)
         self._decisions.loop.check()
         others = self._gradients.heads(given.parts, points, heads)
-        with own_mode():
-            scale = 1.0 if self._scaler is None else float(self._scaler.scale(torch.ones(())))
-            factor = scale / self._decisions.accumulate
-            scaled = [None if part is None else part * factor for part in given.parts]
-            self._gradients.add(scaled, points, others, 1 / scale)
-            if self._decisions.part + 1 == self._decisions.accumulate:
-                total = self._decisions.total(seen)
-                self._decisions.decide(total, self._gradients.gramian(self.step, ~total.values.isnan()))
-                summed = self._gradients.weighted(points, self._decisions.weights[0, 0], scale)
-                self._gradients.fill_heads(others, self._decisions.weights[0, -1])
-                if features is None:
-                    accumulate(points, summed)
-                else:
-                    features.backward(summed[0])
-            self._count(seen)
+        pending = self._gradients.pending
+        try:
+            with own_mode():
+                self._add(given, seen, points, others, features)
+        except BaseException:  # a batch that failed leaves nothing behind
+            self._gradients.restore(pending)
+            raise
+        self._count(seen)
+
+    def _add(self, given: Given, seen: Seen, points: Sequence[Tensor], others: Sequence[Tensor], features: Tensor | None) -> None:
+        """Adds a batch's gradients, and fills ``.grad`` if it is the last one of a step."""
+        scale = 1.0 if self._scaler is None else float(self._scaler.scale(torch.ones(())))
+        factor = scale / self._decisions.accumulate
+        scaled = [None if part is None else part * factor for part in given.parts]
+        self._gradients.add(scaled, points, others, 1 / scale)
+        if self._decisions.part + 1 == self._decisions.accumulate:
+            total = self._decisions.total(seen)
+            self._decisions.decide(total, self._gradients.gramian(self.step, ~total.values.isnan()))
+            summed = self._gradients.weighted(points, self._decisions.weights[0, 0], scale)
+            if features is None:
+                accumulate(points, summed)
+            else:
+                features.backward(summed[0])
+            self._gradients.fill_heads(self._decisions.weights[0, -1])
 
     def log_to(self, writer: Any, every: int = 1) -> None:
         """Writes weights and losses to TensorBoard after every so many steps, as ``weights/<task>`` and ``losses/<task>``.
@@ -241,12 +255,20 @@ class LossBalancer(Balancer):
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
         """Resumes from :meth:`get_extra_state`; ``load_state_dict`` calls it.
 
+        Accumulated gradients are no part of it, as ``.grad`` is none of a network's: a policy that balances gradients begins the
+        step again.
+
         Raises:
             ValueError: If it is of another policy, other tasks, or damaged; nothing changes then.
         """
+        averages = state.get("averages") if isinstance(state, Mapping) else None
+        if averages is not None and (not isinstance(averages, Tensor) or averages.shape[:-1] != (1, len(self.tasks))):
+            raise ValueError(should("state['averages']", f"have a shape of (1, {len(self.tasks)}, numbers)", averages))
         self._decisions.load(state)
-        averages = state.get("averages")
-        self._gradients.averages = None if averages is None else averages.clone()
+        self._gradients.forget()
+        self._gradients.averages = None if averages is None else averages.cpu().clone()
+        if "gradients" in self.reads:
+            self._decisions.restart()
 
     # --- steps ---------------------------------------------------------------------------------------------------------------
 
@@ -272,6 +294,7 @@ class LossBalancer(Balancer):
         weights = self._decisions.weights[0, 0]
         if given.together is not None:
             return (given.together.float() * weights.to(given.together.device)).sum()
-        known = [place for place, part in enumerate(given.parts) if part is not None]
+        if not (known := [place for place, part in enumerate(given.parts) if part is not None]):  # in one of several processes
+            return torch.zeros((), device=given.values.device)
         losses = torch.stack([part.reshape(()) for part in given.parts if part is not None]).float()
         return (losses * weights[known].to(losses.device)).sum()

@@ -30,10 +30,21 @@ def packed(memory: Any) -> tuple[Any, dict[str, Tensor]]:
             return {"dict": [[str(name), pack(own)] for name, own in value.items()]}
         if isinstance(value, (list, tuple)):
             return {type(value).__name__: [pack(own) for own in value]}
-        remedy = "A function with values of its own cannot be saved; write a class with `predict` that returns them as its memory."
-        raise TypeError(should("policy", "have a memory of arrays and numbers to be saved", value, remedy))
+        function = (
+            "A function with values of its own cannot be saved; write a class with `predict` that returns them as its memory."
+        )
+        remedy = function if callable(value) else "Save the whole balancer, which is pickled: torch.save(balancer, path)."
+        raise TypeError(should("policy", "have a memory of arrays and numbers to be saved", type(value).__name__, remedy))
 
     return pack(memory), tensors
+
+
+def check_shapes(found: Mapping[str, Any], expected: Mapping[str, Tensor]) -> None:
+    """Raises ``ValueError`` if one of the expected tensors is not there, or has another shape."""
+    for name, own in expected.items():
+        shape = tuple(found[name].shape) if isinstance(found.get(name), Tensor) else None
+        if shape != tuple(own.shape):
+            raise ValueError(should(f"state[{name!r}]", f"have the shape {tuple(own.shape)}", shape, "Give the same tasks."))
 
 
 def unpacked(plain: Any, tensors: Mapping[str, Tensor]) -> Any:

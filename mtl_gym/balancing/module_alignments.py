@@ -83,6 +83,9 @@ def alignments(
 def unit_gradient(loss: Tensor, shared: dict[str, Tensor]) -> dict[str, Tensor]:
     """The gradient of a loss by name of the shared parameters, divided by its norm; 0 where it vanishes."""
     parts = torch.autograd.grad(loss, [*shared.values()], materialize_grads=True)
+    if sparse := [name for name, part in zip(shared, parts, strict=True) if part.is_sparse]:
+        remedy = "Make embeddings with sparse=False, or leave them out."
+        raise ValueError(should("shared", "hold parameters with dense gradients", sparse, remedy))
     norm = torch.cat([part.flatten() for part in parts]).norm().clamp(min=1e-30)
     return {name: part / norm for name, part in zip(shared, parts, strict=True)}
 

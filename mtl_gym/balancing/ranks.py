@@ -6,6 +6,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from mtl_gym.checks import should
+
+
+def checked(group: object) -> dist.ProcessGroup | None:
+    """The processes of a training; raises ``TypeError`` if it is something else."""
+    if group is not None and not (dist.is_available() and isinstance(group, dist.ProcessGroup)):
+        raise TypeError(should("process_group", "be a torch.distributed.ProcessGroup, or None for the default one", group))
+    return group
+
 
 def size(group: dist.ProcessGroup | None) -> int:
     """Number of processes; 1 if nothing is distributed."""

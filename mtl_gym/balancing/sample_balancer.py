@@ -24,6 +24,8 @@ from mtl_gym.training.probes import AFTER, GRAMIAN, META
 _READS = {ALIGNMENT: "alignment", META: "holdout", AFTER: "after", MEAN: "ids", GRAMIAN: "gradients"}
 _UNKNOWN = {RIGHT: "which labels are right", COSINE: "cosines of single samples, which cost B K backward passes"}
 
+_MOST_SAMPLES = 100_000_000
+
 
 class SampleBalancer(Balancer):
     """Weights the samples of your own training with any policy of ``mtl_gym/SampleWeighting-v0``.
@@ -85,7 +87,8 @@ class SampleBalancer(Balancer):
         super().__init__(
             policy, SAMPLE_WEIGHTING, tasks, lr=lr, seed=seed, train_steps=train_steps, steps_per_epoch=steps_per_epoch
         )
-        self._decisions = SampleDecisions(self._course, len(self.tasks))
+        with own_mode():
+            self._decisions = SampleDecisions(self._course, len(self.tasks))
         read = self._decider.needs | self._decisions.needs
         for name, words in _UNKNOWN.items():
             if name in read:
@@ -189,9 +192,15 @@ class SampleBalancer(Balancer):
     def _ids(self, ids: Tensor | None, count: int) -> Tensor | None:
         if ids is None:
             return None
-        numbers = torch.as_tensor(ids).detach().cpu()
-        if numbers.shape != (count,) or numbers.is_floating_point() or int(numbers.min()) < 0:
+        try:
+            numbers = torch.as_tensor(ids).detach().cpu()
+        except (TypeError, ValueError, RuntimeError):  # texts, say
+            numbers = torch.empty(0)
+        if numbers.shape != (count,) or numbers.is_floating_point() or numbers.dtype is torch.bool or int(numbers.min()) < 0:
             raise ValueError(should("ids", f"be {count} whole numbers from 0", ids))
+        if (largest := int(numbers.max())) >= _MOST_SAMPLES:
+            remedy = "Number the samples from 0, as their places in the data set."
+            raise ValueError(should("ids", f"be less than {_MOST_SAMPLES:,}, as there is a sum for each", largest, remedy))
         return numbers.long()
 
     def _gramian(self, means: Tensor, shared: Iterable[Tensor] | None) -> Tensor | None:

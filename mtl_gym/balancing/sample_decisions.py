@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mtl_gym.balancing.course import Course
 from mtl_gym.balancing.given import Seen
+from mtl_gym.balancing.memory import check_shapes
 from mtl_gym.decisions.sample_rules import ALIGNMENT, LABELLED, LOSS, MEAN, RIGHT, SampleWeighing, mean
 from mtl_gym.training.probes import View
 
@@ -69,6 +70,7 @@ class SampleDecisions:
             view = loop.view(gramian, self.last)
             known = View({**view.now, **samples}, view.previous, view.history, view.progress)
             self.actions = self._course.decider.ask(known, weighing.space)
+            loop.decided(view)
             self.total = torch.zeros_like(self.total)
         return weighing.weights(self.actions, samples)
 
@@ -83,6 +85,12 @@ class SampleDecisions:
         if self.loop.due:
             self.last = self.total / self.loop.steps
 
+    def _check_sums(self, own: Mapping[str, Tensor]) -> None:
+        """Raises ``ValueError`` if sums are of another number of samples than visits, of which there may be any."""
+        visits = own.get("visits")
+        check_shapes(own, {"visits": self.visits if visits is None else visits.flatten()})
+        check_shapes(own, {"sums": self.sums.new_empty(len(own["visits"]), self._num_tasks)})
+
     def state(self) -> dict[str, Any]:
         """See :meth:`Course.state`."""
         actions = {} if self.actions is None else {"actions": self.actions}
@@ -90,7 +98,7 @@ class SampleDecisions:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Course.load`."""
-        own = self._course.load(state, _OWN)[1]
+        own = self._course.load(state, (), {"last": self.last, "total": self.total}, check=self._check_sums)[1]
         for name in _OWN:
             setattr(self, name, own[name])
         self.actions = own.get("actions")

@@ -51,6 +51,7 @@ class TaskDecisions:
         if loop.due:
             view = loop.view(gramian, self.factors[:, 0])
             self.factors = self.weighing.factors(self._course.decider.ask(view, self.weighing.space))
+            loop.decided(view)
         self.weights = self.weighing.weights(self.factors, loop.losses, loop.initial)
 
     def total(self, seen: Seen) -> Seen:
@@ -72,14 +73,18 @@ class TaskDecisions:
         self.part = 0
         return True
 
+    def restart(self) -> None:
+        """Begins the step again, without the batches accumulated so far."""
+        self.part, self.parts = 0, torch.zeros_like(self.parts)
+
     def state(self) -> dict[str, Any]:
         """See :meth:`Course.state`."""
         return self._course.state({"part": self.part}, {name: getattr(self, name) for name in _OWN})
 
     def load(self, state: Mapping[str, Any]) -> None:
         """See :meth:`Course.load`."""
-        plain, own = self._course.load(state, _OWN)
-        self.part = int(plain["part"])
+        plain, own = self._course.load(state, ("part",), {name: getattr(self, name) for name in _OWN})
+        self.part = plain["part"]
         for name in _OWN:
             setattr(self, name, own[name])
 

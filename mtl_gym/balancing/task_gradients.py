@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,23 @@ class TaskGradients:
         self.rate, self.decay, self._group = rate, decay, group
         self.averages: Tensor | None = None  # (1, K, Q)
         self.table: Tensor | None = None  # (K, Q) of what the Gram matrix is of: shared parameters, or features
-        self._heads: dict[Tensor, list[Tensor | None]] = {}  # K gradients of each parameter of a head
+        self._heads: dict[Tensor, tuple[Tensor | None, ...]] = {}  # K gradients of each parameter of a head
+        self._reached: frozenset[int] = frozenset()  # places of the points that a loss depends on
+
+    @property
+    def pending(self) -> dict[str, Any]:
+        """What :meth:`add` has gathered so far; :meth:`restore` returns to it."""
+        own = {name: value for name, value in vars(self).items() if name in ("averages", "table", "_reached")}
+        return {**own, "_heads": dict(self._heads)}
+
+    def restore(self, pending: Mapping[str, Any]) -> None:
+        """Returns to what was pending."""
+        vars(self).update(pending)
+
+    def forget(self) -> None:
+        """Forgets all gradients of the step, but not their averages."""
+        self.table, self._reached = None, frozenset()
+        self._heads.clear()
 
     def add(
         self,
@@ -44,35 +60,28 @@ class TaskGradients:
         Raises:
             ValueError: If a loss has no graph, or no point has a gradient; nothing was added then.
         """
-        targets = [*points, *heads]
-        found: list[Sequence[Tensor | None]] = []
-        present = [place for place, loss in enumerate(losses) if loss is not None]
-        for place, loss in enumerate(losses):
-            if loss is None:
-                found.append([None] * len(targets))
-                continue
-            if not loss.requires_grad:
-                raise ValueError(
-                    should("losses", "have a graph to differentiate", loss, "Do not detach them, or use torch.no_grad.")
-                )
-            found.append(torch.autograd.grad(loss, targets, retain_graph=keep or place != present[-1], allow_unused=True))
-        if not any(own is not None for of_task in found for own in of_task[: len(points)]):
-            remedy = "Give the parameters that all tasks share, such as trunk.parameters(), of the module that made the losses."
-            raise ValueError(
-                should("shared", "hold parameters that the losses depend on", [tuple(own.shape) for own in points], remedy)
-            )
+        found = _gradients(losses, [*points, *heads], keep=keep)
+        of_points = [of_task[: len(points)] for of_task in found]
+        labelled = any(loss is not None for loss in losses)  # not always, in one of several processes
+        reached = _reached(of_points, points) if labelled else set()
         table = torch.empty(len(losses), sum(point.numel() for point in points), device=points[0].device)
-        for row, of_task in zip(table, found, strict=True):
-            _write(row, of_task[: len(points)], points)
+        self._check(table)
+        for row, of_task in zip(table, of_points, strict=True):
+            _write(row, of_task, points)
         if factor != 1:
             table *= factor
         self.table = table if self.table is None else self.table + table
+        self._reached |= reached
         for number, head in enumerate(heads, len(points)):
-            known = self._heads.setdefault(head, [None] * len(losses))
-            for place, of_task in enumerate(found):
-                if (own := of_task[number]) is not None:
-                    before = known[place]
-                    known[place] = own.detach() if before is None else before + own.detach()
+            before = self._heads.get(head, (None,) * len(losses))
+            self._heads[head] = tuple(_sum(known, of_task[number]) for known, of_task in zip(before, found, strict=True))
+
+    def _check(self, table: Tensor) -> None:
+        """Raises ``ValueError`` if gradients are of other points than those of the batches before."""
+        for name, known in {"this step": self.table, "the average": None if self.averages is None else self.averages[0]}.items():
+            if known is not None and known.shape != table.shape:
+                condition = f"hold the {known.shape[1]} numbers that the gradients of {name} are of"
+                raise ValueError(should("shared", condition, f"{table.shape[1]} numbers", "Give the same ones at every step."))
 
     def checked(self, features: Tensor, accumulated: int) -> Tensor:
         """The features, if the gradients of the tasks can be taken of them; raises ``ValueError`` if not."""
@@ -89,12 +98,13 @@ class TaskGradients:
         """The parameters besides the points that get a gradient of their own: those given, or all leaves of the losses' graphs.
 
         Raises:
+            TypeError: If they are no tensors.
             ValueError: If they are not given with several processes.
         """
         if heads is None and ranks.size(self._group) > 1:
             remedy = "A process without a label of a task does not reach its head."
             raise ValueError(should("heads", "be given with several processes", None, remedy))
-        found = leaves(parts, points) if heads is None else [own for own in heads if own.requires_grad]
+        found = leaves(parts, points) if heads is None else [own for own in _tensors("heads", heads) if own.requires_grad]
         known = {id(point) for point in points}
         return [own for own in found if id(own) not in known]
 
@@ -113,8 +123,7 @@ class TaskGradients:
         """
         own = ranks.mean(self.known, self._group)[None]
         if self.rate:
-            if self.averages is None:
-                self.averages = torch.zeros_like(own)
+            self.averages = torch.zeros_like(own) if self.averages is None else self.averages.to(own.device)
             norms = torch.linalg.vector_norm(own, dim=2, keepdim=True)
             counts = labelled.to(own.device)[None, :, None] & norms.isfinite()
             average = averaged(own, self.averages, torch.tensor([step], device=own.device), self.rate, self.decay)
@@ -126,18 +135,23 @@ class TaskGradients:
             self.table = own[0]
         return inner_products(own).cpu()
 
-    def weighted(self, points: Sequence[Tensor], weights: Tensor, factor: float) -> list[Tensor]:
-        """The weighted sum (K weights) of the gradients at the points, times a factor, in their shapes and types."""
+    def weighted(self, points: Sequence[Tensor], weights: Tensor, factor: float) -> list[Tensor | None]:
+        """The weighted sum (K weights) of the gradients at the points, times a factor, in their shapes and types.
+
+        ``None`` at a point that no loss depends on, as ``backward`` leaves it, unless other processes may reach it.
+        """
+        reached = range(len(points)) if ranks.size(self._group) > 1 else self._reached
         total = (factor * weights.to(self.known.device)[None] @ self.known)[0]
         parts = total.split([own.numel() for own in points])
-        return [part.view_as(point).to(point.dtype) for part, point in zip(parts, points, strict=True)]
+        found = [part.view_as(point).to(point.dtype) for part, point in zip(parts, points, strict=True)]
+        return [own if place in reached else None for place, own in enumerate(found)]
 
-    def fill_heads(self, heads: Sequence[Tensor], weights: Tensor) -> None:
-        """Adds the weighted gradients (K weights) to the ``.grad`` of the heads, and forgets all gradients of the batch."""
+    def fill_heads(self, weights: Tensor) -> None:
+        """Adds the weighted gradients (K weights) to the ``.grad`` of all heads of the step, and forgets its gradients."""
         scales, several = weights.tolist(), ranks.size(self._group) > 1
         reached, totals = [], []
-        for head in heads:
-            own = [scale * part for scale, part in zip(scales, self._heads[head], strict=True) if part is not None]
+        for head, parts_of_tasks in self._heads.items():
+            own = [scale * part for scale, part in zip(scales, parts_of_tasks, strict=True) if part is not None]
             if own or several:  # every process has to take part in the average
                 reached.append(head)
                 totals.append(sum(own[1:], start=own[0]) if own else torch.zeros_like(head))
@@ -146,8 +160,36 @@ class TaskGradients:
             parts = flat.split([own.numel() for own in totals])
             totals = [part.view_as(own) for part, own in zip(parts, totals, strict=True)]
         accumulate(reached, totals)
-        self.table = None
-        self._heads.clear()
+        self.forget()
+
+
+def _gradients(losses: Sequence[Tensor | None], targets: Sequence[Tensor], *, keep: bool) -> list[Sequence[Tensor | None]]:
+    """The gradients of the losses (K) at the targets; ``keep``: whether the last pass keeps the graph too."""
+    present = [place for place, loss in enumerate(losses) if loss is not None]
+    found: list[Sequence[Tensor | None]] = []
+    for place, loss in enumerate(losses):
+        if loss is None:
+            found.append([None] * len(targets))
+            continue
+        if not loss.requires_grad:
+            remedy = "Do not detach them, or use torch.no_grad."
+            raise ValueError(should("losses", "have a graph to differentiate", loss, remedy))
+        found.append(torch.autograd.grad(loss, targets, retain_graph=keep or place != present[-1], allow_unused=True))
+    return found
+
+
+def _reached(found: Sequence[Sequence[Tensor | None]], points: Sequence[Tensor]) -> set[int]:
+    """The places of the points that have a gradient of some loss; raises ``ValueError`` if none has, or one is sparse."""
+    reached = {place for of_task in found for place, own in enumerate(of_task) if own is not None}
+    if not reached:
+        remedy = "Give the parameters that all tasks share, such as trunk.parameters(), of the module that made the losses."
+        shapes = [tuple(own.shape) for own in points]
+        raise ValueError(should("shared", "hold parameters that the losses depend on", shapes, remedy))
+    if sparse := {place for of_task in found for place, own in enumerate(of_task) if own is not None and own.is_sparse}:
+        remedy = "Make embeddings with sparse=False, or leave them out: they are then trained as heads."
+        shapes = [tuple(points[place].shape) for place in sorted(sparse)]
+        raise ValueError(should("shared", "hold parameters with dense gradients", shapes, remedy))
+    return reached
 
 
 def parameters_of(shared: Iterable[Tensor] | None) -> list[Tensor]:
@@ -155,17 +197,24 @@ def parameters_of(shared: Iterable[Tensor] | None) -> list[Tensor]:
 
     Raises:
         TypeError: If they are no tensors, as the names of ``named_parameters``.
-        ValueError: If there is none that requires a gradient.
+        ValueError: If there is none that requires a gradient, or one is no leaf, as a trunk's output.
     """
-    if isinstance(shared, Tensor):
-        shared = [shared]
-    given: list[Any] = list(shared) if isinstance(shared, Iterable) else []
-    if wrong := [own for own in given if not isinstance(own, Tensor)]:
-        raise TypeError(should("shared", "be parameters, such as trunk.parameters()", type(wrong[0]).__name__))
+    given = _tensors("shared", [shared] if isinstance(shared, Tensor) else shared)
+    if computed := [tuple(own.shape) for own in given if not own.is_leaf]:
+        remedy = "Give trunk.parameters(), or the trunk's output as `features`."
+        raise ValueError(should("shared", "hold parameters, not what is computed from them", computed, remedy))
     found = list(dict.fromkeys(own for own in given if own.requires_grad))
     if not found:
         remedy = "Give the parameters that all tasks share: balancer.backward(losses, shared=trunk.parameters())."
         raise ValueError(should("shared", "hold parameters that require a gradient", len(given), remedy))
+    return found
+
+
+def _tensors(name: str, given: Any) -> list[Tensor]:
+    """Tensors as a list, empty if there is nothing; raises ``TypeError`` if they are something else."""
+    found = list(given) if isinstance(given, Iterable) else []
+    if wrong := [own for own in found if not isinstance(own, Tensor)]:
+        raise TypeError(should(name, "be parameters, such as trunk.parameters()", type(wrong[0]).__name__))
     return found
 
 
@@ -177,7 +226,7 @@ def leaves(losses: Iterable[Tensor | None], stops: Iterable[Tensor] = ()) -> lis
     while todo:
         node = todo.pop()
         variable = getattr(node, "variable", None)
-        if variable is not None:
+        if variable is not None and type(node).__name__ == "AccumulateGrad":
             found[variable] = None
         for following, _ in () if node is None else node.next_functions:
             if following is not None and following not in seen:
@@ -196,8 +245,17 @@ def _write(row: Tensor, parts: Sequence[Tensor | None], points: Sequence[Tensor]
             place.copy_(part.detach().flatten())
 
 
-def accumulate(tensors: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-    """Adds gradients to ``.grad``, as ``backward`` does."""
+def _sum(known: Tensor | None, own: Tensor | None) -> Tensor | None:
+    """The sum of two gradients, of which either may be missing."""
+    if known is None or own is None:
+        return known if own is None else own.detach()
+    return known + own.detach()
+
+
+def accumulate(tensors: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    """Adds gradients to ``.grad``, as ``backward`` does; ``None`` adds nothing."""
     for tensor, gradient in zip(tensors, gradients, strict=True):
+        if gradient is None:
+            continue
         own = gradient.to(tensor.dtype)
         tensor.grad = own.clone() if tensor.grad is None else tensor.grad + own

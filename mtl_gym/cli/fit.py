@@ -24,7 +24,9 @@ def fit(
     """Train one row of a comparison again, and write the trained network."""
     with reported():
         from mtl_gym.evaluation.fitting import refit
+        from mtl_gym.evaluation.module_files import file_of
 
+        file_of("--to", to)  # before anything is trained
         done, known = refit(folder, policy, instance)
         written = done.save(to)
     if quiet:

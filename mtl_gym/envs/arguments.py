@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,14 +113,21 @@ def check_arguments(
 
 def argument_names(spec: EnvironmentSpec) -> list[str]:
     """Names of all arguments that an environment accepts: first its own, then the common ones."""
-    parameters = inspect.signature(check_arguments).parameters.values()
-    common = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
-    return [*spec.own_arguments, *(name for name in common if name not in spec.excluded)]
+    return [*spec.own_arguments, *(name for name in keywords(check_arguments) if name not in spec.excluded)]
 
 
-def check_argument_names(spec: EnvironmentSpec, names: Iterable[str]) -> None:
-    """Raises TypeError if an environment has no such argument; the message lists those that it has."""
-    known = argument_names(spec)
+def keywords(function: Callable[..., Any]) -> list[str]:
+    """Names of the keyword-only arguments of a function."""
+    parameters = inspect.signature(function).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+
+
+def check_argument_names(spec: EnvironmentSpec, names: Iterable[str], *, own: Iterable[str] = ()) -> None:
+    """Raises TypeError if an environment has no such argument; the message lists those that it has.
+
+    ``own``: the arguments of the function that passes them on, which it takes itself.
+    """
+    known = [*own, *argument_names(spec)]
     for name in names:
         if name not in known and name not in spec.excluded:  # for which there is another message
             # Clients such as TorchRL try arguments and look for Python's own message.

@@ -92,7 +92,7 @@ class Meter:
                 row, column = negative.nonzero()[0].tolist()
                 task, value = self._decision.trainings.ledger.task_names(row)[column], own[row, column].item()
                 condition = f"be at least 0, since its logarithm is used: that of the task {task!r} is not"
-                raise ValueError(should("loss", condition, value, "Add a constant to its row of mtl_gym.problems.losses.LOSSES."))
+                raise ValueError(should("loss", condition, value, "Add a constant to it; its gradient stays the same."))
         return losses
 
     def _measure(self, charged: Tensor, due: Tensor, previous: View | None) -> dict[str, Tensor]:

@@ -25,8 +25,7 @@ from mtl_gym.envs.spec import Column, EnvironmentSpec, PageFigure
 from mtl_gym.envs.vector import MTLVectorEnv
 from mtl_gym.problems.base import Problem
 
-_CLASSES = ("bce", "cross_entropy")
-"""Losses of classification tasks, whose labels have the probabilities that data maps show."""
+_CLASSES = "loss bce, cross_entropy or a Loss whose labels are binary or classes"
 MOST_SNAPSHOTS = 1000
 """Largest number of snapshots; more than epochs repeat each other."""
 
@@ -71,12 +70,10 @@ def _decide(
 def _check(common: Arguments) -> None:
     """Checks that the common arguments suit task grouping."""
     num_tasks, names = common.recipe.num_tasks, common.recipe.tasks
-    others = [task.name for task in common.problem.tasks if task.name in names and task.loss not in _CLASSES]
+    others = [task.name for task in common.problem.tasks if task.name in names and not task.classifies]
     if others:
         remedy = f"List all other tasks in `tasks`; not suitable: {', '.join(others)}."
-        raise ValueError(
-            should("problem", "have only classification tasks (loss bce or cross_entropy)", common.problem.name, remedy)
-        )
+        raise ValueError(should("problem", f"have only classification tasks ({_CLASSES})", common.problem.name, remedy))
     if num_tasks < 2:
         raise ValueError(should("num_tasks", "be at least 2: one task has nothing to be grouped with", num_tasks))
     if OUTCOMES in common.observe and num_tasks > MOST_TASKS:
@@ -117,8 +114,8 @@ def _lengths(arguments: Mapping[str, Any], num_tasks: int) -> dict[str, int]:
 
 
 def _supports(problem: Problem) -> str | None:
-    classes = [task.name for task in problem.tasks if task.loss in _CLASSES]
-    return None if len(classes) >= 2 else "it has fewer than two classification tasks (loss bce or cross_entropy)"
+    classes = [task.name for task in problem.tasks if task.classifies]
+    return None if len(classes) >= 2 else f"it has fewer than two classification tasks ({_CLASSES})"
 
 
 def _unsuited(own: Mapping[str, Any]) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ import pandas as pd
 
 from mtl_gym.checks import path_of
 from mtl_gym.context import own_mode
-from mtl_gym.environments import LOSS_WEIGHTING
+from mtl_gym.environments import LOSS_WEIGHTING, specification
+from mtl_gym.envs.arguments import check_argument_names, keywords
 from mtl_gym.evaluation.frames import about, to_frame
 from mtl_gym.evaluation.kernels import warn_of_others
 from mtl_gym.evaluation.plans import Plan, plan, setting
@@ -136,6 +137,7 @@ def compare(
             mixes trainings, see :func:`mtl_gym.policy`, if a model that was trained under ``VecNormalize`` comes without its
             statistics, or if ``out`` holds results of other kernels than the missing ones will be made with.
     """
+    check_argument_names(specification(env), arguments, own=keywords(compare))
     checked = plan(
         policies, env, instances=instances, seed=seed, num_envs=num_envs, smallest_difference=smallest_difference, **arguments
     )

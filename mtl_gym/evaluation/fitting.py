@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,32 +10,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import nn
 
-from mtl_gym.cache import write_whole
 from mtl_gym.checks import choose, positive_int, should
 from mtl_gym.context import own_mode
 from mtl_gym.decisions.grouping.group_training import masks_of, members, train_groups
 from mtl_gym.decisions.grouping.trainings import GroupTrainings
-from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, TASK_GROUPING
+from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, TASK_GROUPING, specification
+from mtl_gym.envs.arguments import check_argument_names, keywords
 from mtl_gym.envs.infos import row_infos
 from mtl_gym.envs.vector import MTLVectorEnv
+from mtl_gym.evaluation.module_files import address_of, file_of, write
 from mtl_gym.evaluation.player import Player
 from mtl_gym.evaluation.results import plain, stored
 from mtl_gym.evaluation.rollout import make_env
-from mtl_gym.models import make_model
-from mtl_gym.models.plain import Branches, joined, key
+from mtl_gym.models.plain import Branches, joined
 from mtl_gym.policies.grammar import names_and_policies
 from mtl_gym.policies.protocol import Policy
 from mtl_gym.problems import load_problem
 from mtl_gym.problems.base import Problem
 from mtl_gym.training.trainer import Trainer
-
-SUFFIX = ".safetensors"
-_ABOUT = "mtl_gym"
-"""Key of the description in a file's metadata."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +57,15 @@ class Fit:
         return f"<Fit of {self.about['problem']} with {self.about['policy']}: {scores}>"
 
     def save(self, path: str | Path) -> Path:
-        """Writes the module's ``state_dict`` and :attr:`about` to a safetensors file, atomically; returns its path."""
-        file = Path(path)
-        file = file if file.suffix == SUFFIX else file.with_name(file.name + SUFFIX)
+        """Writes the module's ``state_dict`` and :attr:`about` to a safetensors file, atomically; returns its path.
+
+        Raises:
+            ValueError: If the path cannot be written, or the ``state_dict`` holds something else than tensors.
+        """
+        file = file_of("path", path)
         paths = {"paths": self.module.paths} if isinstance(self.module, Branches) else {}
         about = {**self.about, "metrics": self.metrics, "outcome": self.outcome, **paths}
-        state = {name: tensor.contiguous() for name, tensor in self.module.state_dict().items()}
-        write_whole(file, save(state, metadata={_ABOUT: json.dumps(about)}))
+        write(file, self.module.state_dict(), about)
         return file
 
 
@@ -97,6 +91,7 @@ def fit(problem: str | Problem, policy: str | Policy = "ew", env: str = LOSS_WEI
         >>> list(done.module.state_dict())
         ['point']
     """
+    check_argument_names(specification(env), arguments, own=keywords(fit))
     label, made = next(iter(names_and_policies([policy] if isinstance(policy, str) else {_label(policy): policy}, env).items()))
     instance = positive_int("seed", seed, least=0)
     envs = make_env(made, env, 1, {"problem": problem, **arguments}, label)
@@ -112,7 +107,8 @@ def fit(problem: str | Problem, policy: str | Policy = "ew", env: str = LOSS_WEI
     own = base.arguments.problem
     given = {name: plain(value) for name, value in arguments.items()}
     about = {
-        "problem": own.address or own.name,
+        "problem": own.name,
+        "address": own.address,
         "env": env,
         "policy": label,
         "instance": instance,
@@ -226,64 +222,13 @@ def refit(folder: str | Path, policy: str, instance: int) -> tuple[Fit, dict[str
         ValueError: If there is no such row, its problem cannot be found, or its network has changed since.
     """
     setting, origin, results = stored(Path(folder))
-    rows = {(own.policy, own.instance): own for own in results}
-    if (policy, instance) not in rows:
+    if (policy, instance) not in (rows := {(own.policy, own.instance): own for own in results}):
         choose("policy", policy, {own: own for own, _ in rows})
         raise ValueError(should("instance", f"be one of {sorted(own for name, own in rows if name == policy)}", instance))
-    problem, arguments = load_problem(origin.get("address") or setting["problem"]), dict(setting["arguments"])
-    _check_network(problem, arguments.pop("network", None), arguments)
+    problem = load_problem(address_of(origin.get("address"), "folder", setting["problem"]))
+    if problem.identity != setting.get("identity"):
+        remedy = "Compare again, or restore its code and data."
+        raise ValueError(should("folder", f"be of {problem.name!r} as it is now", str(folder), remedy))
+    arguments = {name: value for name, value in setting["arguments"].items() if name != "network"}  # the problem's own
     done = fit(problem, policy, setting["env"], seed=instance, **arguments)
     return done, dict(rows[policy, instance].metrics)
-
-
-def _check_network(problem: Problem, network: str | None, arguments: Mapping[str, Any]) -> None:
-    """Raises ValueError if a network of one's own is not the one of the comparison any more; those of ours have no identity."""
-    if network is None:
-        return
-    present = make_model(problem, tuple(arguments["hidden_sizes"])).identity
-    if present != network:
-        remedy = f"It is {present} now: restore its code, or run the comparison again."
-        raise ValueError(should("problem", f"have the network of the comparison, {network}", problem.name, remedy))
-
-
-def load_module(path: str | Path, problem: str | Problem | None = None) -> nn.Module:
-    """Rebuilds the module in a file of :meth:`Fit.save`, in evaluation mode; no code in the file is run.
-
-    Args:
-        path: The file.
-        problem: The problem whose network it is; ``None``: the one that the file names, which a problem made in Python has no
-            name for.
-
-    Raises:
-        ValueError: If the file is missing, damaged or of something else, its problem cannot be found, or the module is one that
-            only :func:`fit` makes: groups of networks that are no chains of stages.
-    """
-    state, about = _read(path)
-    problem = load_problem(about["problem"] if problem is None else problem)
-    if missing := set(about["tasks"]) - {task.name for task in problem.tasks}:
-        raise ValueError(should("problem", f"have the tasks of the file's network, also {sorted(missing)}", problem))
-    model, names = make_model(problem, tuple(about["hidden_sizes"])), about["tasks"]
-    heads = {task.name: own for task, own in zip(problem.tasks, problem.output_slices, strict=True) if task.name in names}
-    parameters = {name: torch.zeros(shape) for name, shape in model.shapes.items()}
-    buffers = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in model.buffers.items()}
-    module = model.plain(parameters, buffers, heads)
-    if isinstance(module, Branches):
-        paths = {task: tuple(path) for task, path in about.get("paths", {}).items()}
-        depths = {stage: depth for path in paths.values() for depth, stage in enumerate(path)}
-        stages = [copy.deepcopy(module.stages[depths[stage]]) for stage in sorted(depths)]
-        module = Branches(stages, paths, {task: module.heads[key(task)] for task in paths})
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(should("path", "hold a module that its problem's network makes", str(path), str(error))) from error
-    return module.eval()
-
-
-def _read(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            about = dict(json.loads(file.metadata()[_ABOUT]))
-            return {name: file.get_tensor(name) for name in file.keys()}, about
-    except Exception as error:  # a damaged or hostile file may raise anything
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(should("path", "be a file that Fit.save has written", str(path), reason)) from error

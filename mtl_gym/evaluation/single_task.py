@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 import mtl_gym
 from mtl_gym.envs.arguments import Arguments
 from mtl_gym.models import make_model
+from mtl_gym.problems.base import Problem
+from mtl_gym.problems.data_checks import check_magnitudes
 from mtl_gym.training.memory import check_memory
 from mtl_gym.training.references import fingerprint, keep_metrics, read_metrics, single_task_metrics, single_task_rows
 
@@ -39,7 +41,7 @@ def reference_metrics(
         batch = missing[start : start + _AT_ONCE]
         metrics = single_task_metrics(arguments.problem, arguments.recipe, batch, "test", advance)
         for index, id in enumerate(batch):
-            known[id] = _checked({name: float(metrics[name][index]) for name in names[id]}, id)
+            known[id] = _checked({name: float(metrics[name][index]) for name in names[id]}, id, arguments.problem)
         for id in batch:
             keep_metrics(_KIND, keys[id], known[id])
     return {id: known[id] for id in ids}
@@ -59,9 +61,10 @@ def _names(arguments: Arguments, ids: Sequence[int]) -> dict[int, list[str]]:
     return {id: [f"{task.name}/{metric}" for task in own for metric in task.metrics] for id, own in tasks.items()}
 
 
-def _checked(metrics: dict[str, float], id: int) -> dict[str, float]:
-    """The metrics; raises ValueError if a single-task training diverged."""
+def _checked(metrics: dict[str, float], id: int, problem: Problem) -> dict[str, float]:
+    """The metrics; raises ValueError if a single-task training diverged, or *test* is out of all proportion to *train*."""
     diverged = [name for name, value in metrics.items() if not math.isfinite(value)]
     if diverged:
+        check_magnitudes("test", problem.splits)
         raise ValueError(f"`lr` should be smaller: single-task training diverged on instance {id} ({', '.join(diverged)}).")
     return metrics

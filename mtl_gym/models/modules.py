@@ -28,7 +28,7 @@ from mtl_gym.context import own_mode
 from mtl_gym.models.base import Model, Tensors
 from mtl_gym.models.replication import REPLICATIONS, by_loop
 from mtl_gym.models.task_outputs import OfGroup, TaskOutputs
-from mtl_gym.models.trials import Trial, differing, first_of_two
+from mtl_gym.models.trials import Results, Trial, differing, first_of_two
 from mtl_gym.models.unfused import unfused
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.inputs import Inputs, each, shapes
@@ -163,10 +163,22 @@ class ModuleModel(Model):
         self._outputs.joined(found)
         return calls > 0
 
+    def _tried(self, trial: Trial) -> Results:
+        """The results by a loop; raises a ValueError if they cannot be differentiated."""
+        try:
+            return trial.results(by_loop)
+        except Exception as error:  # of somebody's module
+            condition = "compute outputs that can be differentiated by its parameters"
+            raise ValueError(should("model", condition, f"{type(error).__name__}: {error}")) from error
+
     def _check_gradients(self, trials: Sequence[Trial]) -> None:
         """Checks that outputs depend on every shared parameter, and that a plain module with the same values does the same."""
-        found = [trial.results(by_loop) for trial in trials]
-        reached = {name for own in found for name, part in zip(self.shapes, own.gradients, strict=True) if part is not None}
+        found = [self._tried(trial) for trial in trials]
+        pairs = [(name, part) for own in found for name, part in zip(self.shapes, own.gradients, strict=True) if part is not None]
+        reached = {name for name, _ in pairs}
+        if sparse := {name for name, part in pairs if part.is_sparse}:
+            remedy = "Make embeddings with sparse=False."
+            raise ValueError(should("model", "have dense gradients of all parameters", sorted(sparse), remedy))
         if not reached:
             raise ValueError(should("model", "return outputs with a graph that leads to its parameters", "none"))
         if lost := [name for name in [*self.shapes][: self.shared] if name not in reached]:
@@ -175,18 +187,23 @@ class ModuleModel(Model):
         for trial, own in zip(trials, found, strict=True):
             plain = trial.plainly(self._factory.alike(2))
             if kinds := differing(replace(plain, buffers=[]), replace(first_of_two(own), buffers=[])):
-                condition = f"compute with its registered parameters and buffers alone; otherwise its {' and '.join(kinds)} differ"
-                remedy = "Keep no other references to them, and do without `torch.utils.checkpoint`."
+                condition = (
+                    f"be a function of its inputs, registered parameters and buffers, and torch's random numbers; "
+                    f"its {' and '.join(kinds)} differ from those of another module with the same values"
+                )
+                remedy = "Keep no other state or references, draw numbers by torch, and do without `torch.utils.checkpoint`."
                 raise ValueError(should("model", condition, type(trial.module).__name__, remedy))
 
 
 def module_model(problem: Problem, factory: ModuleFactory) -> ModuleModel:
     """The model of a problem; made once, as the dry run takes a while."""
-    if problem not in _made:
-        _made[problem] = ModuleModel(problem, factory)
-    return _made[problem]
+    with _MAKING:  # since a dry run and a training of the same modules would see each other's tensors
+        if problem not in _made:
+            _made[problem] = ModuleModel(problem, factory)
+        return _made[problem]
 
 
+_MAKING = threading.RLock()
 _made: weakref.WeakKeyDictionary[Problem, ModuleModel] = weakref.WeakKeyDictionary()
 
 

@@ -51,8 +51,9 @@ def joined(parts: Sequence[Branches]) -> Branches:
 
 
 def key(task: str) -> str:
-    """A task's name as the key of a module, which may contain no dot."""
-    return task.replace(".", "_") or "_"
+    """A task's name as the key of a module, which may contain no dot and be none of its attributes; different for each name."""
+    name = task.replace("%", "%25").replace(".", "%2E")
+    return f"%{name}" if hasattr(nn.ModuleDict(), name) else name
 
 
 class Hourglass(nn.Module):

@@ -50,10 +50,19 @@ class Trial:
     seeds: Sequence[int] | None
 
     def alone(self, row: int) -> tuple[Any, int]:
-        """What the module returns for one replica, without a graph, and its number of random calls."""
-        parameters, buffers, (args, kwargs) = _map(lambda own: own[row].clone(), (self.parameters, self.buffers, self.call))
+        """What the module returns for one replica, without a graph, and its number of random calls.
+
+        Raises:
+            ValueError: If it writes into its inputs.
+        """
+        parameters, buffers, call = _map(lambda own: own[row].clone(), (self.parameters, self.buffers, self.call))
+        inputs = [own for own in tree_leaves(call) if isinstance(own, Tensor)]
         with torch.no_grad(), Draws([row if self.seeds is None else self.seeds[row]], stacked=False) as draws:
-            return functional_call(self.module, (parameters, buffers), args, kwargs), draws.calls
+            versions = [own._version for own in inputs]
+            found = functional_call(self.module, (parameters, buffers), *call)
+        if [own._version for own in inputs] != versions:
+            raise ValueError("it writes into its inputs, which are the problem's own data; clone them first, or set inplace=False")
+        return found, draws.calls
 
     def results(self, replicate: Replicate) -> Results:
         """Outputs, new buffers, and gradients of a fixed combination of the outputs, none in ``torch.no_grad``."""

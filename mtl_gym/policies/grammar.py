@@ -166,7 +166,9 @@ def names_and_policies(
     made = {label: make_policy(item, env) if isinstance(item, str) else item for label, item in policies.items()}
     for label, item in made.items():
         if isinstance(item, type) or not isinstance(item, Policy):
-            raise TypeError(should("policies", "be names or have a method `predict`", {label: item}))
+            wrapped = callable(item) and not isinstance(item, type)
+            remedy = "Wrap a function from losses to weights: mtl_gym.policy(function)." if wrapped else ""
+            raise TypeError(should("policies", "be names or have a method `predict`", {label: item}, remedy))
     return made
 
 

@@ -17,6 +17,7 @@ from mtl_gym.problems.tasks import Task
 
 _METRIC_SPLITS = ("reward", "test")
 _MOST = 20  # samples or labels in an error
+_OUT_OF_PROPORTION = 1e6
 _FEW = 5  # samples on which functions are tried
 _LABELS = {
     "binary": "0 or 1, or NaN where missing",
@@ -54,6 +55,16 @@ def check_samples(tasks: Sequence[Task], samples: Mapping[str, Split]) -> None:
             if wrong.any():
                 rows = wrong.nonzero()[:, 0].tolist()
                 raise ValueError(should(f"{name}.inputs", "be finite; samples that are not", rows[:_MOST]))
+
+
+def check_magnitudes(name: str, splits: Mapping[str, Split]) -> None:
+    """Raises ValueError if inputs of a split are out of all proportion to those of *train*, as an outlier that was not cleaned."""
+    here, there = (max(float(own.double().abs().max()) for own in parts(splits[own_name].inputs)) for own_name in (name, "train"))
+    if here > _OUT_OF_PROPORTION * max(there, 1.0):
+        condition = f"have the size of train's, which are at most {there:.3g}: metrics are not finite"
+        raise ValueError(
+            should(f"splits[{name!r}].inputs", condition, here, "Remove or clip outliers, and standardise by *train*.")
+        )
 
 
 def _shown(split: Split) -> object:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from mtl_gym.checks import sequence, should
+from mtl_gym.problems.inputs import KEPT, Inputs, tensor_of
 
 if TYPE_CHECKING:
     from mtl_gym.problems.splits import Split
@@ -26,9 +27,10 @@ def from_dataset(_cls: type[Split], /, dataset: Any, tasks: Sequence[str] | None
     """Makes a split from a map-style data set, such as ``torch.utils.data.Dataset`` or ``Subset``, or a list of pairs.
 
     Args:
-        dataset: Its items are pairs ``(inputs, targets)``. Inputs are a tensor or array, all of one shape. Targets are a number, a
-            tensor (C, *S) of a task's channels, or several of these: a mapping by task name, or a tuple or list with one entry for
-            each task. Missing labels are None or NaN.
+        dataset: Its items are pairs ``(inputs, targets)``. Inputs are a tensor or array, all of one shape, or a mapping of names to
+            such (tokens and their mask); dtypes are those of :class:`mtl_gym.Split`. Targets are a number, a tensor (C, *S) of a
+            task's channels, or several of these: a mapping by task name, or a tuple or list with one entry for each task. Missing
+            labels are None or NaN.
         tasks: The tasks in the order of the problem's; ``None``: in the order of the first item. Of mappings, only these are
             taken; of tuples, these are the names of all entries, for errors.
 
@@ -54,15 +56,40 @@ def from_dataset(_cls: type[Split], /, dataset: Any, tasks: Sequence[str] | None
     if len(dataset) == 0:
         raise ValueError(should("dataset", "have at least one item", f"{type(dataset).__name__} of 0 items"))
     names = None if tasks is None else sequence("tasks", tasks)
-    pairs = [_pair(index, dataset[index]) for index in range(len(dataset))]
+    pairs = [_pair(index, _item(dataset, index)) for index in range(len(dataset))]
     keys = _keys(pairs[0][1], names)
-    inputs = [_tensor(f"dataset[{index}] inputs", own) for index, (own, _) in enumerate(pairs)]
     columns = [_labels(key, [_target(index, own, key, keys) for index, (_, own) in enumerate(pairs)]) for key in keys]
     shapes = {own.shape[2:] for own in columns}
     if len(shapes) > 1:
         found = {str(key): tuple(own.shape[1:]) for key, own in zip(keys, columns, strict=True)}
         raise ValueError(should("dataset", "have labels of all tasks for the same pixels, or none for pixels", found))
-    return _cls(_stacked("inputs", inputs), torch.cat(columns, dim=1))
+    return _cls(_inputs([own for own, _ in pairs]), torch.cat(columns, dim=1))
+
+
+def _item(dataset: Any, index: int) -> Any:
+    try:
+        return dataset[index]
+    except IndexError as error:
+        raise ValueError(should("dataset", f"have the {len(dataset)} items of its length", f"{index} items")) from error
+
+
+def _inputs(several: Sequence[Any]) -> Inputs:
+    """The items' inputs side by side: a tensor, or tensors by name."""
+    if not isinstance(several[0], Mapping):
+        return _column("inputs", several)
+    for index, own in enumerate(several):
+        if not isinstance(own, Mapping) or own.keys() != several[0].keys():
+            condition = f"be a mapping with {', '.join(map(str, several[0]))}, as in dataset[0]"
+            raise ValueError(should(f"dataset[{index}] inputs", condition, [*own] if isinstance(own, Mapping) else own))
+    return {name: _column(f"inputs[{name!r}]", [own[name] for own in several]) for name in several[0]}
+
+
+def _column(name: str, several: Sequence[Any]) -> Tensor:
+    """Values of one shape side by side, of their own dtype if it is kept and all have it, and of float32 otherwise."""
+    tensors = [_tensor(f"dataset[{index}] {name}", own, whole=True) for index, own in enumerate(several)]
+    if len({own.dtype for own in tensors}) > 1:
+        tensors = [own.to(torch.float32) for own in tensors]
+    return _stacked(name, tensors)
 
 
 def _pair(index: int, item: Any) -> tuple[Any, Any]:
@@ -112,17 +139,17 @@ def _labels(key: Key, targets: Sequence[Any]) -> Tensor:
     return labels[:, None] if labels.ndim == 1 else labels
 
 
-def _tensor(name: str, value: Any) -> Tensor:
-    """A value as a float32 tensor on the CPU."""
+def _tensor(name: str, value: Any, *, whole: bool = False) -> Tensor:
+    """A value as a tensor on the CPU: float32, or, if ``whole``, whole numbers and truth values of their own dtype."""
     if isinstance(value, Tensor) and not value.dtype.is_complex:
-        return value.detach().to("cpu", torch.float32)
+        return value.detach().to("cpu", value.dtype if whole and value.dtype in KEPT else torch.float32)
     try:
         array = np.asarray(value)
     except ValueError:  # rows of different lengths
         array = np.empty(0, dtype=object)
     if isinstance(value, Tensor) or array.dtype.kind not in "biuf":
         raise TypeError(should(name, "be real numbers", value))
-    return torch.from_numpy(array.astype(np.float32))
+    return tensor_of(name, array[None], whole=whole, columns=False)[0].clone()
 
 
 def _stacked(name: str, values: Sequence[Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ from mtl_gym.checks import should
 
 Inputs: TypeAlias = Any
 """A tensor (n, *shape), or a dict of such tensors by name; to the type checker anything, as most networks know tensors alone."""
-_KEPT = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+KEPT = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 """Dtypes that are kept where numbers may be names of something, such as tokens; all others become float32."""
 
 
@@ -79,7 +79,7 @@ def tensor_of(name: str, values: Any, *, whole: bool = False, columns: bool = Tr
     """
     if isinstance(values, Tensor) and values.layout == torch.strided and not values.dtype.is_complex:
         own = values.detach() if values.requires_grad else values
-        samples = own if whole and own.dtype in _KEPT else own.to(torch.float32)
+        samples = own if whole and own.dtype in KEPT else own.to(torch.float32)
     else:
         samples = _of_array(name, values, whole=whole)
     if samples.is_inference():
@@ -97,7 +97,7 @@ def _of_array(name: str, values: Any, *, whole: bool) -> Tensor:
         array = None
     if array is None or array.dtype.kind not in "biuf":
         raise TypeError(should(name, "be an array of real numbers", values))
-    kept = whole and str(array.dtype) in {str(dtype).removeprefix("torch.") for dtype in _KEPT}
+    kept = whole and str(array.dtype) in {str(dtype).removeprefix("torch.") for dtype in KEPT}
     with np.errstate(over="ignore"):  # infinite values are refused by the problem
         # A tensor may write to its memory.
         return torch.from_numpy(np.require(array, dtype=None if kept else np.float32, requirements=["C", "W"]))

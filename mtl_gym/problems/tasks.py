@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mtl_gym.checks import choose, positive_int, printable, should
 from mtl_gym.identity import code_content
-from mtl_gym.problems.losses import LOSSES, Loss, by_samples
+from mtl_gym.problems.losses import KINDS, LOSSES, Loss, by_samples
 from mtl_gym.problems.metrics import METRICS, Metric, add_metric, is_own
 
 
@@ -41,7 +41,9 @@ class Task:
     classes: tuple[object, ...] = ()
 
     def __post_init__(self) -> None:
-        printable("name", self.name)
+        if printable("name", self.name).startswith("_"):
+            condition = "not begin with an underscore, which marks masks in infos"
+            raise ValueError(should("name", condition, self.name, "Rename the task."))
         if not isinstance(self.loss, Loss) and not callable(self.loss):
             choose("loss", self.loss, LOSSES)
         positive_int("outputs", self.outputs)
@@ -75,6 +77,11 @@ class Task:
         if isinstance(self.loss, Loss):
             return self.loss
         return LOSSES[self.loss] if isinstance(self.loss, str) else by_samples(self.loss)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether labels are classes or binary, so that ``exp(-loss)`` is the label's probability under a cross-entropy."""
+        return KINDS[self.objective.labels] == "classification"
 
     @property
     def target_channels(self) -> int:

@@ -200,7 +200,7 @@ def check_first_losses(ledger: Ledger, losses: Tensor, wanted: Tensor) -> None:
     row, column = wrong.nonzero()[0].tolist()
     problem, task = ledger.problem, ledger.problem.tasks[int(ledger.tasks[row, column])]
     condition = (
-        f"have finite losses at the initial weights: {task.loss!r} of the task {task.name!r} is {losses[row, column].item()}"
+        f"have finite losses at the initial weights: {task.loss_name!r} of the task {task.name!r} is {losses[row, column].item()}"
     )
     largest, scale = problem.splits["train"].inputs.abs().max().item(), ledger.scales[row, column].item()
     remedy = f"Inputs in train are at most {largest:g} in size, and the instance's scale of this loss is {scale:g}."
