@@ -41,7 +41,7 @@ class Module(lightning.LightningModule):
 
     def training_step(self, batch, index):
         """The weighted loss. The balancer and Lightning both divide by the number of accumulated batches: one has to be undone."""
-        loss = self.hparams.accumulate * self.balancer(self.losses(batch))
+        loss = self.hparams.accumulate * self.balancer(self.losses(batch), last=self.trainer.is_last_batch)
         self.log_dict({f"weights/{task}": weight for task, weight in self.balancer.weights.items()})
         return loss
 

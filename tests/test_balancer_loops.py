@@ -137,6 +137,20 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(policy):
         assert one.step == several.step == step + 1
 
 
+@pytest.mark.parametrize("policy", ["ew", "si", "cagrad", "famo"])
+def test_a_step_of_fewer_batches_is_told(policy):
+    network, balancer = Network(), mtl_gym.LossBalancer(policy, TASKS, accumulate=2)
+    for number in range(3):  # a step of two batches, then the only one that is left of an epoch
+        balancer.backward(losses_of(network, batch(number)), shared=network.trunk.parameters(), last=number == 2)
+        assert (balancer.step, balancer.decision_due) == ((0, False), (1, True), (2, True))[number]
+        found = gradients(network)
+        if number:
+            network.zero_grad()
+            balancer.observe_after(losses_of(network, batch(number)))
+    expected = by_hand(network, batch(2), balancer.weights, balancer.head_weights)
+    assert_close({name: 2 * own for name, own in found.items()}, expected, 1e-5)
+
+
 def test_losses_are_weighted_alike_while_they_are_accumulated():
     network, balancer = Network(), mtl_gym.LossBalancer("si", TASKS, accumulate=2)
     first, second = losses_of(network, batch(0)), losses_of(network, batch(1))
@@ -322,6 +336,12 @@ def test_tensorboard_shows_weights_and_losses(tmp_path):
     assert last == pytest.approx(balancer.weights)
 
 
+def test_a_writer_is_no_path():
+    balancer = mtl_gym.LossBalancer("ew", TASKS)
+    with pytest.raises(TypeError, match=r"`writer` should be a SummaryWriter.*Received writer='runs/x'"):
+        balancer.log_to("runs/x")
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch's own, where compilation resumes
 def test_a_compiled_step_calls_the_balancer_and_compiles_the_rest():
@@ -409,6 +429,8 @@ BAD = [
     ([None] * 3, ValueError, "at least one task"),
     ([loss(float("nan"))] * 3, ValueError, "lower the learning rate"),
     ([loss(1), torch.ones(()), loss(1)], ValueError, r"losses\['kind'\]` should have a graph"),
+    ([loss(1), torch.zeros(()), loss(1)], ValueError, "no label of 'kind', give None"),
+    ([loss(float("nan"))] * 3, ValueError, "NaN in the inputs"),
     ([loss(1), torch.ones((), device="meta", requires_grad=True), loss(1)], ValueError, "device of the other losses"),
     ([loss(1), "2", loss(1)], TypeError, r"losses\['kind'\]` should be a loss"),
     ([loss(1), torch.ones((), dtype=torch.int64), loss(1)], TypeError, "floating-point"),
@@ -430,6 +452,13 @@ def test_bad_losses_are_named_before_anything_changes(policy, losses, error, wor
     assert torch.equal(after["tensors"]["loop"]["last"], before["tensors"]["loop"]["last"])
 
 
+class Unnamed:
+    """A policy that does not say what it reads."""
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return np.ones((1, 3)), state
+
+
 def test_what_a_policy_needs_is_said_when_it_is_not_given():
     x = torch.ones(3, requires_grad=True)
     with pytest.raises(RuntimeError, match=r"balancer\.backward\(losses, shared="):
@@ -445,6 +474,10 @@ def test_what_a_policy_needs_is_said_when_it_is_not_given():
     for policy, argument in {"uw": "lr", "igb": "steps_per_epoch", "ppo": "train_steps"}.items():
         with pytest.raises(ValueError, match=f"`{argument}` should be given"):
             mtl_gym.LossBalancer(policy, TASKS)
+    with pytest.raises(TypeError, match="learning rate, or the optimiser"):
+        mtl_gym.LossBalancer("uw", TASKS, lr="1e-3")
+    with pytest.raises(ValueError, match=r"It names no observations.*Requirements\(observe="):
+        mtl_gym.LossBalancer(Unnamed(), TASKS)
     with pytest.raises(ValueError, match="SampleWeighting"):
         mtl_gym.LossBalancer("slgrad", TASKS)
     with pytest.raises(TypeError, match="not a class"):
@@ -459,6 +492,8 @@ def test_shared_parameters_that_no_loss_reaches_are_refused():
         balancer.backward(losses_of(network, batch(0)), shared=network.trunk.named_parameters())
     with pytest.raises(ValueError, match="require a gradient"):
         balancer.backward(losses_of(network, batch(0)), shared=[torch.ones(3)])
+    with pytest.raises(ValueError, match="`features` should be the trunk's output, on which"):
+        balancer.backward(losses_of(network, batch(0)), features=other.trunk(batch(0)[0]))
     with pytest.raises(ValueError, match="features"):
         mtl_gym.LossBalancer("moco", TASKS).backward(losses_of(network, batch(0)), features=network.trunk(batch(0)[0]))
     assert balancer.step == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
@@ -18,6 +19,7 @@ from mtl_gym.training.probes import BASE, EPOCH, LR
 _FORMAT = 1
 _READS = {"progress": "train_steps", EPOCH: "steps_per_epoch", BASE: "steps_per_epoch", LR: "lr"}
 """What a policy reads, and the argument that tells it."""
+_NAMES = '`requires = mtl_gym.Requirements(observe=("log_loss",))` names what it reads.'
 Tables = dict[str, dict[str, Tensor]]
 
 
@@ -42,7 +44,10 @@ class Course:
         told = {**lengths, "lr": lr}
         for name, argument in _READS.items():
             if told[argument] is None and name in {*decider.needs, *decider.observe}:
-                raise ValueError(should(argument, f"be given, since the policy {decider.label!r} reads it", None))
+                remedy = "" if decider.named else f"It names no observations, so it gets all that are usual: {_NAMES}"
+                raise ValueError(should(argument, f"be given, since the policy {decider.label!r} reads it", None, remedy))
+        if not isinstance(lr, Real | Optimizer | None):
+            raise TypeError(should("lr", "be a learning rate, or the optimiser", lr))
         self._lr = lr if lr is None or isinstance(lr, Optimizer) else number("lr", lr, low=0.0)
         known = {name: positive_int(name, 1 if length is None else length) for name, length in lengths.items()}
         self.loop = Loop(len(tasks), decider.needs, steps=decider.steps, rate=self._rate, **known)

@@ -39,6 +39,7 @@ class Decider:
         label: The policy's name.
         arguments: The environment's own arguments that it requires, or their defaults.
         observe: Names of the observations that it reads.
+        named: Whether it has named them itself.
         steps: Steps between decisions.
         needs: Names of the measurements that it reads.
         memory: The policy's.
@@ -55,6 +56,7 @@ class Decider:
         required = requires.arguments()
         self.arguments = {name: required.get(name, default) for name, default in spec.own_arguments.items()}
         self._env, self._num_tasks, self.observe = env, num_tasks, tuple(required.get("observe", spec.observe))
+        self.named = requires.observe is not None
         self._rows = self._table()
         self.needs = {need for row in self._rows.values() for need in row.needs}
         self.steps = int(required.get("steps_per_action", spec.steps_per_action))

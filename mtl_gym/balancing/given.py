@@ -41,6 +41,27 @@ class Given:
         parts = [None if absent else part for absent, part in zip(missing, self.parts, strict=True)]
         return Given(parts, None, self.values)
 
+    def with_graph(self, tasks: Sequence[str]) -> Given:
+        """The same; raises ``ValueError`` if a loss has no graph."""
+        for task, part in zip(tasks, self.parts, strict=True):
+            if part is not None and not part.requires_grad:
+                remedy = "Do not detach it, and leave torch.no_grad. For evaluation, call balancer.eval() first."
+                remedy += f" If the batch has no label of {task!r}, give None." if float(part) == 0 else ""
+                raise ValueError(should(f"losses[{task!r}]", "have a graph to differentiate", part, remedy))
+        return self
+
+    def weighted(self, weights: Tensor) -> Tensor:
+        """The sum () of the losses that there are, with these weights (K,).
+
+        (Not as a matrix product, which autocast would round to half precision.)
+        """
+        if self.together is not None:
+            return (self.together.float() * weights.to(self.together.device)).sum()
+        if not (known := [place for place, part in enumerate(self.parts) if part is not None]):  # in one of several processes
+            return torch.zeros((), device=self.values.device)
+        losses = torch.stack([part.reshape(()) for part in self.parts if part is not None]).float()
+        return (losses * weights[known].to(losses.device)).sum()
+
 
 def check_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     """The names of the tasks; raises ``TypeError`` or ``ValueError`` if there is none, or one stands there twice."""
@@ -179,7 +200,8 @@ def check_values(name: str, values: Tensor, tasks: Sequence[str]) -> Seen:
     numbers = values.tolist()
     known = [own for own in numbers if own == own]
     if not known:
-        remedy = "Skip a batch without labels. If losses became NaN, lower the learning rate or clip gradients."
+        remedy = "Skip a batch without labels. If losses became NaN, lower the learning rate, or clip gradients; or look for NaN in"
+        remedy += " the inputs."
         raise ValueError(should(name, "hold the loss of at least one task", dict(zip(tasks, numbers, strict=True)), remedy))
     if max(known) == math.inf:
         remedy = "The training has diverged: lower the learning rate or clip gradients."

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mtl_gym.checks import positive_int, should
+
 
 class Log:
     """Where steps are logged; a copy or a pickle of it logs nothing.
@@ -12,10 +14,15 @@ class Log:
     Args:
         writer: A ``SummaryWriter``, or anything with its ``add_scalar``; ``None`` if nothing is logged.
         every: Steps between two points.
+
+    Raises:
+        TypeError: If the writer has no ``add_scalar``.
     """
 
     def __init__(self, writer: Any = None, every: int = 1) -> None:
-        self.writer, self.every = writer, every
+        if writer is not None and not callable(getattr(writer, "add_scalar", None)):
+            raise TypeError(should("writer", "be a SummaryWriter, such as SummaryWriter(folder)", writer))
+        self.writer, self.every = writer, positive_int("every", every)
 
     def due(self, step: int) -> bool:
         """Whether this step is logged."""

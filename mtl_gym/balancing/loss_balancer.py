@@ -17,7 +17,7 @@ from mtl_gym.balancing.given import Given, Losses, Seen, check_values, read
 from mtl_gym.balancing.log import Log
 from mtl_gym.balancing.task_decisions import TaskDecisions
 from mtl_gym.balancing.task_gradients import TaskGradients, accumulate, parameters_of
-from mtl_gym.checks import positive_int, should
+from mtl_gym.checks import should
 from mtl_gym.context import own_mode
 from mtl_gym.environments import LOSS_WEIGHTING
 from mtl_gym.policies.protocol import Policy
@@ -66,7 +66,8 @@ class LossBalancer(Balancer):
         steps_per_epoch: Optimiser steps per epoch, for policies that count epochs.
         lr: Learning rate, or the optimiser, whose first group tells it, for policies that learn at this rate (``uw``).
         seed: Seeds random policies.
-        accumulate: Batches whose gradients are accumulated in each optimiser step. Losses are divided by it. Weights of losses are
+        accumulate: Batches whose gradients are accumulated in each optimiser step. Losses are divided by it, also in a step of
+            fewer, which has to be told (``last``). Weights of losses are
             decided on the first of them and kept; those of gradients are decided on the last one, from all of them.
         scaler: A ``GradScaler``, for :meth:`backward` only: gradients are scaled in ``.grad`` alone.
         process_group: Processes over which losses and gradients are averaged; ``None``: the default group, if there is one.
@@ -145,11 +146,13 @@ class LossBalancer(Balancer):
     # --- what a loop hands over ----------------------------------------------------------------------------------------------
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def forward(self, losses: Losses) -> Tensor:
+    def forward(self, losses: Losses, *, last: bool = False) -> Tensor:
         """The weighted sum of the losses (), float32, to be differentiated.
 
         Args:
             losses: By task, or (K,) in the order of the tasks; each is one number with its graph, ``None`` or NaN without a label.
+            last: Whether the optimiser steps after this batch although it is not the ``accumulate``-th one, as at the end of an
+                epoch.
 
         Raises:
             ValueError: If there are not K losses, one is negative, infinite or has no graph, or all are NaN; nothing changes then.
@@ -157,7 +160,7 @@ class LossBalancer(Balancer):
                 or gradients (:meth:`backward`).
         """
         if not self.training:
-            return self._sum(read("losses", losses, self.tasks).known(self.tasks))
+            return read("losses", losses, self.tasks).known(self.tasks).weighted(self._decisions.weights[0, 0])
         if "gradients" in self.reads:
             remedy = "Replace loss.backward() by balancer.backward(losses, shared=trunk.parameters())."
             raise RuntimeError(f"The policy {self._decider.label!r} balances gradients. {remedy}")
@@ -166,8 +169,8 @@ class LossBalancer(Balancer):
             if self._decisions.part == 0:
                 self._decisions.loop.check()
                 self._decisions.decide(seen)
-            self._count(seen)
-        total = self._sum(given)
+            self._count(seen, last)
+        total = given.weighted(self._decisions.weights[0, 0])
         return total / self._decisions.accumulate if self._decisions.accumulate > 1 else total
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -178,6 +181,7 @@ class LossBalancer(Balancer):
         *,
         heads: Iterable[Tensor] | None = None,
         features: Tensor | None = None,
+        last: bool = False,
     ) -> None:
         """Adds the gradient of the weighted losses to ``.grad``, in place of ``loss.backward()``; for every policy.
 
@@ -191,13 +195,14 @@ class LossBalancer(Balancer):
             features: The trunk's output from which all losses were computed. The policy then sees the tasks' gradients of the
                 features instead of the shared parameters: one pass through the trunk instead of K, but *other* weights, since the
                 trunk's Jacobian is left out. It is an approximation, which no environment uses.
+            last: As for :meth:`forward`.
 
         Raises:
             ValueError: As for :meth:`forward`; if shared parameters are missing or no loss depends on them; if ``features`` are
                 given to a policy that averages gradients over steps; or if ``heads`` are missing with several processes.
         """
         if "gradients" not in self.reads:
-            loss = self(losses)
+            loss = self(losses, last=last)
             (loss if self._scaler is None else self._scaler.scale(loss)).backward()
             return
         if not self.training:
@@ -210,26 +215,26 @@ class LossBalancer(Balancer):
         pending = self._gradients.pending
         try:
             with own_mode():
-                self._add(given, seen, points, others, features)
+                self._add(given, seen, points, others, self._decisions.completes(last))
         except BaseException:  # a batch that failed leaves nothing behind
             self._gradients.restore(pending)
             raise
-        self._count(seen)
+        self._count(seen, last)
 
-    def _add(self, given: Given, seen: Seen, points: Sequence[Tensor], others: Sequence[Tensor], features: Tensor | None) -> None:
-        """Adds a batch's gradients, and fills ``.grad`` if it is the last one of a step."""
+    def _add(self, given: Given, seen: Seen, points: Sequence[Tensor], others: Sequence[Tensor], complete: bool) -> None:
+        """Adds a batch's gradients, and fills ``.grad`` if the step is complete."""
         scale = 1.0 if self._scaler is None else float(self._scaler.scale(torch.ones(())))
         factor = scale / self._decisions.accumulate
         scaled = [None if part is None else part * factor for part in given.parts]
         self._gradients.add(scaled, points, others, 1 / scale)
-        if self._decisions.part + 1 == self._decisions.accumulate:
+        if complete:
             total = self._decisions.total(seen)
             self._decisions.decide(total, self._gradients.gramian(self.step, ~total.values.isnan()))
             summed = self._gradients.weighted(points, self._decisions.weights[0, 0], scale)
-            if features is None:
+            if points[0].is_leaf:
                 accumulate(points, summed)
-            else:
-                features.backward(summed[0])
+            else:  # features
+                points[0].backward(summed[0])
             self._gradients.fill_heads(self._decisions.weights[0, -1])
 
     def log_to(self, writer: Any, every: int = 1) -> None:
@@ -238,8 +243,11 @@ class LossBalancer(Balancer):
         Args:
             writer: A ``SummaryWriter``, or anything with its ``add_scalar``; ``None`` stops it. It is not part of any copy or file.
             every: Steps between two points.
+
+        Raises:
+            TypeError: If the writer has no ``add_scalar``, such as the path of a folder.
         """
-        self._log.every, self._log.writer = positive_int("every", every), writer
+        self._log = Log(writer, every)
 
     # --- resuming ------------------------------------------------------------------------------------------------------------
 
@@ -277,24 +285,10 @@ class LossBalancer(Balancer):
         given = read("losses", losses, self.tasks)
         seen = check_values("losses", ranks.mean_of_known(given.values, self._group), self.tasks)
         given = given.without_nan(given.values.isnan().tolist() if ranks.size(self._group) > 1 or not seen.complete else ())
-        for task, part in zip(self.tasks, given.parts, strict=True):
-            if part is not None and not part.requires_grad:
-                remedy = "Do not detach it, and leave torch.no_grad. For evaluation, call balancer.eval() first."
-                raise ValueError(should(f"losses[{task!r}]", "have a graph to differentiate", part, remedy))
-        return given, seen
+        return given.with_graph(self.tasks), seen
 
-    def _count(self, seen: Seen) -> None:
+    def _count(self, seen: Seen, last: bool) -> None:
         """Counts a batch, and logs a step after the last one of a step."""
-        if self._decisions.count(seen) and self._log.due(self.step):
+        if self._decisions.count(seen, complete=self._decisions.completes(last)) and self._log.due(self.step):
             losses = dict(zip(self.tasks, self._decisions.loop.losses[0].tolist(), strict=True))
             self._log.write(self.step, {"weights": self.weights, "losses": losses})
-
-    def _sum(self, given: Given) -> Tensor:
-        """The losses that have a label, weighted. (Not as a matrix product, which autocast would round to half precision.)"""
-        weights = self._decisions.weights[0, 0]
-        if given.together is not None:
-            return (given.together.float() * weights.to(given.together.device)).sum()
-        if not (known := [place for place, part in enumerate(given.parts) if part is not None]):  # in one of several processes
-            return torch.zeros((), device=given.values.device)
-        losses = torch.stack([part.reshape(()) for part in given.parts if part is not None]).float()
-        return (losses * weights[known].to(losses.device)).sum()

@@ -61,10 +61,14 @@ class TaskDecisions:
         sums, counts = self.parts + _sums(seen)
         return Seen(sums / counts, bool((counts > 0).all()))
 
-    def count(self, seen: Seen) -> bool:
-        """Counts a batch with these losses; whether it was the last one of a step."""
+    def completes(self, last: bool) -> bool:
+        """Whether the next batch completes a step: the last one that is accumulated, or the last that there is."""
+        return last or self.part + 1 == self.accumulate
+
+    def count(self, seen: Seen, *, complete: bool) -> bool:
+        """Counts a batch with these losses, which completes a step or not; returns that."""
         self.part += 1
-        if self.part < self.accumulate:
+        if not complete:
             self.parts = self.parts + _sums(seen)
             return False
         self.loop.stepped(self.total(seen))

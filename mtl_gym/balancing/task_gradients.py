@@ -182,8 +182,11 @@ def _reached(found: Sequence[Sequence[Tensor | None]], points: Sequence[Tensor])
     """The places of the points that have a gradient of some loss; raises ``ValueError`` if none has, or one is sparse."""
     reached = {place for of_task in found for place, own in enumerate(of_task) if own is not None}
     if not reached:
-        remedy = "Give the parameters that all tasks share, such as trunk.parameters(), of the module that made the losses."
         shapes = [tuple(own.shape) for own in points]
+        if not points[0].is_leaf:
+            remedy = "Give the very tensor that the heads have read."
+            raise ValueError(should("features", "be the trunk's output, on which the losses depend", shapes[0], remedy))
+        remedy = "Give the parameters that all tasks share, such as trunk.parameters(), of the module that made the losses."
         raise ValueError(should("shared", "hold parameters that the losses depend on", shapes, remedy))
     if sparse := {place for of_task in found for place, own in enumerate(of_task) if own is not None and own.is_sparse}:
         remedy = "Make embeddings with sparse=False, or leave them out: they are then trained as heads."

@@ -1,5 +1,6 @@
 """The examples that need other libraries: Lightning and ``transformers``; each is also a script."""
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -19,26 +20,28 @@ def equal(module, other):
     return all(torch.equal(own, its) for own, its in zip(module.parameters(), other.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [1, 3])  # an epoch has 20 batches
 def test_a_lightning_module_resumes_its_balancer(accumulate):
     import lightning_module
 
     whole, resumed, logged = lightning_module.main(epochs=4, accumulate=accumulate)
-    assert whole.balancer.step == resumed.balancer.step == 4 * 20 // accumulate
+    assert whole.balancer.step == resumed.balancer.step == 4 * math.ceil(20 / accumulate)
     assert whole.balancer.weights == resumed.balancer.weights
     assert equal(whole, resumed)
     assert len({1.0, *whole.balancer.weights.values()}) == 3
     assert logged["weights/ink"] == pytest.approx(whole.balancer.weights["ink"])
-    assert logged["validation/ink"] < 9e4  # the square of its mean is 9.8e4
+    assert logged["validation/ink"] < 9.2e4  # the square of its mean is 9.8e4
 
 
 def test_lightning_accumulates_the_gradients_of_the_weighted_losses():
+    import lightning
     import lightning_module
 
     module, reference = lightning_module.Module("ew", accumulate=2), lightning_module.Module("ew")
     reference.load_state_dict({name: own for name, own in module.state_dict().items() if "balancer" not in name}, strict=False)
     batch = next(iter(lightning_module.loaders()[0]))
     module.log_dict = lambda *arguments: None
+    module.trainer = lightning.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     loss = module.training_step(batch, 0)  # which Lightning divides by 2
     assert loss.item() == pytest.approx(sum(reference.losses(batch).values()).item(), rel=1e-5)
 
