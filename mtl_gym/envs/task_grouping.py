@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from importlib import resources
@@ -73,7 +74,9 @@ def _check(common: Arguments) -> None:
     num_tasks, names = common.recipe.num_tasks, common.recipe.tasks
     others = [task.name for task in common.problem.tasks if task.name in names and task.loss not in _CLASSES]
     if others:
-        remedy = f"List all other tasks in `tasks`; not suitable: {', '.join(others)}."
+        suited = [name for name in names if name not in others]
+        left = f"Leave out {', '.join(others)}: tasks={json.dumps(suited)}."
+        remedy = left if len(suited) > 1 else "Fewer than two of the tasks are."
         raise ValueError(
             should("problem", "have only classification tasks (loss bce or cross_entropy)", common.problem.name, remedy)
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,10 @@ from mtl_gym.models.plain import Branches, joined, key
 from mtl_gym.policies.grammar import names_and_policies
 from mtl_gym.policies.protocol import Policy
 from mtl_gym.problems import load_problem
+from mtl_gym.problems.axes import resolve
 from mtl_gym.problems.base import Problem
+from mtl_gym.problems.encodings import Encoding
+from mtl_gym.problems.instances import Instance
 from mtl_gym.training.trainer import Trainer
 
 SUFFIX = ".safetensors"
@@ -46,12 +50,15 @@ class Fit:
 
     Attributes:
         module: The trained network as a plain module on the CPU, in evaluation mode: inputs (B, *shape) to outputs (B, O, *S) by
-            task; a module of your own is what it is. Inputs are those of the problem's splits, standardised as they are.
+            task; a module of your own is what it is. Inputs are those of the problem's splits, standardised as they are; if the
+            instance drew its own split, they are standardised by its own *train*.
         history: A row for each step and task: ``step``, ``task``, ``loss`` of the batch before the step, and ``weight`` (of the
             shared parameters; of samples, the mean). Empty for groups of tasks, which are trained apart.
         metrics: Metrics on *test* by ``task/metric``.
         outcome: What was decided, such as ``groups``; JSON-plain.
         about: How it was made: problem, environment, policy, instance, arguments and the passes it cost; JSON-plain.
+        encoding: How new data become inputs of this module, and its outputs numbers and names, by the *train* that it was trained
+            on; it can be pickled. ``None`` if the problem is neither from arrays nor from a frame.
     """
 
     module: nn.Module
@@ -59,6 +66,25 @@ class Fit:
     metrics: dict[str, float]
     outcome: dict[str, Any]
     about: dict[str, Any]
+    encoding: Encoding | None = None
+
+    def predict(self, data: Any) -> dict[str, np.ndarray[Any, Any]]:
+        """Predicts the labels of new samples in their own units and names: the module between ``encode`` and ``decode``.
+
+        Args:
+            data: A frame with the columns of the problem's inputs, or an array (n, *shape); see :meth:`Problem.encode`.
+
+        Returns:
+            By task: numbers (n,) or (n, C), classes (n,), or probabilities of the second class; see :meth:`Problem.decode`.
+
+        Raises:
+            ValueError, TypeError: As :meth:`Problem.encode`.
+        """
+        if self.encoding is None:
+            remedy = "Call `module` on inputs as they are in its splits."
+            raise ValueError(should("problem", "come from Problem.from_arrays or from_frame", self.about["problem"], remedy))
+        with torch.no_grad():
+            return self.encoding.decode(self.module(self.encoding.encode(data)))
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{name} {value:.3g}" for name, value in self.metrics.items())
@@ -124,7 +150,14 @@ def fit(problem: str | Problem, policy: str | Policy = "ew", env: str = LOSS_WEI
         "diverged": bool(last["diverged"]),
     }
     metrics = {name: float(last["test"][name]) for name in base.decision.trainings.ledger.metric_names(0)}
-    return Fit(_module(base), _history(base), metrics, outcome, about)
+    return Fit(_module(base), _history(base), metrics, outcome, about, _encoding(own, base.decision.trainings.ledger.instances[0]))
+
+
+def _encoding(problem: Problem, instance: Instance | None) -> Encoding | None:
+    """The problem's encoding, by the *train* of a split that the instance has drawn, if it has."""
+    if problem.encoding is None or problem.pool is None or instance is None or instance.members is None:
+        return problem.encoding
+    return replace(problem.encoding, moments=problem.pool.moments(instance.members["train"]))
 
 
 def _label(policy: Policy) -> str:
@@ -246,9 +279,16 @@ def load_module(path: str | Path, problem: str | Problem | None = None) -> nn.Mo
     Raises:
         ValueError: If the file is missing, damaged or of something else, its problem cannot be found, or the module is one that
             only :func:`fit` makes: groups of networks that are no chains of stages.
+
+    Warns:
+        RuntimeWarning: If its instance drew its own split, so that ``problem.encode`` standardises otherwise than its *train* was.
     """
     state, about = _read(path)
     problem = load_problem(about["problem"] if problem is None else problem)
+    if problem.encoding is not None and resolve(about["arguments"].get("distribution", {}), problem)["split"][0]:
+        remedy = "Pickle `Fit.encoding` beside the file: its `encode` and `decode` are those of this network."
+        text = f"{path}: trained on a split that its instance drew, whose means are not those of `problem.encode`. {remedy}"
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
     if missing := set(about["tasks"]) - {task.name for task in problem.tasks}:
         raise ValueError(should("problem", f"have the tasks of the file's network, also {sorted(missing)}", problem))
     model, names = make_model(problem, tuple(about["hidden_sizes"])), about["tasks"]

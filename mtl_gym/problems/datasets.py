@@ -62,7 +62,7 @@ def from_dataset(_cls: type[Split], /, dataset: Any, tasks: Sequence[str] | None
     if len(shapes) > 1:
         found = {str(key): tuple(own.shape[1:]) for key, own in zip(keys, columns, strict=True)}
         raise ValueError(should("dataset", "have labels of all tasks for the same pixels, or none for pixels", found))
-    return _cls(_stacked("inputs", inputs), torch.cat(columns, dim=1))
+    return _cls(_stacked("inputs", inputs), torch.cat(columns, dim=1), widths=tuple(own.shape[1] for own in columns))
 
 
 def _pair(index: int, item: Any) -> tuple[Any, Any]:
