@@ -296,6 +296,20 @@ def test_images_and_several_columns_of_labels():
     assert problem.pool.scaled_targets == (0, 1)
 
 
+@pytest.mark.parametrize("missing", [False, True])
+def test_columns_of_one_value_are_only_centred(missing):
+    pixels = RNG.random((400, 3)) * [1, 0, 5] + [0, 7, 0]
+    pixels[np.ix_(RNG.random(400) < 0.3 * missing, [1])] = np.nan
+    problem = mtl_gym.Problem.from_arrays(X, {"clean": pixels, "price": PRICE})
+    for split in problem.splits.values():
+        known = split.targets[~split.targets[:, 1].isnan(), 1]
+        assert len(known)
+        assert not known.any()
+        assert 0.5 < split.targets[:, 2].std() < 2
+    done = mtl_gym.fit(problem, "ew", train_steps=4)
+    assert 0.1 < done.metrics["clean/nrmse"] < 10
+
+
 def test_a_problem_of_arrays_has_defaults_that_can_be_set():
     assert arrays().defaults == mtl_gym.Defaults(lr=2e-3, batch_size=16, train_steps=300, hidden_sizes=(64, 64))
     large = mtl_gym.Problem.from_arrays(np.zeros((40_000, 1)) + np.arange(40_000)[:, None], {"a": np.arange(40_000)}).defaults

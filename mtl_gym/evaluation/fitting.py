@@ -229,13 +229,27 @@ def _history(base: MTLVectorEnv) -> pd.DataFrame:
 
 
 def suggest_groups(problem: str | Problem, policy: str | Policy, *, seed: int = 0, **arguments: Any) -> list[list[str]]:
-    """The groups of tasks that a policy would train together: names by group. See :func:`fit` with ``mtl_gym/TaskGrouping-v0``."""
+    """The groups of tasks that a policy would train together: names by group. See :func:`fit` with ``mtl_gym/TaskGrouping-v0``.
+
+    Only classification tasks (loss ``bce`` or ``cross_entropy``), at least two, can be grouped. If the problem has others, name those
+    that take part: ``tasks=["digit", "even"]``. Networks may be your own.
+
+    Raises:
+        ValueError, TypeError: As :func:`fit`; or if a participating task is no classification.
+    """
     outcome = fit(problem, policy, TASK_GROUPING, seed=seed, **arguments).outcome
     return _members(outcome["tasks"], outcome["groups"])
 
 
 def suggest_sharing(problem: str | Problem, policy: str | Policy, *, seed: int = 0, **arguments: Any) -> list[list[list[str]]]:
-    """Which tasks share each stage in a policy's structure: names by group by stage. See ``mtl_gym/LayerMerging-v0``."""
+    """Which tasks share each stage in a policy's structure: names by group by stage. See ``mtl_gym/LayerMerging-v0``.
+
+    Tasks may be of any kind. The network has to be a chain of layers of this package (``mlp`` or ``conv``): a ``model`` of
+    your own does not say which of its layers form one.
+
+    Raises:
+        ValueError, TypeError: As :func:`fit`; or if the network is no chain.
+    """
     outcome = fit(problem, policy, LAYER_MERGING, seed=seed, **arguments).outcome
     return [_members(outcome["tasks"], copies) for copies in outcome["assign"]]
 
