@@ -730,7 +730,7 @@ def test_rendering_draws_maps_and_groups():
             ValueError,
             "be one that mtl_gym/TaskGrouping-v0 supports: it has fewer than two classification tasks",
         ),
-        ({"problem": "digits"}, ValueError, r'Leave out angle, clean: tasks=\["digit", "parity", "loop"\]\.'),
+        ({"problem": "digits"}, ValueError, 'Leave out angle, clean: tasks=["digit", "parity", "loop"].'),
         ({"problem": load_problem("digits"), "tasks": ["digit", "angle"]}, ValueError, "Fewer than two of the tasks are"),
         ({"num_tasks": 1}, ValueError, "`num_tasks` should be at least 2"),
         ({"max_groups": 5}, ValueError, "`max_groups` should be at most 4, the number of tasks"),

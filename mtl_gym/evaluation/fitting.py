@@ -231,8 +231,8 @@ def _history(base: MTLVectorEnv) -> pd.DataFrame:
 def suggest_groups(problem: str | Problem, policy: str | Policy, *, seed: int = 0, **arguments: Any) -> list[list[str]]:
     """The groups of tasks that a policy would train together: names by group. See :func:`fit` with ``mtl_gym/TaskGrouping-v0``.
 
-    Only classification tasks (loss ``bce`` or ``cross_entropy``), at least two, can be grouped. If the problem has others, name those
-    that take part: ``tasks=["digit", "even"]``. Networks may be your own.
+    Only classification tasks (loss ``bce`` or ``cross_entropy``), at least two, can be grouped. If the problem has others, name
+    those that take part: ``tasks=["digit", "even"]``. The network may be your own.
 
     Raises:
         ValueError, TypeError: As :func:`fit`; or if a participating task is no classification.

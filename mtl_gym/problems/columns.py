@@ -130,7 +130,7 @@ def _of(name: object) -> str:
 
 def _converted(name: object, kind: str) -> str:
     """How a column becomes one of this kind."""
-    text = {BOOLEANS: "astype('boolean')", NUMBERS: "pipe(pd.to_numeric)", TEXTS: "astype('category')"}[kind]
+    text = {BOOLEANS: "astype('boolean')", NUMBERS: "astype(float)", TEXTS: "astype('category')"}[kind]
     return f"Convert it: frame[{name!r}].{text}."
 
 
