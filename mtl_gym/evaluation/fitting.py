@@ -299,7 +299,7 @@ def load_module(path: str | Path, problem: str | Problem | None = None) -> nn.Mo
     """
     state, about = _read(path)
     problem = load_problem(about["problem"] if problem is None else problem)
-    if problem.encoding is not None and resolve(about["arguments"].get("distribution", {}), problem)["split"][0]:
+    if problem.encoding and problem.pool and resolve(about["arguments"].get("distribution", {}), problem)["split"][0]:
         remedy = "Pickle `Fit.encoding` beside the file: its `encode` and `decode` are those of this network."
         text = f"{path}: trained on a split that its instance drew, whose means are not those of `problem.encode`. {remedy}"
         warnings.warn(text, RuntimeWarning, stacklevel=2)

@@ -126,8 +126,7 @@ class Arrays:
     def read(self, inputs: Any) -> Numbers:
         """Inputs (n, *shape) as float64; of a frame, these columns. Raises a TypeError or ValueError if there are none such."""
         if self.columns and hasattr(inputs, "columns"):
-            there = inputs.columns.tolist()
-            if lacking := [own for own in self.columns if own not in there]:
+            if lacking := [own for own in self.columns if own not in [*inputs.columns]]:
                 raise ValueError(should("inputs", f"have the columns {', '.join(self.names)}; not there", lacking))
             inputs = inputs[[*self.columns]]
         values = input_numbers(inputs)
