@@ -40,9 +40,10 @@ from mtl_gym.evaluation.rollout import rollout
 from mtl_gym.evaluation.styles import SETTINGS, styles
 from mtl_gym.models.branched import BranchedModel
 from mtl_gym.policies.grammar import make_policy
-from mtl_gym.problems import Defaults, load_problem
+from mtl_gym.problems import load_problem
 from mtl_gym.problems.base import Problem, Split, Task
 from mtl_gym.problems.instances import TRAINING_IDS
+from mtl_gym.problems.rows import Defaults
 
 PICTURE = ROOT / "docs" / "layer_merging.svg"
 PAIRS = [0, 0, 1, 1]

@@ -77,6 +77,7 @@ if TYPE_CHECKING:
     from mtl_gym.problems.instances import EVALUATION_IDS as EVALUATION_IDS
     from mtl_gym.problems.losses import Loss as Loss
     from mtl_gym.problems.metrics import Metric as Metric
+    from mtl_gym.problems.rows import Defaults as Defaults
     from mtl_gym.progress import progress_bar as progress_bar
     from mtl_gym.training.memory import check_bytes as check_bytes, check_memory as check_memory
     from mtl_gym.training.probes import Probe as Probe, Reading as Reading, View as View
@@ -120,6 +121,7 @@ _NAMES = {
     "problems.instances": "EVALUATION_IDS",
     "problems.losses": "Loss",
     "problems.metrics": "Metric",
+    "problems.rows": "Defaults",
     "progress": "progress_bar",
     "training.memory": "check_bytes check_memory",
     "training.probes": "Probe Reading View",

@@ -87,6 +87,15 @@ def of(inputs, tasks=ONE, targets=None):
 INPUTS = np.random.default_rng(2).normal(size=(400, 3))
 
 
+class Flat(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.trunk, self.head = torch.nn.Linear(3, 2), torch.nn.Linear(2, 1)
+
+    def forward(self, inputs):
+        return self.head(self.trunk(inputs.flatten(1)))
+
+
 def test_inputs_that_recur_in_other_splits_are_counted():
     inputs = INPUTS.copy()
     inputs[1] = inputs[0]  # train and meta
@@ -95,6 +104,15 @@ def test_inputs_that_recur_in_other_splits_are_counted():
     inputs[12], inputs[13] = 0.0, -0.0  # train and meta
     assert mtl_gym.check(of(inputs))["recurring"] == {"train": 3, "meta": 2, "reward": 1, "test": 1}
     assert not any(mtl_gym.check(of(INPUTS))["recurring"].values())
+
+
+@pytest.mark.parametrize(("shape", "model"), [((3,), None), ((3,), Flat), ((1, 3), None), ((1, 3), Flat)])
+def test_constant_inputs_are_told_of_tables_alone(shape, model):
+    inputs = (INPUTS * [1, 0, 1]).reshape(-1, *shape)
+    found = mtl_gym.check(mtl_gym.Problem.from_arrays(inputs, {"a": INPUTS[:, 0]}, standardise=False, model=model))
+    assert found["inputs"]["constant"] == [1]
+    told = shape == (3,) and model is None
+    assert (found["inputs"]["table"], any("constant in train" in text for text in found["warnings"])) == (told, told)
 
 
 def test_inputs_are_described():

@@ -80,7 +80,7 @@ def test_the_lines_of_python_in_the_readme_run(tmp_path):
     for long, short in SHORTER.items():
         assert long in lines
         lines = lines.replace(long, short)
-    code = f"{names}\n{lines}\nprint(balancer.step, sorted(network(torch.ones(2, 5))))"
+    code = f"{names}\n{lines}\nprint(balancer.step, sorted(done.module(torch.ones(2, 5))))"
     answer = python("-W", "error", "-c", code, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
     assert {"ew", "si", "mine", "cagrad"} <= set(answer.stdout.split())

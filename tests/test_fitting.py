@@ -103,7 +103,7 @@ def test_a_row_with_a_network_of_ones_own_is_trained_again(tmp_path):
     done, known = refit(tmp_path / "out", "ew", 2)
     assert done.metrics == known
     file.write_text(OWN.replace("WIDTH", "5"))
-    with pytest.raises(ValueError, match=r"be of 'mine' as it is now.*restore its code"):
+    with pytest.raises(ValueError, match=r"be of 'own' as it is now.*restore its code"):
         refit(tmp_path / "out", "ew", 2)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from own_modules import DEFAULTS, Perceptron
 from rollouts import LOSS_WEIGHTING, SAMPLE_WEIGHTING, make_trainer, make_vec, play, train
+from torch import nn
 from torch.nn import functional
 
 import mtl_gym
@@ -163,11 +164,35 @@ def test_a_function_alone_is_no_metric():
 
 
 @pytest.mark.parametrize(
-    "loss", [lambda outputs, targets: outputs.mean(), lambda outputs, targets: 1.0, lambda outputs, targets: outputs[:3, 0]]
+    ("loss", "remedy"),
+    [
+        (
+            nn.MSELoss(),
+            r"loss=\(\)\. Do not average over samples: .*reduction=\"none\"\. Take the mean over channels: .*\.mean\(1\)\.$",
+        ),
+        (lambda outputs, targets: 1.0, r"loss='float'\.$"),
+        (lambda outputs, targets: outputs[:3, 0], r"loss=\(3,\)\.$"),
+        (lambda outputs, targets: outputs.repeat(1, 2), r"loss=\(5, 2\)\.$"),
+    ],
 )
-def test_a_loss_of_another_shape_is_refused(loss):
-    with pytest.raises(ValueError, match=r"`loss` should return values of the shape \(5,\), one for each sample"):
+def test_a_loss_of_another_shape_is_refused(loss, remedy):
+    with pytest.raises(
+        ValueError, match=rf"`loss` should return values of the shape \(5,\), one for each sample\. Received {remedy}"
+    ):
         digits_with({"angle": {"loss": loss}})
+
+
+def test_what_a_loss_s_error_says_to_do_is_accepted():
+    with pytest.raises(ValueError, match=r"Received loss=\(5, 64\)\. Take the mean over channels: lambda outputs, targets: "):
+        digits_with({"clean": {"loss": nn.MSELoss(reduction="none")}})
+    loss = nn.MSELoss(reduction="none")
+    assert digits_with({"clean": {"loss": lambda outputs, targets: loss(outputs, targets).mean(1)}}).num_tasks == 5
+    assert digits_with({"angle": {"loss": loss}}).num_tasks == 5  # of a single channel
+    mean = replace(ENTROPY, function=lambda outputs, targets: weighted_entropy(outputs, targets).mean())
+    with pytest.raises(
+        ValueError, match=r"\(5, 1\) for the task 'digit'\. Received loss=\(\)\. Do not average.*reduction=\"none\""
+    ):
+        digits_with({"digit": {"loss": mean}})
 
 
 def test_losses_and_metrics_of_other_shapes_are_refused():

@@ -410,7 +410,7 @@ def test_a_negative_loss_is_refused_instead_of_clamped(monkeypatch, observe, sca
     splits = {name: Split(own.inputs, own.targets * 1e-3) for name, own in problem.splits.items()}
     small = Problem("own", tasks, splits, network="point", defaults=problem.defaults)
     env = gymnasium.make("mtl_gym/LossWeighting-v0", problem=small, observe=observe, distribution={"scale": [scale] * 2})
-    with pytest.raises(ValueError, match=rf"`loss` should be at least 0.*task '{tasks[0].name}'.*LOSSES"):
+    with pytest.raises(ValueError, match=rf"`loss` should be at least 0.*task '{tasks[0].name}'.*Add a constant"):
         play(env, [np.zeros(env.action_space.shape)] * 20)
 
 
@@ -477,6 +477,48 @@ def test_labels_of_another_shape_than_the_networks_outputs_are_refused(network, 
         gymnasium.make("mtl_gym/LossWeighting-v0", problem=problem, hidden_sizes=[4, 4])
 
 
+RANDOM = np.random.default_rng(0).normal(size=(40, 5))
+
+
+def problem_of_columns(labels, tasks):
+    return Problem("own", tasks, {name: Split.of(np.ones((40, 3)), labels) for name in SPLITS})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: problem_of_columns([RANDOM[:, 0], RANDOM[:, :4], RANDOM[:, :2]], [*TASKS, Task("c", "mse", ("rmse",))]),
+            r"begins with \(40, 3\)\. Received .*\(40, 7\)\. 'b' has 4 columns instead of 1, 'c' has 2 columns instead of 1\. "
+            r"Say so in the task: Task\('b', \.\.\., outputs=4\)\.$",
+        ),
+        (
+            lambda: problem_of_columns([RANDOM[:, 0], RANDOM], [TASKS[0], Task("b", "cross_entropy", ("accuracy",), 5)]),
+            r"'b' has 5 columns instead of 1\. Give the indices of classes, one for each sample\.$",
+        ),
+        (
+            lambda: problem_of_columns([RANDOM[:, 0]], TASKS),
+            r"There are labels of 1 tasks\. Columns by task, side by side: a 1, b 1; of",
+        ),
+        (
+            lambda: Problem("own", TASKS, {name: Split(np.ones((40, 3)), RANDOM) for name in SPLITS}),
+            r"\(40, 5\)\. Columns by task, side by side: a 1, b 1; of several columns, Task\(\.\.\., outputs=C\) says how many\.$",
+        ),
+        (
+            lambda: Problem("own", TASKS, {name: Split.from_dataset([(np.ones(3), (1.0, RANDOM[0]))] * 9) for name in SPLITS}),
+            r"'b' has 5 columns instead of 1",
+        ),
+        (
+            lambda: Problem("own", TASKS, {name: Split(np.ones((40, 3)), RANDOM[:9, :2]) for name in SPLITS}),
+            r"Received .*\(9, 2\)\.$",
+        ),
+    ],
+)
+def test_labels_of_more_columns_than_their_tasks_are_told_task_by_task(make, message):
+    with pytest.raises(ValueError, match=rf"`splits\['train'\]\.targets` should have a shape that .*{message}"):
+        make()
+
+
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_outputs_of_a_model_that_do_not_fit_the_labels_are_named(outputs):
     own = two_regressions(network=lambda problem, hidden_sizes: mlp(Shaped(outputs), hidden_sizes))
@@ -506,6 +548,30 @@ class Shaped:
 def test_a_network_that_is_no_model_is_refused_when_the_environment_is_made(network, message):
     with pytest.raises(TypeError, match=message):
         gymnasium.make("mtl_gym/LossWeighting-v0", problem=two_regressions(network=network))
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"lr": 0}, ValueError, r"`defaults\.lr` should be a finite number in \(0"),
+        ({"lr": "1e-3"}, TypeError, r"`defaults\.lr` should be a number"),
+        ({"batch_size": 0}, ValueError, r"`defaults\.batch_size` should be at least 1"),
+        ({"train_steps": 10.5}, TypeError, r"`defaults\.train_steps` should be a whole number"),
+        ({"hidden_sizes": 64}, TypeError, r"`defaults\.hidden_sizes` should be a list"),
+        ({"hidden_sizes": [0]}, ValueError, r"`defaults\.hidden_sizes` should be at least 1"),
+    ],
+)
+def test_defaults_that_no_training_has_are_refused(given, error, message):
+    with pytest.raises(error, match=message):
+        mtl_gym.Defaults(**given)
+
+
+def test_defaults_are_those_of_every_training_of_the_problem():
+    own = mtl_gym.Defaults(lr=0.02, batch_size=30, train_steps=7, hidden_sizes=[5, 4])
+    assert own.hidden_sizes == (5, 4)
+    splits = {name: Split(RANDOM[:, :2], RANDOM[:, 2:4]) for name in SPLITS}
+    done = mtl_gym.fit(Problem("own", [Task(name, "mse", ("rmse",)) for name in "ab"], splits, defaults=own), "ew")
+    assert (len(done.history), done.about["hidden_sizes"]) == (7 * 2, [5, 4])
 
 
 @pytest.mark.parametrize(

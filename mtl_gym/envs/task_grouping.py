@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from importlib import resources
@@ -72,7 +73,9 @@ def _check(common: Arguments) -> None:
     num_tasks, names = common.recipe.num_tasks, common.recipe.tasks
     others = [task.name for task in common.problem.tasks if task.name in names and not task.classifies]
     if others:
-        remedy = f"List all other tasks in `tasks`; not suitable: {', '.join(others)}."
+        suited = [name for name in names if name not in others]
+        left = f"Leave out {', '.join(others)}: tasks={json.dumps(suited)}."
+        remedy = left if len(suited) > 1 else "Fewer than two of the tasks are."
         raise ValueError(should("problem", f"have only classification tasks ({_CLASSES})", common.problem.name, remedy))
     if num_tasks < 2:
         raise ValueError(should("num_tasks", "be at least 2: one task has nothing to be grouped with", num_tasks))

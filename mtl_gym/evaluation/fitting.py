@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from gymnasium.vector import VectorEnv
 from torch import nn
 
 from mtl_gym.checks import choose, positive_int, should
 from mtl_gym.context import own_mode
-from mtl_gym.decisions.grouping.group_training import masks_of, members, train_groups
-from mtl_gym.decisions.grouping.trainings import GroupTrainings
 from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, TASK_GROUPING, specification
 from mtl_gym.envs.arguments import check_argument_names, keywords
 from mtl_gym.envs.infos import row_infos
@@ -24,11 +23,14 @@ from mtl_gym.evaluation.module_files import address_of, file_of, write
 from mtl_gym.evaluation.player import Player
 from mtl_gym.evaluation.results import plain, stored
 from mtl_gym.evaluation.rollout import make_env
-from mtl_gym.models.plain import Branches, joined
+from mtl_gym.evaluation.trained_modules import trained_module
+from mtl_gym.models.plain import Branches
 from mtl_gym.policies.grammar import names_and_policies
 from mtl_gym.policies.protocol import Policy
 from mtl_gym.problems import load_problem
 from mtl_gym.problems.base import Problem
+from mtl_gym.problems.encodings import Encoding
+from mtl_gym.problems.instances import Instance
 from mtl_gym.training.trainer import Trainer
 
 
@@ -38,12 +40,15 @@ class Fit:
 
     Attributes:
         module: The trained network as a plain module on the CPU, in evaluation mode: inputs (B, *shape) to outputs (B, O, *S) by
-            task; a module of your own is what it is. Inputs are those of the problem's splits, standardised as they are.
+            task; a module of your own is what it is. Inputs are those of the problem's splits, standardised as they are; if the
+            instance drew its own split, they are standardised by its own *train*.
         history: A row for each step and task: ``step``, ``task``, ``loss`` of the batch before the step, and ``weight`` (of the
             shared parameters; of samples, the mean). Empty for groups of tasks, which are trained apart.
         metrics: Metrics on *test* by ``task/metric``.
         outcome: What was decided, such as ``groups``; JSON-plain.
         about: How it was made: problem, environment, policy, instance, arguments and the passes it cost; JSON-plain.
+        encoding: How new data become inputs of this module, and its outputs numbers and names, by the *train* that it was trained
+            on; it can be pickled. ``None`` if the problem is neither from arrays nor from a frame.
     """
 
     module: nn.Module
@@ -51,6 +56,25 @@ class Fit:
     metrics: dict[str, float]
     outcome: dict[str, Any]
     about: dict[str, Any]
+    encoding: Encoding | None = None
+
+    def predict(self, data: Any) -> dict[str, np.ndarray[Any, Any]]:
+        """Predicts the labels of new samples in their own units and names: the module between ``encode`` and ``decode``.
+
+        Args:
+            data: A frame with the columns of the problem's inputs, or an array (n, *shape); see :meth:`Problem.encode`.
+
+        Returns:
+            By task: numbers (n,) or (n, C), classes (n,), or probabilities of the second class; see :meth:`Problem.decode`.
+
+        Raises:
+            ValueError, TypeError: As :meth:`Problem.encode`.
+        """
+        if self.encoding is None:
+            remedy = "Call `module` on inputs as they are in its splits."
+            raise ValueError(should("problem", "come from Problem.from_arrays or from_frame", self.about["problem"], remedy))
+        with torch.no_grad():
+            return self.encoding.decode(self.module(self.encoding.encode(data)))
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{name} {value:.3g}" for name, value in self.metrics.items())
@@ -96,83 +120,46 @@ def fit(problem: str | Problem, policy: str | Policy = "ew", env: str = LOSS_WEI
     instance = positive_int("seed", seed, least=0)
     envs = make_env(made, env, 1, {"problem": problem, **arguments}, label)
     base: MTLVectorEnv = envs.unwrapped  # type: ignore[assignment]
-    player = Player(label, made, envs)
-    observations, infos = envs.reset(options={"instance": instance})
-    player.begin([instance])
-    while not base.finished.all():
-        observations, _, _, _, infos = envs.step(player.act(observations))
-    player.end()
-    last = row_infos(infos, 0)
-    outcome = plain(base.decision.outcome(0))
-    own = base.arguments.problem
-    given = {name: plain(value) for name, value in arguments.items()}
+    last = _played(label, made, envs, instance)
+    own, decision = base.arguments.problem, base.decision
+    ledger = decision.trainings.ledger
     about = {
         "problem": own.name,
         "address": own.address,
         "env": env,
         "policy": label,
         "instance": instance,
-        "arguments": given,
-        "tasks": base.decision.trainings.ledger.task_names(0),
+        "arguments": {name: plain(value) for name, value in arguments.items()},
+        "tasks": ledger.task_names(0),
         "hidden_sizes": list(base.arguments.recipe.hidden_sizes),
-        "forward": float(last["forward"]),
-        "backward": float(last["backward"]),
+        **{name: float(last[name]) for name in ("forward", "backward")},
         "diverged": bool(last["diverged"]),
     }
-    metrics = {name: float(last["test"][name]) for name in base.decision.trainings.ledger.metric_names(0)}
-    return Fit(_module(base), _history(base), metrics, outcome, about)
+    metrics = {name: float(last["test"][name]) for name in ledger.metric_names(0)}
+    encoding = _encoding(own, ledger.instances[0])
+    return Fit(trained_module(decision), _history(base), metrics, plain(decision.outcome(0)), about, encoding)
+
+
+def _played(label: str, policy: Policy, envs: VectorEnv[Any, Any, Any], instance: int) -> dict[str, Any]:
+    """Plays an instance in an environment of one row; returns its last step's information."""
+    player = Player(label, policy, envs)
+    observations, infos = envs.reset(options={"instance": instance})
+    player.begin([instance])
+    while not envs.unwrapped.finished.all():  # type: ignore[attr-defined]
+        observations, _, _, _, infos = envs.step(player.act(observations))
+    player.end()
+    return row_infos(infos, 0)
+
+
+def _encoding(problem: Problem, instance: Instance | None) -> Encoding | None:
+    """The problem's encoding, by the *train* of a split that the instance has drawn, if it has."""
+    if problem.encoding is None or problem.pool is None or instance is None or instance.members is None:
+        return problem.encoding
+    return replace(problem.encoding, moments=problem.pool.moments(instance.members["train"]))
 
 
 def _label(policy: Policy) -> str:
     return str(getattr(getattr(policy, "function", None), "__name__", type(policy).__name__))
-
-
-def _module(base: MTLVectorEnv) -> nn.Module:
-    """The trained network of row 0."""
-    trainings = base.decision.trainings
-    if isinstance(trainings, Trainer):
-        return module_of(trainings, 0)
-    if not isinstance(trainings, GroupTrainings):
-        raise ValueError(should("env", "train a network that can be handed out", base.specification.id))
-    shares = trainings.memberships[0]
-    if not ((shares == 0) | (shares == 1)).all():
-        raise ValueError(should("policy", "put each task in one group: soft memberships mix several networks", shares.tolist()))
-    masks = masks_of(trainings.labels(0))
-    instance = trainings.ledger.instances[0]
-    ids = [instance.id] * len(masks) if instance else []
-    parts: list[nn.Module] = []
-    for trainer in train_groups(trainings.problem, trainings.recipe, ids, members(masks, trainings.recipe.num_tasks)):
-        parts += [module_of(trainer, row, masks[len(parts) + row]) for row in range(trainer.num_replicas)]
-    if len(parts) == 1:
-        return parts[0]
-    if all(isinstance(part, Branches) for part in parts):
-        return joined([part for part in parts if isinstance(part, Branches)])
-    return Together(parts)
-
-
-class Together(nn.Module):
-    """Networks of different tasks that are no chains of stages."""
-
-    def __init__(self, parts: list[nn.Module]) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList(parts)
-
-    def forward(self, inputs: Any) -> dict[str, torch.Tensor]:
-        """The outputs of all networks by task."""
-        return {task: own for part in self.parts for task, own in part(inputs).items()}
-
-
-def module_of(trainer: Trainer, row: int, mask: int = -1) -> nn.Module:
-    """The network of a row as a plain module on the CPU, in evaluation mode, with the heads of the participating tasks.
-
-    ``mask``: the tasks of a group, a bit for each participating task; all of them by default.
-    """
-    problem, replicas = trainer.problem, trainer.replicas
-    chosen = [task for place, task in enumerate(trainer.ledger.tasks[row].tolist()) if mask >> place & 1]
-    heads = {problem.tasks[task].name: problem.output_slices[task] for task in sorted(chosen)}
-    parameters = {name: own[row].detach().cpu() for name, own in replicas.parameters.items()}
-    buffers = {name: own[row].cpu() for name, own in replicas.buffers.items()}
-    return trainer.model.plain(parameters, buffers, heads).eval()
 
 
 def _history(base: MTLVectorEnv) -> pd.DataFrame:
@@ -192,13 +179,27 @@ def _history(base: MTLVectorEnv) -> pd.DataFrame:
 
 
 def suggest_groups(problem: str | Problem, policy: str | Policy, *, seed: int = 0, **arguments: Any) -> list[list[str]]:
-    """The groups of tasks that a policy would train together: names by group. See :func:`fit` with ``mtl_gym/TaskGrouping-v0``."""
+    """The groups of tasks that a policy would train together: names by group. See :func:`fit` with ``mtl_gym/TaskGrouping-v0``.
+
+    Only classification tasks (loss ``bce`` or ``cross_entropy``), at least two, can be grouped. If the problem has others, name
+    those that take part: ``tasks=["digit", "even"]``. The network may be your own.
+
+    Raises:
+        ValueError, TypeError: As :func:`fit`; or if a participating task is no classification.
+    """
     outcome = fit(problem, policy, TASK_GROUPING, seed=seed, **arguments).outcome
     return _members(outcome["tasks"], outcome["groups"])
 
 
 def suggest_sharing(problem: str | Problem, policy: str | Policy, *, seed: int = 0, **arguments: Any) -> list[list[list[str]]]:
-    """Which tasks share each stage in a policy's structure: names by group by stage. See ``mtl_gym/LayerMerging-v0``."""
+    """Which tasks share each stage in a policy's structure: names by group by stage. See ``mtl_gym/LayerMerging-v0``.
+
+    Tasks may be of any kind. The network has to be a chain of layers of this package (``mlp`` or ``conv``): a ``model`` of
+    your own does not say which of its layers form one.
+
+    Raises:
+        ValueError, TypeError: As :func:`fit`; or if the network is no chain.
+    """
     outcome = fit(problem, policy, LAYER_MERGING, seed=seed, **arguments).outcome
     return [_members(outcome["tasks"], copies) for copies in outcome["assign"]]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from mtl_gym.checks import path_of, should
 from mtl_gym.models import make_model
 from mtl_gym.models.plain import Branches, key
 from mtl_gym.problems import load_problem
+from mtl_gym.problems.axes import resolve
 from mtl_gym.problems.base import Problem
 
 SUFFIX = ".safetensors"
 _ABOUT = "mtl_gym"
 """Key of the description in a file's metadata."""
-_KINDS: dict[str, Any] = {"problem": str, "address": (str, type(None)), "tasks": list, "hidden_sizes": list}
+_KINDS: dict[str, Any] = {"problem": str, "address": (str, type(None)), "tasks": list, "hidden_sizes": list, "arguments": dict}
 """What the description holds that a module is built from."""
 
 
@@ -76,6 +78,9 @@ def load_module(path: str | Path, problem: str | Problem | None = None) -> nn.Mo
     Raises:
         ValueError: If the file is missing, damaged or of something else, its problem cannot be found, or the module is one that
             only :func:`fit` makes: groups of networks that are no chains of stages.
+
+    Warns:
+        RuntimeWarning: If its instance drew its own split, so that ``problem.encode`` standardises otherwise than its *train* was.
     """
     state, about = _read(path)
     problem = load_problem(address_of(about["address"], "path", about["problem"]) if problem is None else problem)
@@ -87,6 +92,10 @@ def load_module(path: str | Path, problem: str | Problem | None = None) -> nn.Mo
     except Exception as error:  # of a damaged or hostile file, or another problem's
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(should("path", "hold a module that its problem's network makes", str(path), reason)) from error
+    if problem.encoding and problem.pool and resolve(about["arguments"].get("distribution", {}), problem)["split"][0]:
+        remedy = "Pickle `Fit.encoding` beside the file: its `encode` and `decode` are those of this network."
+        text = f"{path}: trained on a split that its instance drew, whose means are not those of `problem.encode`. {remedy}"
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
     return module.eval()
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from mtl_gym.problems.base import Problem, Task
 from mtl_gym.problems.inputs import features, parts, shapes
 from mtl_gym.problems.losses import labelled
+from mtl_gym.problems.modules import ModuleFactory
 from mtl_gym.problems.splits import SPLITS, Split
 
 _DIGEST = 16  # bytes
@@ -60,8 +61,9 @@ def input_data(problem: Problem) -> dict[str, Any]:
     """The inputs of *train*, JSON-plain.
 
     Returns:
-        ``shape`` of a sample, or shapes by name; and of all features that are real numbers, not codes such as tokens: ``features``,
-        how many; ``constant``, indices of those that have one value; ``largest_mean``, the largest absolute one;
+        ``shape`` of a sample, or shapes by name; ``table``, whether inputs are the columns of a table: one axis, and no network of
+        one's own, which may make something else of them; and of all features that are real numbers, not codes such as tokens:
+        ``features``, how many; ``constant``, indices of those that have one value; ``largest_mean``, the largest absolute one;
         ``smallest_deviation`` and ``largest_deviation`` of those that vary, ``None`` if none does.
     """
     inputs = problem.splits["train"].inputs
@@ -71,6 +73,7 @@ def input_data(problem: Problem) -> dict[str, Any]:
     spread, shape = values.std(0, unbiased=False)[~constant], shapes(inputs)
     return {
         "shape": {name: [*own] for name, own in shape.items()} if isinstance(shape, dict) else [*shape],
+        "table": isinstance(inputs, Tensor) and inputs.ndim == 2 and not isinstance(problem.network, ModuleFactory),
         "features": values.shape[1],
         "constant": constant.nonzero()[:, 0].tolist(),
         "largest_mean": float(values.mean(0).abs().max()) if values.shape[1] else 0.0,

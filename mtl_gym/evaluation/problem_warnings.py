@@ -87,7 +87,7 @@ def _inputs(found: Found) -> Iterator[str]:
 
 def _constant(found: Found) -> Iterator[str]:
     constant, size = found["inputs"]["constant"], found["inputs"]["features"]
-    if constant:
+    if constant and found["inputs"]["table"]:
         shown = ", ".join(map(str, constant[:5])) + (" ..." if len(constant) > 5 else "")
         yield f"{len(constant)} of {size} inputs are constant in train ({shown}). Leave them out."
 

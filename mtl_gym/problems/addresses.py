@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 from mtl_gym.addresses import Place, place_of
 from mtl_gym.checks import should
 from mtl_gym.problems.base import Problem
+from mtl_gym.problems.naming import calling
 
+_USUAL = "make"  # which says nothing about the problem
 _FORM = "be a name, or file.py:function or module:function, where the function returns a mtl_gym.Problem"
 
 
@@ -17,7 +20,7 @@ def problem_at(text: str) -> tuple[str, Problem]:
     """The problem at an address, and the address with an absolute path, which is valid in any working directory.
 
     A module may be in the working folder. Code is run, and its problem made, once per process; that of a file again when it has
-    changed.
+    changed. Without a name of its own, it gets the function's, or that of the file or module if the function is called ``make``.
 
     Raises:
         ValueError: If there is no such file, module or function, or running it fails; the message names it.
@@ -35,12 +38,17 @@ def _made(place: Place) -> Problem:
     if not callable(found):
         condition = f"name a Problem, or a function that returns one, in {place.file}"
         raise TypeError(should("problem", condition, place.address))
-    with place.running():
+    with place.running(), calling(_name(place)):
         problem = found()
     if not isinstance(problem, Problem):
         condition, remedy = "name a function that returns a mtl_gym.Problem", f"It returned {problem!r}."
         raise TypeError(should("problem", condition, place.address, remedy))
     return problem
+
+
+def _name(place: Place) -> str:
+    stem = place.home.rpartition(".")[2] if place.checksum is None else Path(place.home).stem
+    return stem if place.name == _USUAL else place.name
 
 
 def _is_offered(value: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,9 @@ import torch
 
 from mtl_gym.checks import LARGEST_FLOAT, number, positive_int, sequence, should
 from mtl_gym.problems.divisions import Division, division
+from mtl_gym.problems.encodings import Encoding, Scale
 from mtl_gym.problems.kinds import Labels, labels_of
+from mtl_gym.problems.naming import default_name
 from mtl_gym.problems.pools import Pool
 from mtl_gym.problems.rows import Defaults
 from mtl_gym.problems.splits import Split
@@ -34,7 +37,7 @@ def from_arrays(
     targets: Mapping[str, Any],
     *,
     seed: int = 0,
-    name: str = "mine",
+    name: str | None = None,
     groups: Any = None,
     time: Any = None,
     kinds: Mapping[str, str] | None = None,
@@ -51,8 +54,9 @@ def from_arrays(
 ) -> Problem:
     """Makes a problem from arrays: the short way in. ``problem.tasks`` shows what was inferred.
 
-    Regression labels are standardised by the mean and deviation of *train*, so that losses start near 1. Instances can draw their
-    own splits (axis ``split``) unless there is a ``time``, or ``groups`` are too large (see
+    Regression labels are standardised by the mean and deviation of *train*, so that losses start near 1; columns of one value, such
+    as the corners of images, are only centred. :meth:`Problem.encode` and :meth:`Problem.decode` apply to new data what was learnt
+    here. Instances can draw their own splits (axis ``split``) unless there is a ``time``, or ``groups`` are too large (see
     :func:`mtl_gym.problems.divisions.division`).
 
     Args:
@@ -61,7 +65,8 @@ def from_arrays(
             of tasks are inferred, see :func:`mtl_gym.problems.kinds.labels_of`. Texts, booleans and whole numbers that do not count
             from 0 become indices of classes, and ``Task.classes`` says what each stands for.
         seed: Selects the random division into splits.
-        name: The problem's name; part of every instance's seed.
+        name: The problem's name; part of every instance's seed. ``None``: where the problem is made at an address, the function's
+            name, or, of a function ``make``, the file's (``shop`` of ``shop.py:make``); elsewhere ``mine``.
         groups: (n,) labels such as patients: samples with the same one are never in two splits.
         time: (n,) numbers or dates: later samples are in later splits, *train* first, *test* last.
         kinds: ``"regression"``, ``"classes"`` or ``"binary"`` for tasks of which another kind would be inferred, by name.
@@ -98,9 +103,45 @@ def from_arrays(
     _check_train(labels, divided.rows["train"])
     sizes = tuple(positive_int("hidden_sizes", width) for width in sequence("hidden_sizes", hidden_sizes))
     defaults = _defaults(len(divided.rows["train"]), batch_size, train_steps, lr, sizes)
-    pool, splits = _divided(values, labels, divided, _features(standardise, values))
+    encoding = _encoding(inputs, values, labels, _features(standardise, values), divided.rows["train"])
+    pool, splits = _divided(values, labels, divided, encoding)
     chosen: dict[str, Any] = {"network": network, "model": model, "shared": shared, "vectorize": vectorize}
-    return _cls(name, [own.task for own in labels], splits, **chosen, defaults=defaults, pool=pool)
+    problem = _cls(default_name() if name is None else name, encoding.tasks, splits, **chosen, defaults=defaults, pool=pool)
+    problem.encoding = replace(encoding, moments=None if pool is None else pool.moments(pool.rows["train"]))
+    return problem
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """What samples of a problem from arrays look like: ``shape``, and ``columns``, if they were a frame's."""
+
+    shape: tuple[int, ...]
+    columns: tuple[Any, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns."""
+        return tuple(map(str, self.columns))
+
+    def read(self, inputs: Any) -> Numbers:
+        """Inputs (n, *shape) as float64; of a frame, these columns. Raises a TypeError or ValueError if there are none such."""
+        if self.columns and hasattr(inputs, "columns"):
+            if lacking := [own for own in self.columns if own not in [*inputs.columns]]:
+                raise ValueError(should("inputs", f"have the columns {', '.join(self.names)}; not there", lacking))
+            inputs = inputs[[*self.columns]]
+        values = input_numbers(inputs)
+        if values.shape[1:] != self.shape:
+            raise ValueError(should("inputs", f"have samples of the shape {self.shape}, as the problem's", f"shape {values.shape}"))
+        return values
+
+
+def _encoding(
+    inputs: Any, values: Numbers, labels: Sequence[Labels], features: tuple[int, ...], train: npt.NDArray[np.int64]
+) -> Encoding:
+    """What is learnt of the rows ``train``."""
+    source = Arrays(values.shape[1:], tuple(inputs.columns) if hasattr(inputs, "columns") else ())
+    scales = {own.task.name: Scale.over(own.values[train]) for own in labels if own.scaled}
+    return Encoding(tuple(own.task for own in labels), source, features, Scale.over(values[train][:, [*features]]), scales)
 
 
 def input_numbers(inputs: Any) -> Numbers:
@@ -146,35 +187,23 @@ def _features(standardise: bool | Sequence[int], values: Numbers) -> tuple[int, 
 
 
 def _divided(
-    values: Numbers, labels: Sequence[Labels], divided: Division, features: tuple[int, ...]
+    values: Numbers, labels: Sequence[Labels], divided: Division, encoding: Encoding
 ) -> tuple[Pool | None, dict[str, Split]]:
     """The pool, where other splits can be drawn, and the splits.
 
     Samples are standardised by the problem's own *train* in float64, since float32 would lose the digits of large numbers that vary
     little, such as dates; the pool then standardises them by the *train* of other splits.
     """
-    train, chosen = divided.rows["train"], [*features]
-    values = values.copy()
-    values[:, chosen] = _standardised(values[:, chosen], train)
-    columns = [_standardised(own.values, train) if own.scaled else own.values for own in labels]
-    samples = Split.of(values, columns)
+    scales = encoding.labels
+    columns = [scales[own.task.name].standardised(own.values) if own.scaled else own.values for own in labels]
+    samples = Split.of(encoding.standardised(values), columns)
     if not divided.drawable:
         return None, {name: Split(samples.inputs[own], samples.targets[own]) for name, own in divided.rows.items()}
     ends = np.cumsum([own.values.shape[1] for own in labels]).tolist()
     of_numbers = [range(end - own.values.shape[1], end) for own, end in zip(labels, ends, strict=True) if own.scaled]
-    every = len(features) == values.shape[1] or features
+    every = len(encoding.features) == values.shape[1] or encoding.features
     pool = Pool(samples, divided.rows, divided.groups, every, tuple(column for own in of_numbers for column in own))
     return pool, pool.splits(pool.rows)
-
-
-def _standardised(values: Numbers, train: npt.NDArray[np.int64]) -> Numbers:
-    """Values (n, ...) by the mean and deviation of these rows, NaN apart; what is constant there is only centred."""
-    known = values[train]
-    low, high = np.nanmin(known, 0), np.nanmax(known, 0)
-    deviation = np.nanstd(known, 0)  # not quite 0 for some constants, whose mean is rounded
-    constant = (low == high) | (deviation == 0)
-    scaled: Numbers = (values - np.where(constant, low, np.nanmean(known, 0))) / np.where(constant, 1, deviation)
-    return scaled
 
 
 def _check_train(labels: Sequence[Labels], train: npt.NDArray[np.int64]) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mtl_gym.checks import choose, positive_int, printable, sequence, should
 from mtl_gym.problems.arrays import from_arrays
 from mtl_gym.problems.data_checks import check_functions, check_labels, check_pool, check_samples, check_tasks, lacking
+from mtl_gym.problems.encodings import Encoding, decode, encode
 from mtl_gym.problems.frames import from_frame
 from mtl_gym.problems.inputs import parts, shapes
 from mtl_gym.problems.modules import ModuleFactory
@@ -45,7 +46,8 @@ class Problem:
         shared: With ``model``, names of its parameters that all tasks share, or what they begin with; all others are the heads'.
         vectorize: With ``model``, how replicas are computed: ``"vmap"``, ``"loop"``, or ``"auto"``: ``vmap`` where it agrees with
             a loop.
-        defaults: An environment's defaults for this problem.
+        defaults: Learning rate, batch size, length and widths of its trainings, unless others are given there, as
+            ``mtl_gym.Defaults(lr=1e-3, train_steps=600)``.
         version: To be increased whenever data, tasks or splits change.
         pool: The samples from which instances may draw their own splits; ``splits`` are then ``pool.splits(pool.rows)``.
             ``None`` if the four splits are fixed.
@@ -84,6 +86,8 @@ class Problem:
         self.pool = None if pool is None else _whole_or_not(_instance("pool", pool, Pool), whole=whole)
         self.found_by: tuple[Callable[..., Problem], tuple[str, ...]] | None = None
         """A function and its arguments that load it; ``None`` if only its data identifies it."""
+        self.encoding: Encoding | None = None
+        """What :meth:`from_arrays` or :meth:`from_frame` has learnt from *train*; ``None`` for other problems."""
         check_tasks(self.tasks, self.splits)
         check_samples(self.tasks, self._all_samples())
         self.output_slices = _slices([task.outputs for task in self.tasks])
@@ -97,6 +101,8 @@ class Problem:
 
     from_arrays = classmethod(from_arrays)
     from_frame = classmethod(from_frame)
+    encode = encode
+    decode = decode
 
     def _all_samples(self) -> dict[str, Split]:
         """The splits, *train* first, and the pool's samples, by their names in errors."""
@@ -179,7 +185,7 @@ class Problem:
             else {"network": own}
         )
         make = functools.partial(Problem, **chosen, defaults=self.defaults, version=self.version, pool=self.pool)
-        return self.found_by or (make, (self.name, self.tasks, self.splits))
+        return self.found_by or (make, (self.name, self.tasks, self.splits), {"encoding": self.encoding})
 
     def __repr__(self) -> str:
         return f"Problem({self.name!r}, tasks={[task.name for task in self.tasks]})"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mtl_gym.checks import should
 from mtl_gym.problems.inputs import parts, shapes
-from mtl_gym.problems.losses import labelled
+from mtl_gym.problems.losses import AVERAGED, labelled
 from mtl_gym.problems.metrics import METRICS, is_own
 from mtl_gym.problems.pools import Pool
 from mtl_gym.problems.splits import SPLITS, Split
@@ -45,7 +45,8 @@ def check_samples(tasks: Sequence[Task], samples: Mapping[str, Split]) -> None:
             raise ValueError(should(name, "contain at least one sample", len(split)))
         if len(split.targets) != len(split) or split.targets.shape[1] != channels:
             condition = f"have a shape that begins with {(len(split), channels)}"
-            raise ValueError(should(f"{name}.targets", condition, tuple(split.targets.shape)))
+            remedy = "" if split.targets.shape[1] == channels else _columns(tasks, split.widths)
+            raise ValueError(should(f"{name}.targets", condition, tuple(split.targets.shape), remedy))
         if shapes(split.inputs) != shape:
             raise ValueError(should(f"{name}.inputs", f"have samples of shape {shape}, as in train", _shown(split)))
         if not any(own[0].numel() for own in parts(split.inputs)):
@@ -65,6 +66,21 @@ def check_magnitudes(name: str, splits: Mapping[str, Split]) -> None:
         raise ValueError(
             should(f"splits[{name!r}].inputs", condition, here, "Remove or clip outliers, and standardise by *train*.")
         )
+
+
+def _columns(tasks: Sequence[Task], widths: Sequence[int]) -> str:
+    """What to do where labels have other numbers of columns than tasks, by ``widths`` if there is one for each task."""
+    expected = {task.name: task.target_channels for task in tasks}
+    if len(widths) != len(tasks):
+        shown = ", ".join(f"{name} {count}" for name, count in [*expected.items()][:_MOST])
+        given = f"There are labels of {len(widths)} tasks. " if widths else ""
+        return f"{given}Columns by task, side by side: {shown}; of several columns, Task(..., outputs=C) says how many."
+    wrong = [(task, count) for task, count in zip(tasks, widths, strict=True) if task.target_channels != count]
+    told = ", ".join(f"{task.name!r} has {count} columns instead of {task.target_channels}" for task, count in wrong[:_MOST])
+    task, count = wrong[0]
+    if task.objective.labels == "classes":
+        return f"{told}. Give the indices of classes, one for each sample."
+    return f"{told}. Say so in the task: Task({task.name!r}, ..., outputs={count})."
 
 
 def _shown(split: Split) -> object:
@@ -97,7 +113,8 @@ def check_functions(tasks: Sequence[Task], columns: Sequence[slice], train: Spli
             shape = (len(targets), 1 if task.objective.joint else task.target_channels, *targets.shape[2:])
             found = task.objective.function(outputs, targets)
             if not isinstance(found, Tensor) or tuple(found.shape) != shape:
-                raise ValueError(should("loss", f"return values of the shape {shape} for the task {task.name!r}", _shape(found)))
+                condition = f"return values of the shape {shape} for the task {task.name!r}"
+                raise ValueError(should("loss", condition, _shape(found), AVERAGED if _shape(found) == () else ""))
         for metric in filter(is_own, task.metrics):
             values = outputs[None].movedim(1, 2).flatten(2), targets.movedim(0, 1).flatten(1)  # (1, C, M) and (T, M)
             found = METRICS[metric].function(*values)

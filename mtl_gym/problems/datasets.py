@@ -63,7 +63,8 @@ def from_dataset(_cls: type[Split], /, dataset: Any, tasks: Sequence[str] | None
     if len(shapes) > 1:
         found = {str(key): tuple(own.shape[1:]) for key, own in zip(keys, columns, strict=True)}
         raise ValueError(should("dataset", "have labels of all tasks for the same pixels, or none for pixels", found))
-    return _cls(_inputs([own for own, _ in pairs]), torch.cat(columns, dim=1))
+    widths = tuple(own.shape[1] for own in columns)
+    return _cls(_inputs([own for own, _ in pairs]), torch.cat(columns, dim=1), widths=widths)
 
 
 def _item(dataset: Any, index: int) -> Any:

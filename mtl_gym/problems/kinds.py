@@ -43,6 +43,8 @@ def labels_of(name: str, values: Any, kind: str | None = None) -> Labels:
     | more different texts, or a few different whole numbers | ``classes`` | ``cross_entropy`` | ``accuracy`` |
     | other numbers | ``regression`` | ``mse`` | ``nrmse`` |
 
+    Of several columns of numbers, some may have one value only, as the corners of images have; ``nrmse`` is over all of them.
+
     A few are at most ``MOST_CLASSES``, with ``FEWEST_SAMPLES`` samples of each on average.
 
     Whether whole numbers are stored as integers or floats makes no difference, since integers with missing values are floats. So
@@ -148,8 +150,10 @@ def _regression(name: str, table: Values, missing: Values, different: list[Any])
     numbers = np.full(table.shape, np.nan)
     numbers[~missing] = table[~missing].astype(np.float64)
     columns = numbers.reshape(len(numbers), -1)
-    if (constant := np.flatnonzero(np.nanmin(columns, 0) == np.nanmax(columns, 0))).size:
-        raise ValueError(should(_of(name), "have different labels in each column; columns of one value", constant.tolist()))
+    if (np.fmin.reduce(columns) == np.fmax.reduce(columns)).all():
+        raise ValueError(
+            should(_of(name), "have different labels in some column; columns of one value", [*range(columns.shape[1])])
+        )
     return Labels(Task(name, "mse", ("nrmse",), columns.shape[1]), columns, scaled=True)
 
 

@@ -102,6 +102,11 @@ def by_samples(function: Callable[[Tensor, Tensor], Tensor]) -> Loss:
     return Loss(_PerSample(function), joint=True, target_channels=_as_outputs)
 
 
+_CHANNELS = "Take the mean over channels: lambda outputs, targets: loss(outputs, targets).mean(1)."
+AVERAGED = f'Do not average over samples: torch\'s losses take reduction="none". {_CHANNELS}'
+"""What to do about a loss that returns one number for a batch."""
+
+
 @dataclass(frozen=True)
 class _PerSample:
     """``(outputs (R, C, *S), targets (R, T, *S)) -> values (R, 1, *S)`` from a function without the axis of channels."""
@@ -112,7 +117,8 @@ class _PerSample:
         values, shape = self.function(outputs, targets), (len(outputs), *outputs.shape[2:])
         if not isinstance(values, Tensor) or tuple(values.shape) not in (shape, (shape[0], 1, *shape[1:])):
             received = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise ValueError(should("loss", f"return values of the shape {shape}, one for each sample", received))
+            remedy = AVERAGED if received == () else _CHANNELS if received == tuple(outputs.shape) else ""
+            raise ValueError(should("loss", f"return values of the shape {shape}, one for each sample", received, remedy))
         return values.reshape(shape[0], 1, *shape[1:])
 
 

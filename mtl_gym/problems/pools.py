@@ -40,9 +40,10 @@ class Moments:
         """Samples with inputs and labels less their mean, over their deviation."""
         over = (-1, *[1] * (samples.targets.ndim - 2))  # over the pixels of dense labels
         targets = (samples.targets - self.target_mean.view(over)) / self.target_deviation.view(over)
-        return Split(each(self._normalised, samples.inputs), targets)
+        return Split(each(self.normalised_inputs, samples.inputs), targets)
 
-    def _normalised(self, inputs: Tensor) -> Tensor:
+    def normalised_inputs(self, inputs: Tensor) -> Tensor:
+        """Inputs likewise; whole numbers are left as they are."""
         return (inputs - self.input_mean) / self.input_deviation if inputs.is_floating_point() else inputs
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy.typing as npt
 import torch
@@ -27,6 +27,7 @@ class Split:
         inputs: (n, *shape); (n,) becomes (n, 1). Or a mapping of names to (n, *shape), for such models: tokens and their mask.
         targets: (n, T, *S), the labels of all tasks side by side; (n,) becomes (n, 1). Class indices, and NaN where a label is
             missing.
+        widths: Number of columns of each task's labels, where they were given apart; otherwise empty.
 
     Raises:
         TypeError: If they are not real numbers.
@@ -35,6 +36,7 @@ class Split:
 
     inputs: Inputs
     targets: Tensor
+    widths: tuple[int, ...] = field(default=(), kw_only=True, compare=False)
 
     from_dataset = classmethod(from_dataset)
 
@@ -47,14 +49,14 @@ class Split:
 
     def __getitem__(self, rows: Tensor) -> Split:
         """The samples of these rows (m,)."""
-        return Split(each(lambda own: own[rows], self.inputs), self.targets[rows])
+        return replace(self, inputs=each(lambda own: own[rows], self.inputs), targets=self.targets[rows])
 
     def __repr__(self) -> str:
         return f"Split(inputs {tuple(self.inputs.shape)}, targets {tuple(self.targets.shape)})"
 
     def to(self, device: torch.device) -> Split:
         """The same on a device."""
-        return Split(each(lambda own: own.to(device), self.inputs), self.targets.to(device))
+        return replace(self, inputs=each(lambda own: own.to(device), self.inputs), targets=self.targets.to(device))
 
     @property
     def is_numbers(self) -> bool:
@@ -63,7 +65,7 @@ class Split:
 
     def of_numbers(self) -> Split:
         """The same with inputs as float32."""
-        return Split(as_numbers(self.inputs), self.targets)
+        return replace(self, inputs=as_numbers(self.inputs))
 
     @classmethod
     def of(cls, inputs: npt.ArrayLike | Mapping[str, npt.ArrayLike], labels: Sequence[npt.ArrayLike]) -> Split:
@@ -73,4 +75,5 @@ class Split:
             inputs: (n, *shape), or such arrays by name.
             labels: One array per task: (n,), (n, channels) or (n, channels, *S); NaN where a label is missing.
         """
-        return cls(as_inputs(inputs), torch.cat([tensor_of("labels", label) for label in labels], dim=1))
+        tensors = [tensor_of("labels", label) for label in labels]
+        return cls(as_inputs(inputs), torch.cat(tensors, dim=1), widths=tuple(own.shape[1] for own in tensors))

@@ -31,3 +31,4 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 loader = [(torch.randn(8, 6), torch.rand(8, 2)) for _ in range(6)]
 x = rng.normal(size=(400, 5))
 y1, y2 = x.sum(1), np.array(["cat", "dog", "owl"])[x.argmax(1) // 2]
+new_x = rng.normal(size=(2, 5))
