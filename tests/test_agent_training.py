@@ -107,7 +107,8 @@ def test_a_training_leaves_its_agents_its_checkpoint_and_its_curves(finished):
     best = max(scores, key=lambda score: score["reward"])
     assert agent.about["training"]["time_steps"] == best["steps"]
     assert [steps for steps, _ in told] == [8]
-    assert set(told[0][1]) == {"return", "score", "delta_m"}
+    assert set(told[0][1]) == {"return", "score", "delta_m", "evaluated"}
+    assert told[0][1]["evaluated"] == 0
 
 
 @pytest.mark.parametrize("algorithm", slow_unless("ppo".__eq__, ["ppo", "sac"]))

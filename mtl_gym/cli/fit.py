@@ -25,7 +25,7 @@ def fit(
     with reported():
         from mtl_gym.evaluation.fitting import refit
 
-        done, known = refit(folder, policy, instance)
+        done, known = refit(folder, policy, instance, False if quiet else None)
         written = done.save(to)
     if quiet:
         return

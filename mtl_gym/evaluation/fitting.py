@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from gymnasium.vector import VectorEnv
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
@@ -33,6 +35,7 @@ from mtl_gym.policies.grammar import names_and_policies
 from mtl_gym.policies.protocol import Policy
 from mtl_gym.problems import load_problem
 from mtl_gym.problems.base import Problem
+from mtl_gym.progress import progress_bar
 from mtl_gym.training.trainer import Trainer
 
 SUFFIX = ".safetensors"
@@ -76,7 +79,15 @@ class Fit:
 
 
 @own_mode()
-def fit(problem: str | Problem, policy: str | Policy = "ew", env: str = LOSS_WEIGHTING, *, seed: int = 0, **arguments: Any) -> Fit:
+def fit(
+    problem: str | Problem,
+    policy: str | Policy = "ew",
+    env: str = LOSS_WEIGHTING,
+    *,
+    seed: int = 0,
+    progress: bool | None = None,
+    **arguments: Any,
+) -> Fit:
     """Trains once with a policy, as one row of :func:`mtl_gym.compare` does, and returns the trained network.
 
     Args:
@@ -84,6 +95,7 @@ def fit(problem: str | Problem, policy: str | Policy = "ew", env: str = LOSS_WEI
         policy: A name with options, or a policy.
         env: The environment's id: what the policy decides.
         seed: The instance, as the numbers in a comparison's column ``instance``.
+        progress: Whether a bar is shown, as by :func:`mtl_gym.compare`.
         arguments: The environment's other arguments (``distribution``, ``train_steps``, ``lr`` ...).
 
     Raises:
@@ -101,13 +113,9 @@ def fit(problem: str | Problem, policy: str | Policy = "ew", env: str = LOSS_WEI
     instance = positive_int("seed", seed, least=0)
     envs = make_env(made, env, 1, {"problem": problem, **arguments}, label)
     base: MTLVectorEnv = envs.unwrapped  # type: ignore[assignment]
-    player = Player(label, made, envs)
-    observations, infos = envs.reset(options={"instance": instance})
-    player.begin([instance])
-    while not base.finished.all():
-        observations, _, _, _, infos = envs.step(player.act(observations))
-    player.end()
-    last = row_infos(infos, 0)
+    with progress_bar(base.decision.length, f"{label} on {base.arguments.problem.name}", show=progress) as update:
+        last = _played(Player(label, made, envs), envs, instance, partial(update, advance=1))
+        module = _module(base)
     outcome = plain(base.decision.outcome(0))
     own = base.arguments.problem
     given = {name: plain(value) for name, value in arguments.items()}
@@ -124,7 +132,19 @@ def fit(problem: str | Problem, policy: str | Policy = "ew", env: str = LOSS_WEI
         "diverged": bool(last["diverged"]),
     }
     metrics = {name: float(last["test"][name]) for name in base.decision.trainings.ledger.metric_names(0)}
-    return Fit(_module(base), _history(base), metrics, outcome, about)
+    return Fit(module, _history(base), metrics, outcome, about)
+
+
+def _played(player: Player, envs: VectorEnv[Any, Any, Any], instance: int, after_step: Callable[[], object]) -> dict[str, Any]:
+    """Runs an episode of an instance; returns its last info."""
+    base: MTLVectorEnv = envs.unwrapped  # type: ignore[assignment]
+    observations, infos = envs.reset(options={"instance": instance})
+    player.begin([instance])
+    while not base.finished.all():
+        observations, _, _, _, infos = envs.step(player.act(observations))
+        after_step()
+    player.end()
+    return row_infos(infos, 0)
 
 
 def _label(policy: Policy) -> str:
@@ -212,7 +232,7 @@ def _members(tasks: Sequence[str], labels: Sequence[int]) -> list[list[str]]:
     return [[task for task, own in zip(tasks, labels, strict=True) if own == label] for label in dict.fromkeys(labels)]
 
 
-def refit(folder: str | Path, policy: str, instance: int) -> tuple[Fit, dict[str, float]]:
+def refit(folder: str | Path, policy: str, instance: int, progress: bool | None = None) -> tuple[Fit, dict[str, float]]:
     """Trains once more what a row of a comparison was; also returns the row's metrics.
 
     Other kernels, and another number of parallel trainings, change the last bits of a training, which some methods amplify.
@@ -221,6 +241,7 @@ def refit(folder: str | Path, policy: str, instance: int) -> tuple[Fit, dict[str
         folder: The comparison's output folder.
         policy: The row's policy, as the comparison calls it.
         instance: Its instance.
+        progress: Whether a bar is shown.
 
     Raises:
         ValueError: If there is no such row, or its problem cannot be found.
@@ -231,7 +252,7 @@ def refit(folder: str | Path, policy: str, instance: int) -> tuple[Fit, dict[str
         choose("policy", policy, {own: own for own, _ in rows})
         raise ValueError(should("instance", f"be one of {sorted(own for name, own in rows if name == policy)}", instance))
     problem = origin.get("address") or setting["problem"]
-    done = fit(problem, policy, setting["env"], seed=instance, **setting["arguments"])
+    done = fit(problem, policy, setting["env"], seed=instance, progress=progress, **setting["arguments"])
     return done, dict(rows[policy, instance].metrics)
 
 
