@@ -138,12 +138,12 @@ def _run(settings: Settings, folder: Path, on_progress: OnProgress, progress: bo
 
 @contextmanager
 def _shown(settings: Settings, on_progress: OnProgress, show: bool | None) -> Iterator[OnProgress]:
-    """A progress bar; yields what also moves it. Without a score, which is known later, only the bar moves."""
-    with progress_bar(settings.time_steps, f"training: {settings.time_steps:,} decisions", show=show) as update:
+    """A progress bar; yields what also moves it. Without a return, which is known at the end of episodes, only the bar moves."""
+    with progress_bar(settings.time_steps, "before the first decision", show=show) as update:
 
         def tell(steps: int, known: Mapping[str, float]) -> None:
             update(completed=steps, description=_reached(known) if known else None)
-            if known:
+            if "return" in known:
                 on_progress(steps, known)
 
         yield tell

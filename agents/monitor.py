@@ -29,7 +29,7 @@ class Monitor(BaseCallback):
         folder: Output folder.
         scores: Scores of the evaluations so far; each has ``steps``, ``reward`` (mean return, of
             :func:`mtl_gym.agents.defaults.score_of`) and ``delta_m`` (interquartile mean on the *test* split, percent).
-        on_progress: Called at every step with what is known of the agent: nothing unless an episode has ended.
+        on_progress: Called at every step and evaluation; there is a ``return`` only if an episode has ended.
     """
 
     def __init__(
@@ -65,16 +65,17 @@ class Monitor(BaseCallback):
         if self._evaluated:
             return False
         ended = [info for info in self.locals["infos"] if "episode" in info]
-        if not ended:
-            self._on_progress(self.num_timesteps, {})
-        else:
+        if ended:
             mean = float(np.mean([info["episode"]["r"] for info in ended]))
             losses = {name: float(value) for name, value in self.logger.name_to_value.items() if name.startswith("train/")}
             self._draw("agent", {"rollout/return": mean, **_last_fractions(ended), **losses})
-            last = self.scores[-1]
-            known = {"return": mean, "score": last["reward"], "delta_m": last["delta_m"], "evaluated": last["steps"]}
-            self._on_progress(self.num_timesteps, known)
+        self._tell({"return": mean} if ended else {})
         return True
+
+    def _tell(self, ended: Mapping[str, float]) -> None:
+        last = self.scores[-1]
+        known = {**ended, "score": last["reward"], "delta_m": last["delta_m"], "evaluated": last["steps"]}
+        self._on_progress(self.num_timesteps, known)
 
     def finish(self) -> None:
         """Evaluates and saves the agent at the end of its training, unless an evaluation has ended it."""
@@ -102,6 +103,7 @@ class Monitor(BaseCallback):
         write_checkpoint(self.folder, self.settings.plain(), self.model, self.scores)
         for name, own in {"agent": score, **self._references}.items():
             self._draw(name, {"heldout/delta_m": own["delta_m"], "heldout/return": own["reward"]})
+        self._tell({})
 
     def _score(self, label: str, policy: str | Policy) -> dict[str, float]:
         """Scores of a policy on the held-out instances: mean on *reward*, which selects; interquartile mean on *test*."""
