@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shlex
 import sqlite3
 import subprocess
@@ -420,6 +421,7 @@ def test_the_command_trains_and_says_what_comes_next(commanded):
     out, output = commanded
     lines = " ".join(output.split())
     assert "on held-out instances, after" in lines
+    assert re.search(r"return -?\d+\.\d{3} of the reward terminal_delta_m \(higher is better\), delta_m", lines)
     assert f"tensorboard --logdir '{out}'/events" in lines
     given = "--set distribution=varied --set train_steps=40"
     assert f"mtl-gym compare --problem digits --policies ew,init,si,'{out}' --out '{out}'/comparison {given}" in lines
