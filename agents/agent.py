@@ -151,16 +151,32 @@ def load(path: str | Path) -> Agent:
         path: A file that :meth:`Agent.save` wrote, or the folder of a training, whose best agent is loaded.
 
     Raises:
-        ValueError: If the file is missing, damaged or altered, or its agent does not fit this installation.
+        ValueError: If the file is missing, damaged or altered, its agent does not fit this installation, or the training in the
+            folder has not reached its first evaluation.
     """
+    content = read(_file_at(path_of("path", path)))
     try:
-        file = path_of("path", path)
-        content = read(file / f"best{SUFFIX}" if file.is_dir() else file)
         return Agent(content["about"], content["parameters"])
     except Exception as error:  # a damaged or hostile file may raise anything
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         condition = "be the file of an agent that fits this installation, or a folder that mtl_gym.agents.train has written"
         raise ValueError(should("path", condition, str(path), reason)) from error
+
+
+def _file_at(path: Path) -> Path:
+    """The file of an agent: the path itself or, of a training's folder, the best one; raises ValueError if there is none yet."""
+    try:
+        names = {own.name for own in path.iterdir()} if path.is_dir() else None
+    except OSError:  # the file's own error names it
+        return path
+    if names is None:
+        return path
+    if names <= {"events", f"last{SUFFIX}"}:  # what a training has written before it saves the best agent for the first time
+        raise ValueError(
+            f"{path} holds no agent yet: its training has not reached its first evaluation. Rerun mtl-gym train --out {path}, with "
+            "the options with which it was begun, to go on."
+        )
+    return path / f"best{SUFFIX}"
 
 
 def agent_of(model: BaseAlgorithm, settings: Settings) -> Agent:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 import json
 import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mtl_gym import LOSS_WEIGHTING, agents
 from mtl_gym.agents import AGENTS
-from mtl_gym.agents.defaults import defaults_of, required_of
+from mtl_gym.agents.cost import SHOWN, training_seconds
+from mtl_gym.agents.defaults import defaults_of, required_of, score_of
 from mtl_gym.cli import (
     EnvironmentId,
     EnvironmentSettings,
@@ -85,6 +87,22 @@ def train(
             console.print(f"{name + ':':12} {line}", soft_wrap=True, markup=False, highlight=False)
 
 
+def _estimate(found: Mapping[str, Any], duration: Callable[[float], str]) -> str | None:
+    """The line of ``mtl-gym check`` on this command with its defaults."""
+    given = inspect.signature(train).parameters
+    seconds = training_seconds(found, **{name: given[name].default for name in ("time_steps", "evaluations", "instances")})
+    if seconds is None:
+        return None
+    before, then = map(duration, seconds)
+    return (
+        f"{before} for references and first scores, then {then} per {SHOWN:,} decisions (training steps alone: what decisions "
+        "measure, and the agent, come on top)"
+    )
+
+
+train.estimate = _estimate  # type: ignore[attr-defined]
+
+
 def _next(agent: agents.Agent, out: Path, env: str, settings: list[str]) -> dict[str, str]:
     """The best agent's score, and the commands to run next."""
     best, defaults, trained = agent.about["scores"][-1], defaults_of(env), agent.about["environment"]["arguments"]
@@ -94,7 +112,8 @@ def _next(agent: agents.Agent, out: Path, env: str, settings: list[str]) -> dict
     texts += [text for text in settings if text.startswith(tuple(f"{name}=" for name in defaults.forgotten))]
     given = "".join(f" --set {shlex.quote(text)}" for text in texts) + f" --env {env}"
     policies = ",".join((*defaults.references, place))
-    held_out = f"return {best['reward']:.3f}, delta_m {best['delta_m']:.1f} % on held-out instances"
+    reward = f"return {best['reward']:.3f} of the reward {score_of(env)} (higher is better)"
+    held_out = f"{reward}, delta_m {best['delta_m']:.1f} % on held-out instances"
     problem = shlex.quote(trained["problem"])
     return {
         **({} if best["steps"] else {"attention": _UNTRAINED}),

@@ -40,7 +40,8 @@ from mtl_gym.agents.settings import Settings, check_settings, default_algorithm,
 from mtl_gym.agents.vec_env import VectorEnvAdapter
 
 OnProgress = Callable[[int, Mapping[str, float]], None]
-"""Called with the time steps done and the agent's mean ``return``, held-out ``score`` and ``delta_m``."""
+"""Called with the time steps done, the agent's mean ``return``, and its held-out ``score`` and ``delta_m`` at the last evaluation,
+after ``evaluated`` time steps."""
 
 
 @own_mode()
@@ -88,7 +89,9 @@ def train(
         references: Policies whose held-out scores are plotted with the agent's; by default the environment's.
         options: Hyper-parameters that override the algorithm's defaults.
         on_progress: Called as the training progresses.
-        progress: Whether a bar is shown, on stderr; ``None``: in terminals and notebooks.
+        progress: Whether bars are shown, on stderr; ``None``: bars in terminals and notebooks, elsewhere a line for each phase that
+            takes longer than a second. Before the first decision, single-task references are trained, and the untrained agent and
+            the ``references`` are run on the held-out instances.
         arguments: The environment's arguments; defaults are in :mod:`mtl_gym.agents.defaults`.
 
     Raises:
@@ -135,15 +138,20 @@ def _run(settings: Settings, folder: Path, on_progress: OnProgress, progress: bo
 
 @contextmanager
 def _shown(settings: Settings, on_progress: OnProgress, show: bool | None) -> Iterator[OnProgress]:
-    """A progress bar; yields what also moves it. Without a score, which is known later, only the bar moves."""
-    with progress_bar(settings.time_steps, "references, evaluation", show=show) as update:
+    """A progress bar; yields what also moves it. Without a return, which is known at the end of episodes, only the bar moves."""
+    with progress_bar(settings.time_steps, "before the first decision", show=show) as update:
 
         def tell(steps: int, known: Mapping[str, float]) -> None:
-            update(completed=steps, description=f"delta_m {known['delta_m']:.1f} %" if known else None)
-            if known:
+            update(completed=steps, description=_reached(known) if known else None)
+            if "return" in known:
                 on_progress(steps, known)
 
         yield tell
+
+
+def _reached(known: Mapping[str, float]) -> str:
+    steps = known["evaluated"]
+    return f"delta_m {known['delta_m']:.1f} % {f'after {steps:,.0f} decisions' if steps else 'untrained'}"
 
 
 @contextmanager

@@ -29,7 +29,7 @@ class Monitor(BaseCallback):
         folder: Output folder.
         scores: Scores of the evaluations so far; each has ``steps``, ``reward`` (mean return, of
             :func:`mtl_gym.agents.defaults.score_of`) and ``delta_m`` (interquartile mean on the *test* split, percent).
-        on_progress: Called as the training progresses.
+        on_progress: Called at every step and evaluation; there is a ``return`` only if an episode has ended.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Monitor(BaseCallback):
         self._evaluated = False
 
     def _on_training_start(self) -> None:
-        self._references = self._references or {name: self._score(name) for name in self.settings.references}
+        self._references = self._references or {name: self._score(name, name) for name in self.settings.references}
         if not self.scores:
             self._evaluate()
         self._evaluated = False
@@ -69,9 +69,13 @@ class Monitor(BaseCallback):
             mean = float(np.mean([info["episode"]["r"] for info in ended]))
             losses = {name: float(value) for name, value in self.logger.name_to_value.items() if name.startswith("train/")}
             self._draw("agent", {"rollout/return": mean, **_last_fractions(ended), **losses})
-            last = self.scores[-1]
-            self._on_progress(self.num_timesteps, {"return": mean, "score": last["reward"], "delta_m": last["delta_m"]})
+        self._tell({"return": mean} if ended else {})
         return True
+
+    def _tell(self, ended: Mapping[str, float]) -> None:
+        last = self.scores[-1]
+        known = {**ended, "score": last["reward"], "delta_m": last["delta_m"], "evaluated": last["steps"]}
+        self._on_progress(self.num_timesteps, known)
 
     def finish(self) -> None:
         """Evaluates and saves the agent at the end of its training, unless an evaluation has ended it."""
@@ -89,7 +93,7 @@ class Monitor(BaseCallback):
         self._evaluated = True
         check_finite(self.model, self.folder)
         agent = agent_of(self.model, self.settings)
-        score = {"steps": float(self.num_timesteps), **self._score(agent)}
+        score = {"steps": float(self.num_timesteps), **self._score("agent", agent)}
         self.scores.append(score)
         agent.about["scores"] = list(self.scores)
         agent.save(self.folder / "last")
@@ -99,14 +103,15 @@ class Monitor(BaseCallback):
         write_checkpoint(self.folder, self.settings.plain(), self.model, self.scores)
         for name, own in {"agent": score, **self._references}.items():
             self._draw(name, {"heldout/delta_m": own["delta_m"], "heldout/return": own["reward"]})
+        self._tell({})
 
-    def _score(self, policy: str | Policy) -> dict[str, float]:
+    def _score(self, label: str, policy: str | Policy) -> dict[str, float]:
         """Scores of a policy on the held-out instances: mean on *reward*, which selects; interquartile mean on *test*."""
         env, own = self.settings.env, {*required_of(self.settings.env), "reward"}
         arguments = {name: value for name, value in self.settings.arguments.items() if name not in own}
         ids = list(range(HELD_OUT, HELD_OUT + self.settings.instances))
-        shared = {"num_envs": self.settings.num_envs, "reward": score_of(env), "progress": False, **arguments}
-        frame = mtl_gym.evaluate(policy, env, instances=ids, **shared)
+        shared = {"num_envs": self.settings.num_envs, "reward": score_of(env), **arguments}
+        frame = mtl_gym.compare({label: policy}, env, instances=ids, **shared)
         runs = frame.drop_duplicates("instance")
         return {"reward": float(runs["return"].mean()), "delta_m": float(trim_mean(runs["delta_m"], 0.25))}
 

@@ -17,7 +17,9 @@ ENVIRONMENTS, POLICIES, PROBLEMS = "mtl_gym.environments", "mtl_gym.policies", "
 POLICY_FILES, COMMANDS = "mtl_gym.policy_files", "mtl_gym.commands"
 """Entry point groups. Environments: the name is an id, the object the class of the scalar form. Policies: a table from names to
 ``"module:Class"``. Problems: a function that returns one, of which the name is the problem's, or a table from names to
-``"module:function"``. Policy files: a function from a path to a policy. Commands: a function for Typer."""
+``"module:function"``. Policy files: a function from a path to a policy. Commands: a function for Typer; its
+attribute ``estimate``, if it has one, makes a line of ``mtl-gym check`` from the entry ``training`` of :func:`mtl_gym.check` and a
+function that writes seconds."""
 
 
 def entries(group: str) -> list[EntryPoint]:

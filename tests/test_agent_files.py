@@ -244,7 +244,7 @@ def text_file(path, trap, agent):
 
 
 def folder_of_the_name(path, trap, agent):
-    path.mkdir()
+    (path / "best.safetensors").mkdir(parents=True)
 
 
 HOSTILE = {
@@ -292,7 +292,30 @@ def test_a_comparison_refuses_them_alike(make, agent, tmp_path):
     assert not (tmp_path / "trap").exists()
 
 
-@pytest.mark.parametrize("path", ["nothing", "nothing/at/all", "", ".", "\0"])
+@pytest.mark.parametrize("written", [[], ["last.safetensors"], ["last.safetensors", "events"]])
+def test_the_folder_of_a_training_without_an_evaluation_is_named_in_one_sentence(written, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in written:
+        (folder / name).write_text("")
+    told = f"{folder} holds no agent yet: its training has not reached its first evaluation. Rerun mtl-gym train --out {folder}, "
+    for call in (
+        lambda: load(folder),
+        lambda: make_policy(str(folder)),
+        lambda: mtl_gym.LossBalancer(str(folder), tasks=["a", "b"]),
+    ):
+        with pytest.raises(ValueError, match="holds no agent yet") as caught:
+            call()
+        assert str(caught.value) == f"{told}with the options with which it was begun, to go on."
+
+
+def test_another_folder_is_no_training_that_has_begun(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    message = refused(tmp_path, match="`path` should be a complete agent file")
+    assert message.count("`path`") == 1
+
+
+@pytest.mark.parametrize("path", ["nothing", "nothing/at/all", "", "\0"])
 def test_what_is_not_there_is_refused(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     refused(path, match="`path`")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shlex
 import sqlite3
 import subprocess
@@ -107,7 +108,8 @@ def test_a_training_leaves_its_agents_its_checkpoint_and_its_curves(finished):
     best = max(scores, key=lambda score: score["reward"])
     assert agent.about["training"]["time_steps"] == best["steps"]
     assert [steps for steps, _ in told] == [8]
-    assert set(told[0][1]) == {"return", "score", "delta_m"}
+    assert set(told[0][1]) == {"return", "score", "delta_m", "evaluated"}
+    assert told[0][1]["evaluated"] == 0
 
 
 @pytest.mark.parametrize("algorithm", slow_unless("ppo".__eq__, ["ppo", "sac"]))
@@ -419,6 +421,7 @@ def test_the_command_trains_and_says_what_comes_next(commanded):
     out, output = commanded
     lines = " ".join(output.split())
     assert "on held-out instances, after" in lines
+    assert re.search(r"return -?\d+\.\d{3} of the reward terminal_delta_m \(higher is better\), delta_m", lines)
     assert f"tensorboard --logdir '{out}'/events" in lines
     given = "--set distribution=varied --set train_steps=40"
     assert f"mtl-gym compare --problem digits --policies ew,init,si,'{out}' --out '{out}'/comparison {given}" in lines

@@ -19,6 +19,7 @@ from torch.nn import functional
 from typer.testing import CliRunner
 
 import mtl_gym
+from mtl_gym.agents.cost import training_seconds
 from mtl_gym.cli import app, console
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.problems import PROBLEMS
@@ -189,6 +190,26 @@ def test_times_and_memory_are_of_the_trainings_that_will_run(found):
     assert own["bytes"]["16"] == int(envs.unwrapped.decision.estimated_bytes)
     assert found["network"]["shared"] == 4 * 8 + 8
     assert found["network"]["heads"] == 5 * (8 + 1)
+
+
+def test_the_training_of_an_agent_costs_its_references_its_evaluations_and_its_decisions(found):
+    own = {**found["training"], "train_steps": 100, "num_tasks": 5, "step_seconds": {"1": 1.0, "16": 1.6}}
+    own["seconds"] = {**own["seconds"], "reward": 32 * 5 * 100 * 0.1}
+    before, then = training_seconds(own, time_steps=10_000, evaluations=10, instances=8)
+    evaluation = 8 * 100 * 0.1
+    assert before == pytest.approx(32 * 5 * 100 * 0.1 + 5 * evaluation + 3 * evaluation + evaluation)  # ew, init, si; untrained
+    assert then == pytest.approx(1000 * 20 * 0.1 + evaluation)
+    assert training_seconds({**own, "step_seconds": {"1": 1.0, "16": None}}, time_steps=1, evaluations=1, instances=1) is None
+    assert found["training"]["seconds"]["reward"] == pytest.approx(found["training"]["seconds"]["references"] * 32 / 20)
+
+
+def test_the_page_says_what_the_training_of_an_agent_costs(monkeypatch):
+    monkeypatch.setattr(console, "_width", 200)
+    answer = CliRunner().invoke(app, ["check", "quadratic"])
+    [line] = [line for line in answer.output.splitlines() if line.startswith("train ")]
+    assert re.search(
+        r"\d+ m?s for references and first scores, then \d+(\.\d+)? m?s per 1,000 decisions \(training steps alone", line
+    )
 
 
 def test_arguments_replace_the_problems_defaults():

@@ -227,10 +227,33 @@ def test_a_narrow_terminal_keeps_the_policies(width, finished):
     narrow = Console(width=width, file=StringIO())
     narrow.print(table(summarized, width))
     lines = narrow.file.getvalue().splitlines()
-    assert any(line.startswith("constant:w=1") for line in lines)
+    assert any(line.startswith("constant:") for line in lines)
     assert any(line.startswith("ew ") for line in lines)
     assert any("delta_m" in line for line in lines)
     assert ("F + B" in narrow.file.getvalue()) == (width > 60)
+
+
+@pytest.mark.parametrize(("width", "heads", "broken"), [(200, 5, False), (80, 4, False), (60, 2, False), (40, 1, True)])
+def test_columns_are_left_out_before_names_are_broken_where_their_parts_end(width, heads, broken, finished):
+    renamed = json.loads(json.dumps(summary(finished[0])).replace("constant:w=1,2,3", "my.py:MyPolicy:decay=.8"))
+    narrow = Console(width=width, file=StringIO())
+    narrow.print(table(renamed, width))
+    lines = [line.rstrip() for line in narrow.file.getvalue().splitlines()]
+    names = [line.split("  ")[0].rstrip() for line in lines]
+    assert ("my.py:MyPolicy:decay=.8" in names) != broken
+    assert {"my.py:MyPolicy:", "decay=.8"} <= set(names) or not broken
+    [head] = [line for line in lines if line.startswith("policy")]
+    assert sum(word in head for word in ("delta_m %", "over ew", "verdict", "F + B", "P(> ew)")) == heads
+
+
+@pytest.mark.parametrize("columns", [None, "60"])
+def test_a_pipe_has_no_width_unless_it_is_given_one(columns):
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "FORCE_COLOR")}
+    environment |= {"COLUMNS": columns} if columns else {}
+    words = [sys.executable, "-m", "mtl_gym", "list", "policies"]
+    answer = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
+    widest = max(len(line.rstrip()) for line in answer.stdout.splitlines())
+    assert widest <= 60 if columns else widest > 80
 
 
 def test_compare_again_keeps_every_row(finished):

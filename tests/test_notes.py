@@ -88,7 +88,7 @@ def test_an_environments_column_that_few_instances_carry_is_named():
         for instance in range(6)
     ]
     [line] = mean_notes(summary_of(results, env=mtl_gym.TASK_GROUPING))
-    told = "Few instances carry these means, which lie outside their middle half"
+    told = "Few instances carry these means, which lie far outside their middle half"
     assert line == f"{told}: regret, % of joint (mean 16.1, median 0.5)."
 
 

@@ -27,7 +27,7 @@ from mtl_gym.evaluation.plots import forest, learning_curves, probability_of_imp
 from mtl_gym.evaluation.report import headline, notes_of, settings, write_report
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.structure_plots import merged_layers, similarities
-from mtl_gym.evaluation.styles import SETTINGS, style
+from mtl_gym.evaluation.styles import SETTINGS, folded, style
 from mtl_gym.evaluation.summary import summarize
 from mtl_gym.evaluation.tensorboard import write_events
 from mtl_gym.evaluation.weight_rules import weight_rules
@@ -537,6 +537,14 @@ def test_a_policy_has_the_same_look_in_every_comparison():
     assert set(alone["si"]) == {"color", "marker", "linestyle"}
 
 
+def test_a_policy_of_ones_own_has_a_colour_that_no_other_one_has():
+    turned = ["cagrad", "ew", "igb", "my.py:MyPolicy:decay=.8", "my.py:average", "my.py:inverse:power=0.3"]
+    assert len({own["color"] for own in looks(*turned).values()}) == 6
+    for place in range(20):
+        found = looks("ew", *(f"own {place} {number}" for number in range(10)))
+        assert len({own["color"] for own in found.values()}) == 11
+
+
 def test_no_two_of_the_built_in_policies_look_alike():
     names = [*BASELINES, *PRETRAINED]
     assert len(names) > 50
@@ -699,6 +707,43 @@ def test_the_table_has_the_verdict_on_each_policy():
         ["equal"],
         ["worse"],
     ]
+
+
+def test_the_p_value_of_a_verdict_says_what_it_is():
+    alike = scored(ew=[1.0, 2.0, 3.0, 4.0, 5.0], si=[1.0, 2.1, 2.9, 4.1, 4.9], bad=[-9.0, -8.0, -9.0, -8.0, -9.0])
+    table = report_tables.scores(summary_of(alike), "ew")
+    cells = re.findall(r"<td[^>]*>(?:better|worse|not told apart) <small>([^<]*)</small>", table)
+    assert cells == ["p = 1.000", "p &lt; 0.001"]
+
+
+def test_names_break_where_their_parts_end():
+    assert report_tables.breakable("my.py:inverse:power=0.3") == "my.py:<wbr>inverse:<wbr>power=0.3"
+    assert report_tables.breakable("igb+cagrad:c=<1>") == "igb+<wbr>cagrad:<wbr>c=&lt;1&gt;"
+    assert report_tables.breakable("delta_m, %") == "delta_m, %"
+    name = "my.py:inverse:power=0.3"
+    summary = summary_of(make_results(["ew", name], instances=6))
+    assert report_tables.breakable(name) in report_tables.scores(summary, name)
+    assert report_tables.breakable(name) in report_tables.metrics(summary)
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "lines"),
+    [
+        ("fairgrad:alpha=2", 14, ["fairgrad:", "alpha=2"]),
+        ("my.py:MyPolicy:decay=.8", 15, ["my.py:MyPolicy:", "decay=.8"]),
+        ("igb+cagrad:c=0.5", 40, ["igb+cagrad:c=0.5"]),
+        ("constant:w=1,2,4,16", 14, ["constant:w=1,", "2,4,16"]),
+        ("runs/mine/comparison", 12, ["runs/mine/", "comparison"]),
+        ("a_name_without_parts:x", 8, ["a_name_w", "ithout_p", "arts:x"]),
+    ],
+)
+def test_names_are_folded_where_their_parts_end(name, length, lines):
+    assert folded(name, length).split("\n") == lines
+
+
+def test_the_page_says_why_the_terminal_may_find_more(tmp_path):
+    page = " ".join(page_of(make_results(instances=6), tmp_path).split())
+    assert "corrects over fewer pairs: it may call a pair <i>better</i> that is <i>not told apart</i> here" in page
 
 
 def test_medians_stand_below_means_that_few_instances_carry():

@@ -176,15 +176,19 @@ def test_the_detectable_difference_grows_with_the_comparisons():
         ([0.5] * 19 + [1870.0], True),
         ([2.0, 2.1, 1.9, 2.0, -100.0], True),
         ([0.0, 0.0, 0.0, 0.0, 10.0], True),
+        ([1.0, 1.1, 1.2, 1.3, 2.0], False),  # a mean of 1.32, beside the middle half of 1.1 to 1.3
+        ([1.0, 1.1, 1.2, 1.3, 2.9], False),  # of 1.5, as far from it as it is wide
+        ([1.0, 1.1, 1.2, 1.3, 3.0], True),
     ],
 )
-def test_few_instances_carry_a_mean_outside_the_middle_half(values, carried):
+def test_few_instances_carry_a_mean_far_outside_the_middle_half(values, carried):
     assert few_carry(np.array(values)) is carried
 
 
-def test_few_instances_hardly_ever_carry_the_mean_of_a_normal_sample():
-    rng = np.random.default_rng(0)
-    assert np.mean([few_carry(rng.normal(size=10)) for _ in range(1000)]) < 0.01
+@pytest.mark.parametrize(("instances", "rate"), [(5, 0.013), (10, 0.0), (30, 0.0)])
+def test_few_instances_hardly_ever_carry_the_mean_of_a_normal_sample(instances, rate):
+    samples = np.random.default_rng(0).normal(size=(4000, instances))
+    assert np.mean([*map(few_carry, samples)]) == pytest.approx(rate, abs=0.005)
 
 
 @pytest.mark.parametrize(

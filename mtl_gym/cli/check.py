@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +13,7 @@ from mtl_gym.checks import choose
 from mtl_gym.cli.messages import console, print_json, reported
 from mtl_gym.cli.options import Json, assignments, complete_problem
 from mtl_gym.cli.rows import Row, print_rows
+from mtl_gym.plugins import COMMANDS, entries, load
 
 Found = Mapping[str, Any]
 _MOST_TASKS, _MOST_CONFLICTS = 12, 3
@@ -103,16 +104,24 @@ def _size(shape: list[int] | dict[str, list[int]]) -> str:
 
 def _training(own: Found) -> dict[str, str]:
     steps, needed, seconds = own["step_seconds"], own["bytes"], own["seconds"]
-    return {
+    lines = {
         "training": f"{own['train_steps']:,} steps of {own['batch_size']} samples, {own['epochs']:.3g} epochs, lr {own['lr']:g}",
-        "a step": f"{_time(steps['1'])}, {_time(steps['16'])} for 16 side by side",
+        "a step": f"{duration(steps['1'])}, {duration(steps['16'])} for 16 side by side",
         "memory": f"at most {_memory(needed['1'])}, {_memory(needed['16'])} for 16",
-        "one run": _time(seconds["training"]),
-        "compare": f"{_time(seconds['references'])} for references, then {_time(seconds['policy'])} a policy (20 instances)",
+        "one run": duration(seconds["training"]),
+        "compare": f"{duration(seconds['references'])} for references, then {duration(seconds['policy'])} a policy (20 instances)",
     }
+    return lines | {name: line for name, estimate in _estimates().items() if (line := estimate(own, duration))}
 
 
-def _time(seconds: float | None) -> str:
+def _estimates() -> dict[str, Callable[[Found, Callable[[float], str]], str | None]]:
+    """What commands of other packages say of the time that they take: their attribute ``estimate``, by the commands' names."""
+    found = {entry.name: getattr(load(entry), "estimate", None) for entry in entries(COMMANDS)}
+    return {name: estimate for name, estimate in found.items() if estimate is not None}
+
+
+def duration(seconds: float | None) -> str:
+    """A time in seconds as a text of two digits and a unit."""
     if seconds is None:
         return "too large"
     for unit, length in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):

@@ -27,7 +27,7 @@ def fit(
         from mtl_gym.evaluation.module_files import file_of
 
         file_of("--to", to)  # before anything is trained
-        done, known = refit(folder, policy, instance)
+        done, known = refit(folder, policy, instance, False if quiet else None)
         written = done.save(to)
     if quiet:
         return

@@ -36,7 +36,7 @@ def groupings(
 
         ids = [*instance_ids(instances, 0), *range(TRAINING_IDS[0], TRAINING_IDS[0] + training)]
         arguments = {"problem": problem, **environment_arguments(settings or [], _OPTIONS, TASK_GROUPING)}
-        with progress_bar(len(ids), "instances", show=False if quiet else None) as update:
+        with progress_bar(len(ids), f"group table of {len(ids)} instances", show=False if quiet else None) as update:
             make_table(out, ids, command=command_line(), advance=lambda count: update(advance=count), **arguments)
         if as_json:
             print_json({"table": str(out), "instances": len(ids)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,9 @@ from rich.markup import escape
 
 console = Console()
 errors = Console(stderr=True)
+_UNBOUNDED = 10_000
+if not (console.is_terminal or console.is_jupyter or os.environ.get("COLUMNS", "").isdigit()):
+    console.width = _UNBOUNDED  # a log or a pipe has no width to fold texts into
 
 INTERRUPTED = 130
 WRONG = 2

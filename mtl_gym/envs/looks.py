@@ -23,21 +23,27 @@ LINE_STYLES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-def places(names: Iterable[str], size: int, *, rounds: int = 1, known: Mapping[str, int] | None = None) -> dict[str, int]:
+def places(
+    names: Iterable[str], size: int, *, rounds: int = 1, known: Mapping[str, int] | None = None, colours: int = 0
+) -> dict[str, int]:
     """A different number below ``size * rounds`` for each name, as long as there are enough.
 
     A name keeps its ``known`` number, or else has one below ``size`` that follows from the name alone. Only if another one of the
-    names has that number already does it take the next free one, first among those below ``size``.
+    names has that number already does it take the next free one, first among those below ``size``. Of ``colours``, so many numbers
+    in a row have one each: a name then takes the next number of a colour that no other one has, as long as there is one.
     """
     known = known or {}
-    taken: dict[int, str] = {}
+    taken: set[int] = set()
     found = {}
     for name in sorted(dict.fromkeys(names), key=lambda name: (name not in known, name)):
         checksum = hashlib.sha256(name.encode(errors="backslashreplace")).digest()
         first = known.get(name, int.from_bytes(checksum[:8], "big") % size)
         candidates = ((first + step) % size + size * round for round in range(rounds) for step in range(size))
-        found[name] = next((place for place in candidates if place not in taken), first)
-        taken[found[name]] = name
+        free = [place for place in candidates if place not in taken]
+        used = {place % colours for place in taken} if colours else set()
+        apart = [place for place in free if colours and place % colours not in used]
+        found[name] = first if name in known else next(iter(apart or free), first)
+        taken.add(found[name])
     return found
 
 
@@ -51,10 +57,13 @@ def task_looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def policy_looks(names: Iterable[str], known: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-    """The colour, marker and dashes of each policy; policies with a ``known`` number always have the look of that number."""
+    """The colour, marker and dashes of each policy; policies with a ``known`` number always have the look of that number.
+
+    Others have a colour that no other one has, as long as there is one.
+    """
     colours, markers, dashes = len(POLICY_COLOURS), len(MARKERS), len(LINE_STYLES)
     looks = {}
-    for name, place in places(names, colours * markers * dashes, known=known).items():
+    for name, place in places(names, colours * markers * dashes, known=known, colours=colours).items():
         shape, colour = divmod(place, colours)  # the next shape of a colour whenever all colours are used up
         looks[name] = {
             "color": POLICY_COLOURS[colour],

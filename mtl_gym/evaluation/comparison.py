@@ -35,7 +35,11 @@ def perform(
 ) -> tuple[list[Result], dict[str, Any]]:
     """Runs a plan with a progress bar; returns the results, and how they were made. ``progress`` is as in :func:`compare`."""
     with progress_bar(plan.steps, "starting", show=progress) as update:
-        results = run(plan, out=out, command=command, on_progress=lambda label, done: update(description=label, advance=done))
+
+        def tell(label: str, done: int) -> None:
+            update(description=label if label == REFERENCES else f"{label} on {len(plan.ids)} instances", advance=done)
+
+        results = run(plan, out=out, command=command, on_progress=tell)
     return results, about(setting(plan), results, **_origin(plan, command))
 
 
@@ -115,7 +119,8 @@ def compare(
             so only policies with the same scores are equal.
         out: Output folder, as on the command line: ``results.sqlite``, where finished results are kept and reused, and, at the end,
             ``report.html``, ``results.csv``, ``summary.json`` and TensorBoard curves. ``None`` writes nothing.
-        progress: Whether a bar is shown; ``None``: in terminals and notebooks, if it takes longer than a second. On stderr.
+        progress: Whether a bar is shown, on stderr; ``None``: if it takes longer than a second, a bar in terminals and notebooks,
+            elsewhere a line for each policy. Within another progress bar, as that one.
         arguments: The environment's arguments (``problem``, ``distribution``, ``lr`` ...), the same for all policies.
 
     Returns:

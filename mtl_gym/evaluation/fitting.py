@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from mtl_gym.problems import load_problem
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.encodings import Encoding
 from mtl_gym.problems.instances import Instance
+from mtl_gym.progress import progress_bar
 from mtl_gym.training.trainer import Trainer
 
 
@@ -94,7 +96,15 @@ class Fit:
 
 
 @own_mode()
-def fit(problem: str | Problem, policy: str | Policy = "ew", env: str = LOSS_WEIGHTING, *, seed: int = 0, **arguments: Any) -> Fit:
+def fit(
+    problem: str | Problem,
+    policy: str | Policy = "ew",
+    env: str = LOSS_WEIGHTING,
+    *,
+    seed: int = 0,
+    progress: bool | None = None,
+    **arguments: Any,
+) -> Fit:
     """Trains once with a policy, as one row of :func:`mtl_gym.compare` does, and returns the trained network.
 
     Args:
@@ -102,6 +112,7 @@ def fit(problem: str | Problem, policy: str | Policy = "ew", env: str = LOSS_WEI
         policy: A name with options, or a policy.
         env: The environment's id: what the policy decides.
         seed: The instance, as the numbers in a comparison's column ``instance``.
+        progress: Whether a bar is shown, as by :func:`mtl_gym.compare`.
         arguments: The environment's other arguments (``distribution``, ``train_steps``, ``lr`` ...).
 
     Raises:
@@ -120,7 +131,9 @@ def fit(problem: str | Problem, policy: str | Policy = "ew", env: str = LOSS_WEI
     instance = positive_int("seed", seed, least=0)
     envs = make_env(made, env, 1, {"problem": problem, **arguments}, label)
     base: MTLVectorEnv = envs.unwrapped  # type: ignore[assignment]
-    last = _played(label, made, envs, instance)
+    with progress_bar(base.decision.length, f"{label} on {base.arguments.problem.name}", show=progress) as update:
+        last = _played(Player(label, made, envs), envs, instance, partial(update, advance=1))
+        module = trained_module(base.decision)
     own, decision = base.arguments.problem, base.decision
     ledger = decision.trainings.ledger
     about = {
@@ -137,16 +150,17 @@ def fit(problem: str | Problem, policy: str | Policy = "ew", env: str = LOSS_WEI
     }
     metrics = {name: float(last["test"][name]) for name in ledger.metric_names(0)}
     encoding = _encoding(own, ledger.instances[0])
-    return Fit(trained_module(decision), _history(base), metrics, plain(decision.outcome(0)), about, encoding)
+    return Fit(module, _history(base), metrics, plain(decision.outcome(0)), about, encoding)
 
 
-def _played(label: str, policy: Policy, envs: VectorEnv[Any, Any, Any], instance: int) -> dict[str, Any]:
-    """Plays an instance in an environment of one row; returns its last step's information."""
-    player = Player(label, policy, envs)
+def _played(player: Player, envs: VectorEnv[Any, Any, Any], instance: int, after_step: Callable[[], object]) -> dict[str, Any]:
+    """Runs an episode of an instance; returns its last info."""
+    base: MTLVectorEnv = envs.unwrapped  # type: ignore[assignment]
     observations, infos = envs.reset(options={"instance": instance})
     player.begin([instance])
-    while not envs.unwrapped.finished.all():  # type: ignore[attr-defined]
+    while not base.finished.all():
         observations, _, _, _, infos = envs.step(player.act(observations))
+        after_step()
     player.end()
     return row_infos(infos, 0)
 
@@ -209,7 +223,7 @@ def _members(tasks: Sequence[str], labels: Sequence[int]) -> list[list[str]]:
     return [[task for task, own in zip(tasks, labels, strict=True) if own == label] for label in dict.fromkeys(labels)]
 
 
-def refit(folder: str | Path, policy: str, instance: int) -> tuple[Fit, dict[str, float]]:
+def refit(folder: str | Path, policy: str, instance: int, progress: bool | None = None) -> tuple[Fit, dict[str, float]]:
     """Trains once more what a row of a comparison was; also returns the row's metrics.
 
     Other kernels, and another number of parallel trainings, change the last bits of a training, which some methods amplify.
@@ -218,6 +232,7 @@ def refit(folder: str | Path, policy: str, instance: int) -> tuple[Fit, dict[str
         folder: The comparison's output folder.
         policy: The row's policy, as the comparison calls it.
         instance: Its instance.
+        progress: Whether a bar is shown.
 
     Raises:
         ValueError: If there is no such row, its problem cannot be found, or its network has changed since.
@@ -231,5 +246,5 @@ def refit(folder: str | Path, policy: str, instance: int) -> tuple[Fit, dict[str
         remedy = "Compare again, or restore its code and data."
         raise ValueError(should("folder", f"be of {problem.name!r} as it is now", str(folder), remedy))
     arguments = {name: value for name, value in setting["arguments"].items() if name != "network"}  # the problem's own
-    done = fit(problem, policy, setting["env"], seed=instance, **arguments)
+    done = fit(problem, policy, setting["env"], seed=instance, progress=progress, **arguments)
     return done, dict(rows[policy, instance].metrics)

@@ -49,7 +49,7 @@ def verdict_notes(summary: Summary) -> list[str]:
 
 
 def mean_notes(summary: Summary) -> list[str]:
-    """Which means few instances carry: those outside the middle half of the instances."""
+    """Which means few instances carry: those far outside the middle half of the instances."""
     names = summary["about"].get("columns", ())
     known = {column.name: column for column in columns_of(summary["about"]["env"])} if names else {}
     told = [
@@ -58,7 +58,7 @@ def mean_notes(summary: Summary) -> list[str]:
         for policy, row in summary["policies"].items()
         if (own := row[column.name])["few_carry"]
     ]
-    return [f"Few instances carry these means, which lie outside their middle half: {'; '.join(told)}."] if told else []
+    return [f"Few instances carry these means, which lie far outside their middle half: {'; '.join(told)}."] if told else []
 
 
 def kernel_notes(about: Mapping[str, Any]) -> list[str]:

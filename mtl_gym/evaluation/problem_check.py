@@ -25,6 +25,7 @@ from mtl_gym.problems.base import Problem
 from mtl_gym.problems.drawn_splits import check_drawable
 from mtl_gym.training.memory import allowed_bytes, check_memory, training_bytes
 from mtl_gym.training.recipe import Recipe
+from mtl_gym.training.references import AVERAGED
 from mtl_gym.training.trainer import Trainer, own_model
 
 INSTANCES = 8
@@ -67,10 +68,11 @@ def check(
 
         ``network``: ``name``, ``identity``, numbers of ``shared`` parameters and of those of all ``heads``.
 
-        ``training``: ``train_steps``, ``batch_size``, ``lr``, ``epochs``; by number of trainings side by side, ``"1"`` and
-        ``"16"``, ``step_seconds`` and ``bytes`` (an upper bound; ``None`` where that is more than there may be); ``seconds`` of
-        one training with equal weights, and of :func:`mtl_gym.compare` with its defaults: of the single-task ``references``, and
-        of each policy that costs as much as equal weights (``policy``). Estimates, on the ``kernels`` of this process.
+        ``training``: ``num_tasks``, ``train_steps``, ``batch_size``, ``lr``, ``epochs``; by number of trainings side by side,
+        ``"1"`` and ``"16"``, ``step_seconds`` and ``bytes`` (an upper bound; ``None`` where that is more than there may
+        be); ``seconds`` of one training with equal weights; of :func:`mtl_gym.compare` with its defaults: of the
+        single-task ``references``, and of each policy that costs as much as equal weights (``policy``); and of the
+        references of rewards (``reward``), which are kept. Estimates, on the ``kernels`` of this process.
 
         ``environments`` by id: ``None``, or why it does not support the problem. ``axes`` by name: ``None``, or why instances
         cannot vary along it. ``warnings``: sentences.
@@ -164,6 +166,7 @@ def _training(problem: Problem, recipe: Recipe) -> dict[str, Any]:
     alone, together = seconds[1], seconds[SIDE_BY_SIDE]
     rounds = recipe.train_steps * COMPARED / SIDE_BY_SIDE
     return {
+        "num_tasks": recipe.num_tasks,
         "train_steps": recipe.train_steps,
         "batch_size": recipe.batch_size,
         "lr": recipe.lr,
@@ -174,6 +177,7 @@ def _training(problem: Problem, recipe: Recipe) -> dict[str, Any]:
             "training": None if alone is None else recipe.train_steps * alone,
             "references": None if together is None else rounds * recipe.num_tasks * together,
             "policy": None if together is None else rounds * together,
+            "reward": None if together is None else rounds * AVERAGED / COMPARED * recipe.num_tasks * together,
         },
         "kernels": running_kernels(recipe.device),
     }

@@ -93,11 +93,11 @@ def headline(summary: Summary) -> str:
 def _p_value(verdict: Mapping[str, Any]) -> str:
     """The adjusted p-value of a verdict and over how many comparisons it is corrected."""
     count, told = verdict["comparisons"], adjusted(verdict["p"])
-    return f"p {told}" if count == 1 else f"p {told} with Holm's correction over {count} pairs"
+    return told if count == 1 else f"{told} with Holm's correction over {count} pairs"
 
 
 def _strong(name: str) -> str:
-    return f"<strong>{escape(name)}</strong>"
+    return f"<strong>{report_tables.breakable(name)}</strong>"
 
 
 def _instances(count: int) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from mtl_gym.envs.spec import Column
 from mtl_gym.evaluation.columns import INVALID_ACTIONS, columns_of
 from mtl_gym.evaluation.layout import MOST_DRAWN
-from mtl_gym.evaluation.styles import adjusted, interval, ranked, style, text
+from mtl_gym.evaluation.styles import adjusted, interval, parts, ranked, style, text
 
 Summary = Mapping[str, Any]
 
@@ -111,7 +111,7 @@ def _table(caption: str, heads: Sequence[str], rows: Sequence[str], kind: str = 
 
 
 def _head(name: str, below: str) -> str:
-    return f'<th scope="col">{escape(name)}{f" <small>{escape(below)}</small>" if below else ""}</th>'
+    return f'<th scope="col">{breakable(name)}{f" <small>{escape(below)}</small>" if below else ""}</th>'
 
 
 def _metric_head(name: str, about: Mapping[str, Any]) -> str:
@@ -138,7 +138,13 @@ def _row(name: str, cells: Sequence[str], kind: str = "", heads: Sequence[str] =
 def _policy(summary: Summary, name: str) -> str:
     """A policy's name, with the marker that it has in all figures."""
     look = style(summary, name)
-    return f'<span style="color: {look["color"]}" aria-hidden="true">{_GLYPHS[look["marker"]]}</span>&nbsp;<b>{escape(name)}</b>'
+    return f'<span style="color: {look["color"]}" aria-hidden="true">{_GLYPHS[look["marker"]]}</span>&nbsp;<b>{breakable(name)}</b>'
+
+
+def breakable(name: str) -> str:
+    """A name as HTML that a narrow screen breaks where its parts end, not within them."""
+    broken = "<wbr>".join(map(escape, parts(name)))
+    return broken.replace(" <wbr>", " ")  # where it is broken anyway
 
 
 def _estimate(value: float | None, ends: Mapping[str, Any], form: str = "z.2f") -> str:

@@ -12,7 +12,14 @@ from mtl_gym.models import make_model
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.data_checks import check_magnitudes
 from mtl_gym.training.memory import check_memory
-from mtl_gym.training.references import fingerprint, keep_metrics, read_metrics, single_task_metrics, single_task_rows
+from mtl_gym.training.references import (
+    fingerprint,
+    keep_metrics,
+    read_metrics,
+    shown_references,
+    single_task_metrics,
+    single_task_rows,
+)
 
 _AT_ONCE = 8
 _KIND = "instances/reference"
@@ -37,13 +44,19 @@ def reference_metrics(
     known = {id: metrics for id, metrics in found.items() if metrics}
     missing = [id for id in ids if id not in known]
     advance((len(ids) - len(missing)) * train_steps)
-    for start in range(0, len(missing), _AT_ONCE):
-        batch = missing[start : start + _AT_ONCE]
-        metrics = single_task_metrics(arguments.problem, arguments.recipe, batch, "test", advance)
-        for index, id in enumerate(batch):
-            known[id] = _checked({name: float(metrics[name][index]) for name in names[id]}, id, arguments.problem)
-        for id in batch:
-            keep_metrics(_KIND, keys[id], known[id])
+    with shown_references(arguments.recipe, len(missing)) as show:
+
+        def both(steps: int) -> None:
+            show(steps)
+            advance(steps)
+
+        for start in range(0, len(missing), _AT_ONCE):
+            batch = missing[start : start + _AT_ONCE]
+            metrics = single_task_metrics(arguments.problem, arguments.recipe, batch, "test", both)
+            for index, id in enumerate(batch):
+                known[id] = _checked({name: float(metrics[name][index]) for name in names[id]}, id, arguments.problem)
+            for id in batch:
+                keep_metrics(_KIND, keys[id], known[id])
     return {id: known[id] for id in ids}
 
 

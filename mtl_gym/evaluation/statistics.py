@@ -49,15 +49,16 @@ def standard_error(values: Array) -> float:
 
 
 def few_carry(values: Array) -> bool:
-    """Whether few instances carry the mean: it lies outside the middle half of the instances, between their quartiles.
+    """Whether few instances carry the mean: it lies outside the middle half of the instances by more than the width of that half.
 
-    The mean of a bell-shaped sample practically never does; one training that diverged (-100 among scores of about 2) is enough.
+    The middle half is between the quartiles. One training that diverged (-100 among scores of about 2) is enough. Of normal samples
+    1.3 % do so by chance with 5 instances, less than 1 in 1,000 with 10 (tests/test_statistics.py).
     """
     if len(values) == 0:
         return False
     mean, (low, high) = float(values.mean()), np.quantile(values, [0.25, 0.75]).tolist()
-    rounding = _ROUNDING * float(np.abs(values).max())
-    return bool(mean < low - rounding or mean > high + rounding)
+    distance = high - low + _ROUNDING * float(np.abs(values).max())
+    return bool(mean < low - distance or mean > high + distance)
 
 
 def paired_difference(own: Array, other: Array, smallest: float = 0.0) -> dict[str, float | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -85,7 +86,21 @@ def shortened(names: Sequence[str]) -> list[str]:
 
 def wrapped(names: Sequence[str], length: int) -> list[str]:
     """Shortened names, in lines of at most ``length`` characters."""
-    return ["\n".join(textwrap.wrap(name, length, drop_whitespace=False) or [name]) for name in shortened(names)]
+    return [folded(name, length) for name in shortened(names)]
+
+
+def folded(name: str, length: int) -> str:
+    """A policy's name in lines of at most ``length`` characters, which end where its parts do, see :func:`parts`, if they can."""
+    lines = [""]
+    for part in parts(name):
+        whole = lines[-1] + part
+        lines[-1:] = [whole] if len(whole) <= length else [*filter(None, lines[-1:]), *textwrap.wrap(part, length)]
+    return "\n".join(lines)
+
+
+def parts(name: str) -> list[str]:
+    """The parts of a policy's name, in order: each ends after a colon, comma, plus, slash or space."""
+    return re.split(r"(?<=[:,+/ ])(?=\S)", name)
 
 
 def text(value: float | None, form: str = "z.2f") -> str:
@@ -100,5 +115,5 @@ def interval(row: Mapping[str, Any], form: str = "z.2f") -> str:
 
 
 def adjusted(p: float) -> str:
-    """A p-value with what precedes it, for HTML."""
-    return "&lt; 0.001" if p < 0.001 else f"= {p:.3f}"
+    """A p-value, as an equation for HTML."""
+    return "p &lt; 0.001" if p < 0.001 else f"p = {p:.3f}"

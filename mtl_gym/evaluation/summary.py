@@ -30,7 +30,7 @@ def summarize(frame: pd.DataFrame) -> dict[str, Any]:
         ``about`` (how it was made), ``policies`` and ``verdicts``.
 
         Each policy has ``delta_m`` in percent (``mean`` over instances, its 95 % Student interval ``low`` to ``high``, ``median``,
-        and ``few_carry``, whether the mean lies outside the middle half of the instances), ``metrics`` (by ``task/metric``:
+        and ``few_carry``, whether the mean lies far outside the middle half of the instances), ``metrics`` (by ``task/metric``:
         ``mean``, its 95 % bootstrap interval ``low`` to ``high``, and the mean single-task ``reference``), ``instances``,
         ``is_reference`` (whether it repeats single-task learning, so that there is nothing to compare), ``diverged``, ``cost``
         (mean ``forward`` and ``backward`` passes), ``return``, and the columns listed in ``about["columns"]``: the scores by kind

@@ -10,31 +10,35 @@ from rich.markup import escape
 from rich.table import Table
 
 from mtl_gym.evaluation.notes import notes
-from mtl_gym.evaluation.styles import interval, ranked, text
+from mtl_gym.evaluation.styles import folded, interval, ranked, text
 from mtl_gym.evaluation.verdicts import Verdict, verdicts_with
 
 _LONGEST_HEAD = 10
+_LONGEST = 40
+"""Characters that the names of policies keep in one line as long as columns can be left out instead."""
 _NARROW = 12
-"""Characters that the names of policies keep, in lines below each other, before a column is left out."""
+"""Characters that they keep, in lines below each other, beside the score."""
 
 
 def table(summary: Mapping[str, Any], width: int) -> Table:
     """The table for a terminal of this width: best first, with intervals, and each policy's paired difference from the first one.
 
-    Columns for which a narrow terminal has no room are left out, the last ones first.
+    Columns for which a narrow terminal has no room are left out, the last ones first; then names are broken, where their parts end.
     """
     policies = summary["policies"]
     first = next(iter(policies))
     verdicts = verdicts_with(policies, first)
     columns = _columns(summary, first, verdicts)
     names, *rest = [max(map(cell_len, (head, *cells))) for head, cells in columns.items()]
-    places = [min(names, _NARROW) + sum(2 + own for own in rest[: count + 1]) for count in range(len(rest))]
+    places = [min(names, _LONGEST) + sum(2 + own for own in rest[: count + 1]) for count in range(len(rest))]
     shown = max(1, sum(place <= width for place in places))  # besides the names
+    room = max(_NARROW, width - sum(2 + own for own in rest[:shown]))
+    columns["policy"] = [folded(name, room) for name in columns["policy"]]
     result = Table(box=None, pad_edge=False, header_style="bold", title_justify="left", title_style="bold")
     count = policies[first]["instances"]
     result.title = f"{summary['about']['problem']}: mean gain over single-task learning, {count} instances, 95 % intervals"
     heads = [*columns][: shown + 1]
-    result.add_column("policy", overflow="fold", min_width=min(names, _NARROW))
+    result.add_column("policy", overflow="fold", min_width=min(names, room))
     for head in heads[1:]:
         result.add_column(escape(head), justify="right", no_wrap=True)
     for row in zip(*(columns[head] for head in heads), strict=True):

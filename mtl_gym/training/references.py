@@ -10,7 +10,8 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import resources
 from typing import Any
@@ -24,13 +25,15 @@ from mtl_gym.context import own_mode
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.instances import TRAINING_IDS
 from mtl_gym.problems.metrics import impossible
+from mtl_gym.progress import progress_bar
 from mtl_gym.training.checkpoints import CHECKPOINTS
 from mtl_gym.training.data import check_first_losses
 from mtl_gym.training.recipe import Recipe
 from mtl_gym.training.trainer import Trainer
 
 _REPLICAS = 64
-_AVERAGED = 32
+AVERAGED = 32
+"""Instances over which :func:`average_references` averages."""
 
 
 @own_mode()
@@ -49,6 +52,14 @@ def single_task_metrics(
         for name, values in _one_round(problem, recipe, ids[start : start + per_round], split, advance).items():
             results[name] = torch.cat([results.get(name, values[:0]), values])
     return results
+
+
+@contextmanager
+def shown_references(recipe: Recipe, instances: int) -> Iterator[Callable[[int], None]]:
+    """Shows the progress of :func:`single_task_metrics`; yields its ``advance``."""
+    told = f"references of {instances} instances: {instances * recipe.num_tasks} trainings"
+    with progress_bar(instances * recipe.train_steps, told) as update:
+        yield lambda steps: update(advance=steps)
 
 
 def single_task_rows(recipe: Recipe, instances: int) -> int:
@@ -143,8 +154,9 @@ def _train_and_keep(problem: Problem, recipe: Recipe, key: str) -> dict[str, flo
 
 def train_average_references(problem: Problem, recipe: Recipe) -> dict[str, float]:
     """Computes the result of :func:`average_references`."""
-    ids = range(TRAINING_IDS[0], TRAINING_IDS[0] + _AVERAGED)
-    metrics = single_task_metrics(problem, recipe, ids, "reward")
+    ids = range(TRAINING_IDS[0], TRAINING_IDS[0] + AVERAGED)
+    with shown_references(recipe, len(ids)) as advance:
+        metrics = single_task_metrics(problem, recipe, ids, "reward", advance)
     return {name: float(values.nanmean()) for name, values in metrics.items() if name.rsplit("/", 1)[0] in recipe.tasks}
 
 

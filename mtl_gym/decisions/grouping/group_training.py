@@ -6,6 +6,7 @@ In hard groupings, a *group* is a bit mask of the instance's K tasks: bit t is t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from mtl_gym.checks import should
 from mtl_gym.models.base import Model
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.scores import MetricTable, split_metrics
+from mtl_gym.progress import progress_bar
 from mtl_gym.training.data import spread
 from mtl_gym.training.formulas import linear_cka, pooled
 from mtl_gym.training.recipe import Recipe
@@ -61,7 +63,8 @@ def train_groups(problem: Problem, recipe: Recipe, ids: Sequence[int], weights: 
         own = ids[start : start + AT_ONCE]
         trainer = Trainer(problem, recipe, len(own))
         trainer.begin(range(len(own)), own)
-        train(trainer, weights[start : start + AT_ONCE].to(trainer.ledger.scales))
+        with progress_bar(recipe.train_steps, f"groups: trainings {start + 1} to {start + len(own)} of {len(ids)}") as update:
+            train(trainer, weights[start : start + AT_ONCE].to(trainer.ledger.scales), partial(update, advance=1))
         yield trainer
 
 

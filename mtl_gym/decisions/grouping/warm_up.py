@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mtl_gym.decisions.grouping.data_maps import DataMaps, squared_distances, summaries
 from mtl_gym.problems.base import Problem
+from mtl_gym.progress import progress_bar
 from mtl_gym.training.formulas import SMALLEST_LOSS, cosines
 from mtl_gym.training.measurements import learning_rates, steps_per_epoch
 from mtl_gym.training.recipe import Recipe
@@ -69,13 +70,15 @@ class WarmUp:
         recorders = [] if _MAPPED.isdisjoint(needs) else self._recorders(watching.snapshots)
         sums: dict[str, Tensor] = {}
         counts: dict[str, Tensor | int] = {}
-        for step in range(steps):
-            if step % watching.affinity_every == 0:
-                for name, (values, known) in self._measured(needs).items():
-                    sums[name], counts[name] = sums.get(name, 0) + values, counts.get(name, 0) + known
-            trainer.update(ones, active)
-            for recorder in recorders:
-                recorder.record(step, self._recent)
+        with progress_bar(steps, f"warm-up: {trainer.num_replicas} trainings of all tasks") as update:
+            for step in range(steps):
+                if step % watching.affinity_every == 0:
+                    for name, (values, known) in self._measured(needs).items():
+                        sums[name], counts[name] = sums.get(name, 0) + values, counts.get(name, 0) + known
+                trainer.update(ones, active)
+                for recorder in recorders:
+                    recorder.record(step, self._recent)
+                update(advance=1)
         found = {name: total / torch.as_tensor(counts[name]).clamp(min=1) for name, total in sums.items()}
         if recorders:
             maps, places = [recorder.found(needs) for recorder in recorders], torch.cat([own.rows for own in recorders]).argsort()
