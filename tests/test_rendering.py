@@ -108,7 +108,7 @@ def test_a_training_that_diverges_is_drawn(value):
     assert is_picture(env.render())
 
 
-@pytest.mark.parametrize("name", ["task_{}", "_hidden {}", "$x_{}$", "a very long name of a task, number {}"])
+@pytest.mark.parametrize("name", ["task_{}", "$x_{}$", "a very long name of a task, number {}"])
 def test_fourteen_tasks_of_any_name_are_drawn(name):
     env = make(many_tasks(name=name), render_mode="rgb_array")
     env.reset(seed=0)

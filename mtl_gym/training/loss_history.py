@@ -24,8 +24,9 @@ class LossHistory(NamedTuple):
 
     def extended(self, batches: Tensor, base: Tensor | None = None) -> Self:
         """The history after a decision, given the losses (N, steps, K) of its batches, each before its update, and a new base."""
-        kept = self.base if base is None else base
-        return type(self)(self.initial, batches.mean(1), self.mean, batches[:, 0], batches[:, -1], kept)
+        last, kept = batches[:, -1], self.base if base is None else base
+        mean, first = (last, last) if batches.shape[1] == 1 else (batches.mean(1), batches[:, 0])  # a single one is its own mean
+        return type(self)(self.initial, mean, self.mean, first, last, kept)
 
 
 def second_epoch_mean(base: Tensor, losses: Tensor, step: Tensor, length: Tensor, steps: int) -> Tensor:
