@@ -15,8 +15,9 @@ from mtl_gym.balancing import ranks
 from mtl_gym.balancing.balancer import Balancer
 from mtl_gym.balancing.given import Given, Losses, Seen, check_values, read
 from mtl_gym.balancing.log import Log
+from mtl_gym.balancing.parameters import parameters_of
 from mtl_gym.balancing.task_decisions import TaskDecisions
-from mtl_gym.balancing.task_gradients import TaskGradients, accumulate, parameters_of
+from mtl_gym.balancing.task_gradients import TaskGradients, accumulate
 from mtl_gym.checks import should
 from mtl_gym.context import own_mode
 from mtl_gym.environments import LOSS_WEIGHTING

@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 from mtl_gym.balancing.balancer import Balancer
 from mtl_gym.balancing.given import check_values, sample_losses
 from mtl_gym.balancing.module_alignments import SampleLosses, alignments, evaluating, shared_parameters, unit_gradient
+from mtl_gym.balancing.parameters import parameters_of
 from mtl_gym.balancing.sample_decisions import SampleDecisions
-from mtl_gym.balancing.task_gradients import TaskGradients, parameters_of
+from mtl_gym.balancing.task_gradients import TaskGradients
 from mtl_gym.checks import should
 from mtl_gym.context import own_mode
 from mtl_gym.decisions.sample_rules import ALIGNMENT, COSINE, LABELLED, LOSS, MEAN, RIGHT

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from mtl_gym.balancing import ranks
+from mtl_gym.balancing.parameters import leaves, tensors
 from mtl_gym.checks import should
 from mtl_gym.training.formulas import averaged, inner_products
 
@@ -104,7 +105,7 @@ class TaskGradients:
         if heads is None and ranks.size(self._group) > 1:
             remedy = "A process without a label of a task does not reach its head."
             raise ValueError(should("heads", "be given with several processes", None, remedy))
-        found = leaves(parts, points) if heads is None else [own for own in _tensors("heads", heads) if own.requires_grad]
+        found = leaves(parts, points) if heads is None else [own for own in tensors("heads", heads) if own.requires_grad]
         known = {id(point) for point in points}
         return [own for own in found if id(own) not in known]
 
@@ -193,49 +194,6 @@ def _reached(found: Sequence[Sequence[Tensor | None]], points: Sequence[Tensor])
         shapes = [tuple(points[place].shape) for place in sorted(sparse)]
         raise ValueError(should("shared", "hold parameters with dense gradients", shapes, remedy))
     return reached
-
-
-def parameters_of(shared: Iterable[Tensor] | None) -> list[Tensor]:
-    """The shared parameters that are trained, as a list.
-
-    Raises:
-        TypeError: If they are no tensors, as the names of ``named_parameters``.
-        ValueError: If there is none that requires a gradient, or one is no leaf, as a trunk's output.
-    """
-    given = _tensors("shared", [shared] if isinstance(shared, Tensor) else shared)
-    if computed := [tuple(own.shape) for own in given if not own.is_leaf]:
-        remedy = "Give trunk.parameters(), or the trunk's output as `features`."
-        raise ValueError(should("shared", "hold parameters, not what is computed from them", computed, remedy))
-    found = list(dict.fromkeys(own for own in given if own.requires_grad))
-    if not found:
-        remedy = "Give the parameters that all tasks share: balancer.backward(losses, shared=trunk.parameters())."
-        raise ValueError(should("shared", "hold parameters that require a gradient", len(given), remedy))
-    return found
-
-
-def _tensors(name: str, given: Any) -> list[Tensor]:
-    """Tensors as a list, empty if there is nothing; raises ``TypeError`` if they are something else."""
-    found = list(given) if isinstance(given, Iterable) else []
-    if wrong := [own for own in found if not isinstance(own, Tensor)]:
-        raise TypeError(should(name, "be parameters, such as trunk.parameters()", type(wrong[0]).__name__))
-    return found
-
-
-def leaves(losses: Iterable[Tensor | None], stops: Iterable[Tensor] = ()) -> list[Tensor]:
-    """All leaves of the graphs of these losses that require a gradient, but those that are only reached through the stops."""
-    todo: list[Any] = [loss.grad_fn for loss in losses if loss is not None]
-    seen = {*todo, *(stop.grad_fn for stop in stops if stop.grad_fn is not None)}
-    found: dict[Tensor, None] = {}
-    while todo:
-        node = todo.pop()
-        variable = getattr(node, "variable", None)
-        if variable is not None and type(node).__name__ == "AccumulateGrad":
-            found[variable] = None
-        for following, _ in () if node is None else node.next_functions:
-            if following is not None and following not in seen:
-                seen.add(following)
-                todo.append(following)
-    return list(found)
 
 
 def _write(row: Tensor, parts: Sequence[Tensor | None], points: Sequence[Tensor]) -> None:
