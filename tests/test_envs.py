@@ -78,8 +78,8 @@ MANY = 12
 def pair(env_id, problem):
     """What is given to an environment and a problem that it supports: its name, and which tasks take part where not all can."""
     tasks = load_problem(problem).tasks
-    if env_id == TASK_GROUPING and problem in ("digits", "digits_scales"):  # some of their tasks have no classes
-        return {"tasks": [task.name for task in tasks if task.loss in ("bce", "cross_entropy")]}
+    if env_id == TASK_GROUPING and not all(task.classifies for task in tasks) and any(task.classifies for task in tasks):
+        return {"tasks": [task.name for task in tasks if task.classifies]}
     if len(tasks) < MANY or env_id == TASK_GROUPING:
         return {}
     # A reference is trained for each task that may take part, and LayerMerging's reward needs them.
