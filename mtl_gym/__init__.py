@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     )
     from mtl_gym.problems import PROBLEMS as PROBLEMS, load_problem as load_problem
     from mtl_gym.problems.base import Pool as Pool, Problem as Problem, Split as Split, Task as Task
+    from mtl_gym.problems.families import Family as Family, OwnAxis as OwnAxis
     from mtl_gym.problems.instances import EVALUATION_IDS as EVALUATION_IDS
     from mtl_gym.problems.losses import Loss as Loss
     from mtl_gym.problems.metrics import Metric as Metric
@@ -118,6 +119,7 @@ _NAMES = {
     "policies.protocol": "LOSSES_TO_WEIGHTS WEIGHT_BOUND Policy Requirements",
     "problems": "PROBLEMS load_problem",
     "problems.base": "Pool Problem Split Task",
+    "problems.families": "Family OwnAxis",
     "problems.instances": "EVALUATION_IDS",
     "problems.losses": "Loss",
     "problems.metrics": "Metric",
