@@ -31,7 +31,7 @@ from mtl_gym.agents.agent import Agent, load
 from mtl_gym.agents.algorithm import algorithm, policy_of
 from mtl_gym.agents.checkpoint import read_checkpoint, restore
 from mtl_gym.agents.compatibility import acts_per_task, check_observations
-from mtl_gym.agents.defaults import defaults_of
+from mtl_gym.agents.defaults import defaults_of, with_defaults
 from mtl_gym.agents.files import SUFFIX
 from mtl_gym.agents.leave_one_out import LeaveOneOut
 from mtl_gym.agents.monitor import Monitor
@@ -102,7 +102,7 @@ def train(
     chosen = defaults.references if references is None else references
     check_argument_names(spec, arguments)
     found = load_problem(spec.problem if problem is None else problem)
-    given = {**plain({**defaults.arguments, "problem": None, **arguments}), "problem": found.address or found}
+    given = {**plain(with_defaults(env, {"problem": None, **arguments})), "problem": found.address or found}
     name = default_algorithm(env, given) if algorithm is None else algorithm
     settings = check_settings(
         Settings(
