@@ -123,14 +123,16 @@ class FeatureRule:
 
     def __init__(self, features: Sequence[str] | None) -> None:
         self.features = DEFAULT_FEATURES if features is None else several("features", features, TASK_FEATURES, noun="feature")
-        self._rows = {name: TASK_FEATURES[name] for name in self.features}
-        self._of_batch = [row for row in self._rows.values() if row.of_batch]
         self.needs = tuple(dict.fromkeys(need for row in self._rows.values() for need in row.needs))
+
+    @property
+    def _rows(self) -> dict[str, TaskFeature]:  # no attribute: functions cannot be pickled
+        return {name: TASK_FEATURES[name] for name in self.features}
 
     @property
     def num_held(self) -> int:
         """P."""
-        return 3 + len(self._of_batch)
+        return 3 + sum(row.of_batch for row in self._rows.values())
 
     def held(self, actions: Tensor, view: View) -> Tensor:
         """What is held for a decision (N, P, K), float64, from actions (N, 1 + F) in [-1, 1] and what is known before it."""
@@ -162,7 +164,8 @@ class FeatureRule:
         """The sum (N, K) of the batch's features times their coefficients, with or without raw ones."""
         exact = (losses.double(), initial.double())
         total = torch.zeros_like(exact[0])
-        for row, coefficient in zip(self._of_batch, held[:, 3:].unbind(1), strict=True):
+        of_batch = [row for row in self._rows.values() if row.of_batch]
+        for row, coefficient in zip(of_batch, held[:, 3:].unbind(1), strict=True):
             if raw or not row.raw:
                 total = total + coefficient * _finite(row.function(*exact))
         return total

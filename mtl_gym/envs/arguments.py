@@ -177,10 +177,11 @@ def _steps(steps_per_action: int | None, decisions: int | None, train_steps: int
     if "steps_per_action" in spec.excluded:
         return train_steps
     if decisions is not None:
+        wanted = check_decisions(decisions)
         if steps_per_action is not None:
             remedy = "Leave one of them out: both say how long a decision is."
             raise ValueError(should("steps_per_action", f"be left out with decisions={decisions!r}", steps_per_action, remedy))
-        return exact_steps_of(check_decisions(decisions), train_steps)
+        return exact_steps_of(wanted, train_steps)
     steps = positive_int("steps_per_action", spec.steps_per_action if steps_per_action is None else steps_per_action)
     if train_steps % steps or train_steps < 2 * steps:
         raise ValueError(should("train_steps", f"be a multiple of steps_per_action={steps}, and at least twice it", train_steps))

@@ -98,8 +98,8 @@ class LossWeightingEnv(MTLEnv):
     ``rule`` takes 1 + F numbers whatever K is: first the coefficient l of the level, with a reach of 2, then one for each of
     ``features``. Its weights average ``level = (mean_k exp(s_k) / mean_k exp(s_k at the start))^l``, which acts like a learning
     rate; at the start, the features of the batch are those of the losses L(0), and all others 0. So an action of 0 is equal
-    weights; with coefficients (first, loss) of (1, 0) and l = 0, they are ``1 / L_k(0)`` over their mean; with (1, 1), ``1 / L_k`` of
-    the batch over their mean; with l = 1 too, over the mean of ``1 / L_k(0)``. The level stays within a factor of 1e6.
+    weights; with coefficients (first, loss) of (1, 0) and l = 0, they are ``1 / L_k(0)`` over their mean; with (1, 1), ``1 / L_k``
+    of the batch over their mean; with l = 1 too, over the mean of ``1 / L_k(0)``. The level stays within a factor of 1e6.
 
     {features}
 
@@ -139,12 +139,12 @@ class LossWeightingEnv(MTLEnv):
     | argument | default | what |
     |---|---|---|
     | `action` | `"softmax"` | how actions become weights |
-    | `features` | not paid for | features of `"rule"` |
     | `rule` | `"init"` | the rule that `"residual"` multiplies |
     | `weight_range` | `1e6` | largest ratio of two softmax weights |
     | `scope` | `"all"` | `"all"`: weights act on the whole losses; `"shared"`: separate weights for shared parameters and heads |
     | `gradient_ema` | `0.0` | decay of the moving averages that replace the tasks' gradients of the shared parameters; 0: none |
     | `gradient_ema_decay` | `0.0` | exponent d: at step t, from 1, averages keep `gradient_ema / t**d` of their past; 0: constant |
+    | `features` | not paid for | features of `"rule"`, in the order of its numbers |
     {common_arguments}
 
     {vector_form}
