@@ -65,8 +65,8 @@ class Agent:
         env, arguments = self.about["environment"]["id"], self.about["environment"]["arguments"]
         known = {name: arguments[name] for name in required_of(env) if name in arguments}
         observe = tuple(known.pop("observe"))
-        action, steps = known.pop("action", None), known.pop("steps_per_action", None)
-        return Requirements(observe=observe, action=action, steps_per_action=steps, env_kwargs=known, env=env)
+        fields = {name: known.pop(name, None) for name in ("action", "steps_per_action", "decisions")}
+        return Requirements(observe=observe, env=env, env_kwargs=known, **fields)
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -184,7 +184,8 @@ def agent_of(model: BaseAlgorithm, settings: Settings) -> Agent:
     chosen, spec = algorithm(settings.algorithm), specification(settings.env)
     envs: Any = model.get_env()
     common, own = envs.get_attr("arguments")[0], envs.get_attr("own_arguments")[0]
-    brought = {"observe": list(common.observe), "steps_per_action": common.steps_per_action}
+    lengths = {"steps_per_action": common.steps_per_action} if common.decisions is None else {"decisions": common.decisions}
+    brought = {"observe": list(common.observe), **lengths}
     known = {name: value for name, value in {**own, **brought}.items() if name in required_of(settings.env)}
     arguments = {**settings.common, **{name: value for name, value in known.items() if name not in spec.excluded}}
     kept = {name: value for name, value in arguments.items() if name not in defaults_of(settings.env).forgotten}

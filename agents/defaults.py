@@ -90,6 +90,15 @@ def defaults_of(env: str) -> AgentDefaults:
     return DEFAULTS.get(env, AgentDefaults())
 
 
+def with_defaults(env: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The environment's arguments for training: these, and the defaults of the others.
+
+    ``decisions`` replace the default ``steps_per_action``, since both say how long a decision is.
+    """
+    left_out = ("steps_per_action",) if arguments.get("decisions") is not None else ()
+    return {**{name: value for name, value in defaults_of(env).arguments.items() if name not in left_out}, **arguments}
+
+
 def score_of(env: str) -> str:
     """The reward whose return selects the best agent of an environment."""
     spec = specification(env)
@@ -99,4 +108,4 @@ def score_of(env: str) -> str:
 def required_of(env: str) -> tuple[str, ...]:
     """The environment's arguments that must be the same as in training; the others may differ."""
     spec = specification(env)
-    return ("observe", "steps_per_action", *(name for name in spec.own_arguments if name not in spec.free))
+    return ("observe", "steps_per_action", "decisions", *(name for name in spec.own_arguments if name not in spec.free))

@@ -106,7 +106,7 @@ def train(
     spec, defaults = specification(env), defaults_of(env)
     chosen = defaults.references if references is None else references
     check_argument_names(spec, arguments)
-    given, *others = sources_of(spec.problem if problem is None else problem, spec, {**defaults.arguments, **arguments})
+    given, *others = sources_of(spec.problem if problem is None else problem, env, arguments)
     name = default_algorithm(env, given) if algorithm is None else algorithm
     settings = check_settings(
         Settings(

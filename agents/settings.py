@@ -13,6 +13,7 @@ from gymnasium.spaces import Discrete
 
 from mtl_gym import EVALUATION_IDS, PROBLEMS, load_problem, names_and_policies, number, positive_int, should, specification
 from mtl_gym.agents.algorithm import algorithm
+from mtl_gym.agents.defaults import required_of
 
 ROLLOUTS_PER_INSTANCE = 8
 _HELD_OUT = 10_000  # instances
@@ -110,6 +111,10 @@ def check_settings(settings: Settings) -> Settings:
     if settings.references:
         names_and_policies(settings.references, settings.env)
     algorithm(settings.algorithm).check_options(settings.options)
+    for name in required_of(settings.env):
+        found = [own.get(name) for own in settings.sources.values()]
+        if any(value != found[0] for value in found):
+            raise ValueError(should(name, "be the same for all problems, since the agent requires it", found))
     for own in settings.sources.values():
         if "autoreset_mode" in own:
             raise ValueError(should("autoreset_mode", "be left to the training", own["autoreset_mode"]))

@@ -6,19 +6,20 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtl_gym import Problem, check_argument_names, load_problem, plain, should
+from mtl_gym import Problem, check_argument_names, load_problem, plain, should, specification
+from mtl_gym.agents.defaults import with_defaults
 
 Source = str | Problem | Mapping[str, Any]
 Sources = Source | Sequence[Source]
 
 
-def sources_of(problem: Sources, spec: Any, shared: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The arguments of each source of a training.
+def sources_of(problem: Sources, env: str, shared: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The arguments of each source of a training, with the environment's defaults for training.
 
     Args:
         problem: A problem; a mapping of arguments with one; a list of these; or a text: names with commas between them, or a list
             in JSON.
-        spec: The environment's specification.
+        env: The environment's id.
         shared: The arguments of all sources; those of a source take precedence.
 
     Raises:
@@ -27,7 +28,7 @@ def sources_of(problem: Sources, spec: Any, shared: Mapping[str, Any]) -> list[d
     listed = _listed(problem)
     if not listed:
         raise ValueError(should("problem", "name at least one problem", problem))
-    return [_arguments(own, spec, shared) for own in listed]
+    return [_arguments(own, env, shared) for own in listed]
 
 
 def _listed(problem: Sources) -> list[Source]:
@@ -41,11 +42,11 @@ def _listed(problem: Sources) -> list[Source]:
     return [problem] if isinstance(problem, (Problem, Mapping)) else list(problem)
 
 
-def _arguments(source: Source, spec: Any, shared: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(source: Source, env: str, shared: Mapping[str, Any]) -> dict[str, Any]:
     """All arguments of a source, plain, with its problem as the text by which it is found, or as it is."""
     own = dict(source) if isinstance(source, Mapping) else {"problem": source}
     if "problem" not in own:
         raise ValueError(should("problem", "be named in the arguments of each source", own))
-    check_argument_names(spec, own)
+    check_argument_names(specification(env), own)
     found = load_problem(own.pop("problem"))
-    return {**plain({**shared, "problem": None, **own}), "problem": found.address or found}
+    return {**plain(with_defaults(env, {"problem": None, **shared, **own})), "problem": found.address or found}

@@ -7,6 +7,8 @@ BASELINES = {
     "constant": "mtl_gym.baselines.constant:Constant",
     "init": "mtl_gym.baselines.init:Init",
     "si": "mtl_gym.baselines.si:SI",
+    "si-mean": "mtl_gym.baselines.si:SIMean",
+    "rule": "mtl_gym.baselines.rule:Rule",
     "gls": "mtl_gym.baselines.gls:GLS",
     "rlw": "mtl_gym.baselines.rlw:RLW",
     "uw": "mtl_gym.baselines.uw:UW",

@@ -33,6 +33,12 @@ if TYPE_CHECKING:
         partitions as partitions,
         together as together,
     )
+    from mtl_gym.decisions.task_features import (
+        DEFAULT_FEATURES as DEFAULT_FEATURES,
+        LEVEL_REACH as LEVEL_REACH,
+        TASK_FEATURES as TASK_FEATURES,
+        TaskFeature as TaskFeature,
+    )
     from mtl_gym.environments import (
         LAYER_MERGING as LAYER_MERGING,
         LOSS_WEIGHTING as LOSS_WEIGHTING,
@@ -94,6 +100,7 @@ _NAMES = {
     "context": "own_mode",
     "decisions.base": "Decision TrainingDecision",
     "decisions.partitions": "MOST_LISTED MOST_SEARCHED partitions together",
+    "decisions.task_features": "DEFAULT_FEATURES LEVEL_REACH TASK_FEATURES TaskFeature",
     "environments": "LAYER_MERGING LOSS_WEIGHTING SAMPLE_WEIGHTING TASK_GROUPING find_environments specification",
     "envs.arguments": "check_argument_names",
     "envs.infos": "row_infos",

@@ -713,6 +713,7 @@ CHANGES = {
     "observe": ({}, ["progress", "gap"]),
     "reward": ({}, "val_min"),
     "steps_per_action": ({}, 2),
+    "decisions": ({"train_steps": 40, "steps_per_action": None}, 8),
     "train_steps": ({}, 16),
     "optimizer": ({}, "sgd"),
     "lr": ({}, 0.1),
@@ -729,6 +730,7 @@ CHANGES = {
     "scope": ({}, "shared"),
     "gradient_ema": ({}, 0.5),
     "gradient_ema_decay": ({"gradient_ema": 0.5}, 1.0),
+    "features": ({"action": "rule"}, ["loss"]),
     "autoreset_mode": ({}, "NextStep"),
     "max_episode_steps": ({}, 1),
     "reward_every": ({}, 8),
@@ -969,7 +971,7 @@ def test_scale_invariant_weights_follow_the_gradient_of_the_sum_of_logs():
 @pytest.mark.parametrize("action", ACTIONS)
 def test_clipped_counts_the_entries_on_a_bound(action):
     env = make_vec("quadratic", action=action)
-    chosen = np.zeros((3, 3), dtype=np.float32)
+    chosen = np.zeros(env.action_space.shape, dtype=np.float32)
     chosen[1, 0], chosen[2, :2] = env.single_action_space.high[0], env.single_action_space.low[0]
     assert play(env, [chosen])[-1][-1]["clipped"].tolist() == [0, 1, 2]
 

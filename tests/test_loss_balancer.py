@@ -122,8 +122,8 @@ def trainer_weights(env, trainer, action):
     """The environment's weights (S, K) on the next batch."""
     decision = env.unwrapped.vector.decision
     bounds = env.action_space
-    factors = decision.weighing.factors(torch.from_numpy(np.clip(action, bounds.low, bounds.high)))
-    return decision.weighing.weights(factors, trainer.losses.forward(), env.unwrapped.vector.view.losses.initial)[0]
+    held = decision.weighing.held(torch.from_numpy(np.clip(action, bounds.low, bounds.high)), env.unwrapped.vector.view)
+    return decision.weighing.weights(held, trainer.losses.forward(), env.unwrapped.vector.view.losses.initial)[0]
 
 
 def advance(trainer, weights):

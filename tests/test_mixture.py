@@ -15,7 +15,7 @@ from mtl_gym.agents.mixture import Mixture, Standardised
 from mtl_gym.agents.sources import sources_of
 from mtl_gym.agents.vec_env import VectorEnvAdapter
 from mtl_gym.cli import full_app
-from mtl_gym.environments import LOSS_WEIGHTING, specification
+from mtl_gym.environments import LOSS_WEIGHTING
 from mtl_gym.problems import load_problem
 
 SHORT = {"train_steps": 40, "steps_per_action": 10, "action": "softmax"}
@@ -91,12 +91,15 @@ def test_sources_that_differ_in_what_is_seen_or_done_are_refused(changes, messag
 
 
 def test_sources_are_named_in_lists_and_texts_with_arguments_of_their_own():
-    spec, shared = specification(LOSS_WEIGHTING), {"lr": 0.1}
-    both = [{"lr": 0.1, "problem": "digits"}, {"lr": 0.1, "problem": "yeast"}]
-    assert sources_of(["digits", "yeast"], spec, shared) == sources_of("digits, yeast", spec, shared) == both
-    assert sources_of([load_problem("digits"), {"problem": "yeast"}], spec, shared) == both
-    own = [{"lr": 0.2, "problem": "digits"}, both[1]]
-    assert sources_of('[{"problem": "digits", "lr": 0.2}, "yeast"]', spec, shared) == own
+    def found(problem):
+        return [(own["problem"], own["lr"]) for own in sources_of(problem, LOSS_WEIGHTING, {"lr": 0.1})]
+
+    both = [("digits", 0.1), ("yeast", 0.1)]
+    assert found(["digits", "yeast"]) == found("digits, yeast") == both
+    assert found([load_problem("digits"), {"problem": "yeast"}]) == both
+    assert found('[{"problem": "digits", "lr": 0.2}, "yeast"]') == [("digits", 0.2), both[1]]
+    [lasting] = sources_of([{"problem": "digits", "decisions": 15}], LOSS_WEIGHTING, {})
+    assert "steps_per_action" not in lasting  # the default of agents
 
 
 @pytest.mark.parametrize(
@@ -119,6 +122,10 @@ def test_wrong_sources_are_refused(problem, message, tmp_path):
     ("changes", "message"),
     [
         ({"num_envs": 6}, "num_envs=6 over 2 sources"),
+        (
+            {"problem": [SOURCES["quadratic"], {**SOURCES["census"], "steps_per_action": 5}]},
+            "steps_per_action.*same for all problems",
+        ),
         ({"reward_floor": 0.0}, "reward_floor"),
         ({"reward_floor": 0.1, "rollouts_per_instance": 1}, "without rollouts of the same instance"),
         ({"problem": [SOURCES["census"], {**SOURCES["census"], "autoreset_mode": "NextStep"}]}, "autoreset_mode"),
