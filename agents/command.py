@@ -119,7 +119,7 @@ def _next(agent: agents.Agent, out: Path, env: str, settings: list[str]) -> list
     texts += [text for text in settings if text.startswith(tuple(f"{name}=" for name in defaults.forgotten))]
     given = "".join(f" --set {shlex.quote(text)}" for text in texts) + f" --env {env}"
     policies = ",".join((*defaults.references, place))
-    reward = f"return {best['reward']:.3f} of the reward {score_of(env)} (higher is better)"
+    reward = f"return {best['reward']:.3f} of the reward {score_of(env, trained)} (higher is better)"
     held_out = f"{reward}, delta_m {best['delta_m']:.1f} % on held-out instances"
     problems = trained["problem"].split(",")
     compared = f"--policies {policies} --out {place}/comparison"

@@ -121,7 +121,7 @@ class Monitor(BaseCallback):
         env, own = self.settings.env, {*required_of(self.settings.env), "reward"}
         arguments = {name: value for name, value in source.items() if name not in own}
         ids = list(range(HELD_OUT, HELD_OUT + self.settings.instances))
-        shared = {"num_envs": self.settings.num_envs, "reward": score_of(env), **arguments}
+        shared = {"num_envs": self.settings.num_envs, "reward": score_of(env, source), **arguments}
         frame = mtl_gym.compare({label: policy}, env, instances=ids, **shared)
         runs = frame.drop_duplicates("instance")
         return {"reward": float(runs["return"].mean()), "delta_m": float(trim_mean(runs["delta_m"], 0.25))}

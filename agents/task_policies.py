@@ -46,8 +46,8 @@ class TaskFeatures(BaseFeaturesExtractor):
 
     An observation of tasks gives each task one feature; those of the whole training, and those pooled over tasks, are features of
     every task; one of pairs gives each task its mean and minimum over the other tasks. Where nothing is observed of single tasks,
-    the features are those of one task that stands for all (K = 1). Observations of samples pass through layers shared by all samples of all
-    tasks, and each task gets the means and maxima over its samples, in any number and order.
+    the features are those of one task that stands for all (K = 1). Observations of samples pass through layers shared by all
+    samples of all tasks, and each task gets the means and maxima over its samples, in any number and order.
 
     Args:
         observation_space: The environment's.
