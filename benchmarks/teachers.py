@@ -36,7 +36,7 @@ SHOWN: dict[str, Callable[[Mapping[str, Array]], Array]] = {
     "over-fitting": lambda seen: (seen["meta_log_loss"] - seen["log_loss_mean"]).mean(1),
     "over-fitting apart": lambda seen: (seen["meta_log_loss"] - seen["log_loss_mean"]).std(1),
 }
-"""Numbers (N,) by name: means over tasks or pairs, the fraction of negative cosines, and ``apart`` deviations over tasks; of logs."""
+"""Numbers (N,) by name: means over tasks or pairs, the fraction of negative cosines; ``apart``: deviations over tasks, of logs."""
 
 
 def shown(problem: str, instances: int, **arguments: Any) -> dict[str, dict[str, list[float]]]:
