@@ -50,35 +50,6 @@ def test_only_one_of_two_arguments_says_how_long_a_decision_is():
 
 @pytest.mark.parametrize("env_id", [LOSS_WEIGHTING, SAMPLE_WEIGHTING, LAYER_MERGING])
 def test_every_environment_with_decisions_in_time_has_that_many(env_id):
-    env = make_vec(
-        "yeast", env_id=env_id, train_steps=12, decisions=4, steps_per_action=None, autoreset_mode="Disabled", num_tasks=2
-    )
-    assert env.arguments.steps_per_action == 3
-    env.reset(seed=0)
-    action, count = np.zeros(env.action_space.shape, env.action_space.dtype), 0
-    while not env.finished.all():
-        env.step(action)
-        count += 1
-    assert count == env.decision.length == 4
-
-
-def test_an_environment_without_decisions_in_time_refuses_them():
-    with pytest.raises(ValueError, match=r"`decisions` should be left out: mtl_gym/TaskGrouping-v0 has no such argument"):
-        make(env_id=TASK_GROUPING, decisions=4)
-
-
-class Fifteen:
-    """Equal weights, about fifteen times."""
-
-    requires = mtl_gym.Requirements(env=LOSS_WEIGHTING, observe=("pooled_slope",), action="rule", decisions=15)
-
-    def predict(self, observation, state=None, episode_start=None, deterministic=False):
-        assert observation["pooled_slope"].shape[1] == 4
-        return np.zeros((len(observation["pooled_slope"]), 7), np.float32), state
-
-
-@pytest.mark.parametrize("train_steps", [20, 60])
-def test_a_policy_that_requires_a_number_of_decisions_plays_any_length_and_number_of_tasks(train_steps):
     given = {"train_steps": 12, "steps_per_action": None, "num_tasks": 2, "reward": "none"}
     env = make_vec("yeast", env_id=env_id, decisions=4, **given)
     assert (env.arguments.steps_per_action, env.decision.length) == (3, 4)
