@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from mtl_gym import LEVEL_REACH, LOSS_WEIGHTING, TASK_FEATURES, Requirements, number, positive_int
+import mtl_gym  # features need torch, which the list of policies does without
+from mtl_gym import LOSS_WEIGHTING, Requirements, number, positive_int
 from mtl_gym.baselines.base import Array, Heuristic, Observation, State
 
 
@@ -55,11 +56,11 @@ class Rule(Heuristic):
     ) -> None:
         self.first, self.loss, self.slope, self.gap = first, loss, slope, gap
         self.overfit, self.overfit_slope, self.norm, self.cosine = overfit, overfit_slope, norm, cosine
-        self.level, self.decisions = _within("level", level, LEVEL_REACH), positive_int("decisions", decisions, least=2)
-        for name, row in TASK_FEATURES.items():
+        self.level, self.decisions = _within("level", level, mtl_gym.LEVEL_REACH), positive_int("decisions", decisions, least=2)
+        for name, row in mtl_gym.TASK_FEATURES.items():
             setattr(self, name, _within(name, getattr(self, name), row.reach))
-        used = [name for name in TASK_FEATURES if getattr(self, name)] or ["first"]
-        steps = 1 if all(TASK_FEATURES[name].of_batch for name in used) else None
+        used = [name for name in mtl_gym.TASK_FEATURES if getattr(self, name)] or ["first"]
+        steps = 1 if all(mtl_gym.TASK_FEATURES[name].of_batch for name in used) else None
         self.requires = replace(  # type: ignore[misc]
             type(self).requires,
             steps_per_action=steps,
@@ -69,8 +70,8 @@ class Rule(Heuristic):
 
     def act(self, obs: Observation, state: State) -> tuple[Array, State]:
         """The coefficients over their reach (N, 1 + F)."""
-        rows = {name: TASK_FEATURES[name].reach for name in self.requires.env_kwargs["features"]}
-        action = [self.level / LEVEL_REACH, *(getattr(self, name) / reach for name, reach in rows.items())]
+        rows = {name: mtl_gym.TASK_FEATURES[name].reach for name in self.requires.env_kwargs["features"]}
+        action = [self.level / mtl_gym.LEVEL_REACH, *(getattr(self, name) / reach for name, reach in rows.items())]
         return np.tile(np.array(action), (len(obs["log_loss"]), 1)), state
 
 

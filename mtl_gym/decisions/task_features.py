@@ -106,9 +106,9 @@ class FeatureRule:
     ``mean_k 1 / L_k(0)``, the gradient of the sum of logarithms of normalised losses. The level is computed from logarithms, and is
     at most ``WEIGHT_BOUND`` and at least its inverse; a feature that is not a number counts as 0.
 
-    What is held for a decision, (N, P, K), P = 3 + the number of features of the batch, are by rows: l, the sum of the features of
-    the decision times their coefficients, without those that reveal a scale and of these alone, and the coefficients of the
-    features of the batch.
+    What is held for a decision, (N, P, K), P = 4 + the number of features of the batch, are by rows: l, the log of the mean at the
+    start, the sum of the features of the decision times their coefficients, without those that reveal a scale and of these alone,
+    and the coefficients of the features of the batch.
 
     Args:
         features: Rows of ``TASK_FEATURES``. ``None``: ``DEFAULT_FEATURES``.
@@ -132,7 +132,7 @@ class FeatureRule:
     @property
     def num_held(self) -> int:
         """P."""
-        return 3 + sum(row.of_batch for row in self._rows.values())
+        return 4 + sum(row.of_batch for row in self._rows.values())
 
     def held(self, actions: Tensor, view: View) -> Tensor:
         """What is held for a decision (N, P, K), float64, from actions (N, 1 + F) in [-1, 1] and what is known before it."""
@@ -144,20 +144,21 @@ class FeatureRule:
             if not row.of_batch:
                 sums[row.raw] = sums[row.raw] + own[name] * _finite(row.function(view))
         of_batch = [own[name] for name, row in self._rows.items() if row.of_batch]
-        columns = [coefficients[:, :1], *sums.values(), *of_batch]
-        return torch.stack([column.expand_as(sums[False]) for column in columns], dim=1)
+        columns = [coefficients[:, :1], torch.zeros_like(sums[False]), *sums.values(), *of_batch]
+        held = torch.stack([column.expand_as(sums[False]) for column in columns], dim=1)
+        held[:, 1] = _log_mean_exp(self._of_losses(held, view.losses.initial, view.losses.initial))
+        return held
 
     def weights(self, held: Tensor, losses: Tensor, initial: Tensor) -> Tensor:
         """The weights (N, K) of a step on a batch with these losses (N, K), from what is held and L(0) (N, K)."""
-        now = held[:, 1] + held[:, 2] + self._of_losses(held, losses, initial)
-        mean, start = _log_mean_exp(now), _log_mean_exp(self._of_losses(held, initial, initial))
-        bound = math.log(WEIGHT_BOUND)
-        level = (held[:, 0] * (mean - start)).clamp(-bound, bound)
+        now = held[:, 2] + held[:, 3] + self._of_losses(held, losses, initial)
+        mean, bound = _log_mean_exp(now), math.log(WEIGHT_BOUND)
+        level = (held[:, 0] * (mean - held[:, 1])).clamp(-bound, bound)
         return (now - mean + level).exp().to(losses.dtype)
 
     def relative_weights(self, held: Tensor, losses: Tensor, initial: Tensor) -> Tensor:
         """The weights (N, K) that the features without the raw ones would give, with a mean of 1: they reveal no loss's scale."""
-        now = held[:, 1] + self._of_losses(held, losses, initial, raw=False)
+        now = held[:, 2] + self._of_losses(held, losses, initial, raw=False)
         return (now - _log_mean_exp(now)).exp().to(losses.dtype)
 
     def _of_losses(self, held: Tensor, losses: Tensor, initial: Tensor, *, raw: bool = True) -> Tensor:
@@ -165,7 +166,7 @@ class FeatureRule:
         exact = (losses.double(), initial.double())
         total = torch.zeros_like(exact[0])
         of_batch = [row for row in self._rows.values() if row.of_batch]
-        for row, coefficient in zip(of_batch, held[:, 3:].unbind(1), strict=True):
+        for row, coefficient in zip(of_batch, held[:, 4:].unbind(1), strict=True):
             if raw or not row.raw:
                 total = total + coefficient * _finite(row.function(*exact))
         return total
