@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cma
 import numpy as np
 import numpy.typing as npt
 
@@ -37,8 +38,6 @@ ALL = "all"
 
 def search(fold: str, generations: int, candidates: int, instances: int, folder: Path | None, **others: Any) -> dict[str, Any]:
     """The best coefficients of a fold, and how many trainings it took to find them."""
-    import cma  # an extra: tuning
-
     start, sources = _start(), training_sources(None if fold == ALL else fold)
     options = {"seed": 1, "popsize": candidates, "bounds": [-1, 1], "verbose": -9}
     strategy = cma.CMAEvolutionStrategy(start, STEP, options)
@@ -94,7 +93,7 @@ def main(words: Sequence[str] | None = None) -> None:
     run: Run
     run, given = command_line(words, _options)
     known, folder = run.known(), None if run.smoke else ROOT / "runs" / "best_rule"
-    for fold in run.names or (ALL, *FOLDS):
+    for fold in run.names or ((ALL,) if run.smoke else (ALL, *FOLDS)):
         size = (2, 4, 1) if run.smoke else (given.generations, CANDIDATES, INSTANCES)
         known[fold] = search(fold, *size, folder, **({"train_steps": 30} if run.smoke else {}))
         run.write(known)
