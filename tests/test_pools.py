@@ -321,6 +321,7 @@ def test_the_examples_of_the_page_run():
     assert len(names["test"]) == len(names["pool"].rows["test"])
     problem = names["make"]()
     assert {name: len(split) for name, split in problem.splits.items()} == {"train": 300, "meta": 100, "reward": 100, "test": 100}
+    assert list(names["make_lines"]().family.axes) == ["slope"]
 
 
 def test_the_page_tells_the_sizes_of_the_splits():
