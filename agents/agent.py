@@ -14,7 +14,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 
-from mtl_gym import Requirements, own_mode, path_of, should, source_digest, specification
+from mtl_gym import Requirements, load_problem, own_mode, path_of, should, source_digest, specification
 from mtl_gym.agents import compatibility
 from mtl_gym.agents.algorithm import Algorithm, algorithm, policy_of
 from mtl_gym.agents.compatibility import ACTION_MASK, FORMAT, acts_per_task, kinds_of, observation_row
@@ -65,8 +65,8 @@ class Agent:
         env, arguments = self.about["environment"]["id"], self.about["environment"]["arguments"]
         known = {name: arguments[name] for name in required_of(env) if name in arguments}
         observe = tuple(known.pop("observe"))
-        action, steps = known.pop("action", None), known.pop("steps_per_action", None)
-        return Requirements(observe=observe, action=action, steps_per_action=steps, env_kwargs=known, env=env)
+        fields = {name: known.pop(name, None) for name in ("action", "steps_per_action", "decisions")}
+        return Requirements(observe=observe, env=env, env_kwargs=known, **fields)
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -184,12 +184,13 @@ def agent_of(model: BaseAlgorithm, settings: Settings) -> Agent:
     chosen, spec = algorithm(settings.algorithm), specification(settings.env)
     envs: Any = model.get_env()
     common, own = envs.get_attr("arguments")[0], envs.get_attr("own_arguments")[0]
-    brought = {"observe": list(common.observe), "steps_per_action": common.steps_per_action}
+    lengths = {"steps_per_action": common.steps_per_action} if common.decisions is None else {"decisions": common.decisions}
+    brought = {"observe": list(common.observe), **lengths}
     known = {name: value for name, value in {**own, **brought}.items() if name in required_of(settings.env)}
-    named = {"problem": common.problem.address or common.problem.name}
-    arguments = {**settings.arguments, **named, **{name: value for name, value in known.items() if name not in spec.excluded}}
+    arguments = {**settings.common, **{name: value for name, value in known.items() if name not in spec.excluded}}
     kept = {name: value for name, value in arguments.items() if name not in defaults_of(settings.env).forgotten}
-    environment = {"id": settings.env, "arguments": kept, "problem": common.problem.identity}
+    identities = [load_problem(source["problem"]).identity for source in settings.sources.values()]
+    environment = {"id": settings.env, "arguments": kept, "problem": identities[0] if len(identities) == 1 else identities}
     if policy_of(settings.env, settings.algorithm) is None:  # such a policy is for the lengths that it was trained on
         boxes: Any = model.observation_space
         environment["lengths"] = {spec.observations[name].size: box.shape[0] for name, box in boxes.items()}

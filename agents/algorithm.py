@@ -89,7 +89,9 @@ class Algorithm:
         policy_options = {**cls.policy_defaults, **chosen.pop("policy_kwargs", {}), "features_extractor_kwargs": features}
         if cls.rollouts:
             chosen["n_steps"] = episode * chosen.pop("episodes", 1)
-            chosen["batch_size"] = min(chosen["batch_size"], chosen["n_steps"] * envs.num_envs)
+            whole = chosen["n_steps"] * envs.num_envs
+            size = min(chosen["batch_size"], whole)
+            chosen["batch_size"] = size if "batch_size" in options else _divisor(whole, size)
         cls._check_buffer(envs, chosen, episode)
         if "noise" in chosen:
             deviation = np.full(envs.action_space.sample().shape, chosen.pop("noise"))
@@ -183,6 +185,12 @@ class Algorithm:
         """A policy for these spaces, before its parameters are loaded."""
         given = {**cls.policy_defaults, **options, "features_extractor_kwargs": features}
         return cls.policy_class(policy)(observations, actions, lambda remaining: 0.0, **given)
+
+
+def _divisor(whole: int, most: int) -> int:
+    """The largest divisor of a rollout's size up to ``most``, so that all batches are equal; ``most`` if none is above its half."""
+    found = next(size for size in range(most, 0, -1) if whole % size == 0)
+    return found if 2 * found >= most else most
 
 
 def algorithm(name: str) -> type[Algorithm]:

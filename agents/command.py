@@ -19,9 +19,9 @@ from mtl_gym.cli import (
     EnvironmentId,
     EnvironmentSettings,
     Json,
-    ProblemName,
     Quiet,
     assignments,
+    complete_problem,
     console,
     environment_arguments,
     given_path,
@@ -32,6 +32,11 @@ from mtl_gym.cli import (
 _ALGORITHM = f"One of {', '.join(AGENTS)}; by default ppo, or maskable-ppo where some actions are masked."
 _ROLLOUTS = "Trainings that share an instance; their mean reward is the baseline. By default 8; off-policy 1, none."
 _REFERENCES = "Policies to plot with the agent; by default three of the environment."
+_PROBLEM = (
+    "A name (mtl-gym list problems), or file.py:function for one of your own; by default the environment's. Several, with commas "
+    "between them, are trained on side by side; as a JSON list of objects, each has arguments of its own."
+)
+_FLOOR = "Divides rewards, problem by problem, by the deviation between trainings that share an instance, but by no less than this."
 _OPTION = typer.Option("--option", help="Hyper-parameter of the algorithm, key=value; can be repeated.", metavar="KEY=VALUE")
 
 _RESUMES = "The training resumes from its last evaluation, and then ends with the same agents as without the interruption."
@@ -43,7 +48,7 @@ _UNTRAINED = (
 
 def train(
     out: Annotated[Path, typer.Option(help="Output folder; rerun the command to resume.", parser=given_path, metavar="PATH")],
-    problem: ProblemName = None,
+    problem: Annotated[str | None, typer.Option(help=_PROBLEM, autocompletion=complete_problem)] = None,
     algorithm: Annotated[str | None, typer.Option(help=_ALGORITHM)] = None,
     env: EnvironmentId = LOSS_WEIGHTING,
     time_steps: Annotated[int, typer.Option(help="Number of decisions, over all trainings.")] = 76_800,
@@ -54,6 +59,7 @@ def train(
     instances: Annotated[int, typer.Option(help="Number of held-out instances per evaluation.")] = 32,
     references: Annotated[str | None, typer.Option(help=_REFERENCES)] = None,
     settings: EnvironmentSettings = None,
+    reward_floor: Annotated[float | None, typer.Option(help=_FLOOR)] = None,
     options: Annotated[list[str] | None, _OPTION] = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -76,6 +82,7 @@ def train(
             evaluations=evaluations,
             instances=instances,
             references=references,
+            reward_floor=reward_floor,
             options=assignments("--option", options or []),
             progress=False if quiet else None,
             **environment_arguments(settings or [], own, env),
@@ -83,7 +90,7 @@ def train(
         if as_json:
             print_json({"agent": str(out), **agent.about})
             return
-        for name, line in _next(agent, out, env, settings or []).items():
+        for name, line in _next(agent, out, env, settings or []):
             console.print(f"{name + ':':12} {line}", soft_wrap=True, markup=False, highlight=False)
 
 
@@ -103,7 +110,7 @@ def _estimate(found: Mapping[str, Any], duration: Callable[[float], str]) -> str
 train.estimate = _estimate  # type: ignore[attr-defined]
 
 
-def _next(agent: agents.Agent, out: Path, env: str, settings: list[str]) -> dict[str, str]:
+def _next(agent: agents.Agent, out: Path, env: str, settings: list[str]) -> list[tuple[str, str]]:
     """The best agent's score, and the commands to run next."""
     best, defaults, trained = agent.about["scores"][-1], defaults_of(env), agent.about["environment"]["arguments"]
     place = shlex.quote(str(out) if "/" in str(out) else f"./{out}")  # a bare name would be a policy's
@@ -112,12 +119,17 @@ def _next(agent: agents.Agent, out: Path, env: str, settings: list[str]) -> dict
     texts += [text for text in settings if text.startswith(tuple(f"{name}=" for name in defaults.forgotten))]
     given = "".join(f" --set {shlex.quote(text)}" for text in texts) + f" --env {env}"
     policies = ",".join((*defaults.references, place))
-    reward = f"return {best['reward']:.3f} of the reward {score_of(env)} (higher is better)"
+    reward = f"return {best['reward']:.3f} of the reward {score_of(env, trained)} (higher is better)"
     held_out = f"{reward}, delta_m {best['delta_m']:.1f} % on held-out instances"
-    problem = shlex.quote(trained["problem"])
-    return {
-        **({} if best["steps"] else {"attention": _UNTRAINED}),
-        "best agent": f"{held_out}, after {best['steps']:,.0f} time steps{'' if best['steps'] else ', untrained'}",
-        "curves": f"tensorboard --logdir {place}/events",
-        "compare it": f"mtl-gym compare --problem {problem} --policies {policies} --out {place}/comparison{given}",
-    }
+    problems = trained["problem"].split(",")
+    compared = f"--policies {policies} --out {place}/comparison"
+    folders = [""] if len(problems) == 1 else [f"/{name}" for name in problems]
+    lines = [
+        f"mtl-gym compare --problem {shlex.quote(own)} {compared}{at}{given}" for own, at in zip(problems, folders, strict=True)
+    ]
+    return [
+        *([] if best["steps"] else [("attention", _UNTRAINED)]),
+        ("best agent", f"{held_out}, after {best['steps']:,.0f} time steps{'' if best['steps'] else ', untrained'}"),
+        ("curves", f"tensorboard --logdir {place}/events"),
+        *(("compare it", line) for line in lines),
+    ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from mtl_gym import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING, specification
 
-_DELTA_M = "terminal_delta_m"
+_DELTA_M, _QUALITY = "terminal_delta_m", "quality"
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class AgentDefaults:
     Attributes:
         arguments: Arguments of the environment for training, unless overridden.
         references: Policies plotted along with the agent, unless others are named.
-        score: The reward whose return selects the best agent. ``None``: ``terminal_delta_m`` where the environment has it, else its
-            default reward.
+        score: The reward whose return selects the best agent (:func:`score_of`). ``None``: ``terminal_delta_m`` where the
+            environment has it, else its default reward.
         pretrained: The pretrained agents, from the argument ``action`` to the name of their file and card; the best one first.
         policies: The policy of each algorithm, ``"module:Class"``, by SB3's class; other algorithms are refused.
         forgotten: Arguments that are not saved with an agent, since they belong to this machine.
@@ -90,13 +90,27 @@ def defaults_of(env: str) -> AgentDefaults:
     return DEFAULTS.get(env, AgentDefaults())
 
 
-def score_of(env: str) -> str:
-    """The reward whose return selects the best agent of an environment."""
+def with_defaults(env: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The environment's arguments for training: these, and the defaults of the others.
+
+    ``decisions`` replace the default ``steps_per_action``, since both say how long a decision is.
+    """
+    left_out = ("steps_per_action",) if arguments.get("decisions") is not None else ()
+    return {**{name: value for name, value in defaults_of(env).arguments.items() if name not in left_out}, **arguments}
+
+
+def score_of(env: str, arguments: Mapping[str, Any]) -> str:
+    """The reward whose return selects the best agent of a training with these arguments.
+
+    It is ``quality``, where that is the reward: it is a score itself, and needs no references.
+    """
     spec = specification(env)
+    if arguments.get("reward") == _QUALITY:
+        return _QUALITY
     return defaults_of(env).score or (_DELTA_M if _DELTA_M in spec.rewards else spec.reward)
 
 
 def required_of(env: str) -> tuple[str, ...]:
     """The environment's arguments that must be the same as in training; the others may differ."""
     spec = specification(env)
-    return ("observe", "steps_per_action", *(name for name in spec.own_arguments if name not in spec.free))
+    return ("observe", "steps_per_action", "decisions", *(name for name in spec.own_arguments if name not in spec.free))

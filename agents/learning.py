@@ -14,10 +14,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from mtl_gym import (
     LOSS_WEIGHTING,
-    Problem,
     check_argument_names,
     check_writable,
-    load_problem,
     locked,
     own_mode,
     path_of,
@@ -34,9 +32,11 @@ from mtl_gym.agents.compatibility import acts_per_task, check_observations
 from mtl_gym.agents.defaults import defaults_of
 from mtl_gym.agents.files import SUFFIX
 from mtl_gym.agents.leave_one_out import LeaveOneOut
+from mtl_gym.agents.mixture import Mixture, Standardised
 from mtl_gym.agents.monitor import Monitor
 from mtl_gym.agents.randomness import Stream
 from mtl_gym.agents.settings import Settings, check_settings, default_algorithm, rollouts_of
+from mtl_gym.agents.sources import Sources, sources_of
 from mtl_gym.agents.vec_env import VectorEnvAdapter
 
 OnProgress = Callable[[int, Mapping[str, float]], None]
@@ -46,7 +46,7 @@ after ``evaluated`` time steps."""
 
 @own_mode()
 def train(
-    problem: str | Problem | None = None,
+    problem: Sources | None = None,
     *,
     out: str | Path,
     algorithm: str | None = None,
@@ -58,6 +58,7 @@ def train(
     evaluations: int = 10,
     instances: int = 32,
     references: str | Sequence[str] | None = None,
+    reward_floor: float | None = None,
     options: Mapping[str, Any] | None = None,
     on_progress: OnProgress | None = None,
     progress: bool | None = None,
@@ -74,7 +75,9 @@ def train(
     Args:
         problem: A problem's name or address (see :func:`mtl_gym.load_problem`), or a ``Problem``; by default the environment's,
             ``digits`` or ``digit_tasks``. The agent's file records the address, or the name of a ``Problem`` without one; the agent
-            itself runs on any problem.
+            itself runs on any problem. Several, in a list or with commas between them, are trained on side by side, each with as
+            many rows; one of a list may be a mapping of arguments of its own: ``{"problem": "digits", "lr": 6e-3}``. What is
+            observed and decided must then not depend on the number of tasks.
         out: Output folder.
         algorithm: Row of ``AGENTS``; by default ``ppo``, or ``maskable-ppo`` where actions are masked.
         env: The environment's id.
@@ -87,6 +90,8 @@ def train(
         evaluations: How often the agent is evaluated and a checkpoint is written.
         instances: Number of held-out instances per evaluation, at most 10,000.
         references: Policies whose held-out scores are plotted with the agent's; by default the environment's.
+        reward_floor: The smallest deviation between rollouts of an instance by which rewards are divided, problem by problem
+            (:class:`mtl_gym.agents.mixture.Standardised`); ``None``: they are not divided. For rewards that are paid at the end.
         options: Hyper-parameters that override the algorithm's defaults.
         on_progress: Called as the training progresses.
         progress: Whether bars are shown, on stderr; ``None``: bars in terminals and notebooks, elsewhere a line for each phase that
@@ -101,8 +106,7 @@ def train(
     spec, defaults = specification(env), defaults_of(env)
     chosen = defaults.references if references is None else references
     check_argument_names(spec, arguments)
-    found = load_problem(spec.problem if problem is None else problem)
-    given = {**plain({**defaults.arguments, "problem": None, **arguments}), "problem": found.address or found}
+    given, *others = sources_of(spec.problem if problem is None else problem, env, arguments)
     name = default_algorithm(env, given) if algorithm is None else algorithm
     settings = check_settings(
         Settings(
@@ -117,6 +121,8 @@ def train(
             evaluations=evaluations,
             instances=instances,
             references=split_policies(chosen) if isinstance(chosen, str) else list(chosen),
+            reward_floor=reward_floor,
+            others=others,
         )
     )
     return _run(settings, path_of("out", out), on_progress or (lambda steps, known: None), progress)
@@ -203,16 +209,24 @@ def make_model(settings: Settings, done: int) -> BaseAlgorithm:
 
 
 def make_envs(settings: Settings) -> tuple[VecEnv, int]:
-    """The environments as a VecEnv of SB3, and the number of decisions per episode."""
-    vector = gymnasium.make_vec(
-        settings.env, num_envs=settings.num_envs, vectorization_mode="vector_entry_point", **settings.arguments
-    )
+    """The environments as a VecEnv of SB3, and the largest number of decisions per episode."""
+    sources = settings.sources
+    made = {name: _make_source(settings, own, settings.num_envs // len(sources)) for name, own in sources.items()}
+    envs = {name: own for name, (own, _) in made.items()}
+    return next(iter(envs.values())) if len(envs) == 1 else Mixture(envs), max(length for _, length in made.values())
+
+
+def _make_source(settings: Settings, arguments: Mapping[str, Any], rows: int) -> tuple[VecEnv, int]:
+    """The rows of one problem, and the number of decisions per episode."""
+    vector = gymnasium.make_vec(settings.env, num_envs=rows, vectorization_mode="vector_entry_point", **arguments)
     own: Any = vector.unwrapped
     if own.specification.actions is not None:
-        own.specification.actions(settings.arguments, own.arguments.recipe.num_tasks, None)  # raises what agents do not support
+        own.specification.actions(arguments, own.arguments.recipe.num_tasks, None)  # raises what agents do not support
     algorithm(settings.algorithm).check_actions(own.single_action_space, policy_of(settings.env, settings.algorithm))
     check_observations({name: own.specification.observations[name].size for name in own.arguments.observe}, settings.algorithm)
     envs: VecEnv = VectorEnvAdapter(vector)
     if settings.rollouts_per_instance > 1:
         envs = LeaveOneOut(envs, settings.rollouts_per_instance)
+    if settings.reward_floor is not None:
+        envs = Standardised(envs, settings.reward_floor)
     return envs, own.decision.length

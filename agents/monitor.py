@@ -102,15 +102,26 @@ class Monitor(BaseCallback):
             agent.save(self.folder / "best")
         write_checkpoint(self.folder, self.settings.plain(), self.model, self.scores)
         for name, own in {"agent": score, **self._references}.items():
-            self._draw(name, {"heldout/delta_m": own["delta_m"], "heldout/return": own["reward"]})
+            named = ((key, f"heldout/{key.replace('reward', 'return', 1)}") for key in own if key != "steps")
+            self._draw(name, {place: own[key] for key, place in named})
         self._tell({})
 
     def _score(self, label: str, policy: str | Policy) -> dict[str, float]:
-        """Scores of a policy on the held-out instances: mean on *reward*, which selects; interquartile mean on *test*."""
+        """Scores of a policy on the held-out instances: mean on *reward*, which selects; interquartile mean on *test*.
+
+        Of a mixture they are means over its sources, whose own scores have the source's name after a slash.
+        """
+        sources = {name: self._score_on(own, label, policy) for name, own in self.settings.sources.items()}
+        means = {name: float(np.mean([own[name] for own in sources.values()])) for name in ("reward", "delta_m")}
+        if len(sources) == 1:
+            return means
+        return means | {f"{name}/{source}": value for source, own in sources.items() for name, value in own.items()}
+
+    def _score_on(self, source: Mapping[str, Any], label: str, policy: str | Policy) -> dict[str, float]:
         env, own = self.settings.env, {*required_of(self.settings.env), "reward"}
-        arguments = {name: value for name, value in self.settings.arguments.items() if name not in own}
+        arguments = {name: value for name, value in source.items() if name not in own}
         ids = list(range(HELD_OUT, HELD_OUT + self.settings.instances))
-        shared = {"num_envs": self.settings.num_envs, "reward": score_of(env), **arguments}
+        shared = {"num_envs": self.settings.num_envs, "reward": score_of(env, source), **arguments}
         frame = mtl_gym.compare({label: policy}, env, instances=ids, **shared)
         runs = frame.drop_duplicates("instance")
         return {"reward": float(runs["return"].mean()), "delta_m": float(trim_mean(runs["delta_m"], 0.25))}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import gymnasium
 from gymnasium.spaces import Discrete
 
-from mtl_gym import EVALUATION_IDS, PROBLEMS, load_problem, names_and_policies, positive_int, should, specification
+from mtl_gym import EVALUATION_IDS, PROBLEMS, load_problem, names_and_policies, number, positive_int, should, specification
 from mtl_gym.agents.algorithm import algorithm
+from mtl_gym.agents.defaults import required_of
 
 ROLLOUTS_PER_INSTANCE = 8
 _HELD_OUT = 10_000  # instances
@@ -24,7 +26,7 @@ class Settings:
     """Everything that a training depends on: the arguments of :func:`mtl_gym.agents.train`, with defaults filled in.
 
     ``arguments`` are those of the environment, with its ``problem`` as a text by which it is found, or as a ``Problem``;
-    ``references`` names of policies or paths of agents.
+    ``others`` those of the further sources of a mixture; ``references`` names of policies or paths of agents.
     """
 
     env: str
@@ -38,12 +40,36 @@ class Settings:
     evaluations: int
     instances: int
     references: list[str]
+    reward_floor: float | None = None
+    others: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def sources(self) -> dict[str, dict[str, Any]]:
+        """The arguments of each source, by a name that tells them apart."""
+        named, counts = {}, Counter[str]()
+        for own in (self.arguments, *self.others):
+            name = load_problem(own["problem"]).name
+            counts[name] += 1
+            named[name if counts[name] == 1 else f"{name} {counts[name]}"] = own
+        return named
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """The arguments that all sources have, and their problems, joined."""
+        first, *others = self.sources.values()
+        alike = {name: value for name, value in first.items() if all(own.get(name, ...) == value for own in others)}
+        problems = [load_problem(own["problem"]) for own in self.sources.values()]
+        return {**alike, "problem": ",".join(dict.fromkeys(own.address or own.name for own in problems))}
 
     def plain(self) -> dict[str, Any]:
         """The settings, JSON-plain. A problem that is not in the table is its identity, of which its data are a part."""
-        problem = self.arguments["problem"]
-        known = problem if problem in PROBLEMS else load_problem(problem).identity
-        return {**asdict(self), "arguments": {**self.arguments, "problem": known}}
+        return {**asdict(self), "arguments": _identified(self.arguments), "others": [_identified(own) for own in self.others]}
+
+
+def _identified(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments with the identity of a problem that is not in the table."""
+    problem = arguments["problem"]
+    return {**arguments, "problem": problem if problem in PROBLEMS else load_problem(problem).identity}
 
 
 def default_algorithm(env: str, arguments: Mapping[str, Any]) -> str:
@@ -70,14 +96,26 @@ def check_settings(settings: Settings) -> Settings:
         positive_int(name, getattr(settings, name))
     positive_int("instances", settings.instances, most=_HELD_OUT)
     positive_int("seed", settings.seed, least=0)
-    if settings.num_envs % settings.rollouts_per_instance:
-        raise ValueError(should("rollouts_per_instance", f"divide num_envs={settings.num_envs}", settings.rollouts_per_instance))
+    sources = len(settings.sources)
+    if settings.num_envs % (sources * settings.rollouts_per_instance):
+        whole = f"divide num_envs={settings.num_envs}" + (f" over {sources} sources" if sources > 1 else "")
+        raise ValueError(should("rollouts_per_instance", whole, settings.rollouts_per_instance))
+    if settings.reward_floor is not None:
+        number("reward_floor", settings.reward_floor, low=0.0, ends="(]")
+        if settings.rollouts_per_instance < 2:
+            condition = "be left out without rollouts of the same instance, whose deviation it bounds"
+            raise ValueError(should("reward_floor", condition, settings.reward_floor))
     for name in settings.references:
         if not isinstance(name, str):
             raise TypeError(should("references", "be names of policies, or paths of agents", name))
     if settings.references:
         names_and_policies(settings.references, settings.env)
     algorithm(settings.algorithm).check_options(settings.options)
-    if "autoreset_mode" in settings.arguments:
-        raise ValueError(should("autoreset_mode", "be left to the training", settings.arguments["autoreset_mode"]))
+    for name in required_of(settings.env):
+        found = [own.get(name) for own in settings.sources.values()]
+        if any(value != found[0] for value in found):
+            raise ValueError(should(name, "be the same for all problems, since the agent requires it", found))
+    for own in settings.sources.values():
+        if "autoreset_mode" in own:
+            raise ValueError(should("autoreset_mode", "be left to the training", own["autoreset_mode"]))
     return settings

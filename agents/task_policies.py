@@ -34,7 +34,9 @@ WIDTHS = (32, 32)
 """Widths of the layers over tasks in actors and critics."""
 SAMPLE_WIDTH = 16
 """Width of the layers shared by all samples of all tasks, before samples are pooled to features of their task."""
-_KINDS = ("task", "one", "pair", "sample", "choice")
+_KINDS = ("task", "one", "pooled", "pair", "sample", "choice")
+POOLED = 4
+"""Numbers in an observation that is pooled over tasks."""
 SHARES = ("last_weights",)
 """Observations that sum to 1 over tasks: they are multiplied by K, so that an equal fraction is 1."""
 
@@ -42,9 +44,10 @@ SHARES = ("last_weights",)
 class TaskFeatures(BaseFeaturesExtractor):
     """A flat Dict of observations as features of each task, (N, K F).
 
-    An observation of tasks gives each task one feature; one of the whole training is a feature of every task; one of pairs gives
-    each task its mean and minimum over the other tasks. Observations of samples pass through layers shared by all samples of all
-    tasks, and each task gets the means and maxima over its samples, in any number and order.
+    An observation of tasks gives each task one feature; those of the whole training, and those pooled over tasks, are features of
+    every task; one of pairs gives each task its mean and minimum over the other tasks. Where nothing is observed of single tasks,
+    the features are those of one task that stands for all (K = 1). Observations of samples pass through layers shared by all
+    samples of all tasks, and each task gets the means and maxima over its samples, in any number and order.
 
     Args:
         observation_space: The environment's.
@@ -61,7 +64,7 @@ class TaskFeatures(BaseFeaturesExtractor):
             raise ValueError(should("observe", f"hold observations of {', '.join(_KINDS)}", self.kinds))
         self.num_tasks = num_tasks = task_count(observation_space, kinds)
         self.of_samples = [name for name, kind in self.kinds.items() if kind == "sample"]
-        width = sum({"pair": 2, "sample": 0, "choice": 0}.get(kind, 1) for kind in self.kinds.values())
+        width = sum({"pair": 2, "sample": 0, "choice": 0, "pooled": POOLED}.get(kind, 1) for kind in self.kinds.values())
         super().__init__(observation_space, features_dim=num_tasks * (width + 2 * SAMPLE_WIDTH * bool(self.of_samples)))
         if self.of_samples:
             layers = (nn.Linear(len(self.of_samples), SAMPLE_WIDTH), nn.Tanh(), nn.Linear(SAMPLE_WIDTH, SAMPLE_WIDTH), nn.Tanh())
@@ -84,6 +87,8 @@ class TaskFeatures(BaseFeaturesExtractor):
                 parts += [others.mean(-1), others.amin(-1)]
             elif kind == "pair":
                 parts += [torch.zeros(len(values), 1, device=values.device)] * 2
+            elif kind == "pooled":
+                parts += [own[:, None].expand(-1, self.num_tasks) for own in values.unbind(1)]
             else:
                 level = self.num_tasks if name in SHARES else 1
                 parts.append(level * values.expand(-1, self.num_tasks))
@@ -96,8 +101,10 @@ class TaskFeatures(BaseFeaturesExtractor):
 
 
 def task_count(observation_space: spaces.Dict, kinds: Mapping[str, str]) -> int:
-    """K, from the length of an observation of each task; raises ValueError if there is none."""
+    """K, from the length of an observation of each task; 1 if some are pooled over tasks; raises ValueError if there is neither."""
     counts = [int(box.shape[0]) for name, box in observation_space.items() if kinds[name] == "task"]  # type: ignore[index]
+    if not counts and "pooled" in kinds.values():
+        return 1
     if not counts:
         raise ValueError(should("observe", "hold at least one observation of each task", list(observation_space)))
     return counts[0]

@@ -54,5 +54,7 @@ BASELINES = {
     "hoa": "mtl_gym.baselines.hoa:HOA",
     "tag": "mtl_gym.baselines.tag:TAG",
     "exhaustive": "mtl_gym.baselines.exhaustive:Exhaustive",
+    "si-mean": "mtl_gym.baselines.si:SIMean",
+    "rule": "mtl_gym.baselines.rule:Rule",
 }
-"""Name on the command line to ``"module:Class"``."""
+"""Name on the command line to ``"module:Class"``. A place determines a policy's colour on pages: new rows come last."""

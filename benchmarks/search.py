@@ -52,6 +52,7 @@ OWN: dict[str, tuple[str, tuple[Any, ...]]] = {
     "gradnorm": ("alpha", (0.5, 1.5, 3)),
     "moco": ("gamma", (0.01, 0.1, 1)),
     "db-mtl": ("beta", (0.1, 0.5, 0.9)),
+    "rule": ("level", (0, 0.5, 1)),
 }
 """A method's own parameter, and the values that are tried."""
 INSTANCES = 8

@@ -33,6 +33,12 @@ if TYPE_CHECKING:
         partitions as partitions,
         together as together,
     )
+    from mtl_gym.decisions.task_features import (
+        DEFAULT_FEATURES as DEFAULT_FEATURES,
+        LEVEL_REACH as LEVEL_REACH,
+        TASK_FEATURES as TASK_FEATURES,
+        TaskFeature as TaskFeature,
+    )
     from mtl_gym.environments import (
         LAYER_MERGING as LAYER_MERGING,
         LOSS_WEIGHTING as LOSS_WEIGHTING,
@@ -74,6 +80,7 @@ if TYPE_CHECKING:
     )
     from mtl_gym.problems import PROBLEMS as PROBLEMS, load_problem as load_problem
     from mtl_gym.problems.base import Pool as Pool, Problem as Problem, Split as Split, Task as Task
+    from mtl_gym.problems.families import Family as Family, OwnAxis as OwnAxis
     from mtl_gym.problems.instances import EVALUATION_IDS as EVALUATION_IDS
     from mtl_gym.problems.losses import Loss as Loss
     from mtl_gym.problems.metrics import Metric as Metric
@@ -93,6 +100,7 @@ _NAMES = {
     "context": "own_mode",
     "decisions.base": "Decision TrainingDecision",
     "decisions.partitions": "MOST_LISTED MOST_SEARCHED partitions together",
+    "decisions.task_features": "DEFAULT_FEATURES LEVEL_REACH TASK_FEATURES TaskFeature",
     "environments": "LAYER_MERGING LOSS_WEIGHTING SAMPLE_WEIGHTING TASK_GROUPING find_environments specification",
     "envs.arguments": "check_argument_names",
     "envs.infos": "row_infos",
@@ -118,6 +126,7 @@ _NAMES = {
     "policies.protocol": "LOSSES_TO_WEIGHTS WEIGHT_BOUND Policy Requirements",
     "problems": "PROBLEMS load_problem",
     "problems.base": "Pool Problem Split Task",
+    "problems.families": "Family OwnAxis",
     "problems.instances": "EVALUATION_IDS",
     "problems.losses": "Loss",
     "problems.metrics": "Metric",

@@ -18,6 +18,7 @@ from mtl_gym.decisions.grouping.modes import GROUPINGS
 from mtl_gym.decisions.merging.structures import MERGE_ACTIONS, SIMILARITIES
 from mtl_gym.decisions.merging.transfer import TRANSFERS
 from mtl_gym.decisions.sample_rules import FEATURES, SAMPLE_ACTIONS
+from mtl_gym.decisions.task_features import TASK_FEATURES
 from mtl_gym.decisions.task_rules import ACTIONS, RULES, SCOPES
 from mtl_gym.environments import ENVIRONMENTS, LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING, specification
 from mtl_gym.envs.arguments import argument_names, check_arguments, supported_problems
@@ -82,7 +83,8 @@ def texts_of(env_id, name):
 @functools.cache
 def lists_of(env_id, name):
     """The names of which an argument of an environment takes a list."""
-    own = {"observe": [*specification(env_id).observations], "features": [*FEATURES]}
+    features = [*(TASK_FEATURES if env_id == LOSS_WEIGHTING else FEATURES)]
+    own = {"observe": [*specification(env_id).observations], "features": features}
     return own.get(name)
 
 

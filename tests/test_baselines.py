@@ -27,10 +27,12 @@ from mtl_gym.baselines.gls import GLS
 from mtl_gym.baselines.igb import IGB
 from mtl_gym.baselines.imtl_l import IMTLL
 from mtl_gym.baselines.rlw import RLW, normals
+from mtl_gym.baselines.rule import Rule
 from mtl_gym.baselines.si import SI
 from mtl_gym.baselines.stch import STCH
 from mtl_gym.baselines.uw import UW
 from mtl_gym.decisions.partitions import partitions
+from mtl_gym.decisions.task_features import TASK_FEATURES
 from mtl_gym.environments import LAYER_MERGING, TASK_GROUPING, specification
 from mtl_gym.envs.arguments import supported_problems
 from mtl_gym.policies.grammar import make_policy
@@ -45,7 +47,8 @@ RANDOM = ("rlw", "pcgrad", "gradvac", "random-merge", "random-groups")
 MERGERS = [name for name in NAMES if HOMES[name] == LAYER_MERGING]
 GROUPERS = [name for name in NAMES if HOMES[name] == TASK_GROUPING]  # more of them in test_grouping_baselines.py
 OF_TRAININGS = [name for name in NAMES if name not in MERGERS + GROUPERS]
-PERMUTABLE = [name for name in OF_TRAININGS if not name.startswith("constant") and name not in RANDOM]
+WEIGHERS = [name for name in OF_TRAININGS if make_policy(name).requires.action == "weights"]
+PERMUTABLE = [name for name in WEIGHERS if not name.startswith("constant") and name not in RANDOM]
 BATCH, TASKS, STAGES = 5, 3, 2
 LOSSES = np.array([[0.5, 2.0, 1.0], [3.0, 0.1, 0.7]])
 SHORTER = {  # whole trainings are played by benchmarks/clipping.py
@@ -138,7 +141,7 @@ def test_the_docstring_of_an_option_says_what_its_default_is_and_where_it_comes_
             assert re.search(rf"(?<![\d.]){default:g}(?!\.?\d)", text), option
 
 
-@pytest.mark.parametrize("name", OF_TRAININGS)
+@pytest.mark.parametrize("name", WEIGHERS)
 def test_actions_are_finite_float32_of_the_shape_of_the_losses(name):
     actions = play(make_policy(name), stream())
     assert actions.dtype == np.float32
@@ -229,7 +232,7 @@ def test_weights_follow_a_permutation_of_the_samples(name):
     np.testing.assert_allclose(play(make_policy(name), moved), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["init", "si", "gls", "dwa", "igb", "stch", "cov"])
+@pytest.mark.parametrize("name", ["init", "si", "si-mean", "gls", "dwa", "igb", "stch", "cov"])
 @given(scale=st.floats(1e-2, 1e2))
 @settings(max_examples=10, deadline=None)
 def test_weighted_losses_do_not_depend_on_loss_scales(name, scale):
@@ -238,6 +241,8 @@ def test_weighted_losses_do_not_depend_on_loss_scales(name, scale):
     plain, moved = play(make_policy(name), stream()), play(make_policy(name), scaled)
     if name == "gls":  # the geometric mean itself is multiplied by the geometric mean of the scales
         moved = moved / scale ** (1 / 3)
+    if name == "si-mean":  # weights average 1, whatever the scales are
+        moved = moved / (plain / scales).mean(-1, keepdims=True) ** -1
     expected = plain if name in ("dwa", "cov") else plain / scales
     np.testing.assert_allclose(moved, expected, rtol=2e-3)
 
@@ -246,12 +251,39 @@ def test_golden_values():
     obs = [observation(LOSSES)]
     golden = {"ew": 1.0, "constant:w=1,2,3": [1, 2, 3], "init": 1 / LOSSES, "si": 1 / LOSSES, "uw": 0.5, "imtl-l": 1.0, "dwa": 1.0}
     golden["gls"] = np.prod(LOSSES, axis=1, keepdims=True) ** (1 / 3) / (3 * LOSSES)
+    golden["si-mean"] = 1 / LOSSES / (1 / LOSSES).mean(axis=1, keepdims=True)
     golden |= {"igb": 1 / LOSSES, "stch": 1 / LOSSES, "cov": 1.0}
     golden["famo"] = 1 / LOSSES / (1 / LOSSES).sum(axis=1, keepdims=True)
     golden["uw-so:temperature=1"] = 3 * softmax(1 / LOSSES)
     golden["uw-so"] = 3 * softmax(0.01 / LOSSES)
     for name, expected in golden.items():
         np.testing.assert_allclose(play(make_policy(name), obs)[0], np.broadcast_to(expected, LOSSES.shape), rtol=1e-5)
+
+
+def test_rule_answers_with_its_coefficients_over_their_reach():
+    policy = make_policy("rule:first=0.5:slope=-8:level=1:decisions=20")
+    assert play(policy, [observation(LOSSES)])[0].tolist() == [[0.5, 0.25, -0.5]] * 2
+    required = policy.requires.arguments()
+    assert required.pop("env_kwargs", None) is None
+    assert required == {"observe": ["log_loss"], "action": "rule", "decisions": 20, "features": ["first", "slope"]}
+    assert make_policy("rule").requires.arguments()["steps_per_action"] == 1  # how long decisions are makes no difference there
+    assert play(make_policy("rule:first=0"), [observation(LOSSES)])[0].tolist() == [[0.0, 0.0]] * 2
+
+
+def test_rule_has_an_option_for_every_feature_within_its_reach():
+    parameters = inspect.signature(Rule).parameters
+    assert [*parameters] == [*TASK_FEATURES, "level", "decisions"]
+    for name, row in TASK_FEATURES.items():
+        low, high = (play(Rule(**{"first": 0, name: sign * row.reach}), [observation(LOSSES)])[0, 0] for sign in (-1, 1))
+        assert [low.tolist(), high.tolist()] == [[0.0, -1.0], [0.0, 1.0]]
+        with pytest.raises(ValueError, match=rf"`{name}` should be a finite number in \[-{row.reach:g}, {row.reach:g}\]"):
+            Rule(**{name: 1.01 * row.reach})
+
+
+@pytest.mark.parametrize(("option", "value"), [("level", 2.5), ("level", "1"), ("decisions", 1), ("decisions", 1.5), ("loss", "a")])
+def test_a_wrong_option_of_rule_is_named(option, value):
+    with pytest.raises((ValueError, TypeError), match=f"`{option}` should"):
+        Rule(**{option: value})
 
 
 def test_uw_so_does_not_collapse_on_a_task_that_is_nearly_solved():

@@ -47,7 +47,7 @@ from mtl_gym.envs.vector import MTLVectorEnv
 from mtl_gym.problems import PROBLEMS, load_problem
 from mtl_gym.problems.axes import DISTRIBUTIONS
 from mtl_gym.problems.instances import EVALUATION_IDS, TRAINING_IDS
-from mtl_gym.training.measurements import last_batch
+from mtl_gym.training.measurements import last_batch, qualities
 
 ENVIRONMENTS = sorted(IDS)
 PAIRS = [(env_id, name) for name in PROBLEMS for env_id in IDS if name in supported_problems(specification(env_id))]
@@ -78,8 +78,8 @@ MANY = 12
 def pair(env_id, problem):
     """What is given to an environment and a problem that it supports: its name, and which tasks take part where not all can."""
     tasks = load_problem(problem).tasks
-    if env_id == TASK_GROUPING and problem in ("digits", "digits_scales"):  # some of their tasks have no classes
-        return {"tasks": [task.name for task in tasks if task.loss in ("bce", "cross_entropy")]}
+    if env_id == TASK_GROUPING and not all(task.classifies for task in tasks) and any(task.classifies for task in tasks):
+        return {"tasks": [task.name for task in tasks if task.classifies]}
     if len(tasks) < MANY or env_id == TASK_GROUPING:
         return {}
     # A reference is trained for each task that may take part, and LayerMerging's reward needs them.
@@ -713,6 +713,7 @@ CHANGES = {
     "observe": ({}, ["progress", "gap"]),
     "reward": ({}, "val_min"),
     "steps_per_action": ({}, 2),
+    "decisions": ({"train_steps": 40, "steps_per_action": None}, 8),
     "train_steps": ({}, 16),
     "optimizer": ({}, "sgd"),
     "lr": ({}, 0.1),
@@ -729,6 +730,7 @@ CHANGES = {
     "scope": ({}, "shared"),
     "gradient_ema": ({}, 0.5),
     "gradient_ema_decay": ({"gradient_ema": 0.5}, 1.0),
+    "features": ({"action": "rule"}, ["loss"]),
     "autoreset_mode": ({}, "NextStep"),
     "max_episode_steps": ({}, 1),
     "reward_every": ({}, 8),
@@ -969,7 +971,7 @@ def test_scale_invariant_weights_follow_the_gradient_of_the_sum_of_logs():
 @pytest.mark.parametrize("action", ACTIONS)
 def test_clipped_counts_the_entries_on_a_bound(action):
     env = make_vec("quadratic", action=action)
-    chosen = np.zeros((3, 3), dtype=np.float32)
+    chosen = np.zeros(env.action_space.shape, dtype=np.float32)
     chosen[1, 0], chosen[2, :2] = env.single_action_space.high[0], env.single_action_space.low[0]
     assert play(env, [chosen])[-1][-1]["clipped"].tolist() == [0, 1, 2]
 
@@ -1015,6 +1017,20 @@ def test_igb_pays_the_least_improved_task(lr_schedule):
         factor = 100 if lr_schedule == "step" and step >= 6 else factor
         expected = factor * ((losses[:, step] - losses[:, step + 1]) / base).amin(1)
         np.testing.assert_allclose(rewards[step], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_quality_pays_the_change_of_what_is_reached_on_reward():
+    """Whenever it is measured: the sum over an episode is the quality at its end less that at its beginning."""
+    sums = []
+    for every in (4, 8):
+        env = make_vec("quadratic", reward="quality", reward_every=every, autoreset_mode=DISABLED)
+        env.reset(options={"instance": [3, 4, 5]})
+        trainer = env.unwrapped.decision.trainer
+        before = qualities(trainer).mean(1)
+        paid = sum(env.step(action)[1] for action in random_actions(env.action_space, 2))
+        np.testing.assert_allclose(paid, (qualities(trainer).mean(1) - before).numpy(), rtol=1e-6)
+        sums.append(paid)
+    np.testing.assert_allclose(*sums, rtol=1e-12)
 
 
 def test_terminal_delta_m_pays_at_the_end_alone():

@@ -16,6 +16,10 @@ from mtl_gym.training.measurements import learning_rates, steps_per_epoch
 from mtl_gym.training.probes import AFTER, GRAMIAN, META
 
 OPTIONS = {"constant": "constant:w=1,2,3,4,5"}
+RULES = (
+    "rule:loss=0.5:level=1:slope=3:gap=1:overfit=-1:overfit_slope=2:decisions=4",
+    "rule:loss=1.5:level=-0.5:norm=0.5:cosine=8:decisions=3",
+)
 
 
 def of_losses():
@@ -23,7 +27,7 @@ def of_losses():
     known = [name for name in find_policies() if name != "single-task" and environment_of(name) in (None, LOSS_WEIGHTING)]
     made = {name: make_policy(OPTIONS.get(name, name), LOSS_WEIGHTING) for name in known}
     own = [name for name, policy in made.items() if policy.requires.env == LOSS_WEIGHTING]
-    return [*own, "igb+cagrad:c=0.4", "uw+moco"]
+    return [*own, "igb+cagrad:c=0.4", "uw+moco", *RULES]
 
 
 class Rate(torch.optim.SGD):
@@ -38,7 +42,8 @@ class Rate(torch.optim.SGD):
 
 def environment(name, steps, **others):
     arguments = make_policy(OPTIONS.get(name, name), LOSS_WEIGHTING).requires.arguments()
-    given = small("digits", train_steps=steps, batch_size=256, distribution={"labels": [0.02, 0.5]}, **others) | arguments
+    labels = {"distribution": {"labels": [0.02, 0.5]}}
+    given = small("digits", train_steps=steps, steps_per_action=None, batch_size=256, **labels, **others) | arguments
     return gymnasium.make(LOSS_WEIGHTING, disable_env_checker=True, **given)
 
 
@@ -122,8 +127,8 @@ def trainer_weights(env, trainer, action):
     """The environment's weights (S, K) on the next batch."""
     decision = env.unwrapped.vector.decision
     bounds = env.action_space
-    factors = decision.weighing.factors(torch.from_numpy(np.clip(action, bounds.low, bounds.high)))
-    return decision.weighing.weights(factors, trainer.losses.forward(), env.unwrapped.vector.view.losses.initial)[0]
+    held = decision.weighing.held(torch.from_numpy(np.clip(action, bounds.low, bounds.high)), env.unwrapped.vector.view)
+    return decision.weighing.weights(held, trainer.losses.forward(), env.unwrapped.vector.view.losses.initial)[0]
 
 
 def advance(trainer, weights):
@@ -132,3 +137,72 @@ def advance(trainer, weights):
         trainer.update(weights[:1], rows)
     else:
         trainer.update_apart(weights[:1], weights[1:], rows)
+
+
+# --- policies whose actions are coefficients, and that take a number of decisions -------------------------------------------------
+
+TASKS, VALUES = ["a", "b", "c"], torch.tensor([[4.0, 0.5, 1.0], [3.0, 0.6, 0.9], [2.5, 0.4, 1.2], [2.0, 0.3, 0.7]])
+HELD_OUT = "rule:first=0.5:loss=1:overfit=1:level=0.5:decisions=2"
+
+
+def told(balancer, losses):
+    """The weights of a step on these losses (K,), which are the held-out ones too."""
+    if "holdout" in balancer.reads:
+        balancer.observe_holdout(1.5 * losses)
+    balancer(losses.clone().requires_grad_())
+    return torch.tensor([*balancer.weights.values()])
+
+
+def test_the_rule_of_a_loop_is_si_over_its_mean_at_the_start():
+    balancer = mtl_gym.LossBalancer("rule:first=1:loss=1:level=1", TASKS)
+    for losses in VALUES:
+        torch.testing.assert_close(told(balancer, losses), 1 / losses / (1 / VALUES[0]).mean())
+
+
+def test_what_the_features_of_a_rule_need_is_asked_for_by_name():
+    told_lengths = {"train_steps": 4, "steps_per_epoch": 2}
+    assert mtl_gym.LossBalancer(HELD_OUT, TASKS, train_steps=4).reads == {"holdout"}
+    with pytest.raises(RuntimeError, match=r"Call `balancer.observe_holdout\(losses\)`"):
+        mtl_gym.LossBalancer(HELD_OUT, TASKS, train_steps=4)(VALUES[0].clone().requires_grad_())
+    with pytest.raises(ValueError, match="`steps_per_epoch` should be given"):
+        mtl_gym.LossBalancer("rule:gap=1", TASKS, train_steps=4)
+    assert mtl_gym.LossBalancer("rule:gap=1", TASKS, **told_lengths).reads == set()
+    balancer = mtl_gym.LossBalancer("rule:norm=1", TASKS, train_steps=4)
+    assert balancer.reads == {"gradients"}
+    with pytest.raises(RuntimeError, match=r"Replace loss\.backward"):
+        balancer(VALUES[0].clone().requires_grad_())
+
+
+def test_a_policy_of_a_number_of_decisions_needs_the_length_of_the_training():
+    with pytest.raises(ValueError, match=r"`train_steps` should be given, since the policy .* about 2 decisions in a training"):
+        mtl_gym.LossBalancer(HELD_OUT, TASKS)
+    lengths = {4: 2, 30: 15, 20: 10, 7: 4, 101: 50, 1: 1}  # a loop may have a length that the environment refuses
+    for train_steps, steps in lengths.items():
+        assert mtl_gym.LossBalancer(HELD_OUT, TASKS, train_steps=train_steps)._decider.steps == steps
+
+
+def test_a_rule_resumes_to_the_bit():
+    first = mtl_gym.LossBalancer(HELD_OUT, TASKS, train_steps=4)
+    for losses in VALUES[:3]:
+        told(first, losses)
+    second = mtl_gym.LossBalancer(HELD_OUT, TASKS, train_steps=4)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(told(first, VALUES[3]), told(second, VALUES[3]))
+    other = mtl_gym.LossBalancer("rule:decisions=2", TASKS, train_steps=4)
+    with pytest.raises(ValueError, match="policy"):
+        other.load_state_dict(first.state_dict())
+
+
+def test_a_policy_that_looks_at_gradients_costs_them_only_where_it_decides(monkeypatch):
+    balancer = mtl_gym.LossBalancer("rule:cosine=8:loss=1:decisions=2", TASKS, train_steps=4)
+    looked, measure = [], TaskGradients.add
+    monkeypatch.setattr(TaskGradients, "add", lambda *own, **words: looked.append(balancer.step) or measure(*own, **words))
+    shared, head = (torch.ones(3, requires_grad=True) for _ in range(2))
+    for step, losses in enumerate(VALUES):
+        shared.grad = head.grad = None
+        parts = losses * shared.square() + (losses * head.sum() if step else head.sum() * losses)
+        balancer.backward([*parts], shared=[shared])
+        weights = torch.tensor([*balancer.weights.values()])
+        torch.testing.assert_close(shared.grad, 2 * weights * losses)
+        torch.testing.assert_close(head.grad, (weights * losses).sum().expand(3))
+    assert looked == [0, 2]

@@ -23,7 +23,17 @@ def plain_history(losses, decisions, length):
         "first": windows[-1][0] if windows else initial,
         "last": windows[-1][-1] if windows else initial,
         "base": losses[length : 2 * length].mean(0) if taken >= 2 * length else initial,
+        "noise": around_a_line(windows[-1]) if windows else np.zeros_like(initial),
     }
+
+
+def around_a_line(losses):
+    """The unbiased deviation (K,) of losses (steps, K) from the line of least squares through them, over their mean."""
+    if len(losses) < 3:
+        return np.zeros(losses.shape[1])
+    table = np.stack([np.ones(len(losses)), np.arange(len(losses))], axis=1)
+    rest = losses - table @ np.linalg.lstsq(table, losses, rcond=None)[0]
+    return np.sqrt((rest**2).sum(0) / (len(losses) - 2)) / losses.mean(0)
 
 
 def fed(losses, steps, length):
@@ -40,7 +50,8 @@ def fed(losses, steps, length):
 def test_a_history_begins_with_the_losses_of_the_first_batch():
     losses = torch.tensor([[0.5, 2.0]])
     history = LossHistory.begin(losses)
-    assert all(same(getattr(history, name), losses) for name in NAMES)
+    assert all(same(getattr(history, name), losses) for name in NAMES if name != "noise")
+    assert same(history.noise, torch.zeros(1, 2))
 
 
 def test_a_history_is_of_the_last_two_decisions_and_the_first_batch():
@@ -54,6 +65,7 @@ def test_a_history_is_of_the_last_two_decisions_and_the_first_batch():
         [[4.0, 8.0]],
         [[2.0, 6.0]],
         [[4.0, 8.0]],
+        [[0.0, 0.0]],  # two losses have no deviation from a line
     ]
     assert [getattr(second, name).tolist() for name in NAMES] == [
         [[4.0, 8.0]],
@@ -62,6 +74,7 @@ def test_a_history_is_of_the_last_two_decisions_and_the_first_batch():
         [[1.0, 5.0]],
         [[0.0, 1.0]],
         [[4.0, 8.0]],
+        [[0.0, 0.0]],
     ]
     assert history.mean.tolist() == [[4.0, 8.0]]  # the past is not changed
 
@@ -73,7 +86,16 @@ def test_a_loop_of_plain_numbers_feeds_it(steps, decisions, length, seed):
     for count, history in enumerate(fed(losses.tolist(), steps, length)):
         expected = plain_history(losses, [(number * steps, steps) for number in range(count)], length)
         for name in NAMES:
-            np.testing.assert_allclose(getattr(history, name)[0], expected[name], rtol=1e-5)
+            np.testing.assert_allclose(getattr(history, name)[0], expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_noise_is_the_deviation_from_a_trend_over_the_mean():
+    falling = torch.tensor([4.0, 3.0, 2.0, 1.0])
+    table = torch.stack([falling, 10 * falling, falling + torch.tensor([0.1, -0.1, -0.1, 0.1]), 0 * falling], dim=1)[None]
+    noise = LossHistory.begin(table[:, 0]).extended(table).noise
+    torch.testing.assert_close(noise, torch.tensor([[0.0, 0.0, (0.04 / 2) ** 0.5 / 2.5, 0.0]]), atol=1e-6, rtol=1e-5)
+    largest = torch.full((1, 5, 1), 1e30)
+    assert LossHistory.begin(largest[:, 0]).extended(largest).noise.item() < 1e-6
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch.nn import functional
 from mtl_gym.problems.base import SPLITS, Problem, Split, Task
 from mtl_gym.problems.losses import LOSSES
 from mtl_gym.problems.metrics import METRICS, impossible
-from mtl_gym.problems.scores import delta_m
+from mtl_gym.problems.scores import delta_m, log_qualities
 from mtl_gym.training.objectives import Objectives
 
 OUTPUTS = {"cross_entropy": 4, "bce": 2, "mse": 3, "l1": 3, "cosine": 3}
@@ -282,3 +283,28 @@ def test_delta_m_never_divides_by_less_than_the_floor(name):
 def test_delta_m_is_at_least_minus_100():
     assert delta_m({"a/rmse": 1e9}, {"a/rmse": 1.0}) == -100
     assert delta_m({"a/rmse": float("nan")}, {"a/rmse": 1.0}) == -100
+
+
+# --- qualities --------------------------------------------------------------------------------------------------------
+
+
+def quality_of(**values):
+    tasks = {name.rpartition("_")[0]: [] for name in values}
+    for name in values:
+        tasks[name.rpartition("_")[0]].append(name.rpartition("_")[2])
+    problem = SimpleNamespace(tasks=[SimpleNamespace(name=name, metrics=metrics) for name, metrics in tasks.items()])
+    return log_qualities(problem, {name: value[None] for name, value in tensors(**values).items()})[0].tolist()
+
+
+def test_a_quality_is_the_log_of_a_metric_of_which_more_is_better():
+    assert quality_of(a_accuracy=0.8, b_nrmse=0.5, c_rmse=2.0) == pytest.approx([math.log(0.8), -math.log(0.5), -math.log(2)])
+    assert quality_of(a_accuracy=0.8, a_auc=0.5) == pytest.approx([(math.log(0.8) + math.log(0.5)) / 2])
+    assert quality_of(a_rmse=0.0, b_accuracy=0.0) == pytest.approx([-math.log(0.01), math.log(0.1)])  # the floors
+
+
+@given(st.floats(0.3, 0.9), st.floats(-0.01, 0.01))
+def test_small_differences_of_quality_are_relative_gains(value, change):
+    for metric in ("accuracy", "nrmse"):
+        before, after = {f"a_{metric}": value}, {f"a_{metric}": value * (1 + change)}
+        gained = quality_of(**after)[0] - quality_of(**before)[0]
+        assert 100 * gained == pytest.approx(delta_m(tensors(**after), tensors(**before)).item(), abs=0.01)

@@ -13,7 +13,8 @@ from mtl_gym.problems.digits import turned
 from mtl_gym.problems.pools import equal_inputs
 
 FIXED = {"multimnist", "quadratic"}  # pairs of images chain all of them; one input for all
-POOLED = pytest.mark.parametrize("name", [name for name in PROBLEMS if name not in FIXED])
+FAMILIES = {"teachers", "teachers_shifted", "teachers_many"}
+POOLED = pytest.mark.parametrize("name", [name for name in PROBLEMS if name not in FIXED | FAMILIES])
 TASKS = (Task("number", "mse", ("rmse",)), Task("class", "bce", ("auc",)))
 
 
@@ -36,8 +37,10 @@ def pool_of(sizes=(8, 4, 4, 4), **options):
 # --- every row of the table -------------------------------------------------------------------------------------------
 
 
-def test_all_problems_but_those_with_fixed_splits_have_a_pool():
-    assert {name for name in PROBLEMS if load_problem(name).pool is None} == FIXED
+def test_all_problems_but_those_with_fixed_splits_and_families_have_a_pool():
+    without = [load_problem(name) for name in PROBLEMS if load_problem(name).pool is None]
+    assert {own.name for own in without if own.family is None} == FIXED
+    assert {own.name for own in without if own.family is not None} == FAMILIES
 
 
 @POOLED
@@ -318,6 +321,7 @@ def test_the_examples_of_the_page_run():
     assert len(names["test"]) == len(names["pool"].rows["test"])
     problem = names["make"]()
     assert {name: len(split) for name, split in problem.splits.items()} == {"train": 300, "meta": 100, "reward": 100, "test": 100}
+    assert list(names["make_lines"]().family.axes) == ["slope"]
 
 
 def test_the_page_tells_the_sizes_of_the_splits():

@@ -754,7 +754,8 @@ def test_gains_are_of_the_main_task():
 @pytest.mark.parametrize("name", [name for name, row in REWARDS.items() if not row.of_main])
 def test_rewards_of_all_tasks_are_refused(name):
     with pytest.raises(
-        ValueError, match=f"`reward` should be one of val_mean, terminal_delta_m, gain, gain_change, none. Received reward='{name}'"
+        ValueError,
+        match=f"`reward` should be one of val_mean, terminal_delta_m, gain, gain_change, quality, none. Received reward='{name}'",
     ):
         env_of(reward=name)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch.distributed as dist
@@ -42,8 +42,13 @@ class Balancer(nn.Module):
         self.tasks = check_tasks(tasks)
         self._group = ranks.checked(group)
         with own_mode():  # a model may be made under another default dtype or device
-            self._decider = Decider(policy, env, len(self.tasks), seed)
+            self._decider = Decider(policy, env, len(self.tasks), seed, lengths.get("train_steps"))
+            self._decider.needs |= {*self._of_actions()}
             self._course = Course(self._decider, self.tasks, lr, **lengths)
+
+    def _of_actions(self) -> Iterable[str]:
+        """Names of the measurements that the policy's actions are applied to, besides those that it reads."""
+        return ()
 
     @property
     def step(self) -> int:

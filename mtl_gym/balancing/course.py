@@ -16,7 +16,7 @@ from mtl_gym.balancing.memory import check_shapes, packed, unpacked
 from mtl_gym.checks import number, positive_int, should
 from mtl_gym.training.probes import BASE, EPOCH, LR
 
-_FORMAT = 1
+_FORMAT = 2
 _READS = {"progress": "train_steps", EPOCH: "steps_per_epoch", BASE: "steps_per_epoch", LR: "lr"}
 """What a policy reads, and the argument that tells it."""
 _NAMES = '`requires = mtl_gym.Requirements(observe=("log_loss",))` names what it reads.'

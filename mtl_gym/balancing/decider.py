@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mtl_gym.checks import choose, positive_int, should
 from mtl_gym.environments import specification
+from mtl_gym.envs.decision_lengths import check_decisions, steps_of
 from mtl_gym.envs.inputs import check_actions
 from mtl_gym.envs.observations import Observation, observe, space
 from mtl_gym.evaluation.player import check_spaces, initial_memory, normalization
@@ -34,6 +35,7 @@ class Decider:
         env: Id of the environment.
         num_tasks: K.
         seed: Seeds a random policy, as an instance's id does.
+        train_steps: Optimiser steps of the whole training, if they are known.
 
     Attributes:
         label: The policy's name.
@@ -45,10 +47,13 @@ class Decider:
         memory: The policy's.
 
     Raises:
-        ValueError, TypeError: If there is no such policy, or it is one for another environment.
+        ValueError, TypeError: If there is no such policy, it is one for another environment, or it takes a number of decisions in
+            a training of unknown length.
     """
 
-    def __init__(self, policy: str | Policy | Callable[[Any], Any], env: str, num_tasks: int, seed: int) -> None:
+    def __init__(
+        self, policy: str | Policy | Callable[[Any], Any], env: str, num_tasks: int, seed: int, train_steps: int | None = None
+    ) -> None:
         self.label, self.policy = _resolved(policy, env)
         spec, requires = specification(env), getattr(self.policy, "requires", Requirements())
         if requires.env not in (None, env):
@@ -60,8 +65,18 @@ class Decider:
         self._rows = self._table()
         self.needs = {need for row in self._rows.values() for need in row.needs}
         self.steps = int(required.get("steps_per_action", spec.steps_per_action))
+        if "decisions" in required:
+            self.steps = self._steps_of(check_decisions(required["decisions"]), train_steps)
         self._normalized = normalization(self.policy)
         self.memory = initial_memory(self.policy, [positive_int("seed", seed, least=0)], num_tasks)
+
+    def _steps_of(self, decisions: int, train_steps: int | None) -> int:
+        """The environment's steps per decision, or the nearest number for a length that the environment refuses."""
+        if train_steps is None:
+            condition = f"be given, since the policy {self.label!r} takes about {decisions} decisions in a training"
+            raise ValueError(should("train_steps", condition, None))
+        length = positive_int("train_steps", train_steps)
+        return steps_of(decisions, length) or max(1, round(length / decisions))
 
     def check(self, actions: Box, batch_size: int) -> None:
         """Raises ``ValueError`` if the policy has spaces of its own, as SB3's models do, that are not those of K tasks."""

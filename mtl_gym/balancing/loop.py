@@ -100,6 +100,11 @@ class Loop:
         """Losses (1, K) of the first batch."""
         return self._history.initial
 
+    @property
+    def last(self) -> Tensor:
+        """Losses (1, K) of the last step; 1 before the first."""
+        return self._last
+
     def view(self, gramian: Tensor | None, last_weights: Tensor) -> View:
         """What is known before a decision; the Gram matrix (1, K, K) and the last weights (1, K) come from elsewhere.
 

@@ -16,7 +16,7 @@ from mtl_gym.balancing.balancer import Balancer
 from mtl_gym.balancing.given import Given, Losses, Seen, check_values, read
 from mtl_gym.balancing.log import Log
 from mtl_gym.balancing.parameters import parameters_of
-from mtl_gym.balancing.task_decisions import TaskDecisions
+from mtl_gym.balancing.task_decisions import TaskDecisions, weighing_of
 from mtl_gym.balancing.task_gradients import TaskGradients, accumulate
 from mtl_gym.checks import should
 from mtl_gym.context import own_mode
@@ -63,13 +63,13 @@ class LossBalancer(Balancer):
         policy: Name with options (``"igb"``, ``"igb+cagrad:c=0.5"``), a pretrained agent (``"ppo"``), an agent's file, any object
             with ``predict``, or a function that maps K losses (float64 array) to K weights.
         tasks: Names of the K tasks.
-        train_steps: Optimiser steps of the whole training, for policies that observe its progress.
+        train_steps: Optimiser steps of the whole training, for policies that observe its progress or take so many decisions in it.
         steps_per_epoch: Optimiser steps per epoch, for policies that count epochs.
         lr: Learning rate, or the optimiser, whose first group tells it, for policies that learn at this rate (``uw``).
         seed: Seeds random policies.
         accumulate: Batches whose gradients are accumulated in each optimiser step. Losses are divided by it, also in a step of
-            fewer, which has to be told (``last``). Weights of losses are
-            decided on the first of them and kept; those of gradients are decided on the last one, from all of them.
+            fewer, which has to be told (``last``). Weights of losses are decided on the first of them and kept; those of gradients
+            are decided on the last one, from all of them.
         scaler: A ``GradScaler``, for :meth:`backward` only: gradients are scaled in ``.grad`` alone.
         process_group: Processes over which losses and gradients are averaged; ``None``: the default group, if there is one.
 
@@ -105,16 +105,8 @@ class LossBalancer(Balancer):
         scaler: GradScaler | None = None,
         process_group: dist.ProcessGroup | None = None,
     ) -> None:
-        super().__init__(
-            policy,
-            LOSS_WEIGHTING,
-            tasks,
-            lr=lr,
-            seed=seed,
-            group=process_group,
-            train_steps=train_steps,
-            steps_per_epoch=steps_per_epoch,
-        )
+        lengths = {"train_steps": train_steps, "steps_per_epoch": steps_per_epoch}
+        super().__init__(policy, LOSS_WEIGHTING, tasks, lr=lr, seed=seed, group=process_group, **lengths)
         if not isinstance(scaler, GradScaler | None):
             raise TypeError(should("scaler", "be a torch.amp.GradScaler, or None", scaler))
         with own_mode():
@@ -123,9 +115,12 @@ class LossBalancer(Balancer):
         self._gradients = TaskGradients(arguments["gradient_ema"], arguments["gradient_ema_decay"], process_group)
         self._scaler = scaler
         self._log = Log()
-        apart = self._decisions.weighing.scope > 1 or self._gradients.rate > 0
+        self._apart = self._decisions.weighing.scope > 1 or self._gradients.rate > 0  # each step is made of the tasks' gradients
         found = {word for name, word in _READS.items() if name in self._decider.needs}
-        self.reads = frozenset(found | ({"gradients"} if apart else set()))
+        self.reads = frozenset(found | ({"gradients"} if self._apart else set()))
+
+    def _of_actions(self) -> Iterable[str]:
+        return weighing_of(self._decider.arguments, len(self.tasks)).needs
 
     # --- what a loop can ask -------------------------------------------------------------------------------------------------
 
@@ -160,11 +155,14 @@ class LossBalancer(Balancer):
             RuntimeError: If the policy needs something that was not handed over: :meth:`observe_holdout`, :meth:`observe_after`
                 or gradients (:meth:`backward`).
         """
-        if not self.training:
-            return read("losses", losses, self.tasks).known(self.tasks).weighted(self._decisions.weights[0, 0])
-        if "gradients" in self.reads:
+        if self.training and "gradients" in self.reads:
             remedy = "Replace loss.backward() by balancer.backward(losses, shared=trunk.parameters())."
             raise RuntimeError(f"The policy {self._decider.label!r} balances gradients. {remedy}")
+        return self._weighted(losses, last)
+
+    def _weighted(self, losses: Losses, last: bool) -> Tensor:
+        if not self.training:
+            return read("losses", losses, self.tasks).known(self.tasks).weighted(self._decisions.weights[0, 0])
         given, seen = self._read(losses)
         with own_mode():
             if self._decisions.part == 0:
@@ -187,7 +185,8 @@ class LossBalancer(Balancer):
         """Adds the gradient of the weighted losses to ``.grad``, in place of ``loss.backward()``; for every policy.
 
         A policy that balances gradients costs K backward passes. Its weights act on the shared parameters; each head has its own,
-        where the method says so (``head_weights``).
+        where the method says so (``head_weights``). One that only looks at the gradients, when it decides, costs K passes then, and
+        one pass in the steps between (K with several processes).
 
         Args:
             losses: As for :meth:`forward`.
@@ -202,8 +201,9 @@ class LossBalancer(Balancer):
             ValueError: As for :meth:`forward`; if shared parameters are missing or no loss depends on them; if ``features`` are
                 given to a policy that averages gradients over steps; or if ``heads`` are missing with several processes.
         """
-        if "gradients" not in self.reads:
-            loss = self(losses, last=last)
+        looks = self._apart or self._decisions.loop.due or ranks.size(self._group) > 1  # in every step, or to decide
+        if "gradients" not in self.reads or (self.training and not looks):
+            loss = self._weighted(losses, last)
             (loss if self._scaler is None else self._scaler.scale(loss)).backward()
             return
         if not self.training:

@@ -13,7 +13,13 @@ from mtl_gym.balancing.given import Seen
 from mtl_gym.checks import positive_int
 from mtl_gym.decisions.task_rules import TaskWeighing
 
-_OWN = ("factors", "weights", "parts")
+_OWN = ("held", "weights", "parts")
+
+
+def weighing_of(arguments: Mapping[str, Any], num_tasks: int) -> TaskWeighing:
+    """How actions become weights, from the environment's own arguments."""
+    names = ("action", "rule", "weight_range", "scope", "features")
+    return TaskWeighing(num_tasks, **{name: arguments[name] for name in names})
 
 
 class TaskDecisions:
@@ -26,18 +32,17 @@ class TaskDecisions:
 
     Attributes:
         loop: What is known of the training.
-        factors: (1, S, K) of the last decision; S is 2 if heads have their own weights.
-        weights: (1, S, K) of the last step; 1 before the first.
+        held: (1, P, K) what the last decision holds; see :class:`TaskWeighing`.
+        weights: (1, S, K) of the last step; 1 before the first. S is 2 if heads have their own weights.
         parts: (2, K) sums and numbers of the losses in the batches accumulated so far.
         part: Number of those batches.
     """
 
     def __init__(self, course: Course, num_tasks: int, accumulate: int) -> None:
         self._course, self.loop, self.accumulate = course, course.loop, positive_int("accumulate", accumulate)
-        arguments = course.decider.arguments
-        self.weighing = TaskWeighing(num_tasks, **{name: arguments[name] for name in ("action", "rule", "weight_range", "scope")})
+        self.weighing = weighing_of(course.decider.arguments, num_tasks)
         course.decider.check(self.weighing.space, 1)
-        self.factors = self.weights = torch.ones(1, self.weighing.scope, num_tasks)
+        self.held, self.weights = self.weighing.start(), torch.ones(1, self.weighing.scope, num_tasks)
         self.parts = torch.zeros(2, num_tasks)
         self.part = 0
 
@@ -49,10 +54,10 @@ class TaskDecisions:
         loop = self.loop
         loop.arrive(seen)
         if loop.due:
-            view = loop.view(gramian, self.factors[:, 0])
-            self.factors = self.weighing.factors(self._course.decider.ask(view, self.weighing.space))
+            view = loop.view(gramian, self.weighing.shown(self.held, loop.last, loop.initial))
+            self.held = self.weighing.held(self._course.decider.ask(view, self.weighing.space), view)
             loop.decided(view)
-        self.weights = self.weighing.weights(self.factors, loop.losses, loop.initial)
+        self.weights = self.weighing.weights(self.held, loop.losses, loop.initial)
 
     def total(self, seen: Seen) -> Seen:
         """The mean losses of the batches accumulated so far and this one; NaN where none has a label."""

@@ -10,6 +10,7 @@ from mtl_gym.cli.options import (
     Quiet,
     assignments,
     command_line,
+    complete_problem,
     environment_arguments,
     given_path,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "app",
     "assignments",
     "command_line",
+    "complete_problem",
     "console",
     "environment_arguments",
     "errors",

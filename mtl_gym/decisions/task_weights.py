@@ -18,7 +18,7 @@ class TaskWeights(TrainingDecision):
 
     def __init__(self, trainer: Trainer, steps: int, weighing: TaskWeighing) -> None:
         super().__init__(trainer, steps)
-        self.weighing, self.space = weighing, weighing.space
+        self.weighing, self.space, self.needs = weighing, weighing.space, weighing.needs
         self._clipped = torch.zeros(trainer.num_replicas, dtype=torch.int64)
 
     def begin(self, rows: Sequence[int]) -> None:
@@ -29,14 +29,16 @@ class TaskWeights(TrainingDecision):
     def apply(self, actions: Tensor, active: Tensor, view: View) -> None:
         """Trains with the actions' weights."""
         self._clipped = self.weighing.clipped(actions)
-        factors = self.weighing.factors(actions)
+        held, initial = self.weighing.held(actions, view), view.losses.initial
         for _ in range(self.steps):
-            weights = self.weighing.weights(factors, self.trainer.losses.forward(), view.losses.initial)  # (N, S, K)
+            losses = self.trainer.losses.forward()
+            weights = self.weighing.weights(held, losses, initial)  # (N, S, K)
             if self.weighing.scope == 1:
                 self.trainer.update(weights[:, 0], active)
             else:
                 self.trainer.update_apart(weights[:, 0], weights[:, 1], active)
-        self.last_weights.copy_(torch.where(active[:, None], factors[:, 0], self.last_weights))
+        shown = self.weighing.shown(held, losses, initial)
+        self.last_weights.copy_(torch.where(active[:, None], shown, self.last_weights))
 
     def infos(self, view: View) -> dict[str, Tensor]:
         """``clipped``: number of action entries on a bound."""

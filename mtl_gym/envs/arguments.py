@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from mtl_gym.checks import choose, number, positive_int, sequence, several, should, unknown
+from mtl_gym.envs.decision_lengths import check_decisions, exact_steps_of
 from mtl_gym.envs.spec import EnvironmentSpec
 from mtl_gym.problems import PROBLEMS, find_problems, load_problem
 from mtl_gym.problems.axes import Distribution, resolve
@@ -30,6 +31,7 @@ class Arguments:
         observe, reward: Names of observations and of the reward.
         steps_per_action: Optimiser steps per decision.
         reward_every: Optimiser steps between measurements of the reward.
+        decisions: About how many decisions an episode should have, if that was said in place of steps_per_action.
     """
 
     problem: Problem
@@ -38,6 +40,7 @@ class Arguments:
     reward: str
     steps_per_action: int
     reward_every: int
+    decisions: int | None = None
 
 
 def check_arguments(
@@ -51,6 +54,7 @@ def check_arguments(
     observe: Sequence[str] | None = None,
     reward: str | None = None,
     steps_per_action: int | None = None,
+    decisions: int | None = None,
     reward_every: int | None = None,
     train_steps: int | None = None,
     optimizer: str = "adam",
@@ -74,12 +78,17 @@ def check_arguments(
     """
     check_argument_names(spec, own)
     _refuse_excluded(
-        spec, main_task=main_task, steps_per_action=steps_per_action, reward_every=reward_every, holdout_size=holdout_size
+        spec,
+        main_task=main_task,
+        steps_per_action=steps_per_action,
+        decisions=decisions,
+        reward_every=reward_every,
+        holdout_size=holdout_size,
     )
     loaded = _problem(problem, spec)
     defaults = loaded.defaults
     length = positive_int("train_steps", defaults.train_steps if train_steps is None else train_steps)
-    steps = _steps(steps_per_action, length, spec)
+    steps = _steps(steps_per_action, decisions, length, spec)
     choose("optimizer", optimizer, OPTIMIZERS)
     choose("lr_schedule", lr_schedule, LR_SCHEDULES)
     choose("checkpoint", checkpoint, CHECKPOINTS)
@@ -108,7 +117,7 @@ def check_arguments(
     if first is not None:
         _check_meta(len(loaded.splits["meta"]), holdout_size)
     seen = _observe(observe, spec, {**spec.own_arguments, **own})
-    return Arguments(loaded, recipe, seen, rewarded, steps, _reward_every(reward_every, steps, length))
+    return Arguments(loaded, recipe, seen, rewarded, steps, _reward_every(reward_every, steps, length), decisions)
 
 
 def argument_names(spec: EnvironmentSpec) -> list[str]:
@@ -164,9 +173,15 @@ def supported_problems(spec: EnvironmentSpec) -> list[str]:
     return found
 
 
-def _steps(steps_per_action: int | None, train_steps: int, spec: EnvironmentSpec) -> int:
+def _steps(steps_per_action: int | None, decisions: int | None, train_steps: int, spec: EnvironmentSpec) -> int:
     if "steps_per_action" in spec.excluded:
         return train_steps
+    if decisions is not None:
+        wanted = check_decisions(decisions)
+        if steps_per_action is not None:
+            remedy = "Leave one of them out: both say how long a decision is."
+            raise ValueError(should("steps_per_action", f"be left out with decisions={decisions!r}", steps_per_action, remedy))
+        return exact_steps_of(wanted, train_steps)
     steps = positive_int("steps_per_action", spec.steps_per_action if steps_per_action is None else steps_per_action)
     if train_steps % steps or train_steps < 2 * steps:
         raise ValueError(should("train_steps", f"be a multiple of steps_per_action={steps}, and at least twice it", train_steps))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box
 
 from mtl_gym.checks import number, should
+from mtl_gym.decisions.task_features import DEFAULT_FEATURES, TASK_FEATURES
 from mtl_gym.decisions.task_rules import TaskWeighing
 from mtl_gym.decisions.task_weights import TaskWeights
 from mtl_gym.environments import LOSS_WEIGHTING
@@ -18,6 +19,7 @@ from mtl_gym.envs.scalar import MTLEnv
 from mtl_gym.envs.spec import EnvironmentSpec
 from mtl_gym.envs.vector import MTLVectorEnv
 from mtl_gym.training.memory import check_memory
+from mtl_gym.training.probes import GRAMIAN
 from mtl_gym.training.trainer import Trainer
 
 _MOST_DECAY = 10.0
@@ -34,12 +36,13 @@ def _decide(
     scope: str = "all",
     gradient_ema: float = 0.0,
     gradient_ema_decay: float = 0.0,
+    features: Sequence[str] | None = None,
 ) -> TaskWeights:
     tasks = common.recipe.num_tasks
-    weighing = TaskWeighing(tasks, action=action, rule=rule, weight_range=weight_range, scope=scope)
+    weighing = TaskWeighing(tasks, action=action, rule=rule, weight_range=weight_range, scope=scope, features=features)
     average = number("gradient_ema", gradient_ema, low=0.0, high=1.0, ends="[)")
     decay = number("gradient_ema_decay", gradient_ema_decay, low=0.0, high=_MOST_DECAY)
-    apart = scope != "all" or average > 0 or observes_gradients(common.observe)
+    apart = scope != "all" or average > 0 or GRAMIAN in weighing.needs or observes_gradients(common.observe)
     needed = check_memory(common.problem, common.recipe, num_envs, task_gradients=apart)
     trainer = Trainer(common.problem, common.recipe, num_envs, gradient_ema=average, gradient_ema_decay=decay)
     decision = TaskWeights(trainer, common.steps_per_action, weighing)
@@ -49,14 +52,26 @@ def _decide(
 
 def _actions(arguments: Mapping[str, Any], num_tasks: int, choices: int | None) -> Box:
     if arguments.get("scope", "all") != "all":
-        raise ValueError(should("scope", "be 'all' for agents, which have one action per task", arguments["scope"]))
-    return Box(-1, 1, (num_tasks,), np.float32)
+        raise ValueError(should("scope", "be 'all' for agents, which weight the whole losses", arguments["scope"]))
+    if arguments.get("action") != "rule":
+        return Box(-1, 1, (num_tasks,), np.float32)
+    features = arguments.get("features")
+    return Box(-1, 1, (1 + len(DEFAULT_FEATURES if features is None else features),), np.float32)
+
+
+def _table() -> str:
+    rows = [
+        f"| `{name}` | {row.meaning} | {row.reach:g} | {'each batch' if row.of_batch else 'each decision'}"
+        f"{', paid for' if row.paid else ''} |"
+        for name, row in TASK_FEATURES.items()
+    ]
+    return "\n".join(["| feature | what | reach | measured |", "|---|---|---|---|", *rows])
 
 
 class LossWeightingVectorEnv(MTLVectorEnv):
     """N trainings whose task losses are weighted; the manual is :class:`LossWeightingEnv`'s."""
 
-    specification = EnvironmentSpec(LOSS_WEIGHTING, _decide, actions=_actions)
+    specification = EnvironmentSpec(LOSS_WEIGHTING, _decide, actions=_actions, sections={"features": _table()})
 
 
 class LossWeightingEnv(MTLEnv):
@@ -70,14 +85,27 @@ class LossWeightingEnv(MTLEnv):
     paper's, which compares consecutive training batches, hardly depends on the action.
 
     ## Action Space
-    ``action="softmax"`` (default) and ``"residual"``: ``Box(-1, 1, (K,), float32)``. ``action="weights"``:
-    ``Box(-1e6, 1e6, (K,), float32)``.
+    ``action="softmax"`` (default) and ``"residual"``: ``Box(-1, 1, (K,), float32)``. ``action="rule"``:
+    ``Box(-1, 1, (1 + F,), float32)``, F the number of ``features``. ``action="weights"``: ``Box(-1e6, 1e6, (K,), float32)``.
 
     | action | weights of each optimiser step | for |
     |---|---|---|
     | `softmax` | `K softmax(c a)`, `c = ln(weight_range) / 2`: equal actions give equal weights | agents |
     | `residual` | the same times the weights of `rule`: `"init"`: `1 / L_k(0)`; `"si"`: `1 / L_k` of the batch | agents |
+    | `rule` | `K softmax(s) level`, `s_k = sum_f c_f phi_fk`; coefficients c = reach times action, phi the features | agents |
     | `weights` | `a` itself, signed and not normalised | heuristics |
+
+    ``rule`` takes 1 + F numbers whatever K is: first the coefficient l of the level, with a reach of 2, then one for each of
+    ``features``. Its weights average ``level = (mean_k exp(s_k) / mean_k exp(s_k at the start))^l``, which acts like a learning
+    rate; at the start, the features of the batch are those of the losses L(0), and all others 0. So an action of 0 is equal
+    weights; with coefficients (first, loss) of (1, 0) and l = 0, they are ``1 / L_k(0)`` over their mean; with (1, 1), ``1 / L_k``
+    of the batch over their mean; with l = 1 too, over the mean of ``1 / L_k(0)``. The level stays within a factor of 1e6.
+
+    {features}
+
+    By default, ``features`` are those that cost nothing but held-out losses. The two that are paid for cost K backward passes per
+    decision: at most 1.1 times the cost of equal weights where a decision has at least max(20, 10 K) steps. Features of a batch are
+    computed for each batch, where a task without a label has its last known loss; the others are held for the decision.
 
     ``scope="shared"`` takes 2 K numbers: first K for the shared parameters alone (as in gradient balancing), then K for the heads
     (ones leave each head its own loss). A step then costs K backward passes, which also give the Gram matrix if it is observed.
@@ -116,6 +144,7 @@ class LossWeightingEnv(MTLEnv):
     | `scope` | `"all"` | `"all"`: weights act on the whole losses; `"shared"`: separate weights for shared parameters and heads |
     | `gradient_ema` | `0.0` | decay of the moving averages that replace the tasks' gradients of the shared parameters; 0: none |
     | `gradient_ema_decay` | `0.0` | exponent d: at step t, from 1, averages keep `gradient_ema / t**d` of their past; 0: constant |
+    | `features` | not paid for | features of `"rule"`, in the order of its numbers |
     {common_arguments}
 
     {vector_form}

@@ -14,6 +14,11 @@ _ARGUMENTS = {
     "observe": ("see above", "names of observations"),
     "reward": ('`"{spec.reward}"`', "name of a reward"),
     "steps_per_action": ("`{spec.steps_per_action}`", "optimiser steps per decision"),
+    "decisions": (
+        "`None`",
+        "about how many decisions an episode has, in place of `steps_per_action`, which then is the divisor of `train_steps` "
+        "nearest to `train_steps / decisions`, if one is within a factor of 2",
+    ),
     "reward_every": ("`steps_per_action`", "optimiser steps between reward measurements; decisions in between receive 0"),
     "train_steps": ("the problem's", "optimiser steps per training; a multiple of `steps_per_action`"),
     "optimizer": ('`"adam"`', '`"adam"`, `"adamw"` or `"sgd"`'),

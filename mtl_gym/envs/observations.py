@@ -14,7 +14,8 @@ import torch
 from gymnasium.spaces import Box, Dict
 from torch import Tensor
 
-from mtl_gym.training.formulas import cosines, improvable_gap, log_loss, log_norms
+from mtl_gym.decisions.task_features import log_gap, overfit, overfit_slope
+from mtl_gym.training.formulas import cosines, improvable_gap, log_loss, log_norms, relative
 from mtl_gym.training.probes import AFTER, BASE, EPOCH, GRAMIAN, LAST_WEIGHTS, LR, META, PRESENT, UPCOMING, View
 
 SIZES: dict[str, tuple[str, Callable[[int, int], int]]] = {
@@ -27,6 +28,7 @@ SIZES: dict[str, tuple[str, Callable[[int, int], int]]] = {
     "choice": ("A", lambda num_tasks, batch_size: 0),
     "map": ("7 E K", lambda num_tasks, batch_size: 0),
     "member": ("K C", lambda num_tasks, batch_size: 0),
+    "pooled": ("4", lambda num_tasks, batch_size: 4),
 }
 """Length of an observation, in words and as a function of K and B; pairs are the upper triangle by rows, samples (B, K) by rows.
 Lengths of 0 depend on the decision's options: :meth:`mtl_gym.decisions.base.Decision.sizes`."""
@@ -58,11 +60,6 @@ def upper_triangle(pairs: Tensor) -> Tensor:
     return pairs[:, first, second]
 
 
-def relative(losses: Tensor, reference: Tensor) -> Tensor:
-    """Log of losses over reference losses."""
-    return log_loss(losses) - log_loss(reference)
-
-
 def observes_gradients(names: Iterable[str]) -> bool:
     """Whether any of these common observations needs the gradients of the tasks apart."""
     return any(GRAMIAN in OBSERVATIONS[name].needs for name in names if name in OBSERVATIONS)
@@ -71,6 +68,24 @@ def observes_gradients(names: Iterable[str]) -> bool:
 def measured(size: str, low: float, high: float, name: str, meaning: str, extra: tuple[str, ...] = ()) -> Observation:
     """An observation of what is measured under that name, unchanged; ``extra`` names what it needs besides."""
     return Observation(size, low, high, lambda v: v[name], meaning, (*extra, name))
+
+
+def pooled(row: Observation, over: str = "tasks") -> Observation:
+    """Mean, standard deviation, minimum and maximum of an observation of each task (or pair), whatever their number; 0 of none."""
+
+    def pool(view: View) -> Tensor:
+        values = finite(row, view)
+        if not values.shape[1]:
+            return values.new_zeros(len(values), 4)
+        return torch.stack([values.mean(1), values.std(1, correction=0), values.amin(1), values.amax(1)], dim=1)
+
+    meaning = f"mean, standard deviation, minimum and maximum over {over}: {row.meaning}"
+    return Observation("pooled", row.low, row.high, pool, meaning, row.needs)
+
+
+def finite(row: Observation, view: View) -> Tensor:
+    """The values of an observation, within its bounds even if a training diverged."""
+    return torch.nan_to_num(row.function(view).float(), nan=row.high).clamp_(row.low, row.high)
 
 
 OBSERVATIONS = {
@@ -100,12 +115,24 @@ OBSERVATIONS = {
     "meta_slope": Observation(
         "task", -20, 20, lambda v: relative(v[META], v.previous[META]), "change of `meta_log_loss` since the last decision", (META,)
     ),
+    "overfit": Observation(
+        "task", -20, 20, overfit, "log *meta* loss minus log mean batch loss of the last decision, both relative", (META,)
+    ),
+    "overfit_slope": Observation("task", -20, 20, overfit_slope, "change of `overfit` since the last decision", (META,)),
+    "noise": Observation(
+        "task",
+        0,
+        20,
+        lambda v: v.losses.noise,
+        "standard deviation of the last decision's batch losses around their linear trend, over their mean; 0 for fewer than 3",
+    ),
     "last_weights": Observation(
         "task",
         -1,
         1,
         lambda v: v[LAST_WEIGHTS] / v[LAST_WEIGHTS].abs().sum(1, keepdim=True).clamp(min=1e-12),
-        "weights of the last action (before a rule's factor), as fractions of their absolute sum",
+        'weights of the last action (before a rule\'s factor; of `action="rule"` those of its last step, without features that '
+        "reveal scales), as fractions of their absolute sum",
         (LAST_WEIGHTS,),
     ),
     "cosines": Observation(
@@ -118,9 +145,26 @@ OBSERVATIONS = {
     "epoch": measured("one", 0, 1e6, EPOCH, "epoch of the next step, from 0"),
     "log_epoch": Observation("one", 0, 20, lambda v: v[EPOCH].float().log1p(), "log of 1 + the epoch of the next step", (EPOCH,)),
     "lr": measured("one", 0, 1e6, LR, "learning rate of the next step"),
+    "log_lr": Observation("one", -30, 30, lambda v: log_loss(v[LR].float()), "log learning rate of the next step", (LR,)),
+    "log_num_tasks": Observation("one", 0, 20, lambda v: torch.full_like(v.progress, v.losses.initial.shape[1]).log(), "log of K"),
     "progress": Observation("one", 0, 1, lambda v: v.progress, "completed fraction of the episode"),
 }
 """Observations of any training."""
+
+_POOLED = {
+    "log_loss": OBSERVATIONS["log_loss_mean"],
+    **{name: OBSERVATIONS[name] for name in ("slope", "meta_log_loss", "meta_slope", "overfit", "overfit_slope", "noise")},
+    "gap": Observation("task", -20, 20, log_gap, "log of `gap`", (BASE,)),
+    "first": Observation(
+        "task",
+        -30,
+        30,
+        lambda v: log_loss(v.losses.initial) - log_loss(v.losses.initial).mean(1, keepdim=True),
+        "log L_k(0) minus its mean over tasks, so that scales common to all stay hidden, but not how different they are",
+    ),
+}
+OBSERVATIONS |= {f"pooled_{name}": pooled(row) for name, row in _POOLED.items()}
+OBSERVATIONS["pooled_cosine"] = pooled(OBSERVATIONS["cosines"], over="pairs of tasks")
 
 
 def space(rows: Mapping[str, Observation], num_tasks: int, batch_size: int, sizes: Mapping[str, int]) -> Dict:
@@ -133,6 +177,6 @@ def observe(rows: Iterable[tuple[str, Observation]], view: View) -> dict[str, np
     """The observations of all rows as new arrays (N, length), finite and within their bounds even if a training diverged."""
     values = {}
     for name, row in rows:
-        value = torch.nan_to_num(row.function(view).float(), nan=row.high).clamp_(row.low, row.high)
+        value = finite(row, view)
         values[name] = value.reshape(len(value), -1).cpu().numpy()
     return values

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtl_gym.problems.scores import WORST_DELTA_M
 from mtl_gym.training.formulas import SMALLEST_LOSS, log_loss
-from mtl_gym.training.probes import AFTER, BASE, GAINS, INITIAL_LR, LR, REWARD, SCORE, UPCOMING, View
+from mtl_gym.training.probes import AFTER, BASE, GAINS, INITIAL_LR, LR, QUALITY, REWARD, SCORE, UPCOMING, View
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,14 @@ REWARDS = {
         "change per decision of the mean relative gain over single-task learning on the *reward* split, as a fraction (references "
         "as for `terminal_delta_m`; each gain at least -100 %). A return of 0: as the initial weights, of 1: 100 points above",
         (GAINS,),
+        penalty=-2.0,
+        of_main=True,
+    ),
+    "quality": Reward(
+        lambda v: (v[QUALITY] - v.previous[QUALITY]).mean(1),
+        "mean over tasks of the change of the log of their metrics on the *reward* split (minus it where lower is better); "
+        "without references. A return of 0: as the initial weights, of 1: errors fell by a factor of e in the geometric mean",
+        (QUALITY,),
         penalty=-2.0,
         of_main=True,
     ),

@@ -14,12 +14,12 @@ from mtl_gym.decisions.sample_rules import ALIGNMENT, COSINE, FEATURES, LABELLED
 from mtl_gym.decisions.sample_weights import SampleWeights
 from mtl_gym.environments import SAMPLE_WEIGHTING
 from mtl_gym.envs.arguments import Arguments
-from mtl_gym.envs.observations import OBSERVATIONS, Observation, measured, observes_gradients, relative
+from mtl_gym.envs.observations import OBSERVATIONS, Observation, measured, observes_gradients
 from mtl_gym.envs.rewards import REWARDS
 from mtl_gym.envs.scalar import MTLEnv
 from mtl_gym.envs.spec import EnvironmentSpec, PageFigure
 from mtl_gym.envs.vector import MTLVectorEnv
-from mtl_gym.training.formulas import log_loss
+from mtl_gym.training.formulas import log_loss, relative
 from mtl_gym.training.memory import check_memory
 from mtl_gym.training.probes import META, View
 from mtl_gym.training.trainer import Trainer

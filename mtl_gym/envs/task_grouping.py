@@ -137,7 +137,7 @@ class TaskGroupingVectorEnv(MTLVectorEnv):
         rewards=GROUPING_REWARDS,
         reward="gain_over_joint",
         problem="digit_tasks",
-        excluded=("main_task", "steps_per_action", "reward_every", "holdout_size"),
+        excluded=("main_task", "steps_per_action", "decisions", "reward_every", "holdout_size"),
         supports=_supports,
         unsuited=_unsuited,
         actions=_actions,

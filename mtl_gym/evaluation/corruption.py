@@ -39,10 +39,10 @@ def corrupted(decision: TrainingDecision, references: Sequence[Mapping[str, floa
 
 def _samples_of_rows(trainer: Trainer) -> list[Split]:
     """Corrupted samples (n, ...) of *test*, or (N, n, ...) where rows have splits of their own, with each kind and severity."""
-    problem, members = trainer.problem, [own.members if own else None for own in trainer.ledger.instances]
-    if problem.pool is None or None in members:
+    problem, instances = trainer.problem, trainer.ledger.instances
+    if problem.family is None and any(own is None or own.members is None for own in instances):
         return list(_corrupted_samples(problem))
-    rows = [_of_split(problem, problem.pool.splits(own)["test"]) for own in members if own is not None]
+    rows = [_of_split(problem, own.split(problem, "test")) for own in instances if own is not None]
     several = [[own[place] for own in rows] for place in range(len(rows[0]))]
     return [Split(torch.stack([one.inputs for one in own]), torch.stack([one.targets for one in own])) for own in several]
 

@@ -217,8 +217,10 @@ def _reason(problem: Problem, env: str) -> str | None:
 
 def _axes(problem: Problem) -> dict[str, str | None]:
     """Why instances of a problem cannot vary along an axis, or do not; ``None`` where they can."""
-    reasons: dict[str, str | None] = dict.fromkeys(AXES)
-    if problem.pool is None:
+    reasons: dict[str, str | None] = dict.fromkeys([*AXES, *(problem.family.axes if problem.family else ())])
+    if problem.family is not None:
+        reasons["split"] = "its instances draw all their data"
+    elif problem.pool is None:
         reasons["split"] = "it has no pool from which instances could draw a split"
     else:
         try:

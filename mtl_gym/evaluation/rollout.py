@@ -23,6 +23,8 @@ from mtl_gym.problems.scores import WORST_DELTA_M, delta_m
 from mtl_gym.training.ledger import Ledger
 
 Advance = Callable[[int], None]
+_LENGTHS = {"steps_per_action": "decisions", "decisions": "steps_per_action"}
+"""The arguments that say how long a decision is, and the other one that does."""
 
 
 def make_env(
@@ -39,9 +41,11 @@ def make_env(
         raise ValueError(should("env", f"be {requirements.env!r}, which {own_name} is for", env, own))
     required = requirements.arguments()
     for name, value in required.items():
-        if name in arguments and plain(arguments[name]) != plain(value):
+        other = _LENGTHS.get(name, name)
+        given_as = other if arguments.get(other) is not None else name
+        if given_as != name or (name in arguments and plain(arguments[name]) != plain(value)):
             raise ValueError(
-                f"`{name}` should be {value!r}, which {own_name} requires. Received {name}={arguments[name]!r}. "
+                f"`{name}` should be {value!r}, which {own_name} requires. Received {given_as}={arguments[given_as]!r}. "
                 f"Leave it out, or set the policy's option accordingly, if it has one."
             )
     given = {"reward": "none", **arguments, **required}
@@ -50,10 +54,10 @@ def make_env(
             env, num_envs=num_envs, vectorization_mode="vector_entry_point", autoreset_mode="Disabled", **given
         )
     except ValueError as error:
-        steps = required.get("steps_per_action")
-        if steps is None or f"steps_per_action={steps}" not in str(error):
+        lengths = [f"{name}={required[name]}" for name in _LENGTHS if name in required]
+        if not lengths or lengths[0] not in str(error):
             raise
-        raise ValueError(f"{str(error).removesuffix('.')}. {own_name} requires steps_per_action={steps}.") from None
+        raise ValueError(f"{str(error).removesuffix('.')}. {own_name} requires {lengths[0]}.") from None
 
 
 def rollout(

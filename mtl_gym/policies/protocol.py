@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
+from mtl_gym.checks import should
 from mtl_gym.environments import LOSS_WEIGHTING
 
 WEIGHT_BOUND = 1e6
@@ -27,6 +28,10 @@ class Requirements:
         steps_per_action: Optimiser steps between its decisions.
         env: Id of its environment.
         env_kwargs: Other arguments of the environment, such as ``rule`` and ``weight_range``.
+        decisions: About how many decisions it takes in an episode, in place of ``steps_per_action``.
+
+    Raises:
+        ValueError: If both ``steps_per_action`` and ``decisions`` are given.
     """
 
     observe: tuple[str, ...] | None = None
@@ -34,10 +39,16 @@ class Requirements:
     steps_per_action: int | None = None
     env: str | None = None
     env_kwargs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    decisions: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.decisions is not None and self.steps_per_action is not None:
+            raise ValueError(should("decisions", "be left out with `steps_per_action`", self.decisions))
 
     def arguments(self) -> dict[str, Any]:
         """The required arguments of the environment."""
-        given = {"observe": self.observe and list(self.observe), "action": self.action, "steps_per_action": self.steps_per_action}
+        lengths = {"steps_per_action": self.steps_per_action, "decisions": self.decisions}
+        given = {"observe": self.observe and list(self.observe), "action": self.action, **lengths}
         return {**self.env_kwargs, **{name: value for name, value in given.items() if value is not None}}
 
 

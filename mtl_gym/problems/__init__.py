@@ -24,6 +24,8 @@ def _row(name: str, summary: str, **options: object) -> ProblemRow:
 
 _CLUSTERS = Defaults(lr=1e-2, batch_size=60, train_steps=300, hidden_sizes=(64,))
 
+_TEACHERS = Defaults(lr=3e-3, batch_size=64, train_steps=300, hidden_sizes=(64, 32))
+
 PROBLEMS = {
     "digits": _row(
         "digits", "5 mixed tasks on turned, noisy and partly covered digits", defaults=Defaults(lr=3e-3, train_steps=600), version=1
@@ -71,6 +73,15 @@ PROBLEMS = {
     "clusters_equal": ProblemRow(
         "mtl_gym.problems.clusters:load_equal", "100 binary tasks in 3 planted clusters of the same difficulty", defaults=_CLUSTERS
     ),
+    "teachers": _row(
+        "teachers", "12 slots of tasks; every instance draws new data, labelled by random networks", defaults=_TEACHERS
+    ),
+    "teachers_shifted": ProblemRow(
+        "mtl_gym.problems.teachers:load_shifted",
+        "the same with deeper, harder, noisier networks than `teachers` draws",
+        defaults=_TEACHERS,
+    ),
+    "teachers_many": ProblemRow("mtl_gym.problems.teachers:load_many", "the same as `teachers` with 42 slots", defaults=_TEACHERS),
     "relations": _row(
         "relations",
         "12 binary tasks in 3 planted blocks that compete for the trunk",
@@ -133,7 +144,7 @@ def _home(name: str) -> str:
 @functools.cache
 def _load(name: str) -> Problem:
     from mtl_gym.context import own_mode  # here, so that `import mtl_gym` stays light
-    from mtl_gym.problems.base import Problem
+    from mtl_gym.problems.base import Pool, Problem
 
     row = PROBLEMS[name]
     if row.package and importlib.util.find_spec(row.package) is None:
@@ -143,8 +154,8 @@ def _load(name: str) -> Problem:
         )
     module, function = row.load.split(":")
     with own_mode():
-        tasks, splits, *pool = getattr(importlib.import_module(module), function)()
-    own = pool[0] if pool else None
-    problem = Problem(name, tasks, splits, network=row.network, defaults=row.defaults, version=row.version, pool=own)
+        tasks, splits, *source = getattr(importlib.import_module(module), function)()
+    own = {"pool" if isinstance(one, Pool) else "family": one for one in source}
+    problem = Problem(name, tasks, splits, network=row.network, defaults=row.defaults, version=row.version, **own)
     problem.found_by = (load_problem, (name,))
     return problem

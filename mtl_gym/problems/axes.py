@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mtl_gym.checks import choose, number, should
 from mtl_gym.problems.base import Problem
+from mtl_gym.problems.families import Family
 
 Distribution = Mapping[str, tuple[float, float]]
 
@@ -68,9 +69,10 @@ _ABOVE_ZERO = ("size", "labels")
 
 
 def resolve(distribution: str | Distribution, problem: Problem | None = None) -> Distribution:
-    """Returns the range of every axis of a row of ``DISTRIBUTIONS``, or of a mapping of some of the ``AXES`` to ranges (low, high).
+    """Returns the range of every axis of a row of ``DISTRIBUTIONS``, or of a mapping of some of the axes to ranges (low, high).
 
-    A row's ``split`` is left out where ``problem`` has no pool. Axes of one task, ``axis:task``, follow those of all tasks.
+    Axes are ``AXES`` and, where ``problem`` is a family, its own. A row's ``split`` is left out where ``problem`` has no pool. Axes
+    of one task, ``axis:task``, follow those of all tasks.
 
     Raises:
         TypeError: If ``distribution`` is neither a name nor a mapping, or a range is not a pair of numbers.
@@ -80,23 +82,27 @@ def resolve(distribution: str | Distribution, problem: Problem | None = None) ->
     pooled = problem is None or problem.pool is not None
     if isinstance(distribution, str):
         row = choose("distribution", distribution, DISTRIBUTIONS)
-        return {**AXES, **{axis: own for axis, own in row.items() if axis != "split" or pooled}}
+        own_axes = problem.family.ranges if problem and problem.family else {}
+        return {**AXES, **own_axes, **{axis: own for axis, own in row.items() if axis != "split" or pooled}}
     if not isinstance(distribution, Mapping):
         raise TypeError(should("distribution", "be a name or a mapping of axes to ranges", distribution))
     names = None if problem is None else [task.name for task in problem.tasks]
-    ranges = dict(AXES) | {choose_axis(axis, names): _range(axis, bounds) for axis, bounds in distribution.items()}
+    family = problem.family if problem else None
+    given = {choose_axis(axis, names, family): _range(axis, bounds, family) for axis, bounds in distribution.items()}
+    ranges = {**AXES, **(family.ranges if family else {}), **given}
     if ranges["split"] not in ((0.0, 0.0), (1.0, 1.0)):
         raise ValueError(should("distribution['split']", "be (0, 0) or (1, 1)", distribution["split"]))
     if problem is not None and not pooled and ranges["split"] != AXES["split"]:
-        condition = f"be left out: {problem.name!r} has no pool from which instances could draw a split"
+        reason = "lets instances draw all their data" if family else "has no pool from which instances could draw a split"
+        condition = f"be left out: {problem.name!r} {reason}"
         raise ValueError(should("distribution['split']", condition, distribution["split"]))
     return ranges
 
 
-def choose_axis(axis: str, tasks: Sequence[str] | None = None) -> str:
+def choose_axis(axis: str, tasks: Sequence[str] | None = None, family: Family | None = None) -> str:
     """The name of an axis, perhaps of one of these tasks (``None``: of any); raises ValueError if there is no such axis."""
     kind, colon, _ = axis.partition(":") if isinstance(axis, str) else (axis, "", "")
-    choose("distribution", kind, AXES)
+    choose("distribution", kind, {**AXES, **(family.axes if family else {})})
     if colon and kind not in EACH_TASK:
         raise ValueError(should("distribution", f"have {kind!r} without a task: it is not drawn for each task", axis))
     if colon and tasks is not None:
@@ -116,11 +122,12 @@ def bounds(ranges: Distribution, axis: str, tasks: Sequence[str]) -> tuple[list[
     return [*low], [*high]
 
 
-def _range(axis: str, bounds: object) -> tuple[float, float]:
+def _range(axis: str, bounds: object, family: Family | None) -> tuple[float, float]:
     if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
         raise TypeError(should(f"distribution[{axis!r}]", "be a pair (low, high)", bounds))
     kind = axis.partition(":")[0]
-    least, most = _BOUNDS.get(kind, (0.0, 1.0))
+    own = family.axes.get(kind) if family else None
+    least, most = (own.least, own.most) if own else _BOUNDS.get(kind, (0.0, 1.0))
     ends = "(]" if kind in _ABOVE_ZERO else "[]"
     low, high = (number(f"distribution[{axis!r}]", bound, low=least, high=most, ends=ends) for bound in bounds)
     if low > high:

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from mtl_gym.checks import choose, positive_int, printable, sequence, should
+from mtl_gym.identity import code_content
 from mtl_gym.problems.arrays import from_arrays
 from mtl_gym.problems.data_checks import check_functions, check_labels, check_pool, check_samples, check_tasks, lacking
 from mtl_gym.problems.encodings import Encoding, decode, encode
+from mtl_gym.problems.families import Family, check_family
 from mtl_gym.problems.frames import from_frame
 from mtl_gym.problems.inputs import parts, shapes
 from mtl_gym.problems.modules import ModuleFactory
@@ -51,12 +53,13 @@ class Problem:
         version: To be increased whenever data, tasks or splits change.
         pool: The samples from which instances may draw their own splits; ``splits`` are then ``pool.splits(pool.rows)``.
             ``None`` if the four splits are fixed.
+        family: What makes the data of each instance, where every instance has data of its own; ``splits`` are then an example.
 
     Raises:
         TypeError: If an argument is of another type, or ``model`` makes no module.
         ValueError: If there are no tasks, a split is missing or empty, inputs or labels are infinite, labels do not match the tasks
-            or their metrics, the pool does not match the splits, the network is unknown, both ``network`` and ``model`` are given,
-            or modules are not alike or have parts in common.
+            or their metrics, the pool or the family does not match the splits, both are given, the network is unknown, both
+            ``network`` and ``model`` are given, or modules are not alike or have parts in common.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Problem:
         defaults: Defaults | None = None,
         version: int = 0,
         pool: Pool | None = None,
+        family: Family | None = None,
     ) -> None:
         self.name = printable("name", name)
         self.tasks = tuple(_instance("tasks", task, Task) for task in sequence("tasks", tasks))
@@ -84,6 +88,7 @@ class Problem:
         self.defaults = _without_widths(given) if whole else given
         self.version = positive_int("version", version, least=0)
         self.pool = None if pool is None else _whole_or_not(_instance("pool", pool, Pool), whole=whole)
+        self.family = None if family is None else _instance("family", family, Family)
         self.found_by: tuple[Callable[..., Problem], tuple[str, ...]] | None = None
         """A function and its arguments that load it; ``None`` if only its data identifies it."""
         self.encoding: Encoding | None = None
@@ -96,6 +101,10 @@ class Problem:
         check_functions(self.tasks, self.target_slices, self.splits["train"])
         if self.pool is not None:
             check_pool(self.pool, self.tasks, self.target_slices, self.splits)
+        if self.family is not None:
+            if self.pool is not None:
+                raise ValueError(should("pool", "be left out where there is a `family`, whose instances draw all their data", pool))
+            check_family(self.family, self.splits, len(self.tasks))
         self.complete = not any(bool(torch.isnan(split.targets).any()) for split in self._splits_and_pool(SPLITS[:3]))
         """Whether the samples on which losses are computed, in any split that an instance may draw, have all labels."""
 
@@ -140,6 +149,8 @@ class Problem:
                 digest.update(tensor.contiguous().numpy().tobytes())
         if self.pool is not None:
             digest.update(repr(self.pool.division).encode())
+        if self.family is not None:
+            digest.update(json.dumps(code_content([dict(self.family.axes), self.family.draw])).encode())
         return [self.name, self.version, digest.hexdigest()]
 
     @property
@@ -184,7 +195,9 @@ class Problem:
             if isinstance(own, ModuleFactory)
             else {"network": own}
         )
-        make = functools.partial(Problem, **chosen, defaults=self.defaults, version=self.version, pool=self.pool)
+        make = functools.partial(
+            Problem, **chosen, defaults=self.defaults, version=self.version, pool=self.pool, family=self.family
+        )
         return self.found_by or (make, (self.name, self.tasks, self.splits), {"encoding": self.encoding})
 
     def __repr__(self) -> str:

@@ -11,16 +11,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from mtl_gym.checks import should
 from mtl_gym.problems.axes import Distribution, bounds
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.drawn_splits import draw_split
+from mtl_gym.problems.families import rows_of
 from mtl_gym.problems.labels import complete_batches, kept_labels, labelled_samples, with_labels
 from mtl_gym.problems.opposites import opposites, opposites_in
 from mtl_gym.problems.splits import Split
@@ -35,6 +37,7 @@ _STREAMS = (
     *("constant_label", "stuck", "unrelated", "nearest_flip", "harmful"),
     "dropout",
     *("split", "share", "kept", "completed", "lr", "fixed"),
+    *("family", "data"),
 )
 
 
@@ -57,16 +60,27 @@ class Instance:
     lr: float  # factor of the learning rate
     # indices (n,) into the problem's pool of each split that the instance has drawn; ``None``: the problem's own splits
     members: Mapping[str, Indices] | None = None
+    own: Mapping[str, float] = field(default_factory=dict)  # the values of the axes of the problem's family
 
-    def train(self, problem: Problem) -> Split:
-        """The training samples with their own labels."""
+    def split(self, problem: Problem, name: str) -> Split:
+        """The samples of a split with their own labels."""
+        if problem.family is not None:
+            rows = rows_of({split: len(own) for split, own in problem.splits.items()})[name]
+            return self.samples(problem)[torch.from_numpy(rows)]
         if self.members is None or problem.pool is None:
-            return problem.splits["train"]
-        return problem.pool.splits({"train": self.members["train"]})["train"]
+            return problem.splits[name]
+        moments = problem.pool.moments(self.members["train"])
+        return moments.normalised(problem.pool.samples[torch.from_numpy(self.members[name])])
+
+    def samples(self, problem: Problem) -> Split:
+        """The P samples that an instance of a family has drawn, split by split; computed anew."""
+        if problem.family is None:
+            raise ValueError(should("problem", "be a family, whose instances draw all their data", problem.name))
+        return problem.family.draw(self.own, self.tasks, self.stream("data"))
 
     def labelled(self, problem: Problem) -> Mask:
         """Whether each training sample has a label of its own of each task (n, all tasks), before any are removed."""
-        if self.members is None or problem.pool is None:
+        if self.members is None or problem.pool is None:  # that of a family has all labels
             return labelled_samples(problem, problem.splits["train"].targets)
         return labelled_samples(problem, problem.pool.samples.targets[self.members["train"]])
 
@@ -98,8 +112,8 @@ class Instance:
         stuck = _wrong(rng, rows, self.constant_label, known)
         source[:, self.tasks] = np.where(stuck, _donors(rng, self.rows, known, (1, len(self.tasks))), source[:, self.tasks])
         for task in self.tasks[self.nearest_flip].tolist():
-            own = self.members is not None
-            source[:, task] = opposites_in(self.train(problem), problem, task) if own else opposites(problem, task)
+            own = self.members is not None or problem.family is not None
+            source[:, task] = opposites_in(self.split(problem, "train"), problem, task) if own else opposites(problem, task)
         if (self.labels < 1).any():
             borne = np.take_along_axis(self.labelled(problem), source, axis=0)
             kept = kept_labels(borne[:, self.tasks], self.rows, self.labels, self.stream("kept"))
@@ -199,6 +213,7 @@ def draw(
         labels=each_task("labels", stream="share"),
         lr=float(np.exp(_stream(entropy, "lr").uniform(*np.log(distribution["lr"])))),
         members=draw_split(problem, _stream(entropy, "split")) if distribution["split"][0] else None,
+        own=problem.family.values(distribution, _stream(entropy, "family")) if problem.family else {},
     )
 
 

@@ -47,7 +47,7 @@ class Defaults:
 class ProblemRow:
     """One row of ``PROBLEMS``."""
 
-    load: str  # ``"module:function"`` that returns the tasks, the splits and, unless these are fixed, the pool
+    load: str  # ``"module:function"`` that returns the tasks, the splits and, unless these are fixed, the pool or the family
     summary: str  # one line for tables
     network: str = "mlp"  # row of ``mtl_gym.models.NETWORKS``
     defaults: Defaults = Defaults()

@@ -63,6 +63,20 @@ def relative_gains(problem: Problem, values: Mapping[str, Tensor], references: M
     return torch.stack(tasks, dim=1)
 
 
+def log_qualities(problem: Problem, values: Mapping[str, Tensor]) -> Tensor:
+    """Qualities (N, T): for each task the mean over its metrics of the metric's log, or of minus its log if lower is better.
+
+    Differences are log ratios; small ones, in percent, are those of :func:`relative_gain` whatever the reference. Metrics, (N,) by
+    ``task/metric``, count as no smaller than their floors.
+    """
+    tasks = []
+    for task in problem.tasks:
+        rows = [(METRICS[metric], values[f"{task.name}/{metric}"].double()) for metric in task.metrics]
+        own = [(1 if row.higher_is_better else -1) * known.clamp(min=row.floor).log() for row, known in rows]
+        tasks.append(torch.stack(own).mean(0))
+    return torch.stack(tasks, dim=1)
+
+
 class MetricTable:
     """All M metrics of a problem side by side."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,16 +10,18 @@ from torch import Tensor
 from mtl_gym.checks import should
 from mtl_gym.problems.base import Problem
 from mtl_gym.problems.drawn_splits import check_drawable
+from mtl_gym.problems.families import rows_of
 from mtl_gym.problems.inputs import Inputs, concatenated, each
 from mtl_gym.problems.labels import labelled_samples
 from mtl_gym.problems.losses import labelled
+from mtl_gym.problems.splits import Split
 from mtl_gym.training.drawn import HOLDOUTS, Drawn, own_splits
 from mtl_gym.training.ledger import Ledger
 from mtl_gym.training.recipe import Recipe
 
 
 class TrainingData:
-    """The data of a problem, for N replicas: the problem's own splits, or those that each replica's instance has drawn.
+    """The data of a problem, for N replicas: the problem's own splits, or what each replica's instance has drawn.
 
     Positions are indices of samples in a split.
     """
@@ -28,9 +30,8 @@ class TrainingData:
         device = torch.device(recipe.device)
         self._problem, self._columns, self._drawn = problem, problem.target_slices, drawn
         self._num_replicas = len(drawn.batches.order)
-        pool = problem.pool if drawn.members else None
-        self._pool = None if pool is None else pool.samples.to(device)
-        self._splits = {} if pool else {name: split.to(device) for name, split in problem.splits.items()}
+        self._pool, self._members = _pool(problem, drawn, device)
+        self._splits = {} if self._pool else {name: split.to(device) for name, split in problem.splits.items()}
         # (n,) positions of the fixed samples, evenly spaced over their split
         self.holdouts = {name: spread(len(problem.splits[name]), recipe.holdout_size).to(device) for name in HOLDOUTS}
         held_out = [(name, own, self.holdouts[name]) for name, own in self._splits.items() if name in HOLDOUTS]
@@ -47,9 +48,9 @@ class TrainingData:
             found = each(lambda own: take(own, read), self._splits[split].inputs)
             return each(lambda own: own.expand(len(positions), *own.shape[1:]), found) if alike else found
         chosen = slice(None) if rows is None else rows
-        members = self._drawn.members[split][chosen].gather(1, positions.long())
+        members = self._members[split][chosen].gather(1, positions.long())
         found = each(lambda own: take(own, members), self._pool.inputs)
-        if not isinstance(found, Tensor) or not found.is_floating_point():
+        if not self._drawn.moments or not isinstance(found, Tensor) or not found.is_floating_point():
             return found  # which nothing scales
         mean, deviation = (self._drawn.moments[f"input_{name}"][chosen, None] for name in _MOMENTS)
         return found.sub_(mean).div_(deviation)
@@ -83,7 +84,9 @@ class TrainingData:
         """
         if self._pool is None:
             return take(self._splits[split].targets[:, columns], positions)
-        found = take(self._pool.targets[:, columns], self._drawn.members[split].gather(1, positions.long()))
+        found = take(self._pool.targets[:, columns], self._members[split].gather(1, positions.long()))
+        if not self._drawn.moments:
+            return found
         moments = (self._drawn.moments[f"target_{name}"][:, columns] for name in _MOMENTS)
         mean, deviation = (own.reshape(len(found), 1, -1, *[1] * (found.ndim - 3)) for own in moments)
         return found.sub_(mean).div_(deviation)
@@ -151,6 +154,22 @@ class TrainingData:
 
 
 _MOMENTS = ("mean", "deviation")
+
+
+def _pool(problem: Problem, drawn: Drawn, device: torch.device) -> tuple[Split | None, Mapping[str, Tensor]]:
+    """The samples in which replicas have their own rows, and these rows (N, n) of each split; ``None`` where all share the splits.
+
+    They are those of the problem's pool or, of a family, those of all replicas, one after the other.
+    """
+    if drawn.samples:
+        inputs, targets = (drawn.samples[name] for name in ("inputs", "targets"))
+        first = torch.arange(len(inputs), device=device)[:, None] * inputs.shape[1]
+        rows = rows_of({name: len(split) for name, split in problem.splits.items()})
+        members = {name: first + torch.from_numpy(own).to(device) for name, own in rows.items()}
+        return Split(inputs.flatten(0, 1), targets.flatten(0, 1)), members
+    if drawn.members and problem.pool is not None:
+        return problem.pool.samples.to(device), drawn.members
+    return None, {}
 
 
 def _of_tasks(parts: Sequence[Tensor], tasks: Tensor) -> Tensor:

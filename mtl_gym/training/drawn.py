@@ -29,6 +29,7 @@ class Drawn:
             ascend; where labels are missing, the fixed samples of *meta* and *reward* are exchanged so that they have labels of
             every task.
         moments: Mean and deviation of *train*, (N, ...) by name; empty likewise.
+        samples: ``inputs`` (N, P, *shape) and ``targets`` (N, P, T) of a family's instances; empty for other problems.
         complete: Whether all labels of the samples on which losses are computed are there.
     """
 
@@ -43,6 +44,11 @@ class Drawn:
             self.members = {name: state.add(f"members {name}", (len(problem.splits[name]),), torch.int32) for name in SPLITS}
             shapes = vars(problem.pool.moments(problem.pool.rows["train"]))
             self.moments = {name: state.add(f"moments {name}", own.shape) for name, own in shapes.items()}
+        self.samples: dict[str, Tensor] = {}
+        if problem.family is not None:
+            count, train = family_size(problem), problem.splits["train"]
+            own = {"inputs": problem.input_shape, "targets": train.targets.shape[1:]}
+            self.samples = {name: state.add(f"samples {name}", (count, *shape)) for name, shape in own.items()}
         self.complete = is_complete(problem, recipe)
 
     def begin(self, row: int, instance: Instance, holdouts: dict[str, Tensor]) -> None:
@@ -54,6 +60,10 @@ class Drawn:
                 members[row] = torch.from_numpy(own)
             for name, own in vars(problem.pool.moments(instance.members["train"])).items():
                 self.moments[name][row] = own
+        if problem.family is not None:
+            drawn = instance.samples(problem)
+            for name, table in self.samples.items():
+                table[row] = getattr(drawn, name)
         for split, source in self.sources.items():
             if split == "train":
                 source[row] = torch.from_numpy(instance.label_source(problem))
@@ -82,8 +92,13 @@ class Drawn:
 
 
 def own_splits(recipe: Recipe) -> bool:
-    """Whether each instance draws its own splits."""
+    """Whether each instance draws its own splits from the problem's pool."""
     return recipe.distribution["split"][1] > 0
+
+
+def family_size(problem: Problem) -> int:
+    """P, the samples of an instance of a family; 0 for other problems."""
+    return sum(map(len, problem.splits.values())) if problem.family is not None else 0
 
 
 def is_complete(problem: Problem, recipe: Recipe) -> bool:

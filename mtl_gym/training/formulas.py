@@ -14,6 +14,26 @@ def log_loss(losses: Tensor) -> Tensor:
     return losses.clamp(min=SMALLEST_LOSS).log()
 
 
+def relative(losses: Tensor, reference: Tensor) -> Tensor:
+    """Log of losses over reference losses."""
+    return log_loss(losses) - log_loss(reference)
+
+
+def noise_of(batches: Tensor) -> Tensor:
+    """How noisy losses (N, steps, K) of consecutive batches are: their standard deviation (N, K) around their linear trend.
+
+    It is relative to their mean and unbiased, and 0 for fewer than three batches, which have no deviation from a line.
+    """
+    steps = batches.shape[1]
+    if steps < 3:
+        return torch.zeros_like(batches[:, 0])
+    scaled = batches / batches.mean(1, keepdim=True).clamp(min=SMALLEST_LOSS)
+    time = torch.linspace(-1, 1, steps, device=batches.device)[:, None]  # (steps, 1), of mean 0
+    slope = (time * scaled).sum(1, keepdim=True) / time.square().sum()
+    rest = scaled - scaled.mean(1, keepdim=True) - slope * time
+    return (rest.square().sum(1) / (steps - 2)).sqrt()
+
+
 def improvable_gap(losses: Tensor, base: Tensor) -> Tensor:
     """IGBv1's gap to a desired final loss of 0, ``L_k / Lbase_k``; ``base`` (N, K) are the mean batch losses of the second epoch.
 
@@ -40,10 +60,21 @@ def inner_products(gradients: Tensor) -> Tensor:
 
 def cosines(gramian: Tensor) -> Tensor:
     """Cosines (N, K (K - 1) / 2) between task gradients, the upper triangle of ``G`` (N, K, K) by rows; 0 for a zero gradient."""
+    first, second = torch.triu_indices(gramian.shape[1], gramian.shape[1], offset=1)
+    return _cosine_table(gramian)[:, first, second]
+
+
+def mean_cosines(gramian: Tensor) -> Tensor:
+    """The mean cosine (N, K) of each task's gradient with those of the others, from ``G`` (N, K, K); 0 for a single task."""
+    count = gramian.shape[1]
+    others = 1 - torch.eye(count, dtype=gramian.dtype, device=gramian.device)
+    return (_cosine_table(gramian) * others).sum(2) / max(count - 1, 1)
+
+
+def _cosine_table(gramian: Tensor) -> Tensor:
     norms = gramian.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()  # (N, K)
     products = norms[:, :, None] * norms[:, None, :]
-    first, second = torch.triu_indices(gramian.shape[1], gramian.shape[1], offset=1)
-    return torch.where(products > 0, gramian / products.clamp(min=1e-30), 0).clamp(-1, 1)[:, first, second]
+    return torch.where(products > 0, gramian / products.clamp(min=1e-30), 0).clamp(-1, 1)
 
 
 def log_norms(gramian: Tensor) -> Tensor:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple, Self
 
+import torch
 from torch import Tensor
+
+from mtl_gym.training.formulas import noise_of
 
 
 class LossHistory(NamedTuple):
@@ -16,17 +19,18 @@ class LossHistory(NamedTuple):
     first: Tensor  # losses of the first batch after the last decision
     last: Tensor  # losses of the last batch before its update
     base: Tensor  # mean batch losses of the second epoch; L(0) until it is complete
+    noise: Tensor  # relative deviation of the batch losses since the last decision around their trend; 0 before the first
 
     @classmethod
     def begin(cls, losses: Tensor) -> Self:
         """The initial history, given the losses (N, K) of the first batch."""
-        return cls(*[losses] * 6)
+        return cls(losses, losses, losses, losses, losses, losses, torch.zeros_like(losses))
 
     def extended(self, batches: Tensor, base: Tensor | None = None) -> Self:
         """The history after a decision, given the losses (N, steps, K) of its batches, each before its update, and a new base."""
         last, kept = batches[:, -1], self.base if base is None else base
         mean, first = (last, last) if batches.shape[1] == 1 else (batches.mean(1), batches[:, 0])  # a single one is its own mean
-        return type(self)(self.initial, mean, self.mean, first, last, kept)
+        return type(self)(self.initial, mean, self.mean, first, last, kept, noise_of(batches))
 
 
 def second_epoch_mean(base: Tensor, losses: Tensor, step: Tensor, length: Tensor, steps: int) -> Tensor:

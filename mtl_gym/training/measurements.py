@@ -7,7 +7,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from mtl_gym.problems.scores import WORST_DELTA_M, relative_gains
+from mtl_gym.problems.scores import WORST_DELTA_M, log_qualities, relative_gains
 from mtl_gym.training.formulas import inner_products
 from mtl_gym.training.probes import (
     AFTER,
@@ -18,6 +18,7 @@ from mtl_gym.training.probes import (
     LR,
     META,
     PRESENT,
+    QUALITY,
     REWARD,
     SCORE,
     UPCOMING,
@@ -33,9 +34,10 @@ def training_probes(trainer: Trainer) -> list[Probe]:
 
     ``meta`` and ``reward`` (N, K): held-out losses; ``upcoming`` and ``after`` (N, K): losses of the next batch, and of the last
     one after its step; ``gramian`` (N, K, K); ``gains`` (N, K): relative gains in percent over single-task learning, on *reward*;
-    ``score`` (N,): their mean at the end of an episode; ``lr`` (N,) and ``epoch`` (N,) of the next step; ``initial_lr`` (N,), the
-    learning rate of the first one; ``present`` (N, K): 1 if the next batch has a label of a task, else 0. If there is a main task,
-    only it is rewarded: ``reward`` and ``gains`` contain only its column (N, 1).
+    ``quality`` (N, K): logs of metrics on *reward*, without references; ``score`` (N,): the mean gain at the end of an episode;
+    ``lr`` (N,) and ``epoch`` (N,) of the next step; ``initial_lr`` (N,), the learning rate of the first one; ``present`` (N, K): 1
+    if the next batch has a label of a task, else 0. If there is a main task, only it is rewarded: ``reward``, ``gains`` and
+    ``quality`` contain only its column (N, 1).
     """
     return [
         Probe((META, REWARD), lambda names: _holdout(trainer, names), periodic=(REWARD,)),
@@ -43,6 +45,7 @@ def training_probes(trainer: Trainer) -> list[Probe]:
         Probe((AFTER,), lambda names: Reading({AFTER: last_batch(trainer)}, forward=1.0)),
         Probe((GRAMIAN,), lambda names: _gramian(trainer)),
         Probe((GAINS,), lambda names: Reading({GAINS: gains(trainer)}), periodic=(GAINS,)),
+        Probe((QUALITY,), lambda names: Reading({QUALITY: qualities(trainer)}), periodic=(QUALITY,)),
         Probe((SCORE,), lambda names: Reading({SCORE: _score(trainer)}), final=True),
         Probe((LR,), lambda names: Reading({LR: learning_rates(trainer)})),
         Probe((INITIAL_LR,), lambda names: Reading({INITIAL_LR: trainer.replicas.learning_rates.float()})),
@@ -74,6 +77,11 @@ def gains(trainer: Trainer) -> Tensor:
     problem = trainer.problem
     table = relative_gains(problem, trainer.metrics(REWARD), average_references(problem, trainer.recipe))
     return _counting(trainer, table.gather(1, trainer.ledger.tasks))
+
+
+def qualities(trainer: Trainer) -> Tensor:
+    """Qualities (N, K) of the rewarded tasks, on *reward*; see :func:`mtl_gym.problems.scores.log_qualities`."""
+    return _counting(trainer, log_qualities(trainer.problem, trainer.metrics(REWARD)).gather(1, trainer.ledger.tasks))
 
 
 def _score(trainer: Trainer) -> Tensor:

@@ -34,7 +34,7 @@ from mtl_gym.problems.base import Problem
 from mtl_gym.problems.inputs import each, parts, shapes
 from mtl_gym.problems.modules import ModuleFactory
 from mtl_gym.training.checkpoints import CHECKPOINTS
-from mtl_gym.training.drawn import HOLDOUTS, own_splits, source_sizes
+from mtl_gym.training.drawn import HOLDOUTS, family_size, own_splits, source_sizes
 from mtl_gym.training.optim import OPTIMIZERS
 from mtl_gym.training.recipe import Recipe
 from mtl_gym.training.trainer import CHUNK, own_model
@@ -123,13 +123,15 @@ def training_bytes(
     order = (recipe.train_steps + 1) * batch
     sources = sum(count * tasks for count, tasks in source_sizes(problem, recipe).values())
     sources += own_splits(recipe) * (sum(map(len, problem.splits.values())) + 2 * (inputs + targets))
+    sources += family_size(problem) * (inputs + targets)
     state = 4 * size * tables + _OBJECT * len(model.blocks) * tables + 8 * recipe.train_steps * num_tasks + 4 * order + 4 * sources
     gradients = 4 * num_tasks * (3 * size + model.num_shared) if task_gradients else 0
     training = _PASSES * (1 + by_samples) * (fixed + batch * (sample + labelled)) + by_samples * _of_samples(problem, recipe)
     held_out = sum(min(recipe.holdout_size, len(problem.splits[name])) for name in HOLDOUTS)
     largest = max(len(split) for name, split in problem.splits.items() if name != "train")
     at_once = max(held_out, min(CHUNK, largest))  # samples, without gradients; the inputs of own splits are those of each row
-    measuring = fixed + at_once * (sample / 2 + own_splits(recipe) * 8 * inputs) + max(held_out, largest) * labelled
+    own = own_splits(recipe) or problem.family is not None
+    measuring = fixed + at_once * (sample / 2 + own * 8 * inputs) + max(held_out, largest) * labelled
     row = state + gradients + training + measuring + _PAIR * (num_tasks + 1) ** 2
     begun = 32 * size + 16 * order + 16 * sources  # one row at a time
     return FIXED + rows * row + begun

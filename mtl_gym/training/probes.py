@@ -16,7 +16,7 @@ from mtl_gym.training.loss_history import LossHistory
 
 UPCOMING, AFTER, META, REWARD, GRAMIAN = "upcoming", "after", "meta", "reward", "gramian"
 GAINS, SCORE, LR, EPOCH, LAST_WEIGHTS = "gains", "score", "lr", "epoch", "last_weights"
-INITIAL_LR, PRESENT = "initial_lr", "present"
+INITIAL_LR, PRESENT, QUALITY = "initial_lr", "present", "quality"
 """Names available for all training runs; see :func:`mtl_gym.training.measurements.training_probes`."""
 BASE = "base"
 """The mean loss of the second epoch, recorded only if it is needed."""

@@ -1,0 +1,103 @@
+"""Searches for the best rule with constant coefficients, by CMA-ES on a fold's training family: the policy ``best-rule``.
+
+    python -m benchmarks.best_rule              every fold, and the one that leaves nothing out, "all" (20 minutes each; resumes)
+    python -m benchmarks.best_rule digits       one fold (benchmarks/folds.py)
+
+Each generation draws new training instances of every source, which its candidates share. A candidate's score on a source is its
+mean `quality` on *reward*, less that of `init` on the same instances, over the deviation between candidates on an instance, which
+counts as no smaller than .5 %; scores of sources are averaged. *test* plays no part. What is searched are the level and the
+coefficients of all features that cost no more than losses, from `init` on. Every generation is kept in ``runs/best_rule`` as soon
+as it is known; a rerun asks and tells the same again. Writes ``benchmarks/results/best_rule.json``: the mean of the final
+distribution, and the number of trainings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cma
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.folds import FOLDS, training_sources
+from benchmarks.measuring import ROOT, Run, command_line
+from benchmarks.rules import NAMED, actions, played
+from mtl_gym.decisions.task_features import DEFAULT_FEATURES, LEVEL_REACH, TASK_FEATURES
+from mtl_gym.problems.instances import TRAINING_IDS
+
+Array = npt.NDArray[np.float64]
+GENERATIONS, CANDIDATES, INSTANCES = 30, 12, 4
+STEP, FLOOR = 0.25, 0.5
+"""First deviation of actions, and the smallest deviation between candidates on a source, in points."""
+ALL = "all"
+
+
+def search(fold: str, generations: int, candidates: int, instances: int, folder: Path | None, **others: Any) -> dict[str, Any]:
+    """The best coefficients of a fold, and how many trainings it took to find them."""
+    start, sources = _start(), training_sources(None if fold == ALL else fold)
+    options = {"seed": 1, "popsize": candidates, "bounds": [-1, 1], "verbose": -9}
+    strategy = cma.CMAEvolutionStrategy(start, STEP, options)
+    kept = None if folder is None else folder / f"{fold}.jsonl"
+    known = [json.loads(line) for line in kept.read_text().splitlines()] if kept and kept.is_file() else []
+    for generation in range(generations):
+        asked = np.array(strategy.ask())
+        scores = known[generation] if generation < len(known) else None
+        if scores is None:
+            first = TRAINING_IDS[0] + 10**6 + generation * instances
+            ids = range(first, first + instances)
+            table = np.concatenate([start[None], asked])
+            own = [_relative(played({**source, **others}, natural(table), ids)["reward"]) for source in sources]
+            scores = np.mean(own, axis=0).tolist()
+            if kept:
+                _keep(kept, scores)
+        strategy.tell(asked, [-score for score in scores])
+        print(fold, generation, f"{np.mean(scores):+.2f}", natural(strategy.mean[None])[0].round(2).tolist(), flush=True)
+    columns = ("level", *DEFAULT_FEATURES)
+    found = natural(strategy.mean[None])[0]
+    trainings = generations * (candidates + 1) * instances * len(sources)
+    return {"trainings": trainings, "coefficients": dict(zip(columns, found.round(3).tolist(), strict=True))}
+
+
+def natural(table: Array) -> Array:
+    """Coefficients in natural units of actions (R, 1 + F)."""
+    return table * np.array([LEVEL_REACH, *(TASK_FEATURES[name].reach for name in DEFAULT_FEATURES)])
+
+
+def _start() -> Array:
+    """The action of `init`."""
+    return actions(np.array([[*NAMED["init"], *[0] * (len(DEFAULT_FEATURES) - 2)]], float))[0].astype(float)
+
+
+def _relative(scores: Array) -> Array:
+    """Scores of the candidates (R,) over those of the first row, `init`, from (1 + R, n), in deviations between rows."""
+    deviation = max(float(np.sqrt(scores.var(axis=0).mean())), FLOOR)
+    return np.asarray((scores[1:] - scores[0]).clip(-10 * deviation, 10 * deviation).mean(1) / deviation)
+
+
+def _keep(file: Path, scores: list[float]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as lines:
+        lines.write(json.dumps(scores) + "\n")
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--generations", type=int, default=GENERATIONS)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Searches each fold and adds it to the results."""
+    run: Run
+    run, given = command_line(words, _options)
+    known, folder = run.known(), None if run.smoke else ROOT / "runs" / "best_rule"
+    for fold in run.names or ((ALL,) if run.smoke else (ALL, *FOLDS)):
+        size = (2, 4, 1) if run.smoke else (given.generations, CANDIDATES, INSTANCES)
+        known[fold] = search(fold, *size, folder, **({"train_steps": 30} if run.smoke else {}))
+        run.write(known)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""On which problems agents and rules learn, and on which they are then judged: four folds of problems that are left out.
+
+Problems that share data leave together. What is learned in a fold never sees its problems: they choose no checkpoint, seed or
+hyper-parameter.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+FOLDS: dict[str, tuple[str, ...]] = {
+    "digits": ("digits", "digits_scales", "digits_few"),
+    "tables": ("census", "river_flow"),
+    "genes": ("yeast", "yeast_few", "relations", "relations_few"),
+    "molecules": ("tox21", "tox21_few"),
+}
+"""The cases (``benchmarks/measuring.py``) that are left out, by the fold's name."""
+
+TEACHERS: tuple[dict[str, Any], ...] = (
+    {"problem": "teachers", "num_tasks": 2},
+    {"problem": "teachers", "num_tasks": 3, "distribution": {"labels": (0.05, 1.0), "size": (0.3, 1.0)}},
+    {"problem": "teachers", "num_tasks": 4, "distribution": {"scale": (0.1, 10.0), "labels": (0.1, 1.0), "lr": (0.5, 2.0)}},
+    {"problem": "teachers", "num_tasks": 6, "distribution": {"noise": (0.0, 0.4), "scale": (0.1, 10.0)}},
+    {"problem": "teachers", "num_tasks": 4, "train_steps": 900, "distribution": {"labels": (0.1, 1.0), "size": (0.3, 1.0)}},
+    {"problem": "teachers", "num_tasks": 5, "optimizer": "sgd", "lr": 0.05, "distribution": {"labels": (0.1, 1.0)}},
+)
+"""Settings of the family that every fold trains on: other numbers of tasks, labels, scales, noise, lengths and optimisers."""
+REAL: tuple[dict[str, Any], ...] = (
+    {"problem": "digits", "num_tasks": 4, "distribution": "varied"},
+    {"problem": "river_flow", "num_tasks": 4, "distribution": "varied"},
+    {"problem": "yeast", "num_tasks": 5, "distribution": "varied"},
+    {"problem": "tox21", "num_tasks": 4, "distribution": "varied"},
+)
+"""Settings of shipped problems that a fold trains on unless their problem is left out."""
+
+
+def training_sources(fold: str | None) -> list[dict[str, Any]]:
+    """The settings on which a fold trains, or ``None``: all."""
+    left_out = () if fold is None else FOLDS[fold]
+    return [*TEACHERS, *(own for own in REAL if own["problem"] not in left_out)]

@@ -1,0 +1,144 @@
+"""How much there is to win by adapting task weights, and the best rule that does not adapt.
+
+    python -m benchmarks.rules                          every problem and case (an hour; rerun to resume)
+    python -m benchmarks.rules teachers digits_few      some of them
+
+*Headroom* is what the best of 64 rules with constant coefficients, chosen for each instance, is ahead of the best single one: what
+a policy could win by choosing coefficients by what it sees of an instance. The choice for an instance is by its score on *reward*,
+and that of the single rule by the mean score on *reward* of the other half of the instances; both are read on *test*. Scores are
+logs of metrics (the reward `quality`), times 100: differences are points of `delta_m` where they are small.
+
+Rules are ``action="rule"``, with the level and the coefficients of ``first`` and ``loss`` from a Sobol sequence, a third of them
+with coefficients of all features that cost no more than losses. Equal weights, `init`, `si` and `si-mean` are among them. Writes
+``benchmarks/results/rules.json`` problem by problem.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import qmc
+
+from benchmarks.measuring import Run, case_arguments, cases, command_line, vector_env
+from mtl_gym.decisions.task_features import DEFAULT_FEATURES, LEVEL_REACH, TASK_FEATURES
+from mtl_gym.environments import LOSS_WEIGHTING
+from mtl_gym.problems.scores import log_qualities
+
+Array = npt.NDArray[np.float64]
+RULES, INSTANCES, ROWS = 64, 24, 96
+SLOW = {"multimnist": 6, "stereo": 6}
+SPLITS = ("reward", "test")
+NAMED = {"ew": (0, 0, 0), "init": (0, 1, 0), "si-mean": (0, 1, 1), "si": (1, 1, 1), "level": (1, 0, 1), "strong": (0, 1, 2)}
+"""The level, and the coefficients of ``first`` and ``loss``."""
+FAMILIES: dict[str, dict[str, Any]] = {
+    "teachers": {"problem": "teachers", "num_tasks": 4},
+    "teachers_few": {"problem": "teachers", "num_tasks": 4, "distribution": {"labels": (0.05, 0.5), "size": (0.3, 1.0)}},
+    "teachers_scaled": {"problem": "teachers", "num_tasks": 4, "distribution": {"scale": (0.1, 10.0), "labels": (0.1, 1.0)}},
+    "teachers_shifted": {"problem": "teachers_shifted", "num_tasks": 4, "distribution": {"labels": (0.1, 1.0)}},
+    "teachers_long": {"problem": "teachers", "num_tasks": 4, "train_steps": 1200, "distribution": {"labels": (0.1, 1.0)}},
+}
+"""Settings of families, in place of the problems of that name."""
+
+
+def arguments_of(name: str) -> dict[str, Any]:
+    """The environment's arguments of a setting."""
+    return FAMILIES[name] if name in FAMILIES else case_arguments(name)
+
+
+def rules(count: int) -> Array:
+    """Coefficients (count, 1 + F) in natural units: the named ones, then a Sobol sequence."""
+    names = ("level", *DEFAULT_FEATURES)
+    table = np.zeros((count, len(names)))
+    points = qmc.Sobol(len(names), seed=0).random(count)
+    table[:, 0], table[:, 1], table[:, 2] = points[:, 0], 1.5 * points[:, 1], 2.5 * points[:, 2] - 0.5
+    of_others = np.array([TASK_FEATURES[name].reach for name in DEFAULT_FEATURES[2:]])
+    table[2::3, 3:] = (0.5 * of_others * (2 * points[:, 3:] - 1))[2::3]
+    for row, own in enumerate(list(NAMED.values())[:count]):
+        table[row] = [*own, *[0] * (len(names) - 3)]
+    return table
+
+
+def actions(coefficients: Array) -> npt.NDArray[np.float32]:
+    """Actions (R, 1 + F) of the default features that have these coefficients."""
+    reach = [LEVEL_REACH, *(TASK_FEATURES[name].reach for name in DEFAULT_FEATURES)]
+    return np.asarray(coefficients / reach, np.float32).clip(-1, 1)
+
+
+def played(arguments: Mapping[str, Any], coefficients: Array, ids: Sequence[int]) -> dict[str, Array]:
+    """Scores (R, n) by split of trainings of n instances with R rules each; -100 where one diverged."""
+    rows = [(rule, place) for place in range(len(ids)) for rule in range(len(coefficients))]
+    scores = {split: np.full((len(coefficients), len(ids)), -100.0) for split in SPLITS}
+    given = {"action": "rule", "decisions": 15, "observe": ["progress"], "reward": "none", **arguments}
+    for start in range(0, len(rows), ROWS):
+        chosen = rows[start : start + ROWS]
+        envs = vector_env(LOSS_WEIGHTING, len(chosen), autoreset_mode="Disabled", **given)
+        envs.reset(options={"instance": [ids[place] for _, place in chosen]})
+        held = actions(coefficients[[rule for rule, _ in chosen]])
+        while not envs.finished.all():
+            envs.step(held)
+        trainer = envs.decision.trainer
+        for split in SPLITS:
+            own = log_qualities(trainer.problem, trainer.metrics(split)).gather(1, trainer.ledger.tasks).mean(1)
+            for (rule, place), value, fine in zip(chosen, own.tolist(), trainer.finite().tolist(), strict=True):
+                if fine and np.isfinite(value):
+                    scores[split][rule, place] = 100 * value
+        envs.close()
+    return scores
+
+
+def headroom(reward: Array, test: Array) -> Array:
+    """What the best rule of each instance is ahead of the best single one of the other half (n,), on *test*; scores are (R, n)."""
+    count = reward.shape[1]
+    best = test[reward.argmax(0), np.arange(count)]
+    single = np.empty(count)
+    for half in (np.arange(count) % 2 == 0, np.arange(count) % 2 == 1):
+        single[half] = test[reward[:, ~half].mean(1).argmax(), half]
+    return np.asarray(best - single)
+
+
+def interval(values: Array) -> list[float]:
+    """The mean and its 95 % interval, by the bootstrap over instances."""
+    drawn = np.random.default_rng(0).choice(values, (10_000, len(values))).mean(1)
+    return [round(float(own), 2) for own in (values.mean(), *np.quantile(drawn, [0.025, 0.975]))]
+
+
+def measured(name: str, count: int, instances: int, **others: Any) -> dict[str, Any]:
+    """The headroom of a setting, with the scores of the named rules over equal weights and the best single rule."""
+    table = rules(count)
+    scores = played({**arguments_of(name), **others}, table, range(instances))
+    over = {rule: interval(scores["test"][row] - scores["test"][0]) for row, rule in enumerate(NAMED)}
+    best = int(scores["reward"].mean(1).argmax())
+    columns = ("level", *DEFAULT_FEATURES)
+    return {
+        "instances": instances,
+        "rules": count,
+        "headroom": interval(headroom(scores["reward"], scores["test"])),
+        "over equal weights": over | {"best single": interval(scores["test"][best] - scores["test"][0])},
+        "best single": dict(zip(columns, table[best].round(2).tolist(), strict=True)),
+    }
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--instances", type=int, help="instances of each problem")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measures each setting and adds it to the results."""
+    run: Run
+    run, given = command_line(words, _options)
+    known, short = run.known(), {"train_steps": 20} if run.smoke else {}
+    names = [name for name in cases(run) if not name.startswith("teachers")] + [*FAMILIES] if not run.names else cases(run)
+    for name in [name for name in names if run.names or name not in known]:
+        count, instances = (6, 2) if run.smoke else (RULES, given.instances or SLOW.get(name, INSTANCES))
+        known[name] = measured(name, count, instances, **short)
+        run.write(known)
+        print(name, json.dumps({key: known[name][key] for key in ("headroom", "over equal weights", "best single")}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

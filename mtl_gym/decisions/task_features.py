@@ -1,0 +1,182 @@
+"""The action ``rule``: weights from features of the tasks, ``TASK_FEATURES``, and their coefficients. N rows, K tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mtl_gym.checks import several
+from mtl_gym.policies.protocol import WEIGHT_BOUND
+from mtl_gym.training.formulas import improvable_gap, log_loss, log_norms, mean_cosines, relative
+from mtl_gym.training.probes import BASE, GRAMIAN, META, View
+
+LEVEL_REACH = 2.0
+"""The largest coefficient of the level: from a mean weight of 1 (0) past that of the normalised log loss (1) to its square."""
+_LARGEST = 100.0
+"""Features beyond are cut off: logarithms of float32 losses over each other, clamped to 1e-12, lie within 117."""
+
+
+@dataclass(frozen=True)
+class TaskFeature:
+    """One row of ``TASK_FEATURES``.
+
+    Attributes:
+        function: Maps a view to values (N, K), once a decision; or, if ``of_batch``, the losses (N, K) of the batch about to be
+            trained on and L(0) (N, K), for each batch anew.
+        reach: The largest absolute value of its coefficient, which belongs to an action of 1.
+        meaning: One line for the manual.
+        needs: Names of the measurements.
+        of_batch: See ``function``.
+        raw: Whether it reveals the scale of a loss.
+    """
+
+    function: Callable[..., Tensor]
+    reach: float
+    meaning: str
+    needs: tuple[str, ...] = ()
+    of_batch: bool = False
+    raw: bool = False
+
+    @property
+    def paid(self) -> bool:
+        """Whether it costs more than losses and held-out losses."""
+        return GRAMIAN in self.needs
+
+
+def log_gap(view: View) -> Tensor:
+    """Logarithm (N, K) of the improvable gap."""
+    return log_loss(improvable_gap(view.losses.mean, view.losses.base))
+
+
+def overfit(view: View) -> Tensor:
+    """Log *meta* loss minus log mean batch loss of the last decision (N, K), both relative to L(0), which cancels."""
+    return relative(view[META], view.losses.mean)
+
+
+def overfit_slope(view: View) -> Tensor:
+    """Change (N, K) of :func:`overfit` in the last decision."""
+    return relative(view[META], view.previous[META]) - relative(view.losses.mean, view.losses.previous_mean)
+
+
+TASK_FEATURES = {
+    "first": TaskFeature(
+        lambda losses, initial: -log_loss(initial), 2.0, "`-log L_k(0)`: a coefficient of 1 is `init`", of_batch=True, raw=True
+    ),
+    "loss": TaskFeature(
+        lambda losses, initial: -relative(losses, initial),
+        2.0,
+        "`-log(L_k / L_k(0))` of each batch: 1 and 1 are `si`",
+        of_batch=True,
+    ),
+    "slope": TaskFeature(
+        lambda v: relative(v.losses.mean, v.losses.previous_mean), 16.0, "change of the log mean batch loss in the last decision"
+    ),
+    "gap": TaskFeature(log_gap, 4.0, "log of the improvable gap: mean batch loss over that of the second epoch", (BASE,)),
+    "overfit": TaskFeature(overfit, 2.0, "log *meta* loss minus log mean batch loss", (META,)),
+    "overfit_slope": TaskFeature(overfit_slope, 16.0, "change of `overfit` in the last decision", (META,)),
+    "norm": TaskFeature(
+        lambda v: -log_norms(v[GRAMIAN]), 2.0, "minus the log norm of the gradient of the shared parameters", (GRAMIAN,), raw=True
+    ),
+    "cosine": TaskFeature(
+        lambda v: mean_cosines(v[GRAMIAN]), 32.0, "mean cosine of that gradient with those of the other tasks", (GRAMIAN,)
+    ),
+}
+"""Features of tasks. One and one on the first two have the direction of SI.
+
+Each reach is the power of two that is nearest to 2 times the usual spread of ``loss`` over that of the feature: their standard
+deviations over the tasks of a training, in the median over all decisions on five problems, are .55 and .06 (``slope``), .29
+(``gap``), .40 (``overfit``), .06 (``overfit_slope``) and .04 (``cosine``); ``norm`` (1.31) has that of ``first`` (1.29).
+``python -m benchmarks.feature_spreads`` prints them.
+"""
+
+DEFAULT_FEATURES = tuple(name for name, row in TASK_FEATURES.items() if not row.paid)
+"""Those that cost no more than losses and held-out losses."""
+
+
+class FeatureRule:
+    r"""Weights ``w_k = K softmax(s)_k * level`` with ``s_k = sum_f c_f phi_fk``, from coefficients c that are held for a decision.
+
+    ``level = (mean_k exp(s_k) / mean_k exp(s_k at the start))^l``. "At the start" are the same coefficients, but the features that
+    there were before the first step: those of the batch at the losses L(0), all others 0. So at l = 0 weights average 1; at l = 1
+    they are ``exp(s_k)`` over the mean of that at the start: with (first, loss) = (1, 1) they are ``1 / L_k`` over
+    ``mean_k 1 / L_k(0)``, the gradient of the sum of logarithms of normalised losses. The level is computed from logarithms, and is
+    at most ``WEIGHT_BOUND`` and at least its inverse; a feature that is not a number counts as 0.
+
+    What is held for a decision, (N, P, K), P = 4 + the number of features of the batch, are by rows: l, the log of the mean at the
+    start, the sum of the features of the decision times their coefficients, without those that reveal a scale and of these alone,
+    and the coefficients of the features of the batch.
+
+    Args:
+        features: Rows of ``TASK_FEATURES``. ``None``: ``DEFAULT_FEATURES``.
+
+    Attributes:
+        features: Their names.
+        needs: Names of the required measurements.
+
+    Raises:
+        ValueError, TypeError: If the features are no list of different names.
+    """
+
+    def __init__(self, features: Sequence[str] | None) -> None:
+        self.features = DEFAULT_FEATURES if features is None else several("features", features, TASK_FEATURES, noun="feature")
+        self.needs = tuple(dict.fromkeys(need for row in self._rows.values() for need in row.needs))
+
+    @property
+    def _rows(self) -> dict[str, TaskFeature]:  # no attribute: functions cannot be pickled
+        return {name: TASK_FEATURES[name] for name in self.features}
+
+    @property
+    def num_held(self) -> int:
+        """P."""
+        return 4 + sum(row.of_batch for row in self._rows.values())
+
+    def held(self, actions: Tensor, view: View) -> Tensor:
+        """What is held for a decision (N, P, K), float64, from actions (N, 1 + F) in [-1, 1] and what is known before it."""
+        reach = [LEVEL_REACH, *(row.reach for row in self._rows.values())]
+        coefficients = actions.double() * actions.new_tensor(reach, dtype=torch.float64)
+        own = dict(zip(self.features, coefficients[:, 1:, None].unbind(1), strict=True))  # (N, 1) each
+        sums = {raw: torch.zeros_like(view.losses.initial, dtype=torch.float64) for raw in (False, True)}
+        for name, row in self._rows.items():
+            if not row.of_batch:
+                sums[row.raw] = sums[row.raw] + own[name] * _finite(row.function(view))
+        of_batch = [own[name] for name, row in self._rows.items() if row.of_batch]
+        columns = [coefficients[:, :1], torch.zeros_like(sums[False]), *sums.values(), *of_batch]
+        held = torch.stack([column.expand_as(sums[False]) for column in columns], dim=1)
+        held[:, 1] = _log_mean_exp(self._of_losses(held, view.losses.initial, view.losses.initial))
+        return held
+
+    def weights(self, held: Tensor, losses: Tensor, initial: Tensor) -> Tensor:
+        """The weights (N, K) of a step on a batch with these losses (N, K), from what is held and L(0) (N, K)."""
+        now = held[:, 2] + held[:, 3] + self._of_losses(held, losses, initial)
+        mean, bound = _log_mean_exp(now), math.log(WEIGHT_BOUND)
+        level = (held[:, 0] * (mean - held[:, 1])).clamp(-bound, bound)
+        return (now - mean + level).exp().to(losses.dtype)
+
+    def relative_weights(self, held: Tensor, losses: Tensor, initial: Tensor) -> Tensor:
+        """The weights (N, K) that the features without the raw ones would give, with a mean of 1: they reveal no loss's scale."""
+        now = held[:, 2] + self._of_losses(held, losses, initial, raw=False)
+        return (now - _log_mean_exp(now)).exp().to(losses.dtype)
+
+    def _of_losses(self, held: Tensor, losses: Tensor, initial: Tensor, *, raw: bool = True) -> Tensor:
+        """The sum (N, K) of the batch's features times their coefficients, with or without raw ones."""
+        exact = (losses.double(), initial.double())
+        total = torch.zeros_like(exact[0])
+        of_batch = [row for row in self._rows.values() if row.of_batch]
+        for row, coefficient in zip(of_batch, held[:, 4:].unbind(1), strict=True):
+            if raw or not row.raw:
+                total = total + coefficient * _finite(row.function(*exact))
+        return total
+
+
+def _finite(values: Tensor) -> Tensor:
+    return values.double().nan_to_num(nan=0.0).clamp(-_LARGEST, _LARGEST)
+
+
+def _log_mean_exp(values: Tensor) -> Tensor:
+    """``log mean_k exp(v_k)`` (N, 1), which is exactly v if all are v."""
+    most = values.amax(1, keepdim=True)
+    return most + (values - most).exp().mean(1, keepdim=True).log()
