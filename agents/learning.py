@@ -117,7 +117,9 @@ def train(
             time_steps=time_steps,
             seed=seed,
             num_envs=num_envs,
-            rollouts_per_instance=rollouts_of(name, num_envs) if rollouts_per_instance is None else rollouts_per_instance,
+            rollouts_per_instance=rollouts_of(name, num_envs, 1 + len(others))
+            if rollouts_per_instance is None
+            else rollouts_per_instance,
             evaluations=evaluations,
             instances=instances,
             references=split_policies(chosen) if isinstance(chosen, str) else list(chosen),
@@ -209,11 +211,14 @@ def make_model(settings: Settings, done: int) -> BaseAlgorithm:
 
 
 def make_envs(settings: Settings) -> tuple[VecEnv, int]:
-    """The environments as a VecEnv of SB3, and the largest number of decisions per episode."""
+    """The environments as a VecEnv of SB3, and the number of decisions per episode, which all sources share."""
     sources = settings.sources
     made = {name: _make_source(settings, own, settings.num_envs // len(sources)) for name, own in sources.items()}
-    envs = {name: own for name, (own, _) in made.items()}
-    return next(iter(envs.values())) if len(envs) == 1 else Mixture(envs), max(length for _, length in made.values())
+    envs, lengths = {name: own for name, (own, _) in made.items()}, {name: length for name, (_, length) in made.items()}
+    if len({*lengths.values()}) > 1:
+        remedy = "Give `decisions` to all, and to each problem `train_steps` of which that number is a divisor."
+        raise ValueError(should("problem", "have as many decisions in an episode everywhere", lengths, remedy))
+    return next(iter(envs.values())) if len(envs) == 1 else Mixture(envs), lengths[next(iter(lengths))]
 
 
 def _make_source(settings: Settings, arguments: Mapping[str, Any], rows: int) -> tuple[VecEnv, int]:

@@ -13,7 +13,7 @@ from gymnasium.spaces import Discrete
 
 from mtl_gym import EVALUATION_IDS, PROBLEMS, load_problem, names_and_policies, number, positive_int, should, specification
 from mtl_gym.agents.algorithm import algorithm
-from mtl_gym.agents.defaults import required_of
+from mtl_gym.agents.defaults import required_of, score_of
 
 ROLLOUTS_PER_INSTANCE = 8
 _HELD_OUT = 10_000  # instances
@@ -84,9 +84,19 @@ def default_algorithm(env: str, arguments: Mapping[str, Any]) -> str:
     return "maskable-ppo" if own.decision.masked and isinstance(own.single_action_space, Discrete) else "ppo"
 
 
-def rollouts_of(name: str, num_envs: int) -> int:
-    """The default rollouts per instance of a row of ``AGENTS``: 8 or the largest divisor of 8 that divides the rows; else 1."""
-    return math.gcd(ROLLOUTS_PER_INSTANCE, positive_int("num_envs", num_envs)) if algorithm(name).rollouts else 1
+def rollouts_of(name: str, num_envs: int, sources: int = 1) -> int:
+    """The default rollouts per instance of a row of ``AGENTS``: 8, or the largest divisor of it and of a source's rows; else 1."""
+    rows = positive_int("num_envs", num_envs)
+    if rows % sources:
+        raise ValueError(
+            should(
+                "num_envs",
+                f"be a multiple of {sources}, the number of problems",
+                rows,
+                f"Take {rows // sources * sources + sources}.",
+            )
+        )
+    return math.gcd(ROLLOUTS_PER_INSTANCE, rows // sources) if algorithm(name).rollouts else 1
 
 
 def check_settings(settings: Settings) -> Settings:
@@ -111,10 +121,16 @@ def check_settings(settings: Settings) -> Settings:
     if settings.references:
         names_and_policies(settings.references, settings.env)
     algorithm(settings.algorithm).check_options(settings.options)
+    defaults = specification(settings.env).own_arguments
     for name in required_of(settings.env):
-        found = [own.get(name) for own in settings.sources.values()]
+        found = [own.get(name, defaults.get(name)) for own in settings.sources.values()]
         if any(value != found[0] for value in found):
             raise ValueError(should(name, "be the same for all problems, since the agent requires it", found))
+    scores = {name: score_of(settings.env, own) for name, own in settings.sources.items()}
+    if len({*scores.values()}) > 1:
+        raise ValueError(
+            should("reward", "be `quality` for all problems or for none, since the best agent is chosen by it", scores)
+        )
     for own in settings.sources.values():
         if "autoreset_mode" in own:
             raise ValueError(should("autoreset_mode", "be left to the training", own["autoreset_mode"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mtl_gym import Problem, check_argument_names, load_problem, plain, should, specification
@@ -38,7 +39,10 @@ def _listed(problem: Sources) -> list[Source]:
                 return list(json.loads(problem))
             except json.JSONDecodeError as error:
                 raise ValueError(should("problem", f"be a list in JSON: {error}", problem)) from error
-        return [name.strip() for name in problem.split(",")]
+        whole = Path(problem.rpartition(":")[0] or problem).is_file()  # whose name may contain a comma
+        return [problem] if whole else [name.strip() for name in problem.split(",")]
+    if not isinstance(problem, (Problem, Mapping, Sequence)):
+        raise TypeError(should("problem", "be a name, a Problem, a mapping with one, or a list of these", problem))
     return [problem] if isinstance(problem, (Problem, Mapping)) else list(problem)
 
 

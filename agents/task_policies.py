@@ -63,6 +63,11 @@ class TaskFeatures(BaseFeaturesExtractor):
         if not set(self.kinds.values()) <= set(_KINDS):
             raise ValueError(should("observe", f"hold observations of {', '.join(_KINDS)}", self.kinds))
         self.num_tasks = num_tasks = task_count(observation_space, kinds)
+        if "task" not in self.kinds.values() and (
+            wrong := [name for name, kind in self.kinds.items() if kind in ("pair", "sample")]
+        ):
+            remedy = "Observe something of each task too, or pooled_cosine in place of cosines."
+            raise ValueError(should("observe", f"not hold {', '.join(wrong)} where all else is pooled over tasks", wrong, remedy))
         self.of_samples = [name for name, kind in self.kinds.items() if kind == "sample"]
         width = sum({"pair": 2, "sample": 0, "choice": 0, "pooled": POOLED}.get(kind, 1) for kind in self.kinds.values())
         super().__init__(observation_space, features_dim=num_tasks * (width + 2 * SAMPLE_WIDTH * bool(self.of_samples)))

@@ -27,6 +27,7 @@ from benchmarks.folds import FOLDS, training_sources
 from benchmarks.measuring import ROOT, Run, command_line
 from benchmarks.rules import NAMED, actions, played
 from mtl_gym.decisions.task_features import DEFAULT_FEATURES, LEVEL_REACH, TASK_FEATURES
+from mtl_gym.problems import load_problem
 from mtl_gym.problems.instances import TRAINING_IDS
 
 Array = npt.NDArray[np.float64]
@@ -34,6 +35,7 @@ GENERATIONS, CANDIDATES, INSTANCES = 30, 12, 4
 STEP, FLOOR = 0.25, 0.5
 """First deviation of actions, and the smallest deviation between candidates on a source, in points."""
 ALL = "all"
+_MOST = 3.0
 
 
 def search(fold: str, generations: int, candidates: int, instances: int, folder: Path | None, **others: Any) -> dict[str, Any]:
@@ -42,7 +44,8 @@ def search(fold: str, generations: int, candidates: int, instances: int, folder:
     options = {"seed": 1, "popsize": candidates, "bounds": [-1, 1], "verbose": -9}
     strategy = cma.CMAEvolutionStrategy(start, STEP, options)
     kept = None if folder is None else folder / f"{fold}.jsonl"
-    known = [json.loads(line) for line in kept.read_text().splitlines()] if kept and kept.is_file() else []
+    about = {"sources": [fingerprint(source) for source in sources], "candidates": candidates, "instances": instances}
+    known = _known(kept, about)
     for generation in range(generations):
         asked = np.array(strategy.ask())
         scores = known[generation] if generation < len(known) else None
@@ -52,12 +55,13 @@ def search(fold: str, generations: int, candidates: int, instances: int, folder:
             table = np.concatenate([start[None], asked])
             own = [_relative(played({**source, **others}, natural(table), ids)["reward"]) for source in sources]
             scores = np.mean(own, axis=0).tolist()
-            if kept:
-                _keep(kept, scores)
+            _keep(kept, scores)
         strategy.tell(asked, [-score for score in scores])
-        print(fold, generation, f"{np.mean(scores):+.2f}", natural(strategy.mean[None])[0].round(2).tolist(), flush=True)
+        print(
+            fold, generation, f"{np.mean(scores):+.2f}", natural(strategy.result.xfavorite[None])[0].round(2).tolist(), flush=True
+        )
     columns = ("level", *DEFAULT_FEATURES)
-    found = natural(strategy.mean[None])[0]
+    found = natural(strategy.result.xfavorite[None])[0]
     trainings = generations * (candidates + 1) * instances * len(sources)
     return {"trainings": trainings, "coefficients": dict(zip(columns, found.round(3).tolist(), strict=True))}
 
@@ -73,15 +77,40 @@ def _start() -> Array:
 
 
 def _relative(scores: Array) -> Array:
-    """Scores of the candidates (R,) over those of the first row, `init`, from (1 + R, n), in deviations between rows."""
-    deviation = max(float(np.sqrt(scores.var(axis=0).mean())), FLOOR)
-    return np.asarray((scores[1:] - scores[0]).clip(-10 * deviation, 10 * deviation).mean(1) / deviation)
+    """Scores of the candidates (R,) over those of the first row, `init`, from (1 + R, n), in deviations between rows.
+
+    The deviation is from the median absolute one, and differences of more than 3 deviations count as 3, so that one training that
+    has diverged does not hide what the others show.
+    """
+    apart = np.abs(scores - np.median(scores, axis=0))
+    deviation = max(1.4826 * float(np.median(apart)), FLOOR)
+    return np.asarray(((scores[1:] - scores[0]) / deviation).clip(-_MOST, _MOST).mean(1))
 
 
-def _keep(file: Path, scores: list[float]) -> None:
+def fingerprint(source: dict[str, Any]) -> dict[str, Any]:
+    """What determines the trainings of a source, and the features that are searched."""
+    found = load_problem(source["problem"])
+    reaches = {name: TASK_FEATURES[name].reach for name in DEFAULT_FEATURES}
+    return {**source, "problem": found.identity, "features": reaches}
+
+
+def _known(file: Path | None, about: dict[str, Any]) -> list[list[float]]:
+    """The scores of the generations that are kept for the same settings; where they differ, the search begins anew."""
+    if file is None:
+        return []
+    lines = file.read_text().splitlines() if file.is_file() else []
+    plain = json.loads(json.dumps(about))
+    if lines and json.loads(lines[0]) == plain:
+        return [json.loads(line) for line in lines[1:]]
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as lines:
-        lines.write(json.dumps(scores) + "\n")
+    file.write_text(json.dumps(plain) + "\n")
+    return []
+
+
+def _keep(file: Path | None, scores: list[float]) -> None:
+    if file is not None:
+        with file.open("a") as lines:
+            lines.write(json.dumps(scores) + "\n")
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

@@ -33,6 +33,7 @@ Array = npt.NDArray[np.float64]
 RULES, INSTANCES, ROWS = 64, 24, 96
 SLOW = {"multimnist": 6, "stereo": 6}
 SPLITS = ("reward", "test")
+DIVERGED = 20.0
 NAMED = {"ew": (0, 0, 0), "init": (0, 1, 0), "si-mean": (0, 1, 1), "si": (1, 1, 1), "level": (1, 0, 1), "strong": (0, 1, 2)}
 """The level, and the coefficients of ``first`` and ``loss``."""
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -70,9 +71,12 @@ def actions(coefficients: Array) -> npt.NDArray[np.float32]:
 
 
 def played(arguments: Mapping[str, Any], coefficients: Array, ids: Sequence[int]) -> dict[str, Array]:
-    """Scores (R, n) by split of trainings of n instances with R rules each; -100 where one diverged."""
+    """Scores (R, n) by split of trainings of n instances with R rules each.
+
+    Where one diverged, it is 20 points worse than the worst of the others on that instance.
+    """
     rows = [(rule, place) for place in range(len(ids)) for rule in range(len(coefficients))]
-    scores = {split: np.full((len(coefficients), len(ids)), -100.0) for split in SPLITS}
+    scores = {split: np.full((len(coefficients), len(ids)), np.nan) for split in SPLITS}
     given = {"action": "rule", "decisions": 15, "observe": ["progress"], "reward": "none", **arguments}
     for start in range(0, len(rows), ROWS):
         chosen = rows[start : start + ROWS]
@@ -88,7 +92,8 @@ def played(arguments: Mapping[str, Any], coefficients: Array, ids: Sequence[int]
                 if fine and np.isfinite(value):
                     scores[split][rule, place] = 100 * value
         envs.close()
-    return scores
+    worst = {split: np.nan_to_num(np.nanmin(own, axis=0, initial=np.inf), posinf=0.0) - DIVERGED for split, own in scores.items()}
+    return {split: np.where(np.isnan(own), worst[split], own) for split, own in scores.items()}
 
 
 def headroom(reward: Array, test: Array) -> Array:

@@ -109,9 +109,18 @@ def _of_function(function: types.FunctionType, seen: tuple[Any, ...]) -> Any:
     if function in seen:
         return ["function", seen.index(function)]
     used = inspect.getclosurevars(function)
-    values = [function.__defaults__, function.__kwdefaults__, dict(used.nonlocals), dict(sorted(used.globals.items()))]
+    values = [function.__defaults__, function.__kwdefaults__, dict(used.nonlocals), _globals_of(function)]
     values += [vars(function)] if vars(function) else []
     return [function_content(function.__code__), [function_content(value, (*seen, function)) for value in values]]
+
+
+def _globals_of(function: types.FunctionType) -> dict[str, Any]:
+    """The global values that a function names, also in functions, lambdas and generators inside it, in order of their names."""
+    codes = [function.__code__]
+    for code in codes:
+        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    names = sorted({name for code in codes for name in code.co_names})
+    return {name: function.__globals__[name] for name in names if name in function.__globals__}
 
 
 def _instructions(code: types.CodeType, seen: tuple[Any, ...]) -> list[Any]:
@@ -155,7 +164,7 @@ def code_content(thing: Any, seen: tuple[Any, ...] = ()) -> Any:
         return ["installed", thing.__module__, thing.__qualname__]
     if isinstance(thing, types.FunctionType):
         used = inspect.getclosurevars(thing)
-        values = (thing.__defaults__, thing.__kwdefaults__, dict(used.nonlocals), dict(sorted(used.globals.items())))
+        values = (thing.__defaults__, thing.__kwdefaults__, dict(used.nonlocals), _globals_of(thing))
         return [function_content(thing.__code__), [described(value) for value in values]]
     if isinstance(thing, type):
         return _of_class(thing, described)

@@ -1033,6 +1033,19 @@ def test_quality_pays_the_change_of_what_is_reached_on_reward():
     np.testing.assert_allclose(*sums, rtol=1e-12)
 
 
+def test_a_training_that_is_finite_is_paid_no_less_than_one_that_diverged():
+    given = {"tasks": ["number_0", "number_1"], "action": "weights", "reward": "quality", "autoreset_mode": DISABLED}
+    paid = {}
+    for rate in (1e3, 1e8):
+        env = make_vec("teachers", num_envs=1, train_steps=100, steps_per_action=50, hidden_sizes=[64, 32], lr=rate, **given)
+        env.reset(options={"instance": [0]})
+        rewards = [env.step(np.ones((1, 2), np.float32)) for _ in range(2)]
+        paid[rate] = sum(float(answer[1][0]) for answer in rewards), bool(env.unwrapped.decision.trainer.finite().all())
+    assert (paid[1e3][1], paid[1e8][1]) == (True, False)
+    assert -10 < paid[1e3][0] < -0.5
+    assert paid[1e8][0] < paid[1e3][0]
+
+
 def test_terminal_delta_m_pays_at_the_end_alone():
     env = make_vec("quadratic", reward="terminal_delta_m", autoreset_mode=DISABLED)
     answers = play(env, random_actions(env.action_space, 2))

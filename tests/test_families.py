@@ -13,9 +13,9 @@ from mtl_gym.environments import LOSS_WEIGHTING
 from mtl_gym.problems import load_problem
 from mtl_gym.problems.axes import AXES, resolve
 from mtl_gym.problems.base import Pool, Problem, Split, Task
-from mtl_gym.problems.families import Family, OwnAxis
+from mtl_gym.problems.families import COMMON, Family, OwnAxis
 from mtl_gym.problems.instances import draw
-from mtl_gym.problems.teachers import AXES as TEACHERS, CLASSES, INPUTS, OWN, SHARED, SHIFTED, SIZES, Teachers
+from mtl_gym.problems.teachers import AXES as TEACHERS, CLASSES, INPUTS, SHARED, SHIFTED, SIZES, Teachers
 
 MIDDLE = {name: (own.low + own.high) / 2 for name, own in TEACHERS.items()}
 EVERY = sum(SIZES.values())
@@ -214,6 +214,66 @@ def test_a_family_that_does_not_fit_is_refused():
         OwnAxis(1.0, 2.0, 1.5, 3.0, "")
 
 
+@pytest.mark.parametrize("name", ["noise", "split", "slope:up", "a b"])
+def test_an_axis_has_a_name_of_its_own(name):
+    with pytest.raises(ValueError, match="names of their own"):
+        Family({name: OwnAxis(1.0, 2.0, 0.5, 3.0, "")}, shifted_lines)
+    assert set(COMMON) == set(AXES)
+
+
+def test_draws_that_differ_or_have_labels_of_another_kind_are_refused():
+    def unseeded(values, tasks, rng):
+        return shifted_lines(values, tasks, np.random.default_rng())
+
+    with pytest.raises(ValueError, match="same for the same generator"):
+        own_family(unseeded)
+    example = shifted_lines({"slope": 1.0}, np.arange(2), np.random.default_rng(0))
+    splits = {name: Split(example.inputs[:20], (example.targets[:20] > 0).float()) for name in SIZES}
+    family = Family({"slope": OwnAxis(1.0, 2.0, 0.5, 3.0, "")}, shifted_lines)
+    with pytest.raises(ValueError, match=r"family.draw, train.targets.*0 or 1"):
+        Problem("lines", [Task(name, "bce", ("auc",)) for name in ("up", "down")], splits, family=family)
+    splits["meta"].targets[0] = torch.nan
+    with pytest.raises(ValueError, match="have all labels"):
+        Problem("lines", [Task(name, "bce", ("auc",)) for name in ("up", "down")], splits, family=family)
+
+
+def factor_one(x):
+    return x
+
+
+def test_what_code_inside_a_function_refers_to_identifies_it():
+    def drawn_with(helper):
+        names = {"torch": torch, "Split": Split, "helper": helper}
+        source = """
+def draw(values, tasks, rng):
+    x = torch.from_numpy(rng.normal(size=(80, 1)))
+    return Split(x, torch.cat(list(helper(x) for _ in range(2)), 1))
+"""
+        exec(source, names)
+        return own_family(names["draw"]).identity
+
+    assert drawn_with(factor_one) == drawn_with(factor_one)
+    assert drawn_with(factor_one) != drawn_with(lambda x: 2 * x)
+
+
+def test_a_draw_that_cannot_be_identified_is_refused_by_name():
+    import pandas as pd
+
+    frame = pd.DataFrame({"a": [1.0]})
+    with pytest.raises(ValueError, match=r"family.draw.*be one that can be identified"):
+        own_family(lambda values, tasks, rng: shifted_lines({"slope": frame["a"][0]}, tasks, rng)).identity  # noqa: B018
+
+
+def test_inputs_are_corrupted_by_the_instances_own_training_samples():
+    from mtl_gym.problems.corruptions import corrupted
+
+    problem = load_problem("teachers")
+    own = instance(0, width=(0.5, 0.5))
+    test, train = own.split(problem, "test"), own.split(problem, "train")
+    changed = (corrupted(problem, test, "gaussian", 5, train).inputs != test.inputs).any(0)
+    assert changed.nonzero().flatten().tolist() == list(range(INPUTS // 2))
+
+
 # --- teachers ---------------------------------------------------------------------------------------------------------
 
 
@@ -247,16 +307,15 @@ def test_fully_related_tasks_are_functions_of_the_shared_features(seed):
 
 
 def test_conflict_makes_tasks_look_along_shared_directions():
-    """The frequencies that a task contains are then along few directions, so that a linear model of all products fits."""
-    from mtl_gym.problems.teachers import _normed, _unit
-
-    rng = np.random.default_rng(0)
-    shared, fresh = _unit(rng, INPUTS, SHARED), _unit(rng, INPUTS, OWN)
-    together = [
-        float(np.abs(_normed(c**0.5 * shared[:, :OWN] + (1 - c) ** 0.5 * fresh).T @ shared).max(1).mean()) for c in (0, 0.5, 1)
-    ]
-    assert together == sorted(together)
-    assert together[-1] == pytest.approx(1)
+    """Where all is linear, a task's regression on the inputs is along its directions: together those of many tasks span few."""
+    alike = {"tasks": range(28, 42), "slots": 14, "difficulty": 0.05, "depth": 1.0, "errors": 0.0, "relatedness": 0.0, "width": 1.0}
+    spans = []
+    for conflict in (0.0, 1.0):
+        drawn = samples(conflict=conflict, **alike)
+        slopes = torch.linalg.lstsq(drawn.inputs.double(), drawn.targets[:, 28:].double()).solution  # (inputs, tasks)
+        values = torch.linalg.svdvals(slopes / slopes.norm(dim=0))
+        spans.append(values[SHARED:].square().sum().item() / values.square().sum().item())  # beyond as many as are shared
+    assert spans[1] < 0.05 < 0.2 < spans[0]
 
 
 def test_noise_hides_the_latent_values():

@@ -13,6 +13,7 @@ import mtl_gym
 from mtl_gym import agents
 from mtl_gym.agents.leave_one_out import LeaveOneOut
 from mtl_gym.agents.mixture import Mixture, Standardised
+from mtl_gym.agents.settings import Settings, check_settings
 from mtl_gym.agents.sources import sources_of
 from mtl_gym.agents.vec_env import VectorEnvAdapter
 from mtl_gym.cli import full_app
@@ -127,6 +128,17 @@ def test_wrong_sources_are_refused(problem, message, tmp_path):
             {"problem": [SOURCES["quadratic"], {**SOURCES["relations"], "steps_per_action": 5}]},
             "steps_per_action.*same for all problems",
         ),
+        ({"num_envs": 7, "rollouts_per_instance": None}, "`num_envs` should be a multiple of 2, the number of problems.*Take 8"),
+        (
+            {"problem": [SOURCES["quadratic"], {**SOURCES["relations"], "train_steps": 30}]},
+            "as many decisions in an episode everywhere",
+        ),
+        (
+            {"problem": [{**SOURCES["quadratic"], "reward": "quality"}, SOURCES["relations"]]},
+            "`quality` for all problems or for none",
+        ),
+        ({"problem": 3}, "`problem` should be a name, a Problem"),
+        ({"observe": ["pooled_slope", "cosines"]}, "not hold cosines where all else is pooled.*pooled_cosine"),
         ({"reward_floor": 0.0}, "reward_floor"),
         ({"reward_floor": 0.1, "rollouts_per_instance": 1}, "without rollouts of the same instance"),
         ({"problem": [SOURCES["relations"], {**SOURCES["relations"], "autoreset_mode": "NextStep"}]}, "autoreset_mode"),
@@ -226,6 +238,18 @@ def test_what_an_agent_of_coefficients_does_depends_on_what_it_sees(transferring
     for name in POOLED:
         others = agent.predict({**seen, name: seen[name] + 1}, deterministic=True)[0]
         assert not np.array_equal(chosen, others), name
+
+
+def test_a_default_of_the_environment_is_the_same_given_or_not(tmp_path):
+    given = check_settings_of([{**SOURCES["quadratic"], "gradient_ema": 0.0}, SOURCES["relations"]])
+    assert len(given.sources) == 2
+
+
+def check_settings_of(problem):
+    given = sources_of(problem, LOSS_WEIGHTING, {})
+    sizes = {"time_steps": 8, "seed": 0, "num_envs": 8, "rollouts_per_instance": 2, "evaluations": 1, "instances": 1}
+    fixed = {"env": LOSS_WEIGHTING, "algorithm": "ppo", "options": {}, "references": []}
+    return check_settings(Settings(arguments=given[0], others=given[1:], **fixed, **sizes))
 
 
 def test_the_files_agent_is_the_trained_one(transferring):

@@ -175,6 +175,8 @@ def supported_problems(spec: EnvironmentSpec) -> list[str]:
 
 def _steps(steps_per_action: int | None, decisions: int | None, train_steps: int, spec: EnvironmentSpec) -> int:
     if "steps_per_action" in spec.excluded:
+        if decisions is not None:
+            raise ValueError(should("decisions", f"be left out: {spec.id} has no such argument", decisions))
         return train_steps
     if decisions is not None:
         wanted = check_decisions(decisions)

@@ -42,7 +42,7 @@ def _samples_of_rows(trainer: Trainer) -> list[Split]:
     problem, instances = trainer.problem, trainer.ledger.instances
     if problem.family is None and any(own is None or own.members is None for own in instances):
         return list(_corrupted_samples(problem))
-    rows = [_of_split(problem, own.split(problem, "test")) for own in instances if own is not None]
+    rows = [_of_split(problem, own.split(problem, "test"), own.split(problem, "train")) for own in instances if own is not None]
     several = [[own[place] for own in rows] for place in range(len(rows[0]))]
     return [Split(torch.stack([one.inputs for one in own]), torch.stack([one.targets for one in own])) for own in several]
 
@@ -50,10 +50,10 @@ def _samples_of_rows(trainer: Trainer) -> list[Split]:
 @functools.lru_cache(maxsize=1)
 def _corrupted_samples(problem: Problem) -> list[Split]:
     """256 samples of the problem's own *test* with each kind and severity of corruption."""
-    return _of_split(problem, problem.splits["test"])
+    return _of_split(problem, problem.splits["test"], problem.splits["train"])
 
 
-def _of_split(problem: Problem, test: Split) -> list[Split]:
+def _of_split(problem: Problem, test: Split, train: Split) -> list[Split]:
     chosen = spread(len(test), _SAMPLES)
-    wholes = [corrupted_split(problem, test, kind, severity) for kind in kinds(problem) for severity in SEVERITIES]
+    wholes = [corrupted_split(problem, test, kind, severity, train) for kind in kinds(problem) for severity in SEVERITIES]
     return [Split(whole.inputs[chosen], whole.targets[chosen]) for whole in wholes]

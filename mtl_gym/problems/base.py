@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from mtl_gym.checks import choose, positive_int, printable, sequence, should
-from mtl_gym.identity import code_content
 from mtl_gym.problems.arrays import from_arrays
 from mtl_gym.problems.data_checks import check_functions, check_labels, check_pool, check_samples, check_tasks, lacking
 from mtl_gym.problems.encodings import Encoding, decode, encode
@@ -104,7 +103,7 @@ class Problem:
         if self.family is not None:
             if self.pool is not None:
                 raise ValueError(should("pool", "be left out where there is a `family`, whose instances draw all their data", pool))
-            check_family(self.family, self.splits, len(self.tasks))
+            check_family(self.family, self.splits, lambda samples: check_labels(self.tasks, self.target_slices, samples))
         self.complete = not any(bool(torch.isnan(split.targets).any()) for split in self._splits_and_pool(SPLITS[:3]))
         """Whether the samples on which losses are computed, in any split that an instance may draw, have all labels."""
 
@@ -135,7 +134,7 @@ class Problem:
     def identity(self) -> list[str | int]:
         """Identifies it: name and version, and for a problem that is not in the table also a hash of its data and its model.
 
-        Raises a ValueError if a function of its own (model, loss or metric) refers to values that cannot be described.
+        Raises a ValueError if a function of its own (model, loss, metric or family) refers to values that cannot be described.
         """
         if self.address is not None and ":" not in self.address:
             return [self.name, self.version]
@@ -150,7 +149,7 @@ class Problem:
         if self.pool is not None:
             digest.update(repr(self.pool.division).encode())
         if self.family is not None:
-            digest.update(json.dumps(code_content([dict(self.family.axes), self.family.draw])).encode())
+            digest.update(json.dumps(self.family.content).encode())
         return [self.name, self.version, digest.hexdigest()]
 
     @property

@@ -126,8 +126,10 @@ def kinds(problem: Problem) -> list[str]:
     return [name for name, row in CORRUPTIONS.items() if len(problem.input_shape) == 3 or not row.images]
 
 
-def corrupted(problem: Problem, split: str | Split, kind: str, severity: int) -> Split:
+def corrupted(problem: Problem, split: str | Split, kind: str, severity: int, train: Split | None = None) -> Split:
     """A split, one of the problem's or one that an instance has drawn, with corrupted inputs and its own labels; deterministic.
+
+    How large a corruption is follows from the inputs of ``train``; of the problem's own, unless another is given.
 
     Raises a ValueError if ``kind`` is not in :func:`kinds` or ``severity`` is not from 1 to 5.
     """
@@ -136,8 +138,8 @@ def corrupted(problem: Problem, split: str | Split, kind: str, severity: int) ->
         raise ValueError(should("kind", f"be one for inputs that are not images: {', '.join(kinds(problem))}", kind))
     if positive_int("severity", severity) > len(SEVERITIES):
         raise ValueError(should("severity", f"be at most {len(SEVERITIES)}", severity))
-    train = problem.splits["train"].inputs
-    usual = Usual(train.mean(0), train.std(0), train.amin(0), train.amax(0))
+    known = (problem.splits["train"] if train is None else train).inputs
+    usual = Usual(known.mean(0), known.std(0), known.amin(0), known.amax(0))
     rng = torch.Generator().manual_seed(1000 * list(CORRUPTIONS).index(kind) + severity)
     own = problem.splits[split] if isinstance(split, str) else split
     return Split(row.function(own.inputs, row.strengths[severity - 1], usual, rng), own.targets)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from mtl_gym.checks import number, should
+from mtl_gym.identity import code_content
 from mtl_gym.problems.splits import SPLITS, Split
 
 Indices = npt.NDArray[np.int64]
+COMMON = (*("size", "noise", "constant_label", "unrelated", "nearest_flip", "scale", "holdout_noise", "labels", "split", "lr"),)
+"""Names of the axes that all problems have (:data:`mtl_gym.problems.axes.AXES`)."""
 DrawSamples = Callable[[Mapping[str, float], Indices, np.random.Generator], Split]
 """``(values of the axes, tasks (K,) that take part, generator) -> samples``; see :class:`Family`."""
 
@@ -45,15 +50,35 @@ class OwnAxis:
 class Family:
     """What makes the data of a problem's instances; the problem's own ``splits`` are those of an example.
 
+    As for all problems, the network is part of an instance's seed: with other widths an instance draws other data.
+
     Attributes:
         axes: What instances differ in, by name.
         draw: Returns the P samples of an instance: those of *train*, then *meta*, *reward* and *test*, as many as in the problem's
             ``splits``, with all labels of the tasks that take part and any valid ones of the others. A pure function of its
             arguments.
+
+    Raises:
+        ValueError: If an axis has no name of its own.
     """
 
     axes: Mapping[str, OwnAxis]
     draw: DrawSamples
+
+    def __post_init__(self) -> None:
+        for name in self.axes:
+            if not isinstance(name, str) or not name.isidentifier() or name in COMMON:
+                condition = f"have names of their own, without a colon; all problems have {', '.join(COMMON)}"
+                raise ValueError(should("axes", condition, name, "Rename the axis."))
+
+    @property
+    def content(self) -> Any:
+        """Describes it, JSON-plain; raises a ValueError if ``draw`` refers to values that cannot be described."""
+        try:
+            return code_content([dict(self.axes), self.draw])
+        except (TypeError, RecursionError) as error:
+            remedy = "Let it refer to numbers, texts, arrays, functions and classes."
+            raise ValueError(should("family.draw", f"be one that can be identified: {error}", self.draw, remedy)) from error
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
@@ -73,21 +98,38 @@ def rows_of(sizes: Mapping[str, int]) -> dict[str, Indices]:
     return dict(zip(SPLITS, np.split(np.arange(ends[-1]), ends[:-1]), strict=True))
 
 
-def check_family(family: Family, splits: Mapping[str, Split], num_tasks: int) -> None:
-    """Draws an example and checks that it fits the problem.
+def check_family(family: Family, splits: Mapping[str, Split], check_labels: Callable[[Mapping[str, Split]], None]) -> None:
+    """Draws examples, with the axes at both ends of their ranges and in the middle, and checks that they fit the problem.
+
+    Args:
+        family: The family.
+        splits: The problem's own, whose labels are all there.
+        check_labels: Checks the labels of splits by name.
 
     Raises:
         TypeError: If ``draw`` does not return a :class:`Split`.
-        ValueError: If the samples are not as many, or of another shape or type, than those of the problem's splits, or inputs or
-            labels are not finite.
+        ValueError: If the samples are not as many, or of another shape or type, than those of the problem's splits; if inputs or
+            labels are not finite, or labels not of the tasks' kinds; if ``draw`` is no pure function; or if the splits lack labels.
     """
-    values = family.values(family.ranges, np.random.default_rng(0))
-    samples = family.draw(values, np.arange(num_tasks), np.random.default_rng(0))
+    example, rows = splits["train"], rows_of({name: len(own) for name, own in splits.items()})
+    if any(bool(own.targets.isnan().any()) for own in splits.values()):
+        raise ValueError(should("splits", "have all labels where there is a `family`: the axis `labels` removes some", "NaN"))
+    count, num_tasks = sum(map(len, splits.values())), example.targets.shape[1]
+    for place in (0.5, 0.0, 1.0):
+        values = {name: own.low + place * (own.high - own.low) for name, own in family.axes.items()}
+        first, again = (family.draw(values, np.arange(num_tasks), np.random.default_rng(0)) for _ in range(2))
+        _check_samples(first, example, count)
+        if not (torch.equal(first.inputs, again.inputs) and torch.equal(first.targets, again.targets)):
+            raise ValueError(should("family.draw", "return the same for the same generator: draw from it alone", "other samples"))
+        check_labels({f"family.draw, {name}": first[torch.from_numpy(own)] for name, own in rows.items()})
+
+
+def _check_samples(samples: Split, example: Split, count: int) -> None:
+    """Raises TypeError or ValueError unless samples are as those of an example."""
     if not isinstance(samples, Split):
         raise TypeError(should("family.draw", "return a Split", type(samples).__name__))
-    if not samples.is_numbers:
-        raise ValueError(should("family.draw", "return inputs of float32 in one array", samples))
-    example, count = splits["train"], sum(len(own) for own in splits.values())
+    if not samples.is_numbers or not example.is_numbers:
+        raise ValueError(should("family.draw", "return inputs of float32 in one array, as those of `splits`", samples))
     known = [(count, *own.shape[1:]) for own in (example.inputs, example.targets)]
     found = [tuple(own.shape) for own in (samples.inputs, samples.targets)]
     if found != known:

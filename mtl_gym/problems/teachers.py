@@ -40,7 +40,9 @@ SHARED, OWN = 6, 3
 """Features that all tasks share, and of each task's own."""
 
 AXES = {
-    "relatedness": OwnAxis(0.0, 1.0, 0.0, 1.0, "share of a task's latent variance that comes from features which all tasks share"),
+    "relatedness": OwnAxis(
+        0.0, 1.0, 0.0, 1.0, "about the share of a task's latent variance that comes from features which all tasks share"
+    ),
     "conflict": OwnAxis(0.0, 1.0, 0.0, 1.0, "how far a task's own features look along the directions of the shared ones"),
     "difficulty": OwnAxis(0.3, 1.0, 0.05, 4.0, "frequency of the features along their directions"),
     "depth": OwnAxis(1.0, 2.0, 1.0, 5.0, "layers of features, rounded"),
@@ -73,7 +75,7 @@ def load_many() -> tuple[tuple[Task, ...], dict[str, Split], Family]:
 
 
 def load_shifted() -> tuple[tuple[Task, ...], dict[str, Split], Family]:
-    """The same with 12 slots, and ranges that ``teachers`` never draws."""
+    """The same with 12 slots, and ranges of all but relatedness and conflict that ``teachers`` never draws."""
     axes = {name: OwnAxis(*SHIFTED[name], own.least, own.most, own.meaning) for name, own in AXES.items()}
     return _family(SLOTS, axes)
 

@@ -38,6 +38,11 @@ class TrainingData:
         self._measured = {name: own[rows] for name, own, rows in held_out}
         self._every = {name: torch.arange(len(split), device=device) for name, split in problem.splits.items()}
 
+    @property
+    def apart(self) -> bool:
+        """Whether replicas have samples of their own, so that targets have a replica axis."""
+        return self._pool is not None
+
     # --- inputs --------------------------------------------------------------------------------------------------------------
 
     def inputs(self, split: str, positions: Tensor, rows: Tensor | None = None) -> Inputs:

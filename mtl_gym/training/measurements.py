@@ -7,7 +7,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from mtl_gym.problems.scores import WORST_DELTA_M, log_qualities, relative_gains
+from mtl_gym.problems.scores import WORST_DELTA_M, log_qualities, relative_gains, split_metrics
 from mtl_gym.training.formulas import inner_products
 from mtl_gym.training.probes import (
     AFTER,
@@ -27,6 +27,9 @@ from mtl_gym.training.probes import (
 )
 from mtl_gym.training.references import average_references
 from mtl_gym.training.trainer import Trainer
+
+LOST = 3.0
+"""How much lower than that of outputs of 0 a quality may be."""
 
 
 def training_probes(trainer: Trainer) -> list[Probe]:
@@ -80,8 +83,17 @@ def gains(trainer: Trainer) -> Tensor:
 
 
 def qualities(trainer: Trainer) -> Tensor:
-    """Qualities (N, K) of the rewarded tasks, on *reward*; see :func:`mtl_gym.problems.scores.log_qualities`."""
-    return _counting(trainer, log_qualities(trainer.problem, trainer.metrics(REWARD)).gather(1, trainer.ledger.tasks))
+    """Qualities (N, K) of the rewarded tasks, on *reward*; see :func:`mtl_gym.problems.scores.log_qualities`.
+
+    None is lower than that of outputs of 0, which know nothing, less 3: a training that is still finite has then not lost more than
+    one that has diverged.
+    """
+    problem, targets = trainer.problem, trainer.losses.data.targets(REWARD)
+    samples = targets.shape[:2] if trainer.losses.data.apart else (1, targets.shape[0])
+    nothing = targets.new_zeros(*samples, problem.outputs, *problem.splits[REWARD].targets.shape[2:])
+    least = log_qualities(problem, split_metrics(problem, nothing, targets)) - LOST
+    own = log_qualities(problem, trainer.metrics(REWARD))
+    return _counting(trainer, torch.maximum(own, least).gather(1, trainer.ledger.tasks))
 
 
 def _score(trainer: Trainer) -> Tensor:
