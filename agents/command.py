@@ -123,7 +123,7 @@ def _next(agent: agents.Agent, out: Path, env: str, settings: list[str]) -> list
     held_out = f"{reward}, delta_m {best['delta_m']:.1f} % on held-out instances"
     problems = trained["problem"].split(",")
     compared = f"--policies {policies} --out {place}/comparison"
-    folders = [""] if len(problems) == 1 else [f"/{name}" for name in problems]
+    folders = [""] if len(problems) == 1 else [f"/{number}" for number in range(1, len(problems) + 1)]
     lines = [
         f"mtl-gym compare --problem {shlex.quote(own)} {compared}{at}{given}" for own, at in zip(problems, folders, strict=True)
     ]

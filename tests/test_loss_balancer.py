@@ -206,3 +206,16 @@ def test_a_policy_that_looks_at_gradients_costs_them_only_where_it_decides(monke
         torch.testing.assert_close(shared.grad, 2 * weights * losses)
         torch.testing.assert_close(head.grad, (weights * losses).sum().expand(3))
     assert looked == [0, 2]
+
+
+def test_accumulated_halves_have_the_weights_of_the_whole_batch_where_a_policy_looks_at_gradients():
+    weights = {}
+    for parts in (1, 2):
+        balancer = mtl_gym.LossBalancer("rule:norm=.5:loss=1:first=1:decisions=2", TASKS, train_steps=4, accumulate=parts)
+        shared, weights[parts] = torch.ones(3, requires_grad=True), []
+        for losses in VALUES[:4]:
+            for half in (losses * 0.5, losses * 1.5) if parts == 2 else (losses,):
+                shared.grad = None
+                balancer.backward([*(half * shared.square())], shared=[shared])
+            weights[parts].append([*balancer.weights.values()])
+    torch.testing.assert_close(weights[1], weights[2])

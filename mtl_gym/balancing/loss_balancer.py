@@ -186,7 +186,7 @@ class LossBalancer(Balancer):
 
         A policy that balances gradients costs K backward passes. Its weights act on the shared parameters; each head has its own,
         where the method says so (``head_weights``). One that only looks at the gradients, when it decides, costs K passes then, and
-        one pass in the steps between (K with several processes).
+        one pass in the steps between (K with several processes, and where batches are accumulated).
 
         Args:
             losses: As for :meth:`forward`.
@@ -201,7 +201,8 @@ class LossBalancer(Balancer):
             ValueError: As for :meth:`forward`; if shared parameters are missing or no loss depends on them; if ``features`` are
                 given to a policy that averages gradients over steps; or if ``heads`` are missing with several processes.
         """
-        looks = self._apart or self._decisions.loop.due or ranks.size(self._group) > 1  # in every step, or to decide
+        # In every step, or to decide; from a part of a batch alone nothing may follow.
+        looks = self._apart or self._decisions.loop.due or ranks.size(self._group) > 1 or self._decisions.accumulate > 1
         if "gradients" not in self.reads or (self.training and not looks):
             loss = self._weighted(losses, last)
             (loss if self._scaler is None else self._scaler.scale(loss)).backward()

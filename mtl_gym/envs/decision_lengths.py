@@ -26,10 +26,10 @@ def steps_of(decisions: int, train_steps: int) -> int | None:
 
 
 def exact_steps_of(decisions: int, train_steps: int) -> int:
-    """The same; raises ``ValueError`` with the nearest length that has one."""
+    """The same; raises ``ValueError``, which names a length near by that has one."""
     steps = steps_of(decisions, train_steps)
     if steps is None:
         condition = f"have a divisor within a factor of {_FARTHEST} of train_steps / decisions, with decisions={decisions}"
         nearest = max(1, round(train_steps / decisions)) * decisions
-        raise ValueError(should("train_steps", condition, train_steps, f"Take {nearest}, or give steps_per_action instead."))
+        raise ValueError(should("train_steps", condition, train_steps, f"{nearest}, for example, has one."))
     return steps
