@@ -214,7 +214,8 @@ def test_accumulated_halves_have_the_weights_of_the_whole_batch_where_a_policy_l
         balancer = mtl_gym.LossBalancer("rule:norm=.5:loss=1:first=1:decisions=2", TASKS, train_steps=4, accumulate=parts)
         shared, weights[parts] = torch.ones(3, requires_grad=True), []
         for losses in VALUES[:4]:
-            for half in (losses * 0.5, losses * 1.5) if parts == 2 else (losses,):
+            share = torch.linspace(0.2, 1.8, len(losses))
+            for half in (losses * share, losses * (2 - share)) if parts == 2 else (losses,):
                 shared.grad = None
                 balancer.backward([*(half * shared.square())], shared=[shared])
             weights[parts].append([*balancer.weights.values()])

@@ -22,8 +22,8 @@ def relative(losses: Tensor, reference: Tensor) -> Tensor:
 def noise_of(batches: Tensor) -> Tensor:
     """How noisy losses (N, steps, K) of consecutive batches are: their standard deviation (N, K) around their linear trend.
 
-    It is relative to their mean, the root of an unbiased variance, and 0 for fewer than three batches, which have no deviation from a
-    line.
+    It is relative to their mean, the root of an unbiased variance, and 0 for fewer than three batches, which have no deviation from
+    a line.
     """
     steps = batches.shape[1]
     if steps < 3:
