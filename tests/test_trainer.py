@@ -138,13 +138,21 @@ def columns(trainer, row, outputs):
     return [*shared, *own], others
 
 
+def with_data_of(instance, problem):
+    """The problem with the splits of an instance, if they are of its own."""
+    if problem.family is None:
+        return problem
+    splits = {name: instance.split(problem, name) for name in problem.splits}
+    return Problem(problem.name, problem.tasks, splits, network=problem.network, defaults=problem.defaults)
+
+
 @pytest.mark.parametrize("name", slow_unless(QUICK.__contains__, PROBLEMS))
 def test_one_hot_weights_equal_single_task_training(name):
     steps = 2 if name in CONVOLUTIONAL else 6
     problem = load_problem(name)
     for task in {0, problem.num_tasks - 1}:
         trainer = make_trainer(problem, ids=[3])
-        single = make_trainer(alone(problem, task), ids=[3])
+        single = make_trainer(alone(with_data_of(trainer.ledger.instances[0], problem), task), ids=[3])
         outputs = problem.output_slices[task]
         before, others = columns(trainer, 0, outputs)
         single.losses.drawn.batches.order.copy_(trainer.losses.drawn.batches.order)
