@@ -91,7 +91,7 @@ def train(
         instances: Number of held-out instances per evaluation, at most 10,000.
         references: Policies whose held-out scores are plotted with the agent's; by default the environment's.
         reward_floor: The smallest deviation between rollouts of an instance by which rewards are divided, problem by problem
-            (:class:`mtl_gym.agents.mixture.Standardised`); ``None``: they are not divided. For rewards that are paid at the end.
+            (:class:`mtl_gym.agents.mixture.Standardised`); ``None``: they are not divided. Use it with a reward at the end.
         options: Hyper-parameters that override the algorithm's defaults.
         on_progress: Called as the training progresses.
         progress: Whether bars are shown, on stderr; ``None``: bars in terminals and notebooks, elsewhere a line for each phase that

@@ -113,8 +113,8 @@ class Standardised(VecEnvWrapper):
 
     After :class:`~mtl_gym.agents.leave_one_out.LeaveOneOut` that is the deviation between rollouts of the same instance, so that
     sources whose rewards have other units, or where actions do more, count alike. Where actions do nothing the deviation is that of
-    noise, which the floor keeps small. It is meant for rewards that are paid once, at the end of an episode, when the step is that
-    of all rows: dense rewards would be weighted step by step.
+    noise, which the floor keeps small. Use it with a reward that comes once, at the end of an episode, when all rows receive it in
+    the same step: dense rewards would be weighted step by step.
     """
 
     def __init__(self, venv: VecEnv, floor: float) -> None:

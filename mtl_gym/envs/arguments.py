@@ -77,14 +77,8 @@ def check_arguments(
         ValueError, TypeError: If one of them is wrong; the message names it, its value and the remedy.
     """
     check_argument_names(spec, own)
-    _refuse_excluded(
-        spec,
-        main_task=main_task,
-        steps_per_action=steps_per_action,
-        decisions=decisions,
-        reward_every=reward_every,
-        holdout_size=holdout_size,
-    )
+    lengths = {"steps_per_action": steps_per_action, "decisions": decisions, "reward_every": reward_every}
+    _refuse_excluded(spec, main_task=main_task, **lengths, holdout_size=holdout_size)
     loaded = _problem(problem, spec)
     defaults = loaded.defaults
     length = positive_int("train_steps", defaults.train_steps if train_steps is None else train_steps)

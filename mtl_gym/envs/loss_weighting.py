@@ -103,7 +103,7 @@ class LossWeightingEnv(MTLEnv):
 
     {features}
 
-    By default, ``features`` are those that cost nothing but held-out losses. The two that are paid for cost K backward passes per
+    By default, ``features`` are those that need only losses and held-out losses. The two others cost K backward passes per
     decision: at most 1.1 times the cost of equal weights where a decision has at least max(20, 10 K) steps. Features of a batch are
     computed for each batch, where a task without a label has its last known loss; the others are held for the decision.
 
