@@ -8,6 +8,10 @@ a policy could win by choosing coefficients by what it sees of an instance. The 
 and that of the single rule by the mean score on *reward* of the other half of the instances; both are read on *test*. Scores are
 logs of metrics (the reward `quality`), times 100: differences are points of `delta_m` where they are small.
 
+*Shares* say of what the variance of returns (on *reward*, over all trainings) consists: of what instances differ in, of what rules
+are worth on average, and of what a rule is worth on one instance more than on others; ``noise`` is what remains of the last two if
+an action is changed by a hundredth: the part that a policy cannot learn.
+
 Rules are ``action="rule"``, with the level and the coefficients of ``first`` and ``loss`` from a Sobol sequence, a third of them
 with coefficients of all features that cost no more than losses. Equal weights, `init`, `si` and `si-mean` are among them. Writes
 ``benchmarks/results/rules.json`` problem by problem.
@@ -31,6 +35,8 @@ from mtl_gym.problems.scores import log_qualities
 
 Array = npt.NDArray[np.float64]
 RULES, INSTANCES, ROWS = 64, 24, 96
+COPIES, CHANGE = 8, 0.01
+"""Rules that are played a second time, with actions changed by this much."""
 SLOW = {"multimnist": 6, "stereo": 6}
 SPLITS = ("reward", "test")
 DIVERGED = 20.0
@@ -66,8 +72,12 @@ def rules(count: int) -> Array:
 
 def actions(coefficients: Array) -> npt.NDArray[np.float32]:
     """Actions (R, 1 + F) of the default features that have these coefficients."""
-    reach = [LEVEL_REACH, *(TASK_FEATURES[name].reach for name in DEFAULT_FEATURES)]
-    return np.asarray(coefficients / reach, np.float32).clip(-1, 1)
+    return np.asarray(coefficients / _reach(), np.float32).clip(-1, 1)
+
+
+def _reach() -> Array:
+    """The coefficients (1 + F,) of an action of 1."""
+    return np.array([LEVEL_REACH, *(TASK_FEATURES[name].reach for name in DEFAULT_FEATURES)])
 
 
 def played(arguments: Mapping[str, Any], coefficients: Array, ids: Sequence[int]) -> dict[str, Array]:
@@ -106,6 +116,18 @@ def headroom(reward: Array, test: Array) -> Array:
     return np.asarray(best - single)
 
 
+def shares(reward: Array, copies: Array) -> dict[str, float]:
+    """Shares of the variance of returns (R, n); ``copies`` (C, n) are returns of the first C rules, slightly changed.
+
+    Those of ``instances``, ``rules`` and ``both`` add up to 1; ``noise`` is a part of the last two.
+    """
+    total = reward.var()
+    alone = {"instances": reward.mean(0).var() / total, "rules": reward.mean(1).var() / total}
+    noise = np.square(copies - reward[: len(copies)]).mean() / 2 / total
+    rows = {**alone, "both": 1 - sum(alone.values()), "noise": noise}
+    return {name: round(float(value), 4) for name, value in rows.items()}
+
+
 def interval(values: Array) -> list[float]:
     """The mean and its 95 % interval, by the bootstrap over instances."""
     drawn = np.random.default_rng(0).choice(values, (10_000, len(values))).mean(1)
@@ -115,7 +137,9 @@ def interval(values: Array) -> list[float]:
 def measured(name: str, count: int, instances: int, **others: Any) -> dict[str, Any]:
     """The headroom of a setting, with the scores of the named rules over equal weights and the best single rule."""
     table = rules(count)
-    scores = played({**arguments_of(name), **others}, table, range(instances))
+    moved = table[:COPIES] + CHANGE * np.random.default_rng(0).choice([-1, 1], table[:COPIES].shape) * _reach()
+    both = played({**arguments_of(name), **others}, np.concatenate([table, moved]), range(instances))
+    scores = {split: own[:count] for split, own in both.items()}
     over = {rule: interval(scores["test"][row] - scores["test"][0]) for row, rule in enumerate(NAMED)}
     best = int(scores["reward"].mean(1).argmax())
     columns = ("level", *DEFAULT_FEATURES)
@@ -123,6 +147,7 @@ def measured(name: str, count: int, instances: int, **others: Any) -> dict[str, 
         "instances": instances,
         "rules": count,
         "headroom": interval(headroom(scores["reward"], scores["test"])),
+        "shares": shares(scores["reward"], both["reward"][count:]),
         "over equal weights": over | {"best single": interval(scores["test"][best] - scores["test"][0])},
         "best single": dict(zip(columns, table[best].round(2).tolist(), strict=True)),
     }
@@ -142,7 +167,7 @@ def main(words: Sequence[str] | None = None) -> None:
         count, instances = (6, 2) if run.smoke else (RULES, given.instances or SLOW.get(name, INSTANCES))
         known[name] = measured(name, count, instances, **short)
         run.write(known)
-        print(name, json.dumps({key: known[name][key] for key in ("headroom", "over equal weights", "best single")}), flush=True)
+        print(name, json.dumps({key: known[name][key] for key in ("headroom", "shares", "over equal weights", "best single")}), flush=True)
 
 
 if __name__ == "__main__":
