@@ -25,8 +25,8 @@ import numpy.typing as npt
 
 from benchmarks.folds import FOLDS, training_sources
 from benchmarks.measuring import ROOT, Run, command_line
-from benchmarks.rules import NAMED, actions, played
-from mtl_gym.decisions.task_features import DEFAULT_FEATURES, LEVEL_REACH, TASK_FEATURES
+from benchmarks.rules import NAMED, REACH, actions, played
+from mtl_gym.decisions.task_features import DEFAULT_FEATURES, TASK_FEATURES
 from mtl_gym.problems import load_problem
 from mtl_gym.problems.instances import TRAINING_IDS
 
@@ -68,7 +68,7 @@ def search(fold: str, generations: int, candidates: int, instances: int, folder:
 
 def natural(table: Array) -> Array:
     """Coefficients in natural units of actions (R, 1 + F)."""
-    return table * np.array([LEVEL_REACH, *(TASK_FEATURES[name].reach for name in DEFAULT_FEATURES)])
+    return np.asarray(table * REACH)
 
 
 def _start() -> Array:

@@ -40,6 +40,8 @@ COPIES, CHANGE = 8, 0.01
 SLOW = {"multimnist": 6, "stereo": 6}
 SPLITS = ("reward", "test")
 DIVERGED = 20.0
+REACH = np.array([LEVEL_REACH, *(TASK_FEATURES[name].reach for name in DEFAULT_FEATURES)])
+"""The coefficients (1 + F,) of an action of 1."""
 NAMED = {"ew": (0, 0, 0), "init": (0, 1, 0), "si-mean": (0, 1, 1), "si": (1, 1, 1), "level": (1, 0, 1), "strong": (0, 1, 2)}
 """The level, and the coefficients of ``first`` and ``loss``."""
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -72,12 +74,7 @@ def rules(count: int) -> Array:
 
 def actions(coefficients: Array) -> npt.NDArray[np.float32]:
     """Actions (R, 1 + F) of the default features that have these coefficients."""
-    return np.asarray(coefficients / _reach(), np.float32).clip(-1, 1)
-
-
-def _reach() -> Array:
-    """The coefficients (1 + F,) of an action of 1."""
-    return np.array([LEVEL_REACH, *(TASK_FEATURES[name].reach for name in DEFAULT_FEATURES)])
+    return np.asarray(coefficients / REACH, np.float32).clip(-1, 1)
 
 
 def played(arguments: Mapping[str, Any], coefficients: Array, ids: Sequence[int]) -> dict[str, Array]:
@@ -137,7 +134,7 @@ def interval(values: Array) -> list[float]:
 def measured(name: str, count: int, instances: int, **others: Any) -> dict[str, Any]:
     """The headroom of a setting, with the scores of the named rules over equal weights and the best single rule."""
     table = rules(count)
-    moved = table[:COPIES] + CHANGE * np.random.default_rng(0).choice([-1, 1], table[:COPIES].shape) * _reach()
+    moved = table[:COPIES] + CHANGE * REACH * np.random.default_rng(0).choice([-1, 1], table[:COPIES].shape)
     both = played({**arguments_of(name), **others}, np.concatenate([table, moved]), range(instances))
     scores = {split: own[:count] for split, own in both.items()}
     over = {rule: interval(scores["test"][row] - scores["test"][0]) for row, rule in enumerate(NAMED)}
@@ -167,7 +164,11 @@ def main(words: Sequence[str] | None = None) -> None:
         count, instances = (6, 2) if run.smoke else (RULES, given.instances or SLOW.get(name, INSTANCES))
         known[name] = measured(name, count, instances, **short)
         run.write(known)
-        print(name, json.dumps({key: known[name][key] for key in ("headroom", "shares", "over equal weights", "best single")}), flush=True)
+        print(
+            name,
+            json.dumps({key: known[name][key] for key in ("headroom", "shares", "over equal weights", "best single")}),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,120 @@
+"""Collects what rules are worth from different points of different trainings on: the logged set from which the bandit learns.
+
+    python -m benchmarks.logged 20          20 chunks of each source (an hour; rerun to resume, or with more to go on)
+
+A chunk is 12 training instances with 8 siblings each. All siblings follow the same random rule for the first decisions (none, 1, 2, 4
+or 8 of 15); then each holds a rule of its own to the end, the first one `init`. So siblings share what they observe at that point,
+and differ in what they do from there on. Kept are these observations, the actions and the final `quality` on *reward*, in points;
+*test* plays no part. Chunks go to ``runs/logged``: they are no result, but what ``benchmarks/bandit.py`` learns from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.best_rule import fingerprint
+from benchmarks.folds import training_sources
+from benchmarks.measuring import ROOT, vector_env
+from benchmarks.rules import NAMED, REACH
+from mtl_gym.cache import write_whole
+from mtl_gym.environments import LOSS_WEIGHTING
+from mtl_gym.problems.instances import TRAINING_IDS
+from mtl_gym.problems.scores import log_qualities
+
+Array = npt.NDArray[np.float64]
+FOLDER = ROOT / "runs" / "logged"
+INSTANCES, SIBLINGS, DECISIONS = 12, 8, 15
+SWITCHES = (0, 1, 0, 2, 1, 4, 2, 8)
+"""The decision from which on siblings differ, chunk by chunk."""
+FIRST = TRAINING_IDS[0] + 2 * 10**6
+OBSERVED = (
+    *("progress", "log_epoch", "log_lr", "log_num_tasks", "pooled_first", "pooled_log_loss", "pooled_slope", "pooled_gap"),
+    *("pooled_noise", "pooled_overfit", "pooled_overfit_slope", "pooled_meta_slope"),
+)
+"""What agents for any number of tasks observe: nothing that costs more than losses and held-out losses."""
+Chunk = dict[str, npt.NDArray[Any]]
+
+
+def drawn(rng: np.random.Generator, count: int, width: float) -> Array:
+    """Random coefficients (count, 1 + F): level, ``first`` and ``loss`` uniform in ranges that hold `init` and `si`.
+
+    Half of the rows have coefficients of the other features too, up to ``width`` times their reach.
+    """
+    table = np.zeros((count, len(REACH)))
+    table[:, :3] = rng.uniform([0, 0, -0.5], [1.3, 1.5, 2.5], (count, 3))
+    others = rng.uniform(-width, width, (count, len(REACH) - 3)) * REACH[3:]
+    table[:, 3:] = np.where(rng.random(count)[:, None] < 0.5, others, 0.0)
+    return table
+
+
+def collected(source: Mapping[str, Any], number: int, instances: int = INSTANCES, **others: Any) -> Chunk:
+    """A chunk: ``x_<name>`` (n, F) observed, ``actions`` (n, S, A), ``quality`` and ``diverged`` (n, S), ``switch``."""
+    rng = np.random.default_rng([number, 1])
+    switch = SWITCHES[number % len(SWITCHES)]
+    prefix = np.repeat(drawn(rng, instances, 0.25), SIBLINGS, axis=0)
+    held = drawn(rng, instances * SIBLINGS, 0.5)
+    held[::SIBLINGS] = [*NAMED["init"], *[0] * (len(REACH) - 3)]
+    ids = np.repeat(FIRST + number * instances + np.arange(instances), SIBLINGS)
+    given = {"action": "rule", "decisions": DECISIONS, "observe": list(OBSERVED), "reward": "none", **source, **others}
+    envs = vector_env(LOSS_WEIGHTING, len(ids), autoreset_mode="Disabled", **given)
+    seen, _ = envs.reset(options={"instance": ids})
+    actions, before = (np.asarray(table / REACH, np.float32).clip(-1, 1) for table in (held, prefix))
+    for _ in range(switch):
+        seen = envs.step(before)[0]
+    known = {f"x_{name}": values[::SIBLINGS].copy() for name, values in seen.items()}
+    while not envs.finished.all():
+        envs.step(actions)
+    trainer = envs.decision.trainer
+    quality = log_qualities(trainer.problem, trainer.metrics("reward")).gather(1, trainer.ledger.tasks).mean(1)
+    rows = {"quality": 100 * quality.double().numpy(), "diverged": ~trainer.finite().numpy()}
+    envs.close()
+    shaped = {name: own.reshape(instances, SIBLINGS) for name, own in rows.items()}
+    return {**known, **shaped, "actions": actions.reshape(instances, SIBLINGS, -1), "switch": np.array(switch)}
+
+
+def chunk_file(source: Mapping[str, Any], number: int) -> Path:
+    """Where a chunk is kept: the folder's name tells the source."""
+    about = json.dumps({**fingerprint(dict(source)), "observed": OBSERVED}, sort_keys=True, default=str)
+    return FOLDER / f"{source['problem']}-{sha256(about.encode()).hexdigest()[:8]}" / f"{number}.npz"
+
+
+def logged(source: Mapping[str, Any]) -> list[Chunk]:
+    """The chunks of a source that are there, in order."""
+    files = sorted(chunk_file(source, 0).parent.glob("*.npz"), key=lambda file: int(file.stem))
+    return [dict(np.load(file)) for file in files]
+
+
+def main() -> None:
+    """Collects what is missing, chunk by chunk of all sources."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("chunks", type=int, help="chunks of each source")
+    parser.add_argument("--part", default="0/1", help="i/n: only the i-th of n equal parts of the sources, for n processes")
+    given = parser.parse_args()
+    part, parts = map(int, given.part.split("/"))
+    sources = training_sources(None)
+    for number in range(given.chunks):
+        for place, source in enumerate(sources):
+            file = chunk_file(source, number)
+            if (place + number) % parts == part and not file.is_file():
+                _write(file, collected(source, number))
+                print(number, source, flush=True)
+
+
+def _write(file: Path, chunk: Chunk) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()
+    np.savez_compressed(content, **chunk)
+    write_whole(file, content.getvalue())
+
+
+if __name__ == "__main__":
+    main()
