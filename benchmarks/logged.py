@@ -2,8 +2,8 @@
 
     python -m benchmarks.logged 20          20 chunks of each source (an hour; rerun to resume, or with more to go on)
 
-A chunk is 12 training instances with 8 siblings each. All siblings follow the same random rule for the first decisions (none, 1, 2, 4
-or 8 of 15); then each holds a rule of its own to the end, the first one `init`. So siblings share what they observe at that point,
+A chunk is 12 training instances with 8 siblings each. All siblings follow the same random rule for the first decisions (none to 11
+of 15); then each holds a rule of its own to the end, the first one `init`. So siblings share what they observe at that point,
 and differ in what they do from there on. Kept are these observations, the actions and the final `quality` on *reward*, in points;
 *test* plays no part. Chunks go to ``runs/logged``: they are no result, but what ``benchmarks/bandit.py`` learns from.
 """
@@ -33,7 +33,7 @@ from mtl_gym.problems.scores import log_qualities
 Array = npt.NDArray[np.float64]
 FOLDER = ROOT / "runs" / "logged"
 INSTANCES, SIBLINGS, DECISIONS = 12, 8, 15
-SWITCHES = (0, 1, 0, 2, 1, 4, 2, 8)
+SWITCHES = (0, 1, 0, 2, 1, 4, 2, 8, 0, 1, 11, 2, 1, 4, 3, 6)
 """The decision from which on siblings differ, chunk by chunk."""
 FIRST = TRAINING_IDS[0] + 2 * 10**6
 OBSERVED = (
