@@ -28,6 +28,15 @@ CASES: dict[str, dict[str, Any]] = {
     "relations_few": {"problem": "relations", "hidden_sizes": (32, 16), "distribution": {"labels": (0.25, 0.25)}},
 }
 """Studies of weights besides those of whole problems: few labels, the usual reason to learn tasks together."""
+_ANY_TEACHER: dict[str, Any] = {
+    "num_tasks": 4,
+    "distribution": {"labels": (0.05, 1.0), "size": (0.3, 1.0), "scale": (0.1, 10.0), "noise": (0.0, 0.3)},
+}
+FAMILY_CASES: dict[str, dict[str, Any]] = {
+    "teachers_new": {"problem": "teachers", **_ANY_TEACHER},
+    "teachers_beyond": {"problem": "teachers_shifted", **_ANY_TEACHER},
+}
+"""Studies of families, in which every instance is a problem of its own: as in training, and beyond it."""
 
 Work = Callable[[], int | None]
 """Does some work and returns its number of steps; ``None``: one."""
@@ -125,16 +134,16 @@ def weighted_problems(run: Run) -> list[str]:
 
 
 def cases(run: Run) -> list[str]:
-    """The names of the studies of weights that were asked for: rows of ``CASES``, and problems."""
+    """The names of the studies of weights that were asked for: rows of ``CASES``, and problems that are no families."""
     known = weighted_problems(run)
-    return known if run.names or run.smoke else [*known, *CASES]
+    return known if run.names or run.smoke else [*(name for name in known if not name.startswith("teachers")), *CASES]
 
 
 def case_arguments(name: str) -> dict[str, Any]:
     """The environment's arguments of a study of weights: each instance draws its own split where the problem has a pool."""
     from mtl_gym.problems import load_problem
 
-    given = CASES.get(name, {"problem": name})
+    given = {**CASES, **FAMILY_CASES}.get(name, {"problem": name})
     drawn = {"split": (1.0, 1.0)} if load_problem(given["problem"]).pool else {}
     return {**given, "distribution": {**drawn, **given.get("distribution", {})}}
 

@@ -159,7 +159,7 @@ def main(words: Sequence[str] | None = None) -> None:
     run: Run
     run, given = command_line(words, _options)
     known, short = run.known(), {"train_steps": 20} if run.smoke else {}
-    names = [name for name in cases(run) if not name.startswith("teachers")] + [*FAMILIES] if not run.names else cases(run)
+    names = cases(run) if run.names else [*cases(run), *FAMILIES]
     for name in [name for name in names if run.names or name not in known]:
         count, instances = (6, 2) if run.smoke else (RULES, given.instances or SLOW.get(name, INSTANCES))
         known[name] = measured(name, count, instances, **short)

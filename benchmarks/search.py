@@ -26,13 +26,24 @@ import numpy as np
 
 import mtl_gym
 from benchmarks.constant_weights import VANISHING
-from benchmarks.measuring import Run, case_arguments, cases, command_line, first_memory, searched_in, still_valid, vector_env
+from benchmarks.measuring import (
+    FAMILY_CASES,
+    Run,
+    case_arguments,
+    cases,
+    command_line,
+    first_memory,
+    searched_in,
+    still_valid,
+    vector_env,
+)
 from benchmarks.methods import SINGLE_TASK, policies
 from benchmarks.rates import FACTORS, beyond
 from mtl_gym.cache import write_whole
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.evaluation.results import spec_key
+from mtl_gym.evaluation.single_task import metric_names
 from mtl_gym.policies.grammar import make_policy
 from mtl_gym.problems.instances import TRAINING_IDS
 from mtl_gym.problems.scores import delta_m
@@ -56,7 +67,8 @@ OWN: dict[str, tuple[str, tuple[Any, ...]]] = {
 }
 """A method's own parameter, and the values that are tried."""
 INSTANCES = 8
-SLOW = {"multimnist": 4, "stereo": 2}
+OTHERS = {"multimnist": 4, "stereo": 2, **dict.fromkeys(FAMILY_CASES, 24)}
+"""Instances of cases that are slow, or whose instances are problems of their own."""
 Metrics = dict[str, float]
 
 
@@ -84,7 +96,8 @@ def played(text: str, given: Mapping[str, Any], ids: Sequence[int]) -> list[Metr
             observations, *_, infos = envs.step(np.clip(actions, envs.action_space.low, envs.action_space.high))
             diverged |= infos["diverged"]
         metrics = envs.decision.trainings.metrics("reward")
-    return [{name: math.nan if diverged[row] else float(own[row]) for name, own in metrics.items()} for row in range(len(ids))]
+    names = metric_names(arguments, ids)
+    return [{name: math.nan if diverged[row] else float(metrics[name][row]) for name in names[id]} for row, id in enumerate(ids)]
 
 
 class Scores:
@@ -99,10 +112,10 @@ class Scores:
         short = {"train_steps": 40} if run.smoke else {}
         self._given = {**case_arguments(case), **short}
         self.arguments = check_arguments(specification(LOSS_WEIGHTING), **self._given)
-        self.ids = list(range(TRAINING_IDS[0], TRAINING_IDS[0] + run.size(SLOW.get(case, INSTANCES), 2)))
+        self.ids = list(range(TRAINING_IDS[0], TRAINING_IDS[0] + run.size(OTHERS.get(case, INSTANCES), 2)))
         self._file = run.kept / f"{case}.json" if run.kept else None
         self._known: dict[str, float] = json.loads(self._file.read_text()) if self._file and self._file.is_file() else {}
-        self._references = self._equal_weights() if case in VANISHING else self._single_task()
+        self._references = self._equal_weights() if case in VANISHING else self._single_task()  # of each instance
 
     def trainings(self, text: str) -> int:
         """How many trainings a score takes."""
@@ -114,21 +127,24 @@ class Scores:
         arguments = check_arguments(specification(LOSS_WEIGHTING), **given)
         policy = None if text == SINGLE_TASK else getattr(make_policy(text), "spec", text)
         trained = fingerprint(arguments.problem, arguments.recipe)
-        used = {"policy": policy, "trained": trained, "ids": self.ids, "references": dict(self._references)}
+        used = {"policy": policy, "trained": trained, "ids": self.ids, "references": self._references}
         key = spec_key({**used, "version": mtl_gym.__version__})
         if key not in self._known:
-            gains = [delta_m(own, self._references) for own in played(text, given, self.ids)]
+            pairs = zip(played(text, given, self.ids), self._references, strict=True)
+            gains = [delta_m(own, references) for own, references in pairs]
             self._known[key] = float(np.mean(gains))
             if self._file:
                 write_whole(self._file, json.dumps(self._known, indent=1) + "\n")
         return self._known[key]
 
-    def _single_task(self) -> Mapping[str, float]:
-        return average_references(self.arguments.problem, self.arguments.recipe)
+    def _single_task(self) -> list[Metrics]:
+        if self.arguments.problem.family:
+            return played(SINGLE_TASK, self._given, self.ids)
+        return [dict(average_references(self.arguments.problem, self.arguments.recipe))] * len(self.ids)
 
-    def _equal_weights(self) -> Mapping[str, float]:
+    def _equal_weights(self) -> list[Metrics]:
         each = played("ew", self._given, self.ids)
-        return {name: float(np.mean([own[name] for own in each])) for name in each[0]}
+        return [{name: float(np.mean([own[name] for own in each])) for name in each[0]}] * len(self.ids)
 
 
 def search(name: str, scores: Scores) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def reference_metrics(
     advance, train_steps = advance or (lambda steps: None), arguments.recipe.train_steps
     common = {"single_task": fingerprint(arguments.problem, arguments.recipe), "version": mtl_gym.__version__}
     keys = {id: json.dumps({**common, "instance": id}, sort_keys=True) for id in ids}
-    names = _names(arguments, ids)
+    names = metric_names(arguments, ids)
     found = {id: read_metrics(_KIND, key, names[id]) for id, key in keys.items()}
     known = {id: metrics for id, metrics in found.items() if metrics}
     missing = [id for id in ids if id not in known]
@@ -66,7 +66,7 @@ def check_reference_memory(arguments: Arguments, instances: int) -> None:
     check_memory(arguments.problem, arguments.recipe, rows, argument=None)
 
 
-def _names(arguments: Arguments, ids: Sequence[int]) -> dict[int, list[str]]:
+def metric_names(arguments: Arguments, ids: Sequence[int]) -> dict[int, list[str]]:
     """The metrics ``task/metric`` of each instance's tasks."""
     problem, recipe = arguments.problem, arguments.recipe
     network = make_model(problem, recipe.hidden_sizes).identity
