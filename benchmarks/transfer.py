@@ -1,0 +1,130 @@
+"""How policies do on problems that they have never seen: four folds of problems that are left out, and left-out teachers.
+
+    python -m benchmarks.logged 16                  first: what the bandits learn from
+    python -m benchmarks.transfer digits            trains the agents of a fold, and plays them on what is left out (resumes)
+    python -m benchmarks.transfer heuristics        searches the heuristics on left-out teachers, and plays them
+    python -m benchmarks.transfer                   all of it (hours)
+
+What learns in a fold (``RECIPES``, ``SEEDS`` seeds each) never sees the fold's problems (``benchmarks/folds.py``), nor the instances
+of teachers on which it is judged; of these there are as many problems as instances. Agents play at each problem's own learning
+rate. Heuristics have the option and the rate that were searched for on the problem itself, on other instances: those of the shipped
+problems are in ``benchmarks/results/methods.json``, of the same 30 instances. Writes ``benchmarks/results/transfer.json``, from
+which ``docs/generate.py`` makes the tables of ``docs/transfer.md``. Agents are kept in ``runs/transfer``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bandit import learned
+from benchmarks.best_rule import ALL
+from benchmarks.folds import FOLDS, TEACHERS, training_sources
+from benchmarks.measuring import FAMILY_CASES, ROOT, Run, command_line, searched_in
+from benchmarks.methods import INSTANCES, SINGLE_TASK, found_settings, of_policy, played, policies, rescored, single_task
+from benchmarks.search import Scores, search
+
+HEURISTICS = "heuristics"
+FAMILY_INSTANCES = 48
+SEEDS = 3
+BLIND = ("ew", "init", "si", "si-mean", "gls", "famo", "uw", "imtl-l", "igb", "stch", "dwa", "ppo")
+"""Policies of no higher cost, which are also played as they are, without a search."""
+AGENTS = ROOT / "runs" / "transfer"
+Recipe = Callable[[Sequence[Mapping[str, Any]], int, Path], None]
+"""``(sources, seed, file)``: trains an agent on sources and saves it."""
+RECIPES: dict[str, Recipe] = {
+    "bandit": lambda sources, seed, file: learned(sources, seed).save(file),
+    "bandit-free": lambda sources, seed, file: learned(sources, seed, held_out=False).save(file),
+}
+"""What learns, by name."""
+
+
+def agents(fold: str) -> dict[str, list[str]]:
+    """Trains what is missing of a fold; the files of each recipe's seeds."""
+    sources = TEACHERS if fold == "teachers" else training_sources(None if fold == ALL else fold)
+    files: dict[str, list[str]] = {}
+    for name, recipe in RECIPES.items():
+        for seed in range(SEEDS):
+            file = AGENTS / fold / f"{name}-{seed}.safetensors"
+            if not file.is_file():
+                recipe(sources, seed, file)
+                print(fold, file.stem, flush=True)
+            files.setdefault(name, []).append(str(file))
+    return files
+
+
+def scores(case: str, names: Mapping[str, str], settings: Mapping[str, Any], run: Run) -> dict[str, list[float]]:
+    """``delta_m`` of each instance by policy, over single-task learning at the rate that was found for it."""
+    count = run.size(FAMILY_INSTANCES if case in FAMILY_CASES else INSTANCES, 5)
+    given = {"train_steps": 60} if run.smoke else {}
+    frame = played(case, names, settings, run, instances=count, num_envs=count, **given)
+    frame = rescored(frame, single_task(case, settings, range(count), **given))
+    runs = frame.drop_duplicates(["policy", "instance"])
+    return {name: [round(float(own), 3) for own in of_policy(runs, name)["delta_m"]] for name in names}
+
+
+def heuristics(known: dict[str, Any], run: Run) -> None:
+    """Searches each heuristic on the left-out teachers, and plays it; kept after each."""
+    for case in FAMILY_CASES:
+        row = known.setdefault(HEURISTICS, {}).setdefault(case, {**searched_in(case), "settings": {}})
+        tried = Scores(case, run)
+        for label, policy in {SINGLE_TASK: SINGLE_TASK, **policies(case, run.smoke)}.items():
+            if label not in row["settings"]:
+                found = search(policy, tried)
+                row["settings"][label] = {name: found[name] for name in ("policy", "factor", "trainings")}
+                run.write(known)
+                print(case, label, row["settings"][label], flush=True)
+        names = {label: label for label in row["settings"] if label != SINGLE_TASK}
+        row["scores"] = scores(case, names, row["settings"], run)
+        run.write(known)
+
+
+def blind(known: dict[str, Any], run: Run) -> None:
+    """Plays policies that cost no more than equal weights as they are, at the problem's own learning rate."""
+    for case in [*(case for cases in FOLDS.values() for case in cases), *FAMILY_CASES]:
+        settings = {SINGLE_TASK: _settings(case, known).get(SINGLE_TASK, {})}
+        known.setdefault("blind", {})[case] = scores(case, {name: name for name in BLIND}, settings, run)
+        run.write(known)
+        print(case, "blind", flush=True)
+
+
+def _settings(case: str, known: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was found for each heuristic on a case."""
+    of_families = known.get(HEURISTICS, {}).get(case, {}).get("settings", {})
+    return of_families if case in FAMILY_CASES else found_settings(case)
+
+
+def fold(name: str, known: dict[str, Any], run: Run) -> None:
+    """Plays a fold's agents on what they have not seen."""
+    files = agents(name)
+    left_out = FOLDS.get(name, () if name == ALL else tuple(case for cases in FOLDS.values() for case in cases))
+    for case in [*left_out, *FAMILY_CASES]:
+        names = {f"{recipe}-{seed}": file for recipe, own in files.items() for seed, file in enumerate(own)}
+        settings = {SINGLE_TASK: _settings(case, known).get(SINGLE_TASK, {})}
+        found = scores(case, names, settings, run)
+        of_recipes = {recipe: [found[f"{recipe}-{seed}"] for seed in range(len(own))] for recipe, own in files.items()}
+        known.setdefault("folds", {}).setdefault(name, {})[case] = of_recipes
+        run.write(known)
+        print(
+            name,
+            case,
+            {recipe: [round(sum(own) / len(own), 2) for own in seeds] for recipe, seeds in of_recipes.items()},
+            flush=True,
+        )
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs each part and adds it to the results."""
+    run: Run = command_line(words)
+    parts = {HEURISTICS: heuristics, "blind": blind}
+    for name in run.names or (HEURISTICS, "blind", *FOLDS, "teachers", ALL):
+        known = run.known()
+        if name in parts:
+            parts[name](known, run)
+        else:
+            fold(name, known, run)
+
+
+if __name__ == "__main__":
+    main()
