@@ -44,7 +44,8 @@ HELD_OUT = (("pooled_overfit", "pooled_overfit_slope", "pooled_meta_slope"), ("o
 class Logs:
     """The logged sets of sources, by instance.
 
-    They are ``seen`` {name: (I, F)}, ``actions`` (I, S, A), ``gains`` (I, S), ``source`` (I,) and ``switch`` (I,). Gains are over the mean of the siblings, over the source's deviation between siblings.
+    They are ``seen`` {name: (I, F)}, ``actions`` (I, S, A), ``gains`` (I, S), ``source`` (I,) and ``switch`` (I,). Gains are over the
+    mean of the siblings, over the source's deviation between siblings.
     """
 
     def __init__(self, sources: Sequence[Mapping[str, Any]], chunks: int | None = None) -> None:

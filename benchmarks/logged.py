@@ -50,7 +50,7 @@ def drawn(rng: np.random.Generator, count: int, width: float) -> Array:
     Half of the rows have coefficients of the other features too, up to ``width`` times their reach.
     """
     table = np.zeros((count, len(REACH)))
-    table[:, :3] = rng.uniform([0, 0, -0.5], [1.3, 1.5, 2.5], (count, 3))
+    table[:, :3] = rng.uniform([-1, 0, -0.5], [1.3, 2, 2.5], (count, 3))
     others = rng.uniform(-width, width, (count, len(REACH) - 3)) * REACH[3:]
     table[:, 3:] = np.where(rng.random(count)[:, None] < 0.5, others, 0.0)
     return table

@@ -5,8 +5,8 @@
     python -m benchmarks.transfer heuristics        searches the heuristics on left-out teachers, and plays them
     python -m benchmarks.transfer                   all of it (hours)
 
-What learns in a fold (``RECIPES``, ``SEEDS`` seeds each) never sees the fold's problems (``benchmarks/folds.py``), nor the instances
-of teachers on which it is judged; of these there are as many problems as instances. Agents play at each problem's own learning
+What learns in a fold (``RECIPES``, ``SEEDS`` seeds each) never sees the fold's problems (``benchmarks/folds.py``), nor the
+instances of teachers on which it is judged; of these there are as many problems as instances. Agents play at each problem's own learning
 rate. Heuristics have the option and the rate that were searched for on the problem itself, on other instances: those of the shipped
 problems are in ``benchmarks/results/methods.json``, of the same 30 instances. Writes ``benchmarks/results/transfer.json``, from
 which ``docs/generate.py`` makes the tables of ``docs/transfer.md``. Agents are kept in ``runs/transfer``.
