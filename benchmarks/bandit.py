@@ -44,8 +44,8 @@ HELD_OUT = (("pooled_overfit", "pooled_overfit_slope", "pooled_meta_slope"), ("o
 class Logs:
     """The logged sets of sources, by instance.
 
-    They are ``seen`` {name: (I, F)}, ``actions`` (I, S, A), ``gains`` (I, S), ``source`` (I,) and ``switch`` (I,). Gains are over the
-    mean of the siblings, over the source's deviation between siblings.
+    They are ``seen`` {name: (I, F)}, ``actions`` (I, S, A), ``gains`` (I, S), ``source`` (I,) and ``switch`` (I,). Gains are
+    over the mean of the siblings, over the source's deviation between siblings.
     """
 
     def __init__(self, sources: Sequence[Mapping[str, Any]], chunks: int | None = None) -> None:
@@ -129,13 +129,14 @@ def explained(ensemble: Ensemble, logs: Logs, chosen: Tensor) -> float:
     return float(1 - (values - values.mean(-1, keepdim=True) - gains).square().mean() / gains.square().mean())
 
 
-def learned(sources: Sequence[Mapping[str, Any]], seed: int, *, held_out: bool = True) -> Agent:
+def learned(sources: Sequence[Mapping[str, Any]], seed: int, *, held_out: bool = True, steps: int = ACTOR_STEPS) -> Agent:
     """The agent that a logged set of sources teaches.
 
     Args:
         sources: Settings of which there is a logged set.
         seed: Seeds the bootstrap samples and the networks.
         held_out: Whether it observes held-out losses, and has features of them.
+        steps: Steps of the actor; 0: its coefficients are constant.
     """
     features = [name for name in DEFAULT_FEATURES if held_out or name not in HELD_OUT[1]]
     observed = [name for name in OBSERVED if held_out or name not in HELD_OUT[0]]
@@ -146,7 +147,7 @@ def learned(sources: Sequence[Mapping[str, Any]], seed: int, *, held_out: bool =
         ensemble = fitted(logs, chosen, observed)
         constant = best_constant(ensemble, logs, chosen[logs.switch <= EARLY], used)
         model = make_model(_settings(sources, features, observed, seed), 0)
-        taught(model.policy, ensemble, logs, chosen, constant, used)
+        taught(model.policy, ensemble, logs, chosen, constant, used, steps)
         agent = agent_of(model, _settings(sources, features, observed, seed))
     agent.about["training"] |= {"method": "benchmarks.bandit", "trainings": logs.gains.numel()}
     return agent
@@ -195,7 +196,7 @@ def _weights(source: Tensor) -> Tensor:
     return shares / shares.sum()
 
 
-def taught(policy: Any, ensemble: Ensemble, logs: Logs, chosen: Tensor, constant: Tensor, used: Tensor) -> None:
+def taught(policy: Any, ensemble: Ensemble, logs: Logs, chosen: Tensor, constant: Tensor, used: Tensor, steps: int) -> None:
     """Trains the policy's actor, from the constant action on, to maximise what the ensemble expects over the constant."""
     low, high = support(logs)
     source, last = logs.source[chosen], policy.action_net.module[-1]
@@ -203,8 +204,8 @@ def taught(policy: Any, ensemble: Ensemble, logs: Logs, chosen: Tensor, constant
         last.weight.zero_()
         last.bias.copy_(constant[used])
     optimizer = torch.optim.Adam(policy.parameters(), lr=ACTOR_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, ACTOR_RATE, ACTOR_STEPS)
-    for _ in range(ACTOR_STEPS):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, ACTOR_RATE, max(steps, 2))
+    for _ in range(steps):
         rows = chosen[torch.multinomial(_weights(source), 1024, replacement=True)]
         seen = {name: logs.seen[name][rows] for name in OBSERVED}
         said = mean_actions(policy, {name: seen[name] for name in ensemble.names})

@@ -6,10 +6,11 @@
     python -m benchmarks.transfer                   all of it (hours)
 
 What learns in a fold (``RECIPES``, ``SEEDS`` seeds each) never sees the fold's problems (``benchmarks/folds.py``), nor the
-instances of teachers on which it is judged; of these there are as many problems as instances. Agents play at each problem's own learning
-rate. Heuristics have the option and the rate that were searched for on the problem itself, on other instances: those of the shipped
-problems are in ``benchmarks/results/methods.json``, of the same 30 instances. Writes ``benchmarks/results/transfer.json``, from
-which ``docs/generate.py`` makes the tables of ``docs/transfer.md``. Agents are kept in ``runs/transfer``.
+instances of teachers on which it is judged; of these there are as many problems as instances. Agents play at each problem's own
+learning rate. Heuristics have the option and the rate that were searched for on the problem itself, on other instances: those of
+the shipped problems are in ``benchmarks/results/methods.json``, of the same 30 instances. Writes
+``benchmarks/results/transfer.json``, from which ``docs/generate.py`` makes the tables of ``docs/transfer.md``. Agents are kept in
+``runs/transfer``.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bandit import learned
+from benchmarks.bandit import FLOOR, learned
 from benchmarks.best_rule import ALL
 from benchmarks.folds import FOLDS, TEACHERS, training_sources
+from benchmarks.logged import DECISIONS, OBSERVED
 from benchmarks.measuring import FAMILY_CASES, ROOT, Run, command_line, searched_in
 from benchmarks.methods import INSTANCES, SINGLE_TASK, found_settings, of_policy, played, policies, rescored, single_task
 from benchmarks.search import Scores, search
+from mtl_gym.agents import train
+from mtl_gym.problems import load_problem
 
 HEURISTICS = "heuristics"
 FAMILY_INSTANCES = 48
@@ -31,24 +35,57 @@ SEEDS = 3
 BLIND = ("ew", "init", "si", "si-mean", "gls", "famo", "uw", "imtl-l", "igb", "stch", "dwa", "ppo")
 """Policies of no higher cost, which are also played as they are, without a search."""
 AGENTS = ROOT / "runs" / "transfer"
-Recipe = Callable[[Sequence[Mapping[str, Any]], int, Path], None]
+ROWS, ROLLOUTS = 16, 60
+"""Trainings of each source side by side, and updates, of PPO."""
+Recipe = Callable[[Sequence[Mapping[str, Any]], int, Path], Any]
 """``(sources, seed, file)``: trains an agent on sources and saves it."""
+
+
+def ppo(sources: Sequence[Mapping[str, Any]], seed: int, file: Path, **options: Any) -> None:
+    """PPO on the sources side by side, with one reward at the end, over the deviation between siblings."""
+    usual = [load_problem(source["problem"]).defaults.train_steps for source in sources]
+    once = [{**source, "reward_every": source.get("train_steps", steps)} for source, steps in zip(sources, usual, strict=True)]
+    train(
+        once,
+        out=file.with_suffix(""),
+        algorithm="ppo",
+        time_steps=ROLLOUTS * DECISIONS * ROWS * len(sources),
+        seed=seed,
+        num_envs=ROWS * len(sources),
+        evaluations=4,
+        instances=16,
+        references=[],
+        reward_floor=FLOOR / 100,
+        options={"learning_rate": 2e-3, "n_epochs": 10, "gae_lambda": 1.0, **options},
+        action="rule",
+        decisions=DECISIONS,
+        observe=list(OBSERVED),
+        reward="quality",
+    ).save(file)
+
+
 RECIPES: dict[str, Recipe] = {
     "bandit": lambda sources, seed, file: learned(sources, seed).save(file),
     "bandit-free": lambda sources, seed, file: learned(sources, seed, held_out=False).save(file),
+    "constant": lambda sources, seed, file: learned(sources, seed, steps=0).save(file),
+    "ppo": ppo,
+    "group": lambda sources, seed, file: ppo(sources, seed, file, vf_coef=0.0),
 }
-"""What learns, by name."""
+"""What learns, by name. ``constant`` is what the bandit starts from; ``group`` has the siblings as its only baseline."""
+USUAL = ("bandit", "bandit-free", "constant")
+ABLATED = ("ppo", "group")
+"""The recipes of every fold; those of teachers alone."""
 
 
 def agents(fold: str) -> dict[str, list[str]]:
     """Trains what is missing of a fold; the files of each recipe's seeds."""
     sources = TEACHERS if fold == "teachers" else training_sources(None if fold == ALL else fold)
     files: dict[str, list[str]] = {}
-    for name, recipe in RECIPES.items():
+    for name in (*USUAL, *(ABLATED if fold == "teachers" else ())):
         for seed in range(SEEDS):
             file = AGENTS / fold / f"{name}-{seed}.safetensors"
             if not file.is_file():
-                recipe(sources, seed, file)
+                RECIPES[name](sources, seed, file)
                 print(fold, file.stem, flush=True)
             files.setdefault(name, []).append(str(file))
     return files
