@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from benchmarks.bandit import FLOOR, learned
 from benchmarks.best_rule import ALL
 from benchmarks.folds import FOLDS, TEACHERS, training_sources
@@ -91,14 +93,20 @@ def agents(fold: str) -> dict[str, list[str]]:
     return files
 
 
-def scores(case: str, names: Mapping[str, str], settings: Mapping[str, Any], run: Run) -> dict[str, list[float]]:
-    """``delta_m`` of each instance by policy, over single-task learning at the rate that was found for it."""
+def scores(case: str, names: Mapping[str, str], settings: Mapping[str, Any], run: Run) -> dict[str, dict[str, Any]]:
+    """By policy, ``scores``: ``delta_m`` of each instance over single-task learning at the rate that was found for it; ``passes``."""
     count = run.size(FAMILY_INSTANCES if case in FAMILY_CASES else INSTANCES, 5)
     given = {"train_steps": 60} if run.smoke else {}
     frame = played(case, names, settings, run, instances=count, num_envs=count, **given)
     frame = rescored(frame, single_task(case, settings, range(count), **given))
     runs = frame.drop_duplicates(["policy", "instance"])
-    return {name: [round(float(own), 3) for own in of_policy(runs, name)["delta_m"]] for name in names}
+    return {name: _row(of_policy(runs, name)) for name in names}
+
+
+def _row(runs: pd.DataFrame) -> dict[str, Any]:
+    """Scores by instance, and the mean numbers of forward and backward passes."""
+    passes = [round(float(runs[name].mean()), 1) for name in ("forward", "backward")]
+    return {"scores": [round(float(own), 3) for own in runs["delta_m"]], "passes": passes}
 
 
 def heuristics(known: dict[str, Any], run: Run) -> None:
@@ -113,7 +121,7 @@ def heuristics(known: dict[str, Any], run: Run) -> None:
                 run.write(known)
                 print(case, label, row["settings"][label], flush=True)
         names = {label: label for label in row["settings"] if label != SINGLE_TASK}
-        row["scores"] = scores(case, names, row["settings"], run)
+        row["policies"] = scores(case, names, row["settings"], run)
         run.write(known)
 
 

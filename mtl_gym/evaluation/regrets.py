@@ -1,0 +1,84 @@
+"""What it costs to choose a policy before the problem is seen: regrets over many problems, and paired differences over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from mtl_gym.checks import should
+from mtl_gym.evaluation.statistics import LEVEL, RESAMPLES
+
+Array = npt.NDArray[np.float64]
+
+
+def cross_fitted_regrets(scores: Mapping[str, Sequence[float] | Array]) -> dict[str, float]:
+    """How much worse each policy is on a problem than the best one, without the optimism of choosing and measuring on the same.
+
+    The best policy is chosen on every other instance and measured on the rest, in both ways. So a regret may be negative: a policy
+    that does no better than chance would have it has 0 regret in the mean if all policies are alike.
+
+    Args:
+        scores: Scores of each policy on the same n instances, higher being better.
+
+    Returns:
+        By policy: the mean over both halves of the chosen policy's mean score minus its own, in the scores' unit.
+
+    Raises:
+        ValueError: If there is no policy, instances differ in number, or there are fewer than two.
+    """
+    table = np.array([np.asarray(own, np.float64) for own in scores.values()]) if _alike(scores) else np.empty((0, 0))
+    if table.ndim != 2 or table.shape[1] < 2:
+        counts = {name: len(own) for name, own in scores.items()}
+        raise ValueError(should("scores", "hold at least one policy, all with the same two or more instances", counts))
+    regrets = np.zeros(len(table))
+    for measured in (np.arange(table.shape[1]) % 2 == 0, np.arange(table.shape[1]) % 2 == 1):
+        best = int(table[:, ~measured].mean(1).argmax())
+        means = table[:, measured].mean(1)
+        regrets += (means[best] - means) / 2
+    return dict(zip(scores, regrets.tolist(), strict=True))
+
+
+def _alike(scores: Mapping[str, Sequence[float] | Array]) -> bool:
+    return len({len(own) for own in scores.values()}) == 1
+
+
+def difference_over_problems(own: Sequence[Array], other: Sequence[Array], resamples: int = RESAMPLES) -> dict[str, float]:
+    """Mean difference of two policies over problems that count alike, with its 95 % percentile bootstrap interval.
+
+    Problems are drawn, then instances within them; training seeds are crossed with both: a draw of seeds holds for all problems.
+
+    Args:
+        own: Of each problem, scores (S, n) of a policy that was trained with S seeds, or (n,) of one that was not trained.
+        other: Of each problem, scores of another policy on the same instances, (T, n) or (n,).
+        resamples: Number of draws.
+
+    Returns:
+        ``difference``, ``low`` and ``high``.
+
+    Raises:
+        ValueError: If there is no problem, or their numbers of instances differ.
+    """
+    pairs = [(np.atleast_2d(first), np.atleast_2d(second)) for first, second in zip(own, other, strict=False)]
+    if not pairs or len(own) != len(other) or any(first.shape[1] != second.shape[1] for first, second in pairs):
+        shapes = ([np.shape(one) for one in own], [np.shape(one) for one in other])
+        raise ValueError(should("own", "and other hold scores of the same instances of at least one problem", shapes))
+    rng, count = np.random.default_rng(0), len(pairs)
+    seeds = [_shares(rng, resamples, len(table)) for table in pairs[0]]  # (R, S), (R, T)
+    drawn = rng.integers(count, size=(resamples, count))
+    totals = np.zeros(resamples)
+    for problem, (first, second) in enumerate(pairs):
+        differences = seeds[0] @ first - seeds[1] @ second  # (R, n)
+        for place in range(count):
+            rows = drawn[:, place] == problem
+            instances = _shares(rng, int(rows.sum()), differences.shape[1])
+            totals[rows] += (differences[rows] * instances).sum(1)
+    low, high = np.quantile(totals / count, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    mean = float(np.mean([first.mean() - second.mean() for first, second in pairs]))
+    return {"difference": mean, "low": float(low), "high": float(high)}
+
+
+def _shares(rng: np.random.Generator, resamples: int, count: int) -> Array:
+    """How often each of ``count`` things is in a bootstrap sample of them, over ``count``: (R, count)."""
+    return rng.multinomial(count, np.full(count, 1 / count), size=resamples) / count
