@@ -94,7 +94,7 @@ def agents(fold: str) -> dict[str, list[str]]:
 
 
 def scores(case: str, names: Mapping[str, str], settings: Mapping[str, Any], run: Run) -> dict[str, dict[str, Any]]:
-    """By policy, ``scores``: ``delta_m`` of each instance over single-task learning at the rate that was found for it; ``passes``."""
+    """By policy: ``scores``, the ``delta_m`` of each instance over single-task learning at the rate found for it, and ``passes``."""
     count = run.size(FAMILY_INSTANCES if case in FAMILY_CASES else INSTANCES, 5)
     given = {"train_steps": 60} if run.smoke else {}
     frame = played(case, names, settings, run, instances=count, num_envs=count, **given)
