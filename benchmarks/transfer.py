@@ -6,9 +6,13 @@
     python -m benchmarks.transfer                   all of it (hours)
 
 What learns in a fold (``RECIPES``, ``SEEDS`` seeds each) never sees the fold's problems (``benchmarks/folds.py``), nor the
-instances of teachers on which it is judged; of these there are as many problems as instances. Agents play at each problem's own
-learning rate. Heuristics have the option and the rate that were searched for on the problem itself, on other instances: those of
-the shipped problems are in ``benchmarks/results/methods.json``, of the same 30 instances. Writes
+instances of teachers on which it is judged; of these there are as many problems as instances. All is compared twice:
+
+- *as it is*: at the problem's own learning rate, with default options, which is what a choice before the problem is seen gets;
+- *searched*: with the rate, and of heuristics the option, that other instances of the same problem prefer. Those of the shipped
+  problems are in ``benchmarks/results/methods.json``, of the same 30 instances.
+
+Writes
 ``benchmarks/results/transfer.json``, from which ``docs/generate.py`` makes the tables of ``docs/transfer.md``. Agents are kept in
 ``runs/transfer``.
 """
@@ -17,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pandas as pd
@@ -31,11 +36,12 @@ from benchmarks.search import Scores, search
 from mtl_gym.agents import train
 from mtl_gym.problems import load_problem
 
-HEURISTICS = "heuristics"
+HEURISTICS, BLIND = "heuristics", "blind"
 FAMILY_INSTANCES = 48
 SEEDS = 3
-BLIND = ("ew", "init", "si", "si-mean", "gls", "famo", "uw", "imtl-l", "igb", "stch", "dwa", "ppo")
-"""Policies of no higher cost, which are also played as they are, without a search."""
+CHEAP = ("ew", "init", "si", "si-mean", "gls", "rlw", "dwa", "uw", "uw-so", "imtl-l", "igb", "cov", "stch", "famo", "ppo")
+DEAR = ("cagrad", "fairgrad", "nash-mtl", "db-mtl", "moco", "si+cagrad", "igb+cagrad")
+"""Policies that cost what equal weights do, and K backward passes a step: both are also played as they are, without a search."""
 AGENTS = ROOT / "runs" / "transfer"
 ROWS, ROLLOUTS = 16, 60
 """Trainings of each source side by side, and updates, of PPO."""
@@ -94,7 +100,7 @@ def agents(fold: str) -> dict[str, list[str]]:
 
 
 def scores(case: str, names: Mapping[str, str], settings: Mapping[str, Any], run: Run) -> dict[str, dict[str, Any]]:
-    """By policy: ``scores``, the ``delta_m`` of each instance over single-task learning at the rate found for it, and ``passes``."""
+    """By policy: ``scores``, the ``delta_m`` of each instance over single-task learning at the rate found for it, and passes."""
     count = run.size(FAMILY_INSTANCES if case in FAMILY_CASES else INSTANCES, 5)
     given = {"train_steps": 60} if run.smoke else {}
     frame = played(case, names, settings, run, instances=count, num_envs=count, **given)
@@ -126,12 +132,15 @@ def heuristics(known: dict[str, Any], run: Run) -> None:
 
 
 def blind(known: dict[str, Any], run: Run) -> None:
-    """Plays policies that cost no more than equal weights as they are, at the problem's own learning rate."""
-    for case in [*(case for cases in FOLDS.values() for case in cases), *FAMILY_CASES]:
-        settings = {SINGLE_TASK: _settings(case, known).get(SINGLE_TASK, {})}
-        known.setdefault("blind", {})[case] = scores(case, {name: name for name in BLIND}, settings, run)
-        run.write(known)
-        print(case, "blind", flush=True)
+    """Plays policies as they are, at the problem's own learning rate; first the cheap ones everywhere."""
+    for names in (CHEAP, DEAR):
+        for case in [*FAMILY_CASES, *(case for cases in FOLDS.values() for case in cases)]:
+            settings = {SINGLE_TASK: _settings(case, known).get(SINGLE_TASK, {})}
+            row = known.setdefault(BLIND, {}).setdefault(case, {})
+            missing = {name: name for name in names if name not in row}
+            row |= scores(case, missing, settings, run) if missing else {}
+            run.write(known)
+            print(case, BLIND, *missing, flush=True)
 
 
 def _settings(case: str, known: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -146,24 +155,31 @@ def fold(name: str, known: dict[str, Any], run: Run) -> None:
     left_out = FOLDS.get(name, () if name == ALL else tuple(case for cases in FOLDS.values() for case in cases))
     for case in [*left_out, *FAMILY_CASES]:
         names = {f"{recipe}-{seed}": file for recipe, own in files.items() for seed, file in enumerate(own)}
-        settings = {SINGLE_TASK: _settings(case, known).get(SINGLE_TASK, {})}
-        found = scores(case, names, settings, run)
-        of_recipes = {recipe: [found[f"{recipe}-{seed}"] for seed in range(len(own))] for recipe, own in files.items()}
-        known.setdefault("folds", {}).setdefault(name, {})[case] = of_recipes
+        alone = {SINGLE_TASK: _settings(case, known).get(SINGLE_TASK, {})}
+        tried = Scores(case, run)
+        rates = {recipe: search(own[0], tried)["factor"] for recipe, own in files.items()}
+        at_rates = {label: {"policy": file, "factor": rates[label.rpartition("-")[0]]} for label, file in names.items()}
+        for kind, settings in {"as it is": {}, "searched": at_rates}.items():
+            found = scores(case, names, {**alone, **settings}, run)
+            rows = {recipe: _of_seeds([found[f"{recipe}-{seed}"] for seed in range(SEEDS)]) for recipe in files}
+            known.setdefault("folds", {}).setdefault(name, {}).setdefault(case, {})[kind] = rows
+            print(
+                name, case, kind, {recipe: [round(mean(own), 2) for own in rows[recipe]["scores"]] for recipe in files}, flush=True
+            )
+        known["folds"][name][case]["rates"] = rates
         run.write(known)
-        print(
-            name,
-            case,
-            {recipe: [round(sum(own) / len(own), 2) for own in seeds] for recipe, seeds in of_recipes.items()},
-            flush=True,
-        )
+
+
+def _of_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The rows of a recipe's agents together: ``scores`` (S, n)."""
+    return {"scores": [row["scores"] for row in rows], "passes": rows[0]["passes"]}
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Runs each part and adds it to the results."""
     run: Run = command_line(words)
-    parts = {HEURISTICS: heuristics, "blind": blind}
-    for name in run.names or (HEURISTICS, "blind", *FOLDS, "teachers", ALL):
+    parts = {HEURISTICS: heuristics, BLIND: blind}
+    for name in run.names or (HEURISTICS, BLIND, *FOLDS, "teachers", ALL):
         known = run.known()
         if name in parts:
             parts[name](known, run)
