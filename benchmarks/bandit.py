@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from benchmarks.logged import DECISIONS, OBSERVED, Chunk, logged
+from benchmarks.logged import DECISIONS, FOLDER, OBSERVED, Chunk, logged
 from benchmarks.rules import REACH
 from mtl_gym.agents.agent import Agent, agent_of
 from mtl_gym.agents.learning import make_model
@@ -29,8 +30,8 @@ from mtl_gym.decisions.task_features import DEFAULT_FEATURES
 from mtl_gym.environments import LOSS_WEIGHTING
 
 Array = npt.NDArray[np.float64]
-MEMBERS, WIDTH, STEPS, BATCH = 8, 64, 1_500, 256
-RATE, DECAY = 2e-3, 3e-2
+MEMBERS, WIDTH, STEPS, BATCH = 8, 32, 1_500, 32
+RATE, DECAY = 2e-3, 0.3
 ACTOR_STEPS, ACTOR_RATE = 600, 3e-3
 CAUTION = 1.0
 EARLY = 1
@@ -48,8 +49,11 @@ class Logs:
     over the mean of the siblings, over the source's deviation between siblings.
     """
 
-    def __init__(self, sources: Sequence[Mapping[str, Any]], chunks: int | None = None) -> None:
-        parts = [(place, chunk) for place, source in enumerate(sources) for chunk in logged(source)[:chunks]]
+    def __init__(self, sources: Sequence[Mapping[str, Any]], folder: Path = FOLDER) -> None:
+        parts = [(place, chunk) for place, source in enumerate(sources) for chunk in logged(source, folder)]
+        missing = [source["problem"] for place, source in enumerate(sources) if place not in {place for place, _ in parts}]
+        if missing:
+            raise FileNotFoundError(f"There is no logged set of {', '.join(missing)} in {folder}. Run python -m benchmarks.logged.")
         gains = [_gains([chunk for own, chunk in parts if own == place]) for place in range(len(sources))]
         self.seen = {name: torch.from_numpy(np.concatenate([chunk[f"x_{name}"] for _, chunk in parts])) for name in OBSERVED}
         self.actions = torch.from_numpy(np.concatenate([chunk["actions"] for _, chunk in parts])).float()
@@ -63,7 +67,7 @@ def _gains(chunks: Sequence[Chunk]) -> Array:
     quality = np.concatenate([chunk["quality"] for chunk in chunks])
     lost = np.concatenate([chunk["diverged"] for chunk in chunks]) | ~np.isfinite(quality)
     known = np.where(lost, np.nan, quality)
-    middle = np.nanmedian(known, axis=1, keepdims=True)
+    middle = np.ma.median(np.ma.masked_invalid(known), axis=1, keepdims=True).filled(0.0)
     deviation = max(1.4826 * float(np.nanmedian(np.abs(known - middle))), FLOOR)
     apart = np.where(lost, -MOST, ((quality - middle) / deviation).clip(-MOST, MOST))
     return np.asarray(apart - apart.mean(1, keepdims=True))
@@ -100,7 +104,7 @@ def _joined(seen: Mapping[str, Tensor]) -> Tensor:
     return torch.cat(list(seen.values()), dim=-1)
 
 
-def fitted(logs: Logs, chosen: Tensor, observed: Sequence[str]) -> Ensemble:
+def fitted(logs: Logs, chosen: Tensor, observed: Sequence[str], steps: int = STEPS) -> Ensemble:
     """An ensemble fitted to these instances: gains over the siblings' mean, sources weighted alike."""
     seen = {name: logs.seen[name][chosen] for name in observed}
     actions, gains, source = logs.actions[chosen], logs.gains[chosen], logs.source[chosen]
@@ -109,9 +113,9 @@ def fitted(logs: Logs, chosen: Tensor, observed: Sequence[str]) -> Ensemble:
     shares = (1 / counts[source]).expand(MEMBERS, -1)
     bags = torch.stack([torch.multinomial(row, len(row), replacement=True) for row in shares])
     optimizer = torch.optim.AdamW(ensemble.parameters(), lr=RATE, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, STEPS)
-    for _ in range(STEPS):
-        rows = bags.gather(1, torch.randint(bags.shape[1], (MEMBERS, BATCH // 8)))  # (M, b)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps)
+    for _ in range(steps):
+        rows = bags.gather(1, torch.randint(bags.shape[1], (MEMBERS, BATCH)))  # (M, b)
         values = ensemble({name: own[rows][:, :, None] for name, own in seen.items()}, actions[rows])  # (M, b, S)
         loss = (values - values.mean(-1, keepdim=True) - gains[rows]).square().mean()
         optimizer.zero_grad()
@@ -129,22 +133,32 @@ def explained(ensemble: Ensemble, logs: Logs, chosen: Tensor) -> float:
     return float(1 - (values - values.mean(-1, keepdim=True) - gains).square().mean() / gains.square().mean())
 
 
-def learned(sources: Sequence[Mapping[str, Any]], seed: int, *, held_out: bool = True, steps: int = ACTOR_STEPS) -> Agent:
+def learned(
+    sources: Sequence[Mapping[str, Any]],
+    seed: int,
+    *,
+    held_out: bool = True,
+    fitting: int = STEPS,
+    steps: int = ACTOR_STEPS,
+    folder: Path = FOLDER,
+) -> Agent:
     """The agent that a logged set of sources teaches.
 
     Args:
         sources: Settings of which there is a logged set.
         seed: Seeds the bootstrap samples and the networks.
         held_out: Whether it observes held-out losses, and has features of them.
+        fitting: Steps of the ensemble.
         steps: Steps of the actor; 0: its coefficients are constant.
+        folder: Where the logged set is.
     """
     features = [name for name in DEFAULT_FEATURES if held_out or name not in HELD_OUT[1]]
     observed = [name for name in OBSERVED if held_out or name not in HELD_OUT[0]]
     used = torch.tensor([True, *(name in features for name in DEFAULT_FEATURES)])
     with Stream(seed):
-        logs = Logs(sources)
+        logs = Logs(sources, folder)
         chosen = torch.arange(len(logs.gains))
-        ensemble = fitted(logs, chosen, observed)
+        ensemble = fitted(logs, chosen, observed, fitting)
         constant = best_constant(ensemble, logs, chosen[logs.switch <= EARLY], used)
         model = make_model(_settings(sources, features, observed, seed), 0)
         taught(model.policy, ensemble, logs, chosen, constant, used, steps)

@@ -1,6 +1,7 @@
 """Collects what rules are worth from different points of different trainings on: the logged set from which the bandit learns.
 
-    python -m benchmarks.logged 20          20 chunks of each source (an hour; rerun to resume, or with more to go on)
+    python -m benchmarks.logged                  16 chunks of each source (three quarters of an hour; rerun to resume)
+    python -m benchmarks.logged --chunks 32      more of them
 
 A chunk is 12 training instances with 8 siblings each. All siblings follow the same random rule for the first decisions (none to 11
 of 15); then each holds a rule of its own to the end, the first one `init`. So siblings share what they observe at that point,
@@ -13,7 +14,8 @@ from __future__ import annotations
 import argparse
 import io
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ import numpy.typing as npt
 
 from benchmarks.best_rule import fingerprint
 from benchmarks.folds import training_sources
-from benchmarks.measuring import ROOT, vector_env
+from benchmarks.measuring import ROOT, Run, command_line, vector_env
 from benchmarks.rules import NAMED, REACH
 from mtl_gym.cache import write_whole
 from mtl_gym.environments import LOSS_WEIGHTING
@@ -32,7 +34,8 @@ from mtl_gym.problems.scores import log_qualities
 
 Array = npt.NDArray[np.float64]
 FOLDER = ROOT / "runs" / "logged"
-INSTANCES, SIBLINGS, DECISIONS = 12, 8, 15
+CHUNKS, INSTANCES, SIBLINGS, DECISIONS = 16, 12, 8, 15
+SMOKE: dict[str, Any] = {"instances": 2, "train_steps": 30}
 SWITCHES = (0, 1, 0, 2, 1, 4, 2, 8, 0, 1, 11, 2, 1, 4, 3, 6)
 """The decision from which on siblings differ, chunk by chunk."""
 FIRST = TRAINING_IDS[0] + 2 * 10**6
@@ -81,39 +84,44 @@ def collected(source: Mapping[str, Any], number: int, instances: int = INSTANCES
     return {**known, **shaped, "actions": actions.reshape(instances, SIBLINGS, -1), "switch": np.array(switch)}
 
 
-def chunk_file(source: Mapping[str, Any], number: int) -> Path:
+def chunk_file(source: Mapping[str, Any], number: int, folder: Path = FOLDER) -> Path:
     """Where a chunk is kept: the folder's name tells the source."""
     about = json.dumps({**fingerprint(dict(source)), "observed": OBSERVED}, sort_keys=True, default=str)
-    return FOLDER / f"{source['problem']}-{sha256(about.encode()).hexdigest()[:8]}" / f"{number}.npz"
+    return folder / f"{source['problem']}-{sha256(about.encode()).hexdigest()[:8]}" / f"{number}.npz"
 
 
-def logged(source: Mapping[str, Any]) -> list[Chunk]:
+def logged(source: Mapping[str, Any], folder: Path = FOLDER) -> list[Chunk]:
     """The chunks of a source that are there, in order."""
-    files = sorted(chunk_file(source, 0).parent.glob("*.npz"), key=lambda file: int(file.stem))
+    files = sorted(chunk_file(source, 0, folder).parent.glob("*.npz"), key=lambda file: int(file.stem))
     return [dict(np.load(file)) for file in files]
 
 
-def main() -> None:
-    """Collects what is missing, chunk by chunk of all sources."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("chunks", type=int, help="chunks of each source")
-    parser.add_argument("--part", default="0/1", help="i/n: only the i-th of n equal parts of the sources, for n processes")
-    given = parser.parse_args()
-    part, parts = map(int, given.part.split("/"))
-    sources = training_sources(None)
-    for number in range(given.chunks):
-        for place, source in enumerate(sources):
-            file = chunk_file(source, number)
-            if (place + number) % parts == part and not file.is_file():
-                _write(file, collected(source, number))
+def collect(sources: Sequence[Mapping[str, Any]], chunks: int, folder: Path = FOLDER, **given: Any) -> int:
+    """Collects what is missing, chunk by chunk of all sources; returns the number of chunks of a source."""
+    for number in range(chunks):
+        for source in sources:
+            file = chunk_file(source, number, folder)
+            if not file.is_file():
+                content = io.BytesIO()
+                np.savez_compressed(content, **collected(source, number, **given))
+                write_whole(file, content.getvalue())
                 print(number, source, flush=True)
+    return chunks
 
 
-def _write(file: Path, chunk: Chunk) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()
-    np.savez_compressed(content, **chunk)
-    write_whole(file, content.getvalue())
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--chunks", type=int, default=CHUNKS)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Collects the logged set of all sources."""
+    run: Run
+    run, given = command_line(words, _options)
+    if run.smoke:
+        with tempfile.TemporaryDirectory() as folder:
+            collect(training_sources(None)[::9], 1, Path(folder), **SMOKE)
+    else:
+        collect(training_sources(None), given.chunks)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ Writes
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -29,14 +30,14 @@ import pandas as pd
 from benchmarks.bandit import FLOOR, learned
 from benchmarks.best_rule import ALL
 from benchmarks.folds import FOLDS, TEACHERS, training_sources
-from benchmarks.logged import DECISIONS, OBSERVED
+from benchmarks.logged import DECISIONS, OBSERVED, SMOKE as SMALL, collect
 from benchmarks.measuring import FAMILY_CASES, ROOT, Run, command_line, searched_in
 from benchmarks.methods import INSTANCES, SINGLE_TASK, found_settings, of_policy, played, policies, rescored, single_task
 from benchmarks.search import Scores, search
 from mtl_gym.agents import train
 from mtl_gym.problems import load_problem
 
-HEURISTICS, BLIND = "heuristics", "blind"
+HEURISTICS, BLIND, TEACHERS_ALONE = "heuristics", "blind", "teachers"
 FAMILY_INSTANCES = 48
 SEEDS = 3
 CHEAP = ("ew", "init", "si", "si-mean", "gls", "rlw", "dwa", "uw", "uw-so", "imtl-l", "igb", "cov", "stch", "famo", "ppo")
@@ -79,24 +80,36 @@ RECIPES: dict[str, Recipe] = {
     "ppo": ppo,
     "group": lambda sources, seed, file: ppo(sources, seed, file, vf_coef=0.0),
 }
+SMOKE = "smoke"
+RECIPES[SMOKE] = lambda sources, seed, file: learned(sources, seed, fitting=2, steps=2, folder=file.parent).save(file)
 """What learns, by name. ``constant`` is what the bandit starts from; ``group`` has the siblings as its only baseline."""
 USUAL = ("bandit", "bandit-free", "constant")
 ABLATED = ("ppo", "group")
 """The recipes of every fold; those of teachers alone."""
 
 
-def agents(fold: str) -> dict[str, list[str]]:
+def agents(fold: str, folder: Path) -> dict[str, list[str]]:
     """Trains what is missing of a fold; the files of each recipe's seeds."""
-    sources = TEACHERS if fold == "teachers" else training_sources(None if fold == ALL else fold)
+    recipes = (SMOKE,) if fold == SMOKE else (*USUAL, *(ABLATED if fold == TEACHERS_ALONE else ()))
+    sources = _sources(fold)
+    if fold == SMOKE:
+        collect(sources, 1, folder / fold, **SMALL)
     files: dict[str, list[str]] = {}
-    for name in (*USUAL, *(ABLATED if fold == "teachers" else ())):
+    for name in recipes:
         for seed in range(SEEDS):
-            file = AGENTS / fold / f"{name}-{seed}.safetensors"
+            file = folder / fold / f"{name}-{seed}.safetensors"
             if not file.is_file():
                 RECIPES[name](sources, seed, file)
                 print(fold, file.stem, flush=True)
             files.setdefault(name, []).append(str(file))
     return files
+
+
+def _sources(fold: str) -> list[dict[str, Any]]:
+    """What is learned from in a fold."""
+    if fold == SMOKE:
+        return training_sources(None)[::9]
+    return [*TEACHERS] if fold == TEACHERS_ALONE else training_sources(None if fold == ALL else fold)
 
 
 def scores(case: str, names: Mapping[str, str], settings: Mapping[str, Any], run: Run) -> dict[str, dict[str, Any]]:
@@ -151,9 +164,16 @@ def _settings(case: str, known: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def fold(name: str, known: dict[str, Any], run: Run) -> None:
     """Plays a fold's agents on what they have not seen."""
-    files = agents(name)
-    left_out = FOLDS.get(name, () if name == ALL else tuple(case for cases in FOLDS.values() for case in cases))
-    for case in [*left_out, *FAMILY_CASES]:
+    with tempfile.TemporaryDirectory() as made:
+        files = agents(name, Path(made) if run.smoke else AGENTS)
+        _judge(name, files, known, run)
+
+
+def _judge(name: str, files: Mapping[str, Sequence[str]], known: dict[str, Any], run: Run) -> None:
+    """Plays the agents of these files, as they are and with searched rates."""
+    everything = tuple(case for cases in FOLDS.values() for case in cases)
+    left_out = FOLDS.get(name, everything if name == TEACHERS_ALONE else ())
+    for case in [*left_out, *FAMILY_CASES][: 1 if run.smoke else None]:
         names = {f"{recipe}-{seed}": file for recipe, own in files.items() for seed, file in enumerate(own)}
         alone = {SINGLE_TASK: _settings(case, known).get(SINGLE_TASK, {})}
         tried = Scores(case, run)
@@ -179,7 +199,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Runs each part and adds it to the results."""
     run: Run = command_line(words)
     parts = {HEURISTICS: heuristics, BLIND: blind}
-    for name in run.names or (HEURISTICS, BLIND, *FOLDS, "teachers", ALL):
+    for name in run.names or ((SMOKE,) if run.smoke else (HEURISTICS, BLIND, *FOLDS, TEACHERS_ALONE, ALL)):
         known = run.known()
         if name in parts:
             parts[name](known, run)
