@@ -1,15 +1,22 @@
 """An agent learned from a logged set: a contextual bandit over the coefficients of a rule, distilled into a policy of SB3.
 
+    python -m benchmarks.logged      first: the logged set
+    python -m benchmarks.bandit      how much it explains, and what caution is best (minutes)
+
 An ensemble of networks learns from ``benchmarks/logged.py`` how much better a rule ends than its siblings, from what was observed
 when they parted and from its coefficients; each member sees its own bootstrap sample of the instances. The policy then maximises,
 over all observed points, what the ensemble expects of its coefficients over those of the best constant ones, less ``CAUTION``
-deviations between members. Which part of the way from the constant to the adaptive coefficients is gone (``PARTS``) is chosen by
-playing training instances that no member has seen. The policy is SB3's PPO policy, and is saved and loaded as every agent is.
+deviations between members. The policy is SB3's PPO policy, and is saved and loaded as every agent is.
+
+Writes ``benchmarks/results/bandit.json``: the share of the variance between siblings that an ensemble explains on instances that it
+has not seen, with and without what is observed; and for some cautions what agents gain over `init` on new training instances of all
+sources, in deviations between siblings. Nothing else chose ``CAUTION``.
 """
 
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +26,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from benchmarks.logged import DECISIONS, FOLDER, OBSERVED, Chunk, logged
+from benchmarks.folds import training_sources
+from benchmarks.logged import DECISIONS, FIRST, FOLDER, OBSERVED, SMOKE, Chunk, collect, logged
+from benchmarks.measuring import Run, command_line, first_memory, vector_env
 from benchmarks.rules import REACH
 from mtl_gym.agents.agent import Agent, agent_of
 from mtl_gym.agents.learning import make_model
@@ -28,6 +37,8 @@ from mtl_gym.agents.settings import Settings
 from mtl_gym.agents.sources import sources_of
 from mtl_gym.decisions.task_features import DEFAULT_FEATURES
 from mtl_gym.environments import LOSS_WEIGHTING
+from mtl_gym.policies.grammar import make_policy
+from mtl_gym.problems.scores import log_qualities
 
 Array = npt.NDArray[np.float64]
 MEMBERS, WIDTH, STEPS, BATCH = 8, 32, 1_500, 32
@@ -38,6 +49,10 @@ EARLY = 1
 """The last decision whose logged points say what the best constant rule is."""
 FLOOR, MOST = 0.5, 3.0
 """Smallest deviation between siblings that counts, in points, and the most deviations that a difference counts."""
+CAUTIONS, VALIDATION = (0.25, 0.5, 1.0, 2.0), 24
+"""Cautions that are tried, and instances of each source."""
+INPUTS = {"all": OBSERVED, "the length and rate alone": ("progress", "log_epoch", "log_lr")}
+"""Names of observations from which gains are explained."""
 HELD_OUT = (("pooled_overfit", "pooled_overfit_slope", "pooled_meta_slope"), ("overfit", "overfit_slope"))
 """Observations and features that need held-out losses."""
 
@@ -138,6 +153,7 @@ def learned(
     seed: int,
     *,
     held_out: bool = True,
+    caution: float | None = None,
     fitting: int = STEPS,
     steps: int = ACTOR_STEPS,
     folder: Path = FOLDER,
@@ -148,6 +164,7 @@ def learned(
         sources: Settings of which there is a logged set.
         seed: Seeds the bootstrap samples and the networks.
         held_out: Whether it observes held-out losses, and has features of them.
+        caution: Deviations between members by which the policy discounts; ``None``: ``CAUTION``.
         fitting: Steps of the ensemble.
         steps: Steps of the actor; 0: its coefficients are constant.
         folder: Where the logged set is.
@@ -161,7 +178,7 @@ def learned(
         ensemble = fitted(logs, chosen, observed, fitting)
         constant = best_constant(ensemble, logs, chosen[logs.switch <= EARLY], used)
         model = make_model(_settings(sources, features, observed, seed), 0)
-        taught(model.policy, ensemble, logs, chosen, constant, used, steps)
+        taught(model.policy, ensemble, logs, chosen, constant, used, steps, CAUTION if caution is None else caution)
         agent = agent_of(model, _settings(sources, features, observed, seed))
     agent.about["training"] |= {"method": "benchmarks.bandit", "trainings": logs.gains.numel()}
     return agent
@@ -210,7 +227,9 @@ def _weights(source: Tensor) -> Tensor:
     return shares / shares.sum()
 
 
-def taught(policy: Any, ensemble: Ensemble, logs: Logs, chosen: Tensor, constant: Tensor, used: Tensor, steps: int) -> None:
+def taught(
+    policy: Any, ensemble: Ensemble, logs: Logs, chosen: Tensor, constant: Tensor, used: Tensor, steps: int, caution: float
+) -> None:
     """Trains the policy's actor, from the constant action on, to maximise what the ensemble expects over the constant."""
     low, high = support(logs)
     source, last = logs.source[chosen], policy.action_net.module[-1]
@@ -226,7 +245,7 @@ def taught(policy: Any, ensemble: Ensemble, logs: Logs, chosen: Tensor, constant
         whole = torch.zeros(len(rows), len(used)).index_copy(1, used.nonzero()[:, 0], said)
         inside = torch.minimum(torch.maximum(whole, low), high)
         values = ensemble(seen, inside[None]) - ensemble(seen, constant.expand(1, len(rows), -1))
-        loss = -(values.mean(0) - CAUTION * values.std(0)).mean() + (whole - inside).square().sum(1).mean()
+        loss = -(values.mean(0) - caution * values.std(0)).mean() + (whole - inside).square().sum(1).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -237,3 +256,63 @@ def mean_actions(policy: Any, seen: Mapping[str, Tensor]) -> Tensor:
     """The policy's mean actions (n, A)."""
     features = policy.extract_features(dict(seen), policy.pi_features_extractor)
     return policy.action_net(policy.mlp_extractor.forward_actor(features))
+
+
+def validated(agent: Any, source: Mapping[str, Any], instances: int, **others: Any) -> Array:
+    """Final `quality` (n,) on *reward*, in points, of new training instances of a source, with a policy."""
+    given = {"problem": source["problem"], "reward": "none", **agent.requires.arguments(), **source, **others}
+    envs = vector_env(LOSS_WEIGHTING, instances, autoreset_mode="Disabled", **given)
+    ids = FIRST + 10**6 + np.arange(instances)
+    seen, _ = envs.reset(options={"instance": ids})
+    memory = first_memory(agent, ids, envs.arguments.recipe.num_tasks)
+    while not envs.finished.all():
+        actions, memory = agent.predict(seen, memory, deterministic=True)
+        seen = envs.step(actions)[0]
+    trainer = envs.decision.trainer
+    quality = (
+        100 * log_qualities(trainer.problem, trainer.metrics("reward")).gather(1, trainer.ledger.tasks).mean(1).double().numpy()
+    )
+    envs.close()
+    return np.asarray(np.where(np.isfinite(quality), quality, -1e3))
+
+
+def gained(
+    agents: Mapping[str, Any], sources: Sequence[Mapping[str, Any]], instances: int, **others: Any
+) -> dict[str, list[float]]:
+    """Mean gains of policies over `init` on each source, over the deviation of all policies from it on an instance."""
+    found: dict[str, list[float]] = {name: [] for name in agents}
+    base = make_policy("init")
+    for source in sources:
+        start = validated(base, source, instances, **others)
+        apart = {name: validated(own, source, instances, **others) - start for name, own in agents.items()}
+        deviation = max(1.4826 * float(np.median(np.abs([*apart.values()]))), FLOOR)
+        for name, own in apart.items():
+            found[name].append(round(float((own / deviation).clip(-MOST, MOST).mean()), 3))
+    return found
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measures what the logged set explains, and chooses the caution."""
+    run: Run = command_line(words)
+    if run.smoke:
+        sources = training_sources(None)[::9]
+        with tempfile.TemporaryDirectory() as folder:
+            collect(sources, 1, Path(folder), **SMOKE)
+            agents = {"constant": learned(sources, 0, fitting=2, steps=0, folder=Path(folder))}
+        run.write({"gains": gained(agents, sources, 2, train_steps=30)})
+        return
+    sources = training_sources(None)
+    with Stream(0):
+        logs = Logs(sources)
+        order = torch.randperm(len(logs.gains))
+        seen, unseen = order[: len(order) * 4 // 5], order[len(order) * 4 // 5 :]
+        known = {name: round(explained(fitted(logs, seen, own), logs, unseen), 3) for name, own in INPUTS.items()}
+    agents = {f"caution {caution:g}": learned(sources, 0, caution=caution) for caution in CAUTIONS}
+    agents |= {"constant": learned(sources, 0, steps=0), "si": make_policy("si"), "si-mean": make_policy("si-mean")}
+    found = gained(agents, sources, VALIDATION)
+    run.write({"instances": len(logs.gains), "explained": known, "gains": found})
+    print(known, {name: round(float(np.mean(own)), 3) for name, own in found.items()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """How policies do on problems that they have never seen: four folds of problems that are left out, and left-out teachers.
 
-    python -m benchmarks.logged 16                  first: what the bandits learn from
+    python -m benchmarks.logged                     first: what the bandits learn from
     python -m benchmarks.transfer digits            trains the agents of a fold, and plays them on what is left out (resumes)
     python -m benchmarks.transfer heuristics        searches the heuristics on left-out teachers, and plays them
     python -m benchmarks.transfer                   all of it (hours)
