@@ -1,7 +1,7 @@
 """Collects what rules are worth from different points of different trainings on: the logged set from which the bandit learns.
 
-    python -m benchmarks.logged                  12 chunks of each source (half an hour; rerun to resume)
-    python -m benchmarks.logged --chunks 32      more of them
+    python -m benchmarks.logged                  10 chunks of each source (half an hour; rerun to resume)
+    python -m benchmarks.logged --chunks 20      more of them
 
 A chunk is 12 training instances with 8 siblings each. All siblings follow the same random rule for the first decisions (none to 11
 of 15); then each holds a rule of its own to the end, the first one `init`. So siblings share what they observe at that point,
@@ -34,10 +34,16 @@ from mtl_gym.problems.scores import log_qualities
 
 Array = npt.NDArray[np.float64]
 FOLDER = ROOT / "runs" / "logged"
-CHUNKS, INSTANCES, SIBLINGS, DECISIONS = 12, 12, 8, 15
+CHUNKS, INSTANCES, SIBLINGS, DECISIONS = 10, 12, 8, 15
 SMOKE: dict[str, Any] = {"instances": 2, "train_steps": 30}
 SWITCHES = (0, 1, 0, 2, 1, 4, 2, 8, 0, 1, 11, 2, 1, 4, 3, 6)
 """The decision from which on siblings differ, chunk by chunk."""
+LEAST, MOST, OTHERS = (-0.5, 0.4, -0.4), (1.2, 1.6, 1.2), 0.12
+"""Ranges of the level and of the coefficients of ``first`` and ``loss``; and of those of other features, over their reach.
+
+Wider ones (level -1 to 1.3, first 0 to 2, loss -.5 to 2.5, others .5) taught less: most of those rules are much worse than `init`, and
+what was best by a model of them lost to it.
+"""
 FIRST = TRAINING_IDS[0] + 2 * 10**6
 OBSERVED = (
     *("progress", "log_epoch", "log_lr", "log_num_tasks", "pooled_first", "pooled_log_loss", "pooled_slope", "pooled_gap"),
@@ -47,14 +53,14 @@ OBSERVED = (
 Chunk = dict[str, npt.NDArray[Any]]
 
 
-def drawn(rng: np.random.Generator, count: int, width: float) -> Array:
-    """Random coefficients (count, 1 + F): level, ``first`` and ``loss`` uniform in ranges that hold `init` and `si`.
+def drawn(rng: np.random.Generator, count: int) -> Array:
+    """Random coefficients (count, 1 + F) around those of `init`, uniform in ``LEAST`` to ``MOST``.
 
-    Half of the rows have coefficients of the other features too, up to ``width`` times their reach.
+    Half of the rows have coefficients of the features that are no losses, up to ``OTHERS`` times their reach.
     """
     table = np.zeros((count, len(REACH)))
-    table[:, :3] = rng.uniform([-1, 0, -0.5], [1.3, 2, 2.5], (count, 3))
-    others = rng.uniform(-width, width, (count, len(REACH) - 3)) * REACH[3:]
+    table[:, :3] = rng.uniform(LEAST, MOST, (count, 3))
+    others = rng.uniform(-OTHERS, OTHERS, (count, len(REACH) - 3)) * REACH[3:]
     table[:, 3:] = np.where(rng.random(count)[:, None] < 0.5, others, 0.0)
     return table
 
@@ -63,8 +69,8 @@ def collected(source: Mapping[str, Any], number: int, instances: int = INSTANCES
     """A chunk: ``x_<name>`` (n, F) observed, ``actions`` (n, S, A), ``quality`` and ``diverged`` (n, S), ``switch``."""
     rng = np.random.default_rng([number, 1])
     switch = SWITCHES[number % len(SWITCHES)]
-    prefix = np.repeat(drawn(rng, instances, 0.25), SIBLINGS, axis=0)
-    held = drawn(rng, instances * SIBLINGS, 0.5)
+    prefix = np.repeat(drawn(rng, instances), SIBLINGS, axis=0)
+    held = drawn(rng, instances * SIBLINGS)
     held[::SIBLINGS] = [*NAMED["init"], *[0] * (len(REACH) - 3)]
     ids = np.repeat(FIRST + number * instances + np.arange(instances), SIBLINGS)
     given = {"action": "rule", "decisions": DECISIONS, "observe": list(OBSERVED), "reward": "none", **source, **others}
@@ -86,7 +92,9 @@ def collected(source: Mapping[str, Any], number: int, instances: int = INSTANCES
 
 def chunk_file(source: Mapping[str, Any], number: int, folder: Path = FOLDER) -> Path:
     """Where a chunk is kept: the folder's name tells the source."""
-    about = json.dumps({**fingerprint(dict(source)), "observed": OBSERVED}, sort_keys=True, default=str)
+    about = json.dumps(
+        {**fingerprint(dict(source)), "observed": OBSERVED, "drawn": (LEAST, MOST, OTHERS)}, sort_keys=True, default=str
+    )
     return folder / f"{source['problem']}-{sha256(about.encode()).hexdigest()[:8]}" / f"{number}.npz"
 
 

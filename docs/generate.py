@@ -19,6 +19,7 @@ from docs.merging_tables import merging_speed, merging_tables
 from docs.method_tables import method_tables
 from docs.structure_tables import structure_tables
 from docs.training_tables import training_tables
+from docs.transfer_tables import transfer_tables
 from mtl_gym.agents import AGENTS
 from mtl_gym.agents.algorithm import algorithm
 from mtl_gym.cli import first_sentence, tables
@@ -248,6 +249,7 @@ def main() -> int:
         "methods": method_tables,
         "accelerators": accelerator_tables,
         "structures": structure_tables,
+        "transfer": transfer_tables,
         "your_training": training_tables,
     }
     measured = {ROOT / "docs" / f"{name}.md": made() for name, made in tables_of.items()}
