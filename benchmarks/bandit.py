@@ -1,16 +1,19 @@
 """An agent learned from a logged set: a contextual bandit over the coefficients of a rule, distilled into a policy of SB3.
 
     python -m benchmarks.logged      first: the logged set
-    python -m benchmarks.bandit      how much it explains, and what caution is best (minutes)
+    python -m benchmarks.bandit      how much it explains, and which caution is best (minutes)
 
-An ensemble of networks learns from ``benchmarks/logged.py`` how much better a rule ends than its siblings, from what was observed
-when they parted and from its coefficients; each member sees its own bootstrap sample of the instances. The policy then maximises,
-over all observed points, what the ensemble expects of its coefficients over those of the best constant ones, less ``CAUTION``
-deviations between members. The policy is SB3's PPO policy, and is saved and loaded as every agent is.
+From ``benchmarks/logged.py`` ridge regressions learn what a rule gains over `init` on the same training: a quadratic function of
+its coefficients' distances from those of `init`, of which each number is linear in what was observed when the siblings parted. Each
+of ``MEMBERS`` regressions sees its own bootstrap sample of the instances. The policy then maximises, over all observed points, the
+mean of what they expect of its coefficients, less ``CAUTION`` deviations between them; `init` itself has the value 0. Only members
+that have not seen an instance speak for it, since all of them would share its noise. So it leaves `init` only where they agree that
+this helps. The policy is SB3's PPO policy, and is saved and loaded as every agent is.
 
-Writes ``benchmarks/results/bandit.json``: the share of the variance between siblings that an ensemble explains on instances that it
-has not seen, with and without what is observed; and for some cautions what agents gain over `init` on new training instances of all
-sources, in deviations between siblings. Nothing else chose ``CAUTION``.
+Writes ``benchmarks/results/bandit.json``: the share of the variance of gains that a regression explains on instances that it has
+not seen, from all observations, some, or none; what is gained there by the sibling that it likes best; and for some cautions what
+agents gain over `init` on new training instances of all sources, in deviations between siblings. Nothing else chose ``RIDGE`` and
+``CAUTION``.
 """
 
 from __future__ import annotations
@@ -24,8 +27,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from benchmarks import logged as logged_set
 from benchmarks.folds import training_sources
 from benchmarks.logged import DECISIONS, FIRST, FOLDER, OBSERVED, SMOKE, Chunk, collect, logged
 from benchmarks.measuring import Run, command_line, first_memory, vector_env
@@ -41,27 +45,34 @@ from mtl_gym.policies.grammar import make_policy
 from mtl_gym.problems.scores import log_qualities
 
 Array = npt.NDArray[np.float64]
-MEMBERS, WIDTH, STEPS, BATCH = 8, 32, 1_500, 32
-RATE, DECAY = 2e-3, 0.3
-ACTOR_STEPS, ACTOR_RATE = 600, 3e-3
+MEMBERS, RIDGE, ALONE = 16, 3_000.0, 30.0
+"""Regressions; penalties of what depends on the observed, and of what does not."""
+STEPS, RATE, BATCH = 600, 3e-3, 1024
 CAUTION = 1.0
-EARLY = 1
-"""The last decision whose logged points say what the best constant rule is."""
 FLOOR, MOST = 0.5, 3.0
 """Smallest deviation between siblings that counts, in points, and the most deviations that a difference counts."""
-CAUTIONS, VALIDATION = (0.25, 0.5, 1.0, 2.0), 24
+CAUTIONS, VALIDATION = (0.0, 0.5, 1.0, 2.0), 24
 """Cautions that are tried, and instances of each source."""
-INPUTS = {"all": OBSERVED, "the length and rate alone": ("progress", "log_epoch", "log_lr")}
-"""Names of observations from which gains are explained."""
 HELD_OUT = (("pooled_overfit", "pooled_overfit_slope", "pooled_meta_slope"), ("overfit", "overfit_slope"))
 """Observations and features that need held-out losses."""
+OF_LOSSES = ("first", "loss")
+INPUTS: dict[str, tuple[str, ...]] = {
+    "all": OBSERVED,
+    "no held-out losses": tuple(name for name in OBSERVED if name not in HELD_OUT[0]),
+    "progress and rate": ("progress", "log_epoch", "log_lr"),
+    "nothing": (),
+}
+"""Names of observations from which gains are explained."""
+INIT = torch.from_numpy(logged_set.INIT / REACH)
+"""The action of `init`."""
+_UNITS = torch.tensor([0.5, 0.5, 0.5, *(0.25 if name == "gap" else 0.1 for name in DEFAULT_FEATURES[2:])])
 
 
 class Logs:
     """The logged sets of sources, by instance.
 
-    They are ``seen`` {name: (I, F)}, ``actions`` (I, S, A), ``gains`` (I, S), ``source`` (I,) and ``switch`` (I,). Gains are
-    over the mean of the siblings, over the source's deviation between siblings.
+    They are ``seen`` {name: (I, F)}, ``actions`` (I, S, A), ``gains`` (I, S) and ``source`` (I,), all float64. Gains are over the
+    first sibling, `init`, over the source's deviation between siblings.
     """
 
     def __init__(self, sources: Sequence[Mapping[str, Any]], folder: Path = FOLDER) -> None:
@@ -70,82 +81,85 @@ class Logs:
         if missing:
             raise FileNotFoundError(f"There is no logged set of {', '.join(missing)} in {folder}. Run python -m benchmarks.logged.")
         gains = [_gains([chunk for own, chunk in parts if own == place]) for place in range(len(sources))]
-        self.seen = {name: torch.from_numpy(np.concatenate([chunk[f"x_{name}"] for _, chunk in parts])) for name in OBSERVED}
-        self.actions = torch.from_numpy(np.concatenate([chunk["actions"] for _, chunk in parts])).float()
-        self.gains = torch.from_numpy(np.concatenate(gains)).float()
-        self.source = torch.from_numpy(np.concatenate([np.full(len(chunk["quality"]), place) for place, chunk in parts]))
-        self.switch = torch.from_numpy(np.concatenate([np.full(len(chunk["quality"]), chunk["switch"]) for _, chunk in parts]))
+        self.seen = {name: _stacked([chunk[f"x_{name}"] for _, chunk in parts]) for name in OBSERVED}
+        self.actions = _stacked([chunk["actions"] for _, chunk in parts])
+        self.gains = _stacked(gains)
+        self.source = _stacked([np.full(len(chunk["quality"]), place) for place, chunk in parts]).long()
+
+    def shares(self, chosen: Tensor) -> Tensor:
+        """Weights (n,) of instances, 1 in the mean, with which all sources count alike."""
+        weights = 1 / torch.bincount(self.source[chosen]).double()[self.source[chosen]]
+        return weights / weights.mean()
+
+
+def _stacked(parts: Sequence[npt.NDArray[Any]]) -> Tensor:
+    return torch.from_numpy(np.concatenate(parts)).double()
 
 
 def _gains(chunks: Sequence[Chunk]) -> Array:
-    """Gains (I, S) of a source's chunks; a training that diverged is ``MOST`` deviations worse than the others."""
+    """Gains (I, S) over the first sibling of a source's chunks; a training that diverged is ``MOST`` deviations worse."""
     quality = np.concatenate([chunk["quality"] for chunk in chunks])
     lost = np.concatenate([chunk["diverged"] for chunk in chunks]) | ~np.isfinite(quality)
-    known = np.where(lost, np.nan, quality)
-    middle = np.ma.median(np.ma.masked_invalid(known), axis=1, keepdims=True).filled(0.0)
-    deviation = max(1.4826 * float(np.nanmedian(np.abs(known - middle))), FLOOR)
-    apart = np.where(lost, -MOST, ((quality - middle) / deviation).clip(-MOST, MOST))
-    return np.asarray(apart - apart.mean(1, keepdims=True))
+    apart = np.where(lost, np.nan, quality) - np.where(lost, np.nan, quality)[:, :1]
+    deviation = max(1.4826 * float(np.nanmedian(np.abs(apart[:, 1:]))), FLOOR)
+    gains = np.nan_to_num((apart / deviation).clip(-MOST, MOST), nan=-MOST)
+    return np.asarray(np.where(lost[:, :1], 0.0, gains))  # nothing is learned where `init` itself diverged
 
 
-class Ensemble(nn.Module):
-    """``MEMBERS`` networks of what is observed and done; their values count up to a constant of the observed."""
+class Regressions:
+    """``MEMBERS`` ridge regressions of gains on what is observed and done.
 
-    def __init__(self, seen: Mapping[str, Tensor], actions: int) -> None:
-        super().__init__()
-        values = _joined(seen)
-        self.names = list(seen)
-        self.register_buffer("mean", values.mean(0))
-        self.register_buffer("deviation", values.std(0).clamp(min=1e-3))
-        sizes = (values.shape[1] + actions, WIDTH, WIDTH, 1)
-        pairs = list(itertools.pairwise(sizes))
-        self.weights = nn.ParameterList([torch.randn(MEMBERS, first, second) / first**0.5 for first, second in pairs])
-        self.biases = nn.ParameterList([torch.zeros(MEMBERS, 1, second) for _, second in pairs])
+    Args:
+        logs: The logged set.
+        chosen: The instances (n,) of it that are learned from.
+        names: What is observed.
+        used: Which numbers (A,) of an action count.
+        members: Their number; one alone sees each instance once.
+    """
 
-    def forward(self, seen: Mapping[str, Tensor], actions: Tensor) -> Tensor:
-        """Values (M, ...) of actions (M or 1, ..., A); ``seen`` (..., F) are shared by all members, or (M, ..., F)."""
-        known = ((_joined({name: seen[name] for name in self.names}) - self.mean) / self.deviation).clamp(-5, 5)
-        known = known.expand(*actions.shape[:-1], -1)
-        values = torch.cat([known, actions], dim=-1)
-        shape = values.shape[1:-1]
-        values = values.flatten(1, -2).expand(MEMBERS, -1, -1)
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            values = torch.baddbmm(bias, values, weight)
-            values = torch.tanh(values) if layer < len(self.weights) - 1 else values
-        return values.view(MEMBERS, *shape)
+    def __init__(self, logs: Logs, chosen: Tensor, names: Sequence[str], used: Tensor, members: int = MEMBERS) -> None:
+        self.names, self.used = tuple(names), used
+        values = self._joined(logs.seen, chosen)
+        self._mean = values.mean(0)
+        self._deviation = (values - self._mean).square().mean(0).sqrt().clamp(min=1e-3)
+        context, forms = self._context(logs.seen, chosen), self._forms(logs.actions[chosen])
+        penalty = torch.full((forms.shape[-1], context.shape[-1]), RIDGE).double()
+        penalty[:, 0] = ALONE
+        within = (logs.actions[chosen][..., ~used] == 0).all(-1)  # (n, S): what cannot be done teaches nothing
+        inputs = (forms[..., None] * context[:, None, None]).flatten(2).flatten(0, 1)  # (n S, P)
+        draws = torch.ones(1, len(chosen)) if members == 1 else _bootstrap(members, len(chosen))
+        self.unseen = draws == 0  # (M, n)
+        solved = []
+        for counts in draws.double():
+            weighted = inputs * ((counts * logs.shares(chosen))[:, None] * within).flatten()[:, None]
+            moments = weighted.T @ inputs + torch.diag(penalty.flatten())
+            solved.append(torch.linalg.solve(moments, weighted.T @ logs.gains[chosen].flatten()))
+        self.coefficients = torch.stack(solved).unflatten(1, penalty.shape)  # (M, forms, context)
+
+    def __call__(self, seen: Mapping[str, Tensor], rows: Tensor, actions: Tensor) -> Tensor:
+        """Expected gains (M, n, S) of actions (n, S, A) where these rows (n,) were observed."""
+        return torch.einsum("nsf,mfc,nc->mns", self._forms(actions), self.coefficients, self._context(seen, rows))
+
+    def _joined(self, seen: Mapping[str, Tensor], rows: Tensor) -> Tensor:
+        """What is observed (n, F): of pooled observations the mean and the deviation."""
+        parts = [seen[name][rows][:, :2] for name in self.names]
+        return torch.cat(parts, dim=1) if parts else torch.empty(len(rows), 0).double()
+
+    def _context(self, seen: Mapping[str, Tensor], rows: Tensor) -> Tensor:
+        """One, and what is observed, standardised and clipped (n, 1 + F)."""
+        values = ((self._joined(seen, rows) - self._mean) / self._deviation).clamp(-3, 3)
+        return torch.cat([torch.ones(len(rows), 1).double(), values], dim=1)
+
+    def _forms(self, actions: Tensor) -> Tensor:
+        """Distances from `init` and their products (..., forms)."""
+        apart = ((actions - INIT) / _UNITS)[..., self.used]
+        pairs = itertools.combinations_with_replacement(range(apart.shape[-1]), 2)
+        return torch.cat([apart, torch.stack([apart[..., i] * apart[..., j] for i, j in pairs], dim=-1)], dim=-1)
 
 
-def _joined(seen: Mapping[str, Tensor]) -> Tensor:
-    return torch.cat(list(seen.values()), dim=-1)
-
-
-def fitted(logs: Logs, chosen: Tensor, observed: Sequence[str], steps: int = STEPS) -> Ensemble:
-    """An ensemble fitted to these instances: gains over the siblings' mean, sources weighted alike."""
-    seen = {name: logs.seen[name][chosen] for name in observed}
-    actions, gains, source = logs.actions[chosen], logs.gains[chosen], logs.source[chosen]
-    ensemble = Ensemble(seen, actions.shape[-1])
-    counts = torch.bincount(source).float()
-    shares = (1 / counts[source]).expand(MEMBERS, -1)
-    bags = torch.stack([torch.multinomial(row, len(row), replacement=True) for row in shares])
-    optimizer = torch.optim.AdamW(ensemble.parameters(), lr=RATE, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps)
-    for _ in range(steps):
-        rows = bags.gather(1, torch.randint(bags.shape[1], (MEMBERS, BATCH)))  # (M, b)
-        values = ensemble({name: own[rows][:, :, None] for name, own in seen.items()}, actions[rows])  # (M, b, S)
-        loss = (values - values.mean(-1, keepdim=True) - gains[rows]).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return ensemble.requires_grad_(False)
-
-
-def explained(ensemble: Ensemble, logs: Logs, chosen: Tensor) -> float:
-    """The share of the variance of gains that the ensemble's mean explains on these instances."""
-    seen = {name: logs.seen[name][chosen][:, None] for name in ensemble.names}
-    values = ensemble(seen, logs.actions[chosen][None]).mean(0)
-    gains = logs.gains[chosen]
-    return float(1 - (values - values.mean(-1, keepdim=True) - gains).square().mean() / gains.square().mean())
+def _bootstrap(members: int, count: int) -> Tensor:
+    """How often each instance is drawn (M, n)."""
+    return torch.stack([torch.bincount(torch.randint(count, (count,)), minlength=count) for _ in range(members)])
 
 
 def learned(
@@ -153,109 +167,102 @@ def learned(
     seed: int,
     *,
     held_out: bool = True,
+    losses_alone: bool = False,
+    adaptive: bool = True,
     caution: float | None = None,
-    fitting: int = STEPS,
-    steps: int = ACTOR_STEPS,
+    steps: int = STEPS,
     folder: Path = FOLDER,
 ) -> Agent:
     """The agent that a logged set of sources teaches.
 
     Args:
         sources: Settings of which there is a logged set.
-        seed: Seeds the bootstrap samples and the networks.
+        seed: Seeds the bootstrap samples and the network.
         held_out: Whether it observes held-out losses, and has features of them.
-        caution: Deviations between members by which the policy discounts; ``None``: ``CAUTION``.
-        fitting: Steps of the ensemble.
-        steps: Steps of the actor; 0: its coefficients are constant.
+        losses_alone: Whether its features are those of losses alone, ``first`` and ``loss``.
+        adaptive: Whether its coefficients depend on what is observed; else they are constant.
+        caution: Deviations between members by which it discounts; ``None``: ``CAUTION``.
+        steps: Steps of the policy's training.
         folder: Where the logged set is.
     """
-    features = [name for name in DEFAULT_FEATURES if held_out or name not in HELD_OUT[1]]
-    observed = [name for name in OBSERVED if held_out or name not in HELD_OUT[0]]
+    kept = OF_LOSSES if losses_alone else DEFAULT_FEATURES
+    features = [name for name in kept if held_out or name not in HELD_OUT[1]]
+    observed = INPUTS["all" if held_out else "no held-out losses"]
     used = torch.tensor([True, *(name in features for name in DEFAULT_FEATURES)])
+    settings = _settings(sources, features, observed, seed)
     with Stream(seed):
         logs = Logs(sources, folder)
-        chosen = torch.arange(len(logs.gains))
-        ensemble = fitted(logs, chosen, observed, fitting)
-        constant = best_constant(ensemble, logs, chosen[logs.switch <= EARLY], used)
-        model = make_model(_settings(sources, features, observed, seed), 0)
-        taught(model.policy, ensemble, logs, chosen, constant, used, steps, CAUTION if caution is None else caution)
-        agent = agent_of(model, _settings(sources, features, observed, seed))
+        regressions = Regressions(logs, torch.arange(len(logs.gains)), observed if adaptive else (), used)
+        model = make_model(settings, 0)
+        teach(model.policy, regressions, logs, observed, adaptive, CAUTION if caution is None else caution, steps)
+        agent = agent_of(model, settings)
     agent.about["training"] |= {"method": "benchmarks.bandit", "trainings": logs.gains.numel()}
     return agent
 
 
-def _settings(sources: Sequence[Mapping[str, Any]], features: list[str], observed: list[str], seed: int) -> Settings:
+def _settings(sources: Sequence[Mapping[str, Any]], features: Sequence[str], observed: Sequence[str], seed: int) -> Settings:
     """Those of an agent that runs on the sources."""
-    shared = {"action": "rule", "decisions": DECISIONS, "features": features, "observe": observed, "reward": "quality"}
+    shared = {"action": "rule", "decisions": DECISIONS, "features": [*features], "observe": [*observed], "reward": "quality"}
     arguments, *others = sources_of([dict(source) for source in sources], LOSS_WEIGHTING, shared)
     counts = {"time_steps": 1, "num_envs": len(sources), "rollouts_per_instance": 1, "evaluations": 1, "instances": 1}
     return Settings(LOSS_WEIGHTING, arguments, "ppo", {}, seed=seed, references=[], others=others, **counts)
 
 
-def support(logs: Logs) -> tuple[Tensor, Tensor]:
-    """The least and largest actions (A,) that the logged set holds."""
-    flat = logs.actions.flatten(0, 1)
-    return flat.amin(0), flat.amax(0)
-
-
-def best_constant(ensemble: Ensemble, logs: Logs, chosen: Tensor, used: Tensor) -> Tensor:
-    """The constant action (A,) whose mean value, less ``CAUTION`` deviations of it between members, is largest; others are 0."""
-    low, high = support(logs)
-    seen = {name: logs.seen[name][chosen] for name in ensemble.names}
-    weights = _weights(logs.source[chosen])
-    action = torch.tensor([0.0, 0.5, *[0.0] * (len(REACH) - 2)]).requires_grad_()
-    optimizer = torch.optim.Adam([action], lr=0.02)
-    for _ in range(200):
-        inside = torch.minimum(torch.maximum(action, low), high) * used
-        means = (ensemble(seen, inside.expand(1, len(chosen), -1)) * weights).sum(1)  # (M,)
-        base = (ensemble(seen, _init(used).expand(1, len(chosen), -1)) * weights).sum(1)
-        loss = -((means - base).mean() - CAUTION * (means - base).std())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return (torch.minimum(torch.maximum(action, low), high) * used).detach()
-
-
-def _init(used: Tensor) -> Tensor:
-    """The action of `init`."""
-    return torch.tensor([0.0, 0.5, *[0.0] * (len(used) - 2)])
-
-
-def _weights(source: Tensor) -> Tensor:
-    """Weights (n,) with a sum of 1, in which all sources count alike."""
-    shares = 1 / torch.bincount(source).float()[source]
-    return shares / shares.sum()
-
-
-def taught(
-    policy: Any, ensemble: Ensemble, logs: Logs, chosen: Tensor, constant: Tensor, used: Tensor, steps: int, caution: float
+def teach(
+    policy: Any, regressions: Regressions, logs: Logs, observed: Sequence[str], adaptive: bool, caution: float, steps: int
 ) -> None:
-    """Trains the policy's actor, from the constant action on, to maximise what the ensemble expects over the constant."""
-    low, high = support(logs)
-    source, last = logs.source[chosen], policy.action_net.module[-1]
+    """Trains the policy's actor, from `init` on, to maximise what the regressions expect, within what the logged set holds."""
+    flat, used = logs.actions.flatten(0, 1), regressions.used
+    low, high = flat.amin(0), flat.amax(0)
+    last = policy.action_net.module[-1]
     with torch.no_grad():
         last.weight.zero_()
-        last.bias.copy_(constant[used])
-    optimizer = torch.optim.Adam(policy.parameters(), lr=ACTOR_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, ACTOR_RATE, max(steps, 2))
+        last.bias.copy_(INIT[used])
+    optimizer = torch.optim.Adam(policy.parameters() if adaptive else [last.bias], lr=RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, max(steps, 2))
+    shares = logs.shares(torch.arange(len(logs.gains)))
     for _ in range(steps):
-        rows = chosen[torch.multinomial(_weights(source), 1024, replacement=True)]
-        seen = {name: logs.seen[name][rows] for name in OBSERVED}
-        said = mean_actions(policy, {name: seen[name] for name in ensemble.names})
-        whole = torch.zeros(len(rows), len(used)).index_copy(1, used.nonzero()[:, 0], said)
+        rows = torch.multinomial(shares, BATCH, replacement=True)
+        said = mean_actions(policy, {name: logs.seen[name][rows].float() for name in observed}).double()
+        whole = torch.zeros(BATCH, len(used)).double().index_copy(1, used.nonzero()[:, 0], said)
         inside = torch.minimum(torch.maximum(whole, low), high)
-        values = ensemble(seen, inside[None]) - ensemble(seen, constant.expand(1, len(rows), -1))
-        loss = -(values.mean(0) - caution * values.std(0)).mean() + (whole - inside).square().sum(1).mean()
+        values = regressions(logs.seen, rows, inside[:, None])[..., 0]  # (M, n)
+        loss = (whole - inside).square().sum(1).mean() - _cautious(values, regressions.unseen[:, rows], caution).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
 
 
+def _cautious(values: Tensor, speak: Tensor, caution: float) -> Tensor:
+    """The mean (n,) of the members (M, n) that speak, less some of their deviations; 0 where fewer than two do."""
+    count = speak.sum(0)
+    mean = (values * speak).sum(0) / count.clamp(min=1)
+    variance = ((values - mean).square() * speak).sum(0) / (count - 1).clamp(min=1)
+    return (mean - caution * (variance + 1e-12).sqrt()) * (count > 1)
+
+
 def mean_actions(policy: Any, seen: Mapping[str, Tensor]) -> Tensor:
     """The policy's mean actions (n, A)."""
     features = policy.extract_features(dict(seen), policy.pi_features_extractor)
     return policy.action_net(policy.mlp_extractor.forward_actor(features))
+
+
+def explained(logs: Logs, names: Sequence[str], used: Tensor, parts: int = 5) -> dict[str, float]:
+    """What a regression explains of the gains of instances that it has not seen, and what its choice among siblings gains there."""
+    part = torch.randperm(len(logs.gains)) % parts
+    expected, within = torch.zeros_like(logs.gains), (logs.actions[..., ~used] == 0).all(-1)
+    for own in range(parts):
+        unseen = (part == own).nonzero()[:, 0]
+        regression = Regressions(logs, (part != own).nonzero()[:, 0], names, used, members=1)
+        expected[unseen] = regression(logs.seen, unseen, logs.actions[unseen])[0]
+    errors = (expected - logs.gains).square()[within][..., None]
+    choice = expected.masked_fill(~within, -torch.inf).argmax(1, keepdim=True)
+    gains = logs.gains.gather(1, choice)[:, 0]
+    means = [float(gains[logs.source == own].mean()) for own in range(int(logs.source.max()) + 1)]
+    share = 1 - float(errors.sum() / logs.gains[within].square().sum())
+    found = {"explained": share, "choice gains": float(np.mean(means)), "error": float(gains.std() / len(gains) ** 0.5)}
+    return {name: round(value, 3) for name, value in found.items()}
 
 
 def validated(agent: Any, source: Mapping[str, Any], instances: int, **others: Any) -> Array:
@@ -281,9 +288,8 @@ def gained(
 ) -> dict[str, list[float]]:
     """Mean gains of policies over `init` on each source, over the deviation of all policies from it on an instance."""
     found: dict[str, list[float]] = {name: [] for name in agents}
-    base = make_policy("init")
     for source in sources:
-        start = validated(base, source, instances, **others)
+        start = validated(make_policy("init"), source, instances, **others)
         apart = {name: validated(own, source, instances, **others) - start for name, own in agents.items()}
         deviation = max(1.4826 * float(np.median(np.abs([*apart.values()]))), FLOOR)
         for name, own in apart.items():
@@ -298,20 +304,23 @@ def main(words: Sequence[str] | None = None) -> None:
         sources = training_sources(None)[::9]
         with tempfile.TemporaryDirectory() as folder:
             collect(sources, 1, Path(folder), **SMOKE)
-            agents = {"constant": learned(sources, 0, fitting=2, steps=0, folder=Path(folder))}
+            agents = {"constant": learned(sources, 0, adaptive=False, steps=2, folder=Path(folder))}
         run.write({"gains": gained(agents, sources, 2, train_steps=30)})
         return
     sources = training_sources(None)
+    everything = torch.ones(len(REACH), dtype=torch.bool)
+    of_losses = torch.tensor([True, *(name in OF_LOSSES for name in DEFAULT_FEATURES)])
     with Stream(0):
         logs = Logs(sources)
-        order = torch.randperm(len(logs.gains))
-        seen, unseen = order[: len(order) * 4 // 5], order[len(order) * 4 // 5 :]
-        known = {name: round(explained(fitted(logs, seen, own), logs, unseen), 3) for name, own in INPUTS.items()}
-    agents = {f"caution {caution:g}": learned(sources, 0, caution=caution) for caution in CAUTIONS}
-    agents |= {"constant": learned(sources, 0, steps=0), "si": make_policy("si"), "si-mean": make_policy("si-mean")}
+        known = {name: explained(logs, own, everything) for name, own in INPUTS.items()}
+        known |= {f"{name}, features of losses": explained(logs, own, of_losses) for name, own in INPUTS.items()}
+    print(known, flush=True)
+    agents: dict[str, Any] = {f"caution {caution:g}": learned(sources, 0, caution=caution) for caution in CAUTIONS}
+    agents |= {"losses alone": learned(sources, 0, losses_alone=True), "constant": learned(sources, 0, adaptive=False)}
+    agents |= {name: make_policy(name) for name in ("si", "si-mean", "igb")}
     found = gained(agents, sources, VALIDATION)
-    run.write({"instances": len(logs.gains), "explained": known, "gains": found})
-    print(known, {name: round(float(np.mean(own)), 3) for name, own in found.items()})
+    run.write({"instances": len(logs.gains), "siblings": known, "gains": found})
+    print({name: round(float(np.mean(own)), 3) for name, own in found.items()})
 
 
 if __name__ == "__main__":

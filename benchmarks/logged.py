@@ -4,9 +4,10 @@
     python -m benchmarks.logged --chunks 20      more of them
 
 A chunk is 12 training instances with 8 siblings each. All siblings follow the same random rule for the first decisions (none to 11
-of 15); then each holds a rule of its own to the end, the first one `init`. So siblings share what they observe at that point,
-and differ in what they do from there on. Kept are these observations, the actions and the final `quality` on *reward*, in points;
-*test* plays no part. Chunks go to ``runs/logged``: they are no result, but what ``benchmarks/bandit.py`` learns from.
+of 15); then each holds a rule of its own to the end, the first one `init`, the second one over the base of the gap. So siblings
+share what they observe at that point, and differ in what they do from there on. Kept are these observations, the actions and the
+final `quality` on *reward*, in points; *test* plays no part. Chunks go to ``runs/logged``: they are no result, but what
+``benchmarks/bandit.py`` learns from.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ import numpy.typing as npt
 from benchmarks.best_rule import fingerprint
 from benchmarks.folds import training_sources
 from benchmarks.measuring import ROOT, Run, command_line, vector_env
-from benchmarks.rules import NAMED, REACH
+from benchmarks.rules import REACH
 from mtl_gym.cache import write_whole
+from mtl_gym.decisions.task_features import DEFAULT_FEATURES
 from mtl_gym.environments import LOSS_WEIGHTING
 from mtl_gym.problems.instances import TRAINING_IDS
 from mtl_gym.problems.scores import log_qualities
@@ -38,12 +40,17 @@ CHUNKS, INSTANCES, SIBLINGS, DECISIONS = 10, 12, 8, 15
 SMOKE: dict[str, Any] = {"instances": 2, "train_steps": 30}
 SWITCHES = (0, 1, 0, 2, 1, 4, 2, 8, 0, 1, 11, 2, 1, 4, 3, 6)
 """The decision from which on siblings differ, chunk by chunk."""
-LEAST, MOST, OTHERS = (-0.5, 0.4, -0.4), (1.2, 1.6, 1.2), 0.12
-"""Ranges of the level and of the coefficients of ``first`` and ``loss``; and of those of other features, over their reach.
+RANGES = {"level": (-0.5, 1.2), "part": (-0.2, 1.2), "whole": (0.6, 1.4), "loss": (-0.5, 0.7), "gap": (-0.7, 1.2)}
+OTHERS = 0.12
+"""Ranges of rules: the level, the place on the line, a factor, and what is added to the coefficients of ``loss`` and ``gap``.
 
-Wider ones (level -1 to 1.3, first 0 to 2, loss -.5 to 2.5, others .5) taught less: most of those rules are much worse than `init`, and
-what was best by a model of them lost to it.
+Two other sets taught nothing: one of wider ranges (most of those rules are much worse than `init`, and what was best by a model of
+them lost to it), and one around `init` alone, where nothing is better in the mean.
 """
+_GAP = 1 + DEFAULT_FEATURES.index("gap")
+INIT, BASE = np.zeros(len(REACH)), np.zeros(len(REACH))
+INIT[1], BASE[[1, 2, _GAP]] = 1, 1
+"""The coefficients of `init`, and of the rule ``1 / L_k`` times the gap: about one over the mean loss of the second epoch."""
 FIRST = TRAINING_IDS[0] + 2 * 10**6
 OBSERVED = (
     *("progress", "log_epoch", "log_lr", "log_num_tasks", "pooled_first", "pooled_log_loss", "pooled_slope", "pooled_gap"),
@@ -54,14 +61,17 @@ Chunk = dict[str, npt.NDArray[Any]]
 
 
 def drawn(rng: np.random.Generator, count: int) -> Array:
-    """Random coefficients (count, 1 + F) around those of `init`, uniform in ``LEAST`` to ``MOST``.
+    """Random coefficients (count, 1 + F) around the line from `init`, ``1 / L_k(0)``, to ``BASE``, one over the base of the gap.
 
-    Half of the rows have coefficients of the features that are no losses, up to ``OTHERS`` times their reach.
+    Half of the rows have coefficients of the features that are neither losses nor gaps, up to ``OTHERS`` times their reach.
     """
-    table = np.zeros((count, len(REACH)))
-    table[:, :3] = rng.uniform(LEAST, MOST, (count, 3))
-    others = rng.uniform(-OTHERS, OTHERS, (count, len(REACH) - 3)) * REACH[3:]
-    table[:, 3:] = np.where(rng.random(count)[:, None] < 0.5, others, 0.0)
+    level, part, whole, loss, gap = rng.uniform(*zip(*RANGES.values(), strict=True), (count, len(RANGES))).T
+    table = np.where(rng.random(count)[:, None] < 0.5, rng.uniform(-OTHERS, OTHERS, (count, len(REACH))) * REACH, 0.0)
+    along = (1 - part)[:, None] * INIT + part[:, None] * BASE
+    table[:, [1, 2, _GAP]] = (whole[:, None] * along)[:, [1, 2, _GAP]]
+    table[:, 0] = level
+    table[:, 2] += loss
+    table[:, _GAP] += gap
     return table
 
 
@@ -71,7 +81,7 @@ def collected(source: Mapping[str, Any], number: int, instances: int = INSTANCES
     switch = SWITCHES[number % len(SWITCHES)]
     prefix = np.repeat(drawn(rng, instances), SIBLINGS, axis=0)
     held = drawn(rng, instances * SIBLINGS)
-    held[::SIBLINGS] = [*NAMED["init"], *[0] * (len(REACH) - 3)]
+    held[::SIBLINGS], held[1::SIBLINGS] = INIT, BASE
     ids = np.repeat(FIRST + number * instances + np.arange(instances), SIBLINGS)
     given = {"action": "rule", "decisions": DECISIONS, "observe": list(OBSERVED), "reward": "none", **source, **others}
     envs = vector_env(LOSS_WEIGHTING, len(ids), autoreset_mode="Disabled", **given)
@@ -92,9 +102,7 @@ def collected(source: Mapping[str, Any], number: int, instances: int = INSTANCES
 
 def chunk_file(source: Mapping[str, Any], number: int, folder: Path = FOLDER) -> Path:
     """Where a chunk is kept: the folder's name tells the source."""
-    about = json.dumps(
-        {**fingerprint(dict(source)), "observed": OBSERVED, "drawn": (LEAST, MOST, OTHERS)}, sort_keys=True, default=str
-    )
+    about = json.dumps({**fingerprint(dict(source)), "observed": OBSERVED, "drawn": (RANGES, OTHERS)}, sort_keys=True, default=str)
     return folder / f"{source['problem']}-{sha256(about.encode()).hexdigest()[:8]}" / f"{number}.npz"
 
 

@@ -76,12 +76,12 @@ def ppo(sources: Sequence[Mapping[str, Any]], seed: int, file: Path, **options: 
 RECIPES: dict[str, Recipe] = {
     "bandit": lambda sources, seed, file: learned(sources, seed).save(file),
     "bandit-free": lambda sources, seed, file: learned(sources, seed, held_out=False).save(file),
-    "constant": lambda sources, seed, file: learned(sources, seed, steps=0).save(file),
+    "constant": lambda sources, seed, file: learned(sources, seed, adaptive=False).save(file),
     "ppo": ppo,
     "group": lambda sources, seed, file: ppo(sources, seed, file, vf_coef=0.0),
 }
 SMOKE = "smoke"
-RECIPES[SMOKE] = lambda sources, seed, file: learned(sources, seed, fitting=2, steps=2, folder=file.parent).save(file)
+RECIPES[SMOKE] = lambda sources, seed, file: learned(sources, seed, steps=2, folder=file.parent).save(file)
 """What learns, by name. ``constant`` is what the bandit starts from; ``group`` has the siblings as its only baseline."""
 USUAL = ("bandit", "bandit-free", "constant")
 ABLATED = ("ppo", "group")

@@ -1,0 +1,109 @@
+"""The bandit of ``benchmarks/bandit.py`` finds what is planted in a logged set, and leaves `init` only where that helps."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.bandit import INIT, Logs, Regressions, learned
+from benchmarks.logged import LEAST, MOST, OBSERVED, OTHERS, chunk_file, collected, drawn
+from benchmarks.rules import REACH
+from mtl_gym import agents
+from mtl_gym.envs.observations import OBSERVATIONS, SIZES
+
+SOURCE = {"problem": "teachers", "num_tasks": 2}
+LOSS = 2  # the place of the coefficient of `loss`
+
+
+def logged_set(folder, worth, instances=120, siblings=8, seed=0):
+    """A logged set in which ``worth(actions, progress)`` is what siblings gain, with noise."""
+    rng = np.random.default_rng(seed)
+    seen = {name: rng.normal(size=(instances, SIZES[OBSERVATIONS[name].size][1](2, 8))).astype(np.float32) for name in OBSERVED}
+    seen["progress"] = rng.random((instances, 1)).astype(np.float32)
+    actions = np.float32(drawn(rng, instances * siblings) / REACH).reshape(instances, siblings, -1)
+    actions[:, 0] = INIT
+    quality = worth(actions, seen["progress"]) + 0.2 * rng.normal(size=(instances, siblings)) + 50 * rng.normal(size=(instances, 1))
+    chunk = {**{f"x_{name}": own for name, own in seen.items()}, "actions": actions, "quality": quality}
+    file = chunk_file(SOURCE, 0, folder)
+    file.parent.mkdir(parents=True)
+    content = io.BytesIO()
+    np.savez(content, **chunk, diverged=np.zeros_like(quality, bool), switch=np.array(1))
+    file.write_bytes(content.getvalue())
+
+
+def said(agent, progress):
+    observation = {name: np.zeros((1, SIZES[OBSERVATIONS[name].size][1](2, 8)), np.float32) for name in agent.about["observations"]}
+    observation["progress"][:] = progress
+    return agent.predict(observation, deterministic=True)[0][0] * REACH
+
+
+def test_a_planted_optimum_is_found_and_survives_the_file(tmp_path):
+    logged_set(tmp_path, lambda actions, progress: -40 * (actions[..., LOSS] - 0.3) ** 2)  # of the action; 0.6 of the coefficient
+    agent = learned([SOURCE], 0, adaptive=False, folder=tmp_path)
+    found = said(agents.load(agent.save(tmp_path / "agent")), 0.5)
+    assert found[LOSS] == pytest.approx(0.6, abs=0.1)
+    assert found[1] == pytest.approx(1, abs=0.15)  # the coefficient of `first`, which is worth nothing, stays that of `init`
+
+
+def test_coefficients_follow_what_is_observed(tmp_path):
+    logged_set(tmp_path, lambda actions, progress: 20 * (progress - 0.5) * actions[..., LOSS])
+    agent = learned([SOURCE], 0, folder=tmp_path)
+    early, late = said(agent, 0.05)[LOSS], said(agent, 0.95)[LOSS]
+    assert early < -0.15 < 0.15 < late
+    assert LEAST[2] - 0.1 <= early  # within what the logged set holds
+    assert late <= MOST[2] + 0.1
+
+
+def test_it_stays_at_init_where_nothing_is_worth_anything(tmp_path):
+    logged_set(tmp_path, lambda actions, progress: 0 * actions[..., LOSS])
+    found = said(learned([SOURCE], 0, caution=2.0, folder=tmp_path), 0.5) / REACH
+    assert np.abs(found - INIT.numpy()).max() < 0.1
+
+
+def test_without_held_out_losses_none_are_observed_or_used(tmp_path):
+    logged_set(tmp_path, lambda actions, progress: 5 * actions[..., 5])  # the feature `overfit`
+    agent = learned([SOURCE], 0, held_out=False, steps=5, folder=tmp_path)
+    assert not {name for name in agent.about["observations"] if "overfit" in name or "meta" in name}
+    assert agent.about["environment"]["arguments"]["features"] == ["first", "loss", "slope", "gap"]
+
+
+def test_a_training_that_diverged_is_the_worst(tmp_path):
+    logged_set(tmp_path, lambda actions, progress: actions[..., LOSS])
+    file = chunk_file(SOURCE, 0, tmp_path)
+    chunk = dict(np.load(file))
+    chunk["diverged"][3, 2], chunk["diverged"][5, 0] = True, True
+    chunk["quality"][7, 4] = np.nan
+    np.savez(file, **chunk)
+    gains = Logs([SOURCE], tmp_path).gains
+    assert gains[3, 2] == gains[7, 4] == gains.min() == -3
+    assert (gains[5] == 0).all()  # there is nothing to compare with
+    assert torch.isfinite(gains).all()
+
+
+def test_a_source_without_a_logged_set_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no logged set of teachers.*benchmarks\.logged"):
+        Logs([SOURCE], tmp_path)
+
+
+def test_regressions_agree_with_an_oracle_on_exact_gains(tmp_path):
+    logged_set(tmp_path, lambda actions, progress: 0 * actions[..., 0])
+    logs, used = Logs([SOURCE], tmp_path), torch.ones(len(REACH), dtype=torch.bool)
+    logs.gains = 3 * (logs.actions - INIT)[..., LOSS] + (logs.actions - INIT)[..., 0] * (logs.actions - INIT)[..., 1]
+    found = Regressions(logs, torch.arange(len(logs.gains)), (), used, members=1)
+    expected = found(logs.seen, torch.arange(4), logs.actions[:4])[0]
+    assert torch.allclose(expected, logs.gains[:4], atol=0.05)
+    assert (expected[:, 0] == 0).all()  # `init`
+
+
+def test_siblings_share_what_they_observe_and_differ_in_what_they_do():
+    chunk = collected(SOURCE, 1, 2, train_steps=30)
+    assert chunk["switch"] == 1
+    assert chunk["x_progress"].shape == (2, 1)
+    assert chunk["actions"].shape == (2, 8, len(REACH))
+    assert (chunk["actions"][:, 0] == INIT.numpy().astype(np.float32)).all()
+    assert len(np.unique(chunk["quality"])) == 16
+    again = collected(SOURCE, 1, 2, train_steps=30)
+    assert all((again[name] == own).all() for name, own in chunk.items())
+    natural = chunk["actions"] * REACH
+    assert (np.abs(natural[..., 3:]) <= OTHERS * REACH[3:] + 1e-6).all()
