@@ -3,12 +3,11 @@
     python -m benchmarks.logged      first: the logged set
     python -m benchmarks.bandit      how much it explains, and which caution is best (minutes)
 
-From ``benchmarks/logged.py`` ridge regressions learn what a rule gains over `init` on the same training: a quadratic function of
-its coefficients' distances from those of `init`, of which each number is linear in what was observed when the siblings parted. Each
-of ``MEMBERS`` regressions sees its own bootstrap sample of the instances. The policy then maximises, over all observed points, the
-mean of what they expect of its coefficients, less ``CAUTION`` deviations between them; `init` itself has the value 0. Only members
-that have not seen an instance speak for it, since all of them would share its noise. So it leaves `init` only where they agree that
-this helps. The policy is SB3's PPO policy, and is saved and loaded as every agent is.
+From ``benchmarks/logged.py`` a ridge regression learns what a rule gains over `init` on the same training: a quadratic function of
+its coefficients' distances from those of `init`, which is tilted by what was observed when the siblings parted. The policy then
+maximises, over all observed points, what it expects of its coefficients, less ``CAUTION`` standard errors; `init` itself has the
+value 0 without error. So it leaves `init` only where that is known to help, and does not leave what the logged set holds. The
+policy is SB3's PPO policy, and is saved and loaded as every agent is.
 
 Writes ``benchmarks/results/bandit.json``: the share of the variance of gains that a regression explains on instances that it has
 not seen, from all observations, some, or none; what is gained there by the sibling that it likes best; and for some cautions what
@@ -20,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +44,13 @@ from mtl_gym.policies.grammar import make_policy
 from mtl_gym.problems.scores import log_qualities
 
 Array = npt.NDArray[np.float64]
-MEMBERS, RIDGE, ALONE = 16, 3_000.0, 30.0
-"""Regressions; penalties of what depends on the observed, and of what does not."""
+RIDGE, ALONE = 1_000.0, 100.0
+"""Penalties of what depends on the observed, and of what does not."""
 STEPS, RATE, BATCH = 600, 3e-3, 1024
-CAUTION = 1.0
+CAUTION, LEASH = 2.0, 30.0
 FLOOR, MOST = 0.5, 3.0
 """Smallest deviation between siblings that counts, in points, and the most deviations that a difference counts."""
-CAUTIONS, VALIDATION = (0.0, 0.5, 1.0, 2.0), 24
+CAUTIONS, VALIDATION = (0.0, 1.0, 2.0, 4.0), 24
 """Cautions that are tried, and instances of each source."""
 HELD_OUT = (("pooled_overfit", "pooled_overfit_slope", "pooled_meta_slope"), ("overfit", "overfit_slope"))
 """Observations and features that need held-out losses."""
@@ -106,60 +105,57 @@ def _gains(chunks: Sequence[Chunk]) -> Array:
     return np.asarray(np.where(lost[:, :1], 0.0, gains))  # nothing is learned where `init` itself diverged
 
 
-class Regressions:
-    """``MEMBERS`` ridge regressions of gains on what is observed and done.
+class Regression:
+    """A ridge regression of gains on what is observed and done, with the covariance of its coefficients.
+
+    Its terms are the distances of an action from `init`, each alone and times every number that is observed, and the products of
+    two distances. The covariance takes the siblings of an instance, which share its noise, as one (a sandwich estimate).
 
     Args:
         logs: The logged set.
         chosen: The instances (n,) of it that are learned from.
         names: What is observed.
         used: Which numbers (A,) of an action count.
-        members: Their number; one alone sees each instance once.
     """
 
-    def __init__(self, logs: Logs, chosen: Tensor, names: Sequence[str], used: Tensor, members: int = MEMBERS) -> None:
+    def __init__(self, logs: Logs, chosen: Tensor, names: Sequence[str], used: Tensor) -> None:
         self.names, self.used = tuple(names), used
         values = self._joined(logs.seen, chosen)
         self._mean = values.mean(0)
         self._deviation = (values - self._mean).square().mean(0).sqrt().clamp(min=1e-3)
-        context, forms = self._context(logs.seen, chosen), self._forms(logs.actions[chosen])
-        penalty = torch.full((forms.shape[-1], context.shape[-1]), RIDGE).double()
-        penalty[:, 0] = ALONE
         within = (logs.actions[chosen][..., ~used] == 0).all(-1)  # (n, S): what cannot be done teaches nothing
-        inputs = (forms[..., None] * context[:, None, None]).flatten(2).flatten(0, 1)  # (n S, P)
-        draws = torch.ones(1, len(chosen)) if members == 1 else _bootstrap(members, len(chosen))
-        self.unseen = draws == 0  # (M, n)
-        solved = []
-        for counts in draws.double():
-            weighted = inputs * ((counts * logs.shares(chosen))[:, None] * within).flatten()[:, None]
-            moments = weighted.T @ inputs + torch.diag(penalty.flatten())
-            solved.append(torch.linalg.solve(moments, weighted.T @ logs.gains[chosen].flatten()))
-        self.coefficients = torch.stack(solved).unflatten(1, penalty.shape)  # (M, forms, context)
+        weights = logs.shares(chosen)[:, None] * within
+        terms = self._terms(logs.seen, chosen, logs.actions[chosen])  # (n, S, P)
+        weighted, gains = (terms * weights[..., None]).flatten(0, 1), logs.gains[chosen]
+        inverse = torch.linalg.inv(weighted.T @ terms.flatten(0, 1) + torch.diag(self._penalty()))
+        self.coefficients = inverse @ (weighted.T @ gains.flatten())  # (P,)
+        errors = (gains - terms @ self.coefficients) * weights
+        self._spread = (terms * errors[..., None]).sum(1) @ inverse  # (n, P)
+        self._spread = torch.linalg.cholesky(self._spread.T @ self._spread + 1e-9 * torch.eye(len(inverse)).double())
 
-    def __call__(self, seen: Mapping[str, Tensor], rows: Tensor, actions: Tensor) -> Tensor:
-        """Expected gains (M, n, S) of actions (n, S, A) where these rows (n,) were observed."""
-        return torch.einsum("nsf,mfc,nc->mns", self._forms(actions), self.coefficients, self._context(seen, rows))
+    def __call__(self, seen: Mapping[str, Tensor], rows: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Expected gains (n, S), and their standard errors, of actions (n, S, A) where these rows (n,) were observed."""
+        terms = self._terms(seen, rows, actions)
+        return terms @ self.coefficients, ((terms @ self._spread).square().sum(-1) + 1e-12).sqrt()
 
     def _joined(self, seen: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         """What is observed (n, F): of pooled observations the mean and the deviation."""
         parts = [seen[name][rows][:, :2] for name in self.names]
         return torch.cat(parts, dim=1) if parts else torch.empty(len(rows), 0).double()
 
-    def _context(self, seen: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        """One, and what is observed, standardised and clipped (n, 1 + F)."""
-        values = ((self._joined(seen, rows) - self._mean) / self._deviation).clamp(-3, 3)
-        return torch.cat([torch.ones(len(rows), 1).double(), values], dim=1)
-
-    def _forms(self, actions: Tensor) -> Tensor:
-        """Distances from `init` and their products (..., forms)."""
+    def _terms(self, seen: Mapping[str, Tensor], rows: Tensor, actions: Tensor) -> Tensor:
+        """(n, S, P)."""
+        values = ((self._joined(seen, rows) - self._mean) / self._deviation).clamp(-3, 3)[:, None]
         apart = ((actions - INIT) / _UNITS)[..., self.used]
         pairs = itertools.combinations_with_replacement(range(apart.shape[-1]), 2)
-        return torch.cat([apart, torch.stack([apart[..., i] * apart[..., j] for i, j in pairs], dim=-1)], dim=-1)
+        products = torch.stack([apart[..., i] * apart[..., j] for i, j in pairs], dim=-1)
+        return torch.cat([apart, products, (apart[..., None] * values[..., None, :]).flatten(2)], dim=-1)
 
-
-def _bootstrap(members: int, count: int) -> Tensor:
-    """How often each instance is drawn (M, n)."""
-    return torch.stack([torch.bincount(torch.randint(count, (count,)), minlength=count) for _ in range(members)])
+    def _penalty(self) -> Tensor:
+        """(P,)."""
+        count = int(self.used.sum())
+        alone = torch.full((count + count * (count + 1) // 2,), ALONE)
+        return torch.cat([alone, torch.full((count * len(self._mean),), RIDGE)]).double()
 
 
 def learned(
@@ -181,7 +177,7 @@ def learned(
         held_out: Whether it observes held-out losses, and has features of them.
         losses_alone: Whether its features are those of losses alone, ``first`` and ``loss``.
         adaptive: Whether its coefficients depend on what is observed; else they are constant.
-        caution: Deviations between members by which it discounts; ``None``: ``CAUTION``.
+        caution: Standard errors by which it discounts; ``None``: ``CAUTION``.
         steps: Steps of the policy's training.
         folder: Where the logged set is.
     """
@@ -192,9 +188,10 @@ def learned(
     settings = _settings(sources, features, observed, seed)
     with Stream(seed):
         logs = Logs(sources, folder)
-        regressions = Regressions(logs, torch.arange(len(logs.gains)), observed if adaptive else (), used)
+        drawn = torch.randint(len(logs.gains), (len(logs.gains),))  # a bootstrap sample, so that seeds differ in what they saw
+        regression = Regression(logs, drawn, observed if adaptive else (), used)
         model = make_model(settings, 0)
-        teach(model.policy, regressions, logs, observed, adaptive, CAUTION if caution is None else caution, steps)
+        teach(model.policy, regression, logs, observed, adaptive, CAUTION if caution is None else caution, steps)
         agent = agent_of(model, settings)
     agent.about["training"] |= {"method": "benchmarks.bandit", "trainings": logs.gains.numel()}
     return agent
@@ -209,11 +206,10 @@ def _settings(sources: Sequence[Mapping[str, Any]], features: Sequence[str], obs
 
 
 def teach(
-    policy: Any, regressions: Regressions, logs: Logs, observed: Sequence[str], adaptive: bool, caution: float, steps: int
+    policy: Any, regression: Regression, logs: Logs, observed: Sequence[str], adaptive: bool, caution: float, steps: int
 ) -> None:
-    """Trains the policy's actor, from `init` on, to maximise what the regressions expect, within what the logged set holds."""
-    flat, used = logs.actions.flatten(0, 1), regressions.used
-    low, high = flat.amin(0), flat.amax(0)
+    """Trains the policy's actor, from `init` on, to maximise what the regression expects, within what the logged set holds."""
+    used, distance = regression.used, _distance(logs)
     last = policy.action_net.module[-1]
     with torch.no_grad():
         last.weight.zero_()
@@ -225,21 +221,19 @@ def teach(
         rows = torch.multinomial(shares, BATCH, replacement=True)
         said = mean_actions(policy, {name: logs.seen[name][rows].float() for name in observed}).double()
         whole = torch.zeros(BATCH, len(used)).double().index_copy(1, used.nonzero()[:, 0], said)
-        inside = torch.minimum(torch.maximum(whole, low), high)
-        values = regressions(logs.seen, rows, inside[:, None])[..., 0]  # (M, n)
-        loss = (whole - inside).square().sum(1).mean() - _cautious(values, regressions.unseen[:, rows], caution).mean()
+        gains, errors = regression(logs.seen, rows, whole[:, None])
+        loss = LEASH * (distance(whole) - 1).relu().square().mean() - (gains - caution * errors).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
 
 
-def _cautious(values: Tensor, speak: Tensor, caution: float) -> Tensor:
-    """The mean (n,) of the members (M, n) that speak, less some of their deviations; 0 where fewer than two do."""
-    count = speak.sum(0)
-    mean = (values * speak).sum(0) / count.clamp(min=1)
-    variance = ((values - mean).square() * speak).sum(0) / (count - 1).clamp(min=1)
-    return (mean - caution * (variance + 1e-12).sqrt()) * (count > 1)
+def _distance(logs: Logs) -> Callable[[Tensor], Tensor]:
+    """The distance (n,) of actions (n, A) from those of the logged set, in their own covariance; 1 is that of usual ones."""
+    flat = logs.actions.flatten(0, 1)
+    mean, factor = flat.mean(0), torch.linalg.cholesky(torch.linalg.inv(flat.T.cov() + 1e-6 * torch.eye(flat.shape[1])))
+    return lambda actions: ((actions - mean) @ factor).square().mean(1).clamp(min=1e-12).sqrt()
 
 
 def mean_actions(policy: Any, seen: Mapping[str, Tensor]) -> Tensor:
@@ -254,7 +248,7 @@ def explained(logs: Logs, names: Sequence[str], used: Tensor, parts: int = 5) ->
     expected, within = torch.zeros_like(logs.gains), (logs.actions[..., ~used] == 0).all(-1)
     for own in range(parts):
         unseen = (part == own).nonzero()[:, 0]
-        regression = Regressions(logs, (part != own).nonzero()[:, 0], names, used, members=1)
+        regression = Regression(logs, (part != own).nonzero()[:, 0], names, used)
         expected[unseen] = regression(logs.seen, unseen, logs.actions[unseen])[0]
     errors = (expected - logs.gains).square()[within][..., None]
     choice = expected.masked_fill(~within, -torch.inf).argmax(1, keepdim=True)

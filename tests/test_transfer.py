@@ -1,0 +1,74 @@
+"""The tables of transfer: regrets and differences of what is committed, and that actions do something on every source."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.folds import FOLDS, training_sources
+from docs.transfer_tables import differences, headroom, played, regrets, safety, transfer_tables
+
+RULES = json.loads((Path(__file__).parents[1] / "benchmarks" / "results" / "rules.json").read_text())
+CASES = [case for cases in FOLDS.values() for case in cases]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_actions_explain_more_of_the_returns_than_chance(name):
+    shares = RULES[name]["shares"]
+    assert shares["instances"] + shares["rules"] + shares["both"] == pytest.approx(1, abs=1e-3)
+    assert shares["rules"] + shares["both"] > 4 * shares["noise"]
+
+
+def test_every_left_out_case_has_its_headroom():
+    assert {*CASES} <= {*RULES}
+    assert len(headroom(RULES)) == len(RULES)
+
+
+@pytest.mark.parametrize("fold", FOLDS)
+def test_nothing_of_a_fold_is_learned_from(fold):
+    learned_from = {source["problem"] for source in training_sources(fold)}
+    assert not learned_from & {case.removesuffix("_few").removesuffix("_scales") for case in FOLDS[fold]}
+
+
+def results(better):
+    """Results of a fold in which the agent is ``better`` points better than equal weights everywhere."""
+    rng = np.random.default_rng(0)
+    base = {case: rng.normal(size=30) for case in [*CASES, "teachers_new", "teachers_beyond"]}
+    passes = {"ew": [100, 100], "cagrad": [100, 400], "init": [100, 100]}
+    blind = {
+        case: {name: {"scores": list(own - 0.1 * place), "passes": passes[name]} for place, name in enumerate(passes)}
+        for case, own in base.items()
+    }
+    folds = {
+        fold: {
+            case: {
+                "as it is": {
+                    "agent": {"scores": [list(base[case] + better + 0.01 * seed) for seed in range(3)], "passes": [105, 100]}
+                }
+            }
+            for case in [*cases, "teachers_new", "teachers_beyond"]
+        }
+        for fold, cases in FOLDS.items()
+    }
+    return {"blind": blind, "folds": folds}
+
+
+@pytest.mark.parametrize(("better", "verdict"), [(0.5, "yes"), (-0.5, "no")])
+def test_the_tables_say_what_was_planted(better, verdict):
+    scores = played(results(better), {}, "as it is")
+    assert scores["digits"]["agent"].shape == (3, 30)
+    assert scores["teachers_new"]["agent"].shape == (3 * len(FOLDS), 30)
+    rows = regrets(scores, {"ew": 1.0, "cagrad": 2.5, "init": 1.0, "agent": 1.02})
+    assert rows[0 if better > 0 else -1]["policy"] == "`agent`"
+    of_agent = next(row for row in differences(scores) if row["`agent` minus"] == "`ew`")
+    assert of_agent["11 problems"].startswith(f"{better + 0.01:+.2f}")
+    assert {row["safe"] for row in safety(scores)} == {verdict}
+
+
+def test_without_results_the_tables_say_what_to_run():
+    assert regrets({}, {}) == differences({}) == safety({}) == [{"not measured yet": "`python -m benchmarks.transfer`"}]
+
+
+def test_the_tables_of_the_page_are_made():
+    assert {"headroom", "regrets as it is", "differences searched", "safety"} <= set(transfer_tables())
