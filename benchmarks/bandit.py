@@ -44,7 +44,7 @@ from mtl_gym.policies.grammar import make_policy
 from mtl_gym.problems.scores import log_qualities
 
 Array = npt.NDArray[np.float64]
-RIDGE, ALONE = 1_000.0, 100.0
+RIDGE, ALONE = 100.0, 10.0
 """Penalties of what depends on the observed, and of what does not."""
 STEPS, RATE, BATCH = 600, 3e-3, 1024
 CAUTION, LEASH = 2.0, 30.0
@@ -52,12 +52,14 @@ FLOOR, MOST = 0.5, 3.0
 """Smallest deviation between siblings that counts, in points, and the most deviations that a difference counts."""
 CAUTIONS, VALIDATION = (0.0, 1.0, 2.0, 4.0), 24
 """Cautions that are tried, and instances of each source."""
-HELD_OUT = (("pooled_overfit", "pooled_overfit_slope", "pooled_meta_slope"), ("overfit", "overfit_slope"))
-"""Observations and features that need held-out losses."""
-OF_LOSSES = ("first", "loss")
+HELD_OUT = ("pooled_overfit", "pooled_overfit_slope", "pooled_meta_slope")
+"""Observations that need held-out losses."""
+PLAIN = ("first", "loss", "gap")
+"""The features of losses and of the gap: coefficients of the others explain more of the logged set, but choose no better."""
+FEATURES = {"plain features": PLAIN, "all features": DEFAULT_FEATURES}
 INPUTS: dict[str, tuple[str, ...]] = {
     "all": OBSERVED,
-    "no held-out losses": tuple(name for name in OBSERVED if name not in HELD_OUT[0]),
+    "no held-out losses": tuple(name for name in OBSERVED if name not in HELD_OUT),
     "progress and rate": ("progress", "log_epoch", "log_lr"),
     "nothing": (),
 }
@@ -162,8 +164,8 @@ def learned(
     sources: Sequence[Mapping[str, Any]],
     seed: int,
     *,
+    features: Sequence[str] = PLAIN,
     held_out: bool = True,
-    losses_alone: bool = False,
     adaptive: bool = True,
     caution: float | None = None,
     steps: int = STEPS,
@@ -174,15 +176,13 @@ def learned(
     Args:
         sources: Settings of which there is a logged set.
         seed: Seeds the bootstrap samples and the network.
-        held_out: Whether it observes held-out losses, and has features of them.
-        losses_alone: Whether its features are those of losses alone, ``first`` and ``loss``.
+        features: Those that it has coefficients of, rows of ``DEFAULT_FEATURES`` in their order.
+        held_out: Whether it observes held-out losses.
         adaptive: Whether its coefficients depend on what is observed; else they are constant.
         caution: Standard errors by which it discounts; ``None``: ``CAUTION``.
         steps: Steps of the policy's training.
         folder: Where the logged set is.
     """
-    kept = OF_LOSSES if losses_alone else DEFAULT_FEATURES
-    features = [name for name in kept if held_out or name not in HELD_OUT[1]]
     observed = INPUTS["all" if held_out else "no held-out losses"]
     used = torch.tensor([True, *(name in features for name in DEFAULT_FEATURES)])
     settings = _settings(sources, features, observed, seed)
@@ -302,16 +302,15 @@ def main(words: Sequence[str] | None = None) -> None:
         run.write({"gains": gained(agents, sources, 2, train_steps=30)})
         return
     sources = training_sources(None)
-    everything = torch.ones(len(REACH), dtype=torch.bool)
-    of_losses = torch.tensor([True, *(name in OF_LOSSES for name in DEFAULT_FEATURES)])
+    used = {name: torch.tensor([True, *(own in row for own in DEFAULT_FEATURES)]) for name, row in FEATURES.items()}
     with Stream(0):
         logs = Logs(sources)
-        known = {name: explained(logs, own, everything) for name, own in INPUTS.items()}
-        known |= {f"{name}, features of losses": explained(logs, own, of_losses) for name, own in INPUTS.items()}
+        known = {f"{name}, {kind}": explained(logs, own, used[kind]) for kind in used for name, own in INPUTS.items()}
     print(known, flush=True)
     agents: dict[str, Any] = {f"caution {caution:g}": learned(sources, 0, caution=caution) for caution in CAUTIONS}
-    agents |= {"losses alone": learned(sources, 0, losses_alone=True), "constant": learned(sources, 0, adaptive=False)}
-    agents |= {name: make_policy(name) for name in ("si", "si-mean", "igb")}
+    agents["all features"] = learned(sources, 0, features=DEFAULT_FEATURES)
+    agents |= {"constant": learned(sources, 0, adaptive=False), "base": make_policy("rule:first=1:loss=1:gap=1")}
+    agents |= {name: make_policy(name) for name in ("si", "igb")}
     found = gained(agents, sources, VALIDATION)
     run.write({"instances": len(logs.gains), "siblings": known, "gains": found})
     print({name: round(float(np.mean(own)), 3) for name, own in found.items()})

@@ -1,6 +1,6 @@
 """Collects what rules are worth from different points of different trainings on: the logged set from which the bandit learns.
 
-    python -m benchmarks.logged                  10 chunks of each source (half an hour; rerun to resume)
+    python -m benchmarks.logged                  8 chunks of each source (half an hour; rerun to resume)
     python -m benchmarks.logged --chunks 20      more of them
 
 A chunk is 12 training instances with 8 siblings each. All siblings follow the same random rule for the first decisions (none to 11
@@ -36,7 +36,7 @@ from mtl_gym.problems.scores import log_qualities
 
 Array = npt.NDArray[np.float64]
 FOLDER = ROOT / "runs" / "logged"
-CHUNKS, INSTANCES, SIBLINGS, DECISIONS = 10, 12, 8, 15
+CHUNKS, INSTANCES, SIBLINGS, DECISIONS = 8, 12, 8, 15
 SMOKE: dict[str, Any] = {"instances": 2, "train_steps": 30}
 SWITCHES = (0, 1, 0, 2, 1, 4, 2, 8, 0, 1, 11, 2, 1, 4, 3, 6)
 """The decision from which on siblings differ, chunk by chunk."""
