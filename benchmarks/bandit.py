@@ -28,7 +28,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from benchmarks import logged as logged_set
+from benchmarks import rules
 from benchmarks.folds import training_sources
 from benchmarks.logged import DECISIONS, FIRST, FOLDER, OBSERVED, SMOKE, Chunk, collect, logged
 from benchmarks.measuring import Run, command_line, first_memory, vector_env
@@ -64,7 +64,7 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "nothing": (),
 }
 """Names of observations from which gains are explained."""
-INIT = torch.from_numpy(logged_set.INIT / REACH)
+INIT = torch.from_numpy(rules.INIT / REACH)
 """The action of `init`."""
 _UNITS = torch.tensor([0.5, 0.5, 0.5, *(0.25 if name == "gap" else 0.1 for name in DEFAULT_FEATURES[2:])])
 

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from benchmarks.best_rule import fingerprint
 from benchmarks.folds import training_sources
 from benchmarks.measuring import ROOT, Run, command_line, vector_env
-from benchmarks.rules import REACH
+from benchmarks.rules import BASE, INIT, REACH
 from mtl_gym.cache import write_whole
 from mtl_gym.decisions.task_features import DEFAULT_FEATURES
 from mtl_gym.environments import LOSS_WEIGHTING
@@ -48,9 +48,6 @@ Two other sets taught nothing: one of wider ranges (most of those rules are much
 them lost to it), and one around `init` alone, where nothing is better in the mean.
 """
 _GAP = 1 + DEFAULT_FEATURES.index("gap")
-INIT, BASE = np.zeros(len(REACH)), np.zeros(len(REACH))
-INIT[1], BASE[[1, 2, _GAP]] = 1, 1
-"""The coefficients of `init`, and of the rule ``1 / L_k`` times the gap: about one over the mean loss of the second epoch."""
 FIRST = TRAINING_IDS[0] + 2 * 10**6
 OBSERVED = (
     *("progress", "log_epoch", "log_lr", "log_num_tasks", "pooled_first", "pooled_log_loss", "pooled_slope", "pooled_gap"),

@@ -42,6 +42,9 @@ SPLITS = ("reward", "test")
 DIVERGED = 20.0
 REACH = np.array([LEVEL_REACH, *(TASK_FEATURES[name].reach for name in DEFAULT_FEATURES)])
 """The coefficients (1 + F,) of an action of 1."""
+INIT, BASE = np.zeros(len(REACH)), np.zeros(len(REACH))
+INIT[1], BASE[[1, 2, 1 + DEFAULT_FEATURES.index("gap")]] = 1, 1
+"""The coefficients of `init`, and of the rule ``1 / L_k`` times the gap: about one over the mean loss of the second epoch."""
 NAMED = {"ew": (0, 0, 0), "init": (0, 1, 0), "si-mean": (0, 1, 1), "si": (1, 1, 1), "level": (1, 0, 1), "strong": (0, 1, 2)}
 """The level, and the coefficients of ``first`` and ``loss``."""
 FAMILIES: dict[str, dict[str, Any]] = {

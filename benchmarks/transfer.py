@@ -19,6 +19,7 @@ Writes
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,16 +29,16 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.bandit import FLOOR, learned
-from benchmarks.best_rule import ALL
+from benchmarks.best_rule import ALL, TEACHERS_ALONE, policy_of
 from benchmarks.folds import FOLDS, TEACHERS, training_sources
 from benchmarks.logged import DECISIONS, OBSERVED, SMOKE as SMALL, collect
-from benchmarks.measuring import FAMILY_CASES, ROOT, Run, command_line, searched_in
+from benchmarks.measuring import FAMILY_CASES, RESULTS, ROOT, Run, command_line, searched_in
 from benchmarks.methods import INSTANCES, SINGLE_TASK, found_settings, of_policy, played, policies, rescored, single_task
 from benchmarks.search import Scores, search
 from mtl_gym.agents import train
 from mtl_gym.problems import load_problem
 
-HEURISTICS, BLIND, TEACHERS_ALONE = "heuristics", "blind", "teachers"
+HEURISTICS, BLIND = "heuristics", "blind"
 FAMILY_INSTANCES = 48
 SEEDS = {"ppo": 1, "group": 1}
 USUAL_SEEDS = 3
@@ -45,6 +46,9 @@ CHEAP = ("ew", "init", "si", "si-mean", "gls", "rlw", "dwa", "uw", "uw-so", "imt
 DEAR = ("cagrad", "fairgrad", "nash-mtl", "db-mtl", "moco", "si+cagrad", "igb+cagrad")
 """Policies that cost what equal weights do, and K backward passes a step: both are also played as they are, without a search."""
 AGENTS = ROOT / "runs" / "transfer"
+BASE_RULE = "rule:first=1:loss=1:gap=1"
+"""One over the base of the gap: what the bandit and the search start from."""
+SEARCHED = RESULTS / "best_rule.json"
 ROWS, ROLLOUTS = 16, 60
 """Trainings of each source side by side, and updates, of PPO."""
 Recipe = Callable[[Sequence[Mapping[str, Any]], int, Path], Any]
@@ -103,7 +107,9 @@ def agents(fold: str, folder: Path) -> dict[str, list[str]]:
                 RECIPES[name](sources, seed, file)
                 print(fold, file.stem, flush=True)
             files.setdefault(name, []).append(str(file))
-    return files
+    found = json.loads(SEARCHED.read_text()) if SEARCHED.is_file() else {}
+    rules = {"base": BASE_RULE, **({"best-rule": policy_of(found[fold])} if fold in found else {})}
+    return files | {name: [rule] for name, rule in rules.items() if fold != SMOKE}
 
 
 def _sources(fold: str) -> list[dict[str, Any]]:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from benchmarks.bandit import INIT, Logs, Regression, learned
-from benchmarks.logged import BASE, OBSERVED, OTHERS, chunk_file, collected, drawn
-from benchmarks.rules import REACH
+from benchmarks.logged import OBSERVED, OTHERS, chunk_file, collected, drawn
+from benchmarks.rules import BASE, REACH
 from mtl_gym import agents
 from mtl_gym.decisions.task_features import DEFAULT_FEATURES
 from mtl_gym.envs.observations import OBSERVATIONS, SIZES
