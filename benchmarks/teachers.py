@@ -5,7 +5,8 @@
 
 16 instances of each problem are trained with equal weights, with the agents' distribution (``varied``), and what they show is read
 halfway and at the end: cosines between the tasks' gradients, how far their norms are apart, improvable gaps, over-fitting, and how
-far losses have fallen. Each row gives the 10th, 50th and 90th percentile over instances. *reward* and *test* play no part. Writes
+far losses have fallen. Each row gives the 10th, 50th and 90th percentile over instances. *reward* and *test* play no part. Of
+families it also measures the time in which the data of an instance are drawn, over that of an episode. Writes
 ``benchmarks/results/teachers.json``; the family is frozen by it before any agent trains on it.
 """
 
@@ -18,12 +19,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.measuring import Run, command_line, vector_env, weighted_problems
+from benchmarks.measuring import Run, command_line, ratio, side_by_side, vector_env, weighted_problems
 from mtl_gym.environments import LOSS_WEIGHTING
 from mtl_gym.problems import load_problem
 
 Array = npt.NDArray[np.float64]
-INSTANCES, MOST_TASKS, DECISIONS = 16, 6, 15
+INSTANCES, MOST_TASKS, DECISIONS, ROWS, ROUNDS = 16, 6, 15, 64, 7
 OBSERVED = ("cosines", "log_norms", "gap", "log_loss_mean", "meta_log_loss")
 SHOWN: dict[str, Callable[[Mapping[str, Array]], Array]] = {
     "cosine": lambda seen: seen["cosines"].mean(1),
@@ -39,7 +40,7 @@ SHOWN: dict[str, Callable[[Mapping[str, Array]], Array]] = {
 """Numbers (N,) by name: means over tasks or pairs, the fraction of negative cosines; ``apart``: deviations over tasks, of logs."""
 
 
-def shown(problem: str, instances: int, **arguments: Any) -> dict[str, dict[str, list[float]]]:
+def shown(problem: str, instances: int, **arguments: Any) -> dict[str, Any]:
     """Percentiles over instances of what is shown halfway and at the end, by name."""
     loaded = load_problem(problem)
     steps = loaded.defaults.train_steps
@@ -49,7 +50,7 @@ def shown(problem: str, instances: int, **arguments: Any) -> dict[str, dict[str,
     given["steps_per_action"] = given["train_steps"] // length
     envs = vector_env(LOSS_WEIGHTING, instances, autoreset_mode="Disabled", **given)
     envs.reset(options={"instance": [*range(instances)]})
-    found: dict[str, dict[str, list[float]]] = {}
+    found: dict[str, Any] = {}
     for decision in range(1, length + 1):
         seen = envs.step(np.ones(envs.action_space.shape, np.float32))[0]
         if decision in (length // 2, length):
@@ -59,6 +60,29 @@ def shown(problem: str, instances: int, **arguments: Any) -> dict[str, dict[str,
             }
     envs.close()
     return found
+
+
+def drawing(problem: str, rounds: int, **arguments: Any) -> dict[str, float]:
+    """Seconds in which an instance's data are drawn over those of its episode, of ``ROWS`` trainings of four tasks side by side."""
+    family = load_problem(problem).family
+    rows, given = (2, arguments) if arguments else (ROWS, {})
+    tasks, rng = np.arange(4), np.random.default_rng(0)
+    envs = vector_env(LOSS_WEIGHTING, rows, problem=problem, num_tasks=4, reward="none", autoreset_mode="Disabled", **given)
+
+    def draw() -> int:
+        for _ in range(rows):
+            family.draw(family.values(family.ranges, rng), tasks, rng)
+        return 1
+
+    def episode() -> int:
+        envs.reset(seed=0)
+        while not envs.finished.all():
+            envs.step(np.ones(envs.action_space.shape, np.float32))
+        return 1
+
+    times = side_by_side({"draw": draw, "episode": episode}, rounds=rounds, seconds=0)
+    envs.close()
+    return ratio(times["draw"], times["episode"])
 
 
 def _percentiles(values: Array) -> list[float]:
@@ -72,6 +96,8 @@ def main(words: Sequence[str] | None = None) -> None:
     short: dict[str, Any] = {"train_steps": 20} if run.smoke else {}
     for name in weighted_problems(run):
         known[name] = shown(name, 2 if run.smoke else INSTANCES, **short)
+        if load_problem(name).family:
+            known[name]["drawing"] = drawing(name, run.size(ROUNDS), **short)
         run.write(known)
         print(name, json.dumps(known[name]["half"]), flush=True)
 
