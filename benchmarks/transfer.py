@@ -28,7 +28,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.bandit import FLOOR, learned
+from benchmarks.bandit import FLOOR, PLAIN, learned
 from benchmarks.best_rule import ALL, TEACHERS_ALONE, policy_of
 from benchmarks.folds import FOLDS, TEACHERS, training_sources
 from benchmarks.logged import DECISIONS, OBSERVED, SMOKE as SMALL, collect
@@ -47,8 +47,9 @@ DEAR = ("cagrad", "fairgrad", "nash-mtl", "db-mtl", "moco", "si+cagrad", "igb+ca
 """Policies that cost what equal weights do, and K backward passes a step: both are also played as they are, without a search."""
 AGENTS = ROOT / "runs" / "transfer"
 BASE_RULE = "rule:first=1:loss=1:gap=1"
-"""One over the base of the gap: what the bandit and the search start from."""
+"""One over the base of the gap, from which the search of the best rule starts."""
 SEARCHED = RESULTS / "best_rule.json"
+"""The best rule of a fold; where it was not searched, that of teachers alone, which sees no shipped problem."""
 ROWS, ROLLOUTS = 16, 60
 """Trainings of each source side by side, and updates, of PPO."""
 Recipe = Callable[[Sequence[Mapping[str, Any]], int, Path], Any]
@@ -80,8 +81,8 @@ def ppo(sources: Sequence[Mapping[str, Any]], seed: int, file: Path, **options: 
 
 RECIPES: dict[str, Recipe] = {
     "bandit": lambda sources, seed, file: learned(sources, seed).save(file),
-    "bandit-free": lambda sources, seed, file: learned(sources, seed, held_out=False).save(file),
-    "constant": lambda sources, seed, file: learned(sources, seed, adaptive=False).save(file),
+    "bandit-free": lambda sources, seed, file: learned(sources, seed, features=PLAIN, held_out=False).save(file),
+    "constant": lambda sources, seed, file: learned(sources, seed, features=PLAIN, adaptive=False).save(file),
     "ppo": ppo,
     "group": lambda sources, seed, file: ppo(sources, seed, file, vf_coef=0.0),
 }
@@ -108,7 +109,8 @@ def agents(fold: str, folder: Path) -> dict[str, list[str]]:
                 print(fold, file.stem, flush=True)
             files.setdefault(name, []).append(str(file))
     found = json.loads(SEARCHED.read_text()) if SEARCHED.is_file() else {}
-    rules = {"base": BASE_RULE, **({"best-rule": policy_of(found[fold])} if fold in found else {})}
+    searched = found.get(fold, found.get(TEACHERS_ALONE))
+    rules = {"base": BASE_RULE, **({"best-rule": policy_of(searched)} if searched else {})}
     return files | {name: [rule] for name, rule in rules.items() if fold != SMOKE}
 
 
@@ -177,16 +179,16 @@ def fold(name: str, known: dict[str, Any], run: Run) -> None:
 
 
 def _judge(name: str, files: Mapping[str, Sequence[str]], known: dict[str, Any], run: Run) -> None:
-    """Plays the agents of these files, as they are and with searched rates."""
+    """Plays the agents of these files, as they are and, in folds, with searched rates."""
     everything = tuple(case for cases in FOLDS.values() for case in cases)
     left_out = FOLDS.get(name, everything if name == TEACHERS_ALONE else ())
     for case in [*left_out, *FAMILY_CASES][: 1 if run.smoke else None]:
         names = {f"{recipe}-{seed}": file for recipe, own in files.items() for seed, file in enumerate(own)}
         alone = {SINGLE_TASK: _settings(case, known).get(SINGLE_TASK, {})}
         tried = Scores(case, run)
-        rates = {recipe: search(own[0], tried)["factor"] for recipe, own in files.items()}
-        at_rates = {label: {"policy": file, "factor": rates[label.rpartition("-")[0]]} for label, file in names.items()}
-        for kind, settings in {"as it is": {}, "searched": at_rates}.items():
+        rates = {recipe: search(own[0], tried)["factor"] for recipe, own in files.items()} if name in (*FOLDS, SMOKE) else {}
+        at_rates = {label: {"policy": file, "factor": rates.get(label.rpartition("-")[0], 1.0)} for label, file in names.items()}
+        for kind, settings in {"as it is": {}, **({"searched": at_rates} if rates else {})}.items():
             found = scores(case, names, {**alone, **settings}, run)
             rows = {recipe: _of_seeds([found[f"{recipe}-{seed}"] for seed in range(len(own))]) for recipe, own in files.items()}
             known.setdefault("folds", {}).setdefault(name, {}).setdefault(case, {})[kind] = rows
