@@ -56,5 +56,6 @@ BASELINES = {
     "exhaustive": "mtl_gym.baselines.exhaustive:Exhaustive",
     "si-mean": "mtl_gym.baselines.si:SIMean",
     "rule": "mtl_gym.baselines.rule:Rule",
+    "best-rule": "mtl_gym.baselines.best_rule:BestRule",
 }
 """Name on the command line to ``"module:Class"``. A place determines a policy's colour on pages: new rows come last."""

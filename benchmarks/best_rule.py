@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,16 @@ import cma
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.folds import FOLDS, TEACHERS, training_sources
+from benchmarks.folds import ALL, FOLDS, TEACHERS_ALONE, fingerprint, sources_of_fold
 from benchmarks.measuring import ROOT, Run, command_line
 from benchmarks.rules import BASE, INIT, REACH, played
-from mtl_gym.decisions.task_features import DEFAULT_FEATURES, TASK_FEATURES
-from mtl_gym.problems import load_problem
+from mtl_gym.decisions.task_features import DEFAULT_FEATURES
 from mtl_gym.problems.instances import TRAINING_IDS
 
 Array = npt.NDArray[np.float64]
 GENERATIONS, CANDIDATES, INSTANCES = 12, 8, 4
 STEP, FLOOR = 0.15, 0.5
 """First deviation of actions, and the smallest deviation between candidates on a source, in points."""
-ALL, TEACHERS_ALONE = "all", "teachers"
 SEARCHED = (0, 1, 2, 1 + DEFAULT_FEATURES.index("gap"))
 """The places of the searched coefficients: those of the level, ``first``, ``loss`` and ``gap``."""
 _MOST = 3.0
@@ -43,7 +41,7 @@ _MOST = 3.0
 
 def search(fold: str, generations: int, candidates: int, instances: int, folder: Path | None, **others: Any) -> dict[str, Any]:
     """The best coefficients of a fold, and how many trainings it took to find them."""
-    sources = [*TEACHERS] if fold == TEACHERS_ALONE else training_sources(None if fold == ALL else fold)
+    sources = sources_of_fold(fold)
     options = {"seed": 1, "popsize": candidates, "bounds": [-1, 1], "verbose": -9}
     strategy = cma.CMAEvolutionStrategy((BASE / REACH)[[*SEARCHED]], STEP, options)
     kept = None if folder is None else folder / f"{fold}.jsonl"
@@ -71,11 +69,6 @@ def search(fold: str, generations: int, candidates: int, instances: int, folder:
     }
 
 
-def policy_of(found: Mapping[str, Any]) -> str:
-    """The policy of a search's result, as a text."""
-    return "rule:" + ":".join(f"{name}={value:g}" for name, value in found["coefficients"].items())
-
-
 def natural(asked: Array) -> Array:
     """Coefficients (R, 1 + F) in natural units of searched actions (R, 4)."""
     table = np.zeros((len(asked), len(REACH)))
@@ -92,13 +85,6 @@ def _relative(scores: Array) -> Array:
     apart = np.abs(scores - np.median(scores, axis=0))
     deviation = max(1.4826 * float(np.median(apart)), FLOOR)
     return np.asarray(((scores[1:] - scores[0]) / deviation).clip(-_MOST, _MOST).mean(1))
-
-
-def fingerprint(source: dict[str, Any]) -> dict[str, Any]:
-    """What determines the trainings of a source, and the features that are searched."""
-    found = load_problem(source["problem"])
-    reaches = {name: TASK_FEATURES[name].reach for name in DEFAULT_FEATURES}
-    return {**source, "problem": found.identity, "features": reaches}
 
 
 def _known(file: Path | None, about: dict[str, Any]) -> list[list[float]]:

@@ -6,7 +6,11 @@ hyper-parameter.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from mtl_gym.decisions.task_features import DEFAULT_FEATURES, TASK_FEATURES
+from mtl_gym.problems import load_problem
 
 FOLDS: dict[str, tuple[str, ...]] = {
     "digits": ("digits", "digits_scales", "digits_few"),
@@ -16,6 +20,8 @@ FOLDS: dict[str, tuple[str, ...]] = {
 }
 """The cases (``benchmarks/measuring.py``) that are left out, by the fold's name."""
 
+ALL, TEACHERS_ALONE = "all", "teachers"
+"""Further names: what leaves nothing out, and what sees no shipped data."""
 TEACHERS: tuple[dict[str, Any], ...] = (
     {"problem": "teachers", "num_tasks": 2},
     {"problem": "teachers", "num_tasks": 3, "distribution": {"labels": (0.05, 1.0), "size": (0.3, 1.0)}},
@@ -38,3 +44,20 @@ def training_sources(fold: str | None) -> list[dict[str, Any]]:
     """The settings on which a fold trains, or ``None``: all."""
     left_out = () if fold is None else FOLDS[fold]
     return [*TEACHERS, *(own for own in REAL if own["problem"] not in left_out)]
+
+
+def sources_of_fold(fold: str) -> list[dict[str, Any]]:
+    """The same by name: of a fold, ``"teachers"`` alone, or ``"all"``."""
+    return [*TEACHERS] if fold == TEACHERS_ALONE else training_sources(None if fold == ALL else fold)
+
+
+def fingerprint(source: dict[str, Any]) -> dict[str, Any]:
+    """What determines the trainings of a source, and the features that are searched."""
+    found = load_problem(source["problem"])
+    reaches = {name: TASK_FEATURES[name].reach for name in DEFAULT_FEATURES}
+    return {**source, "problem": found.identity, "features": reaches}
+
+
+def policy_of(found: Mapping[str, Any]) -> str:
+    """The policy of a search's result, as a text."""
+    return "rule:" + ":".join(f"{name}={value:g}" for name, value in found["coefficients"].items())

@@ -24,8 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.best_rule import fingerprint
-from benchmarks.folds import training_sources
+from benchmarks.folds import fingerprint, training_sources
 from benchmarks.measuring import ROOT, Run, command_line, vector_env
 from benchmarks.rules import BASE, INIT, REACH
 from mtl_gym.cache import write_whole

@@ -29,8 +29,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.bandit import FLOOR, PLAIN, learned
-from benchmarks.best_rule import ALL, TEACHERS_ALONE, policy_of
-from benchmarks.folds import FOLDS, TEACHERS, training_sources
+from benchmarks.folds import ALL, FOLDS, TEACHERS_ALONE, policy_of, sources_of_fold, training_sources
 from benchmarks.logged import DECISIONS, OBSERVED, SMOKE as SMALL, collect
 from benchmarks.measuring import FAMILY_CASES, RESULTS, ROOT, Run, command_line, searched_in
 from benchmarks.methods import INSTANCES, SINGLE_TASK, found_settings, of_policy, played, policies, rescored, single_task
@@ -118,7 +117,7 @@ def _sources(fold: str) -> list[dict[str, Any]]:
     """What is learned from in a fold."""
     if fold == SMOKE:
         return training_sources(None)[::9]
-    return [*TEACHERS] if fold == TEACHERS_ALONE else training_sources(None if fold == ALL else fold)
+    return sources_of_fold(fold)
 
 
 def scores(case: str, names: Mapping[str, str], settings: Mapping[str, Any], run: Run) -> dict[str, dict[str, Any]]:

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.folds import FOLDS, training_sources
+from benchmarks.folds import FOLDS, policy_of, training_sources
 from docs.transfer_tables import differences, headroom, played, regrets, safety, transfer_tables
+from mtl_gym.policies.grammar import make_policy
 
-RULES = json.loads((Path(__file__).parents[1] / "benchmarks" / "results" / "rules.json").read_text())
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+RULES = json.loads((RESULTS / "rules.json").read_text())
 CASES = [case for cases in FOLDS.values() for case in cases]
 
 
@@ -23,6 +25,14 @@ def test_actions_explain_more_of_the_returns_than_chance(name):
 def test_every_left_out_case_has_its_headroom():
     assert {*CASES} <= {*RULES}
     assert len(headroom(RULES)) == len(RULES)
+
+
+def test_the_best_rule_is_the_one_that_was_found():
+    found = json.loads((RESULTS / "best_rule.json").read_text())["teachers"]
+    named, searched = make_policy("best-rule"), make_policy(policy_of(found))
+    assert named.requires == searched.requires
+    observation = {"log_loss": np.zeros((2, 3), np.float32)}
+    assert (named.predict(observation)[0] == searched.predict(observation)[0]).all()
 
 
 @pytest.mark.parametrize("fold", FOLDS)

@@ -1,0 +1,29 @@
+"""The rule that was found best on many trainings."""
+
+from __future__ import annotations
+
+from mtl_gym.baselines.rule import Rule
+
+
+class BestRule(Rule):
+    """``rule`` with the constants that were best over random problems: about ``1 / L_k`` times the gap, ``L_k / Lbase_k``.
+
+    So each loss is divided by about its mean of the second epoch, once that is known, rather than by its first value, which depends
+    on chance; and the learning rate grows a little as losses fall. ``benchmarks/best_rule.py`` found the constants by CMA-ES on
+    six settings of ``teachers``, random networks that label random inputs, by the metrics on *reward*. No shipped data took part.
+
+    Args:
+        first: Coefficient of ``-log L_k(0)``, in [-2, 2]. Default: 1.053, searched.
+        loss: That of ``-log(L_k / L_k(0))`` of each batch, in [-2, 2]. Default: 0.91, searched.
+        gap: That of the log of the improvable gap, in [-4, 4]. Default: 0.987, searched.
+        level: Exponent of the level, in [-2, 2]. Default: 0.366, searched; 0 makes weights average 1.
+        decisions: About how often the gap is measured in a training, 2 or more. Default: 15, ours.
+
+    Raises:
+        ValueError, TypeError: If one of them is no number within its range.
+    """
+
+    def __init__(
+        self, first: float = 1.053, loss: float = 0.91, gap: float = 0.987, level: float = 0.366, decisions: int = 15
+    ) -> None:
+        super().__init__(first=first, loss=loss, gap=gap, level=level, decisions=decisions)
