@@ -42,7 +42,7 @@ def said(agent, progress):
 
 def test_a_planted_optimum_is_found_and_survives_the_file(tmp_path):
     logged_set(tmp_path, lambda actions, progress: -40 * (actions[..., LOSS] - 0.3) ** 2)  # of the action; 0.6 of the coefficient
-    agent = learned([SOURCE], 0, features=PLAIN, adaptive=False, folder=tmp_path)
+    agent = learned([SOURCE], 0, features=PLAIN, adaptive=False, steps=500, folder=tmp_path)
     found = said(agents.load(agent.save(tmp_path / "agent")), 0.5)
     assert found[LOSS] == pytest.approx(0.6, abs=0.1)
     assert found[1] == pytest.approx(1, abs=0.3)  # the coefficient of `first`, which is worth nothing, stays that of `init`
@@ -50,14 +50,14 @@ def test_a_planted_optimum_is_found_and_survives_the_file(tmp_path):
 
 def test_coefficients_follow_what_is_observed(tmp_path):
     logged_set(tmp_path, lambda actions, progress: 20 * (progress - 0.5) * actions[..., LOSS])
-    agent = learned([SOURCE], 0, features=PLAIN, folder=tmp_path)
+    agent = learned([SOURCE], 0, features=PLAIN, steps=150, folder=tmp_path)
     early, late = said(agent, 0.05)[LOSS], said(agent, 0.95)[LOSS]
     assert early < -0.15 < 0.15 < late
 
 
 def test_it_stays_at_init_where_nothing_is_worth_anything(tmp_path):
     logged_set(tmp_path, lambda actions, progress: 0 * actions[..., LOSS])
-    found = said(learned([SOURCE], 0, features=PLAIN, folder=tmp_path), 0.5)
+    found = said(learned([SOURCE], 0, features=PLAIN, steps=150, folder=tmp_path), 0.5)
     assert found == pytest.approx([0, 1, 0, 0], abs=0.3)
 
 
