@@ -10,7 +10,7 @@ ENVIRONMENTS ?= .environments
 CLIENTS := examples minari rl_zoo3 rllib tianshou torchrl
 POLICIES := ew,init,si,gls,rlw,uw,dwa,imtl-l,igb,uw-so,cov,famo,stch,igb+cagrad:c=.8,si+cagrad:c=.8,fairgrad:alpha=2,cagrad:c=.8,constant:w=4,2,4,4,16,ppo
 
-.PHONY: help setup demo test slow lint wheel clients lowest docs benchmarks fuzz composition gpu methods pretrain
+.PHONY: help setup demo test slow lint wheel clients lowest docs benchmarks fuzz composition gpu methods transfer pretrain
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -95,6 +95,15 @@ methods: $(READY)  ## search for constant weights and every method's setting, th
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.methods
 	$(BIN)/python -m docs.generate
 	$(BIN)/python -m docs.picture
+
+transfer: $(READY)  ## learn rules and agents on some problems, and play them on those that were left out (a night)
+	$(BIN)/python $(INSTALL) -e ".[tuning]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.rules
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.logged
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bandit
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.best_rule teachers
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.transfer
+	$(BIN)/python -m docs.generate
 
 pretrain: $(READY)  ## train the pretrained agents (an hour) and compare them with the heuristics (three hours)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.pretrain ppo
