@@ -1,4 +1,4 @@
-"""The rule that was found best on many trainings."""
+"""The rule at which a search over many trainings ended."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from mtl_gym.baselines.rule import Rule
 
 
 class BestRule(Rule):
-    """``rule`` with the constants that were best over random problems: about ``1 / L_k`` times the gap, ``L_k / Lbase_k``.
+    """A rule with constants from a search over random problems: about ``1 / L_k`` times the gap, ``L_k / Lbase_k``.
 
     So each loss is divided by about its mean of the second epoch, once that is known, rather than by its first value, which depends
-    on chance; and the learning rate grows a little as losses fall. ``benchmarks/best_rule.py`` found the constants by CMA-ES on
-    six settings of ``teachers``, random networks that label random inputs, by the metrics on *reward*. No shipped data took part.
+    on chance; and the learning rate grows a little as losses fall. The constants are those at which a short search by CMA-ES ended
+    (``benchmarks/best_rule.py``): 2,592 trainings of six settings of ``teachers``, random networks that label random inputs, scored
+    by metrics on *reward*. No shipped data took part. ``docs/transfer.md`` has what it reaches.
 
     Args:
         first: Coefficient of ``-log L_k(0)``, in [-2, 2]. Default: 1.053, searched.

@@ -46,6 +46,7 @@ def search(fold: str, generations: int, candidates: int, instances: int, folder:
     strategy = cma.CMAEvolutionStrategy((BASE / REACH)[[*SEARCHED]], STEP, options)
     kept = None if folder is None else folder / f"{fold}.jsonl"
     about = {"sources": [fingerprint(source) for source in sources], "candidates": candidates, "instances": instances}
+    about |= {"start": BASE.tolist(), "step": STEP, "searched": SEARCHED, "options": options}
     known, means = _known(kept, about), []
     for generation in range(generations):
         asked = np.array(strategy.ask())

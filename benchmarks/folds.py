@@ -1,7 +1,6 @@
 """On which problems agents and rules learn, and on which they are then judged: four folds of problems that are left out.
 
-Problems that share data leave together. What is learned in a fold never sees its problems: they choose no checkpoint, seed or
-hyper-parameter.
+Problems that share data leave together. What is learned in a fold never sees its problems, and they choose no checkpoint or seed.
 """
 
 from __future__ import annotations

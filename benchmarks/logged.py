@@ -3,11 +3,11 @@
     python -m benchmarks.logged                  8 chunks of each source (half an hour; rerun to resume)
     python -m benchmarks.logged --chunks 20      more of them
 
-A chunk is 12 training instances with 8 siblings each. All siblings follow the same random rule for the first decisions (none to 11
-of 15); then each holds a rule of its own to the end, the first one `init`, the second one over the base of the gap. So siblings
-share what they observe at that point, and differ in what they do from there on. Kept are these observations, the actions and the
-final `quality` on *reward*, in points; *test* plays no part. Chunks go to ``runs/logged``: they are no result, but what
-``benchmarks/bandit.py`` learns from.
+A chunk is 12 training instances with 8 siblings each. All siblings follow the same random rule for the first decisions (none to
+eight of 15, chunk by chunk); then each holds a rule of its own to the end, the first one `init`, the second one over the base of
+the gap. So siblings share what they observe at that point, and differ in what they do from there on. Kept are these observations,
+the actions and the final `quality` on *reward*, in points; *test* plays no part. Chunks go to ``runs/logged``: they are no result,
+but what ``benchmarks/bandit.py`` learns from.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def collected(source: Mapping[str, Any], number: int, instances: int = INSTANCES
 
 def chunk_file(source: Mapping[str, Any], number: int, folder: Path = FOLDER) -> Path:
     """Where a chunk is kept: the folder's name tells the source."""
-    about = json.dumps({**fingerprint(dict(source)), "observed": OBSERVED, "drawn": (RANGES, OTHERS)}, sort_keys=True, default=str)
+    drawn = (RANGES, OTHERS, INSTANCES, SIBLINGS, DECISIONS, SWITCHES, INIT.tolist(), BASE.tolist())
+    about = json.dumps({**fingerprint(dict(source)), "observed": OBSERVED, "drawn": drawn}, sort_keys=True, default=str)
     return folder / f"{source['problem']}-{sha256(about.encode()).hexdigest()[:8]}" / f"{number}.npz"
 
 

@@ -19,19 +19,19 @@ Writes
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import pandas as pd
 
-from benchmarks.bandit import FLOOR, PLAIN, learned
-from benchmarks.folds import ALL, FOLDS, TEACHERS_ALONE, policy_of, sources_of_fold, training_sources
-from benchmarks.logged import DECISIONS, OBSERVED, SMOKE as SMALL, collect
-from benchmarks.measuring import FAMILY_CASES, RESULTS, ROOT, Run, command_line, searched_in
+from benchmarks.bandit import ALONE, CAUTION, FLOOR, LEASH, PLAIN, RATE, RIDGE, STEPS, learned
+from benchmarks.folds import ALL, FOLDS, TEACHERS_ALONE, sources_of_fold, training_sources
+from benchmarks.logged import CHUNKS, DECISIONS, OBSERVED, SMOKE as SMALL, chunk_file, collect
+from benchmarks.measuring import FAMILY_CASES, ROOT, Run, command_line, searched_in
 from benchmarks.methods import INSTANCES, SINGLE_TASK, found_settings, of_policy, played, policies, rescored, single_task
 from benchmarks.search import Scores, search
 from mtl_gym.agents import train
@@ -39,16 +39,14 @@ from mtl_gym.problems import load_problem
 
 HEURISTICS, BLIND = "heuristics", "blind"
 FAMILY_INSTANCES = 48
-SEEDS = {"ppo": 1, "group": 1}
+SEEDS = {"ppo": 1}
 USUAL_SEEDS = 3
 CHEAP = ("ew", "init", "si", "si-mean", "gls", "rlw", "dwa", "uw", "uw-so", "imtl-l", "igb", "cov", "stch", "famo", "ppo")
 DEAR = ("cagrad", "fairgrad", "nash-mtl", "db-mtl", "moco", "si+cagrad", "igb+cagrad")
 """Policies that cost what equal weights do, and K backward passes a step: both are also played as they are, without a search."""
 AGENTS = ROOT / "runs" / "transfer"
-BASE_RULE = "rule:first=1:loss=1:gap=1"
-"""One over the base of the gap, from which the search of the best rule starts."""
-SEARCHED = RESULTS / "best_rule.json"
-"""The best rule of a fold; where it was not searched, that of teachers alone, which sees no shipped problem."""
+RULES = {"base": "rule:first=1:loss=1:gap=1", "best-rule": "best-rule"}
+"""One over the base of the gap, and what a search on teachers alone made of it; they see no shipped problem."""
 ROWS, ROLLOUTS = 16, 60
 """Trainings of each source side by side, and updates, of PPO."""
 Recipe = Callable[[Sequence[Mapping[str, Any]], int, Path], Any]
@@ -81,15 +79,15 @@ def ppo(sources: Sequence[Mapping[str, Any]], seed: int, file: Path, **options: 
 RECIPES: dict[str, Recipe] = {
     "bandit": lambda sources, seed, file: learned(sources, seed).save(file),
     "bandit-free": lambda sources, seed, file: learned(sources, seed, features=PLAIN, held_out=False).save(file),
-    "constant": lambda sources, seed, file: learned(sources, seed, features=PLAIN, adaptive=False).save(file),
+    "learned-rule": lambda sources, seed, file: learned(sources, seed, features=PLAIN, adaptive=False).save(file),
     "ppo": ppo,
-    "group": lambda sources, seed, file: ppo(sources, seed, file, vf_coef=0.0),
 }
+"""What learns, by name. ``learned-rule`` is constant: what a bandit is that observes nothing."""
 SMOKE = "smoke"
 RECIPES[SMOKE] = lambda sources, seed, file: learned(sources, seed, steps=2, folder=file.parent).save(file)
 """What learns, by name. ``constant`` is what the bandit starts from; ``group`` has the siblings as its only baseline."""
-USUAL = ("bandit", "bandit-free", "constant")
-ABLATED = ("ppo", "group")
+USUAL = ("bandit", "bandit-free", "learned-rule")
+ABLATED = ("ppo",)
 """The recipes of every fold; those of teachers alone."""
 
 
@@ -102,15 +100,18 @@ def agents(fold: str, folder: Path) -> dict[str, list[str]]:
     files: dict[str, list[str]] = {}
     for name in recipes:
         for seed in range(SEEDS.get(name, USUAL_SEEDS)):
-            file = folder / fold / f"{name}-{seed}.safetensors"
+            file = folder / fold / f"{name}-{seed}-{_version(sources)}.safetensors"
             if not file.is_file():
                 RECIPES[name](sources, seed, file)
                 print(fold, file.stem, flush=True)
             files.setdefault(name, []).append(str(file))
-    found = json.loads(SEARCHED.read_text()) if SEARCHED.is_file() else {}
-    searched = found.get(fold, found.get(TEACHERS_ALONE))
-    rules = {"base": BASE_RULE, **({"best-rule": policy_of(searched)} if searched else {})}
-    return files | {name: [rule] for name, rule in rules.items() if fold != SMOKE}
+    return files | {name: [rule] for name, rule in RULES.items() if fold != SMOKE}
+
+
+def _version(sources: Sequence[Mapping[str, Any]]) -> str:
+    """What tells agents apart that learned with other constants or from other logged sets."""
+    constants = (RIDGE, ALONE, STEPS, RATE, CAUTION, LEASH, ROLLOUTS, ROWS)
+    return sha256(repr((constants, [str(chunk_file(source, CHUNKS)) for source in sources])).encode()).hexdigest()[:8]
 
 
 def _sources(fold: str) -> list[dict[str, Any]]:
@@ -141,7 +142,7 @@ def heuristics(known: dict[str, Any], run: Run) -> None:
     for case in FAMILY_CASES:
         row = known.setdefault(HEURISTICS, {}).setdefault(case, {**searched_in(case), "settings": {}})
         tried = Scores(case, run)
-        for label, policy in {SINGLE_TASK: SINGLE_TASK, **policies(case, run.smoke)}.items():
+        for label, policy in {SINGLE_TASK: SINGLE_TASK, **_others(policies(case, run.smoke))}.items():
             if label not in row["settings"]:
                 found = search(policy, tried)
                 row["settings"][label] = {name: found[name] for name in ("policy", "factor", "trainings")}
@@ -150,6 +151,11 @@ def heuristics(known: dict[str, Any], run: Run) -> None:
         names = {label: label for label in row["settings"] if label != SINGLE_TASK}
         row["policies"] = scores(case, names, row["settings"], run)
         run.write(known)
+
+
+def _others(names: Mapping[str, str]) -> dict[str, str]:
+    """Without the policies that folds play."""
+    return {label: name for label, name in names.items() if label not in ("rule", *RULES)}
 
 
 def blind(known: dict[str, Any], run: Run) -> None:
@@ -164,10 +170,16 @@ def blind(known: dict[str, Any], run: Run) -> None:
             print(case, BLIND, *missing, flush=True)
 
 
-def _settings(case: str, known: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What was found for each heuristic on a case."""
-    of_families = known.get(HEURISTICS, {}).get(case, {}).get("settings", {})
-    return of_families if case in FAMILY_CASES else found_settings(case)
+def _settings(case: str, known: Mapping[str, Any], smoke: bool = False) -> Mapping[str, Any]:
+    """What was found for each heuristic on a case; raises FileNotFoundError if references would be those of another rate."""
+    if case not in FAMILY_CASES:
+        return found_settings(case)
+    found = known.get(HEURISTICS, {}).get(case, {}).get("settings", {})
+    if SINGLE_TASK not in found and not smoke:
+        raise FileNotFoundError(
+            f"There is no learning rate of single-task learning on {case}. Run python -m benchmarks.transfer heuristics."
+        )
+    return dict(found)
 
 
 def fold(name: str, known: dict[str, Any], run: Run) -> None:
@@ -183,9 +195,8 @@ def _judge(name: str, files: Mapping[str, Sequence[str]], known: dict[str, Any],
     left_out = FOLDS.get(name, everything if name == TEACHERS_ALONE else ())
     for case in [*left_out, *FAMILY_CASES][: 1 if run.smoke else None]:
         names = {f"{recipe}-{seed}": file for recipe, own in files.items() for seed, file in enumerate(own)}
-        alone = {SINGLE_TASK: _settings(case, known).get(SINGLE_TASK, {})}
-        tried = Scores(case, run)
-        rates = {recipe: search(own[0], tried)["factor"] for recipe, own in files.items()} if name in (*FOLDS, SMOKE) else {}
+        alone = {SINGLE_TASK: _settings(case, known, run.smoke).get(SINGLE_TASK, {})}
+        rates = _rates(case, files, run) if name in (*FOLDS, SMOKE) else {}
         at_rates = {label: {"policy": file, "factor": rates.get(label.rpartition("-")[0], 1.0)} for label, file in names.items()}
         for kind, settings in {"as it is": {}, **({"searched": at_rates} if rates else {})}.items():
             found = scores(case, names, {**alone, **settings}, run)
@@ -196,6 +207,12 @@ def _judge(name: str, files: Mapping[str, Sequence[str]], known: dict[str, Any],
             )
         known["folds"][name][case]["rates"] = rates
         run.write(known)
+
+
+def _rates(case: str, files: Mapping[str, Sequence[str]], run: Run) -> dict[str, float]:
+    """The factor of the problem's rate that the first agent of each recipe prefers."""
+    tried = Scores(case, run)
+    return {recipe: search(own[0], tried)["factor"] for recipe, own in files.items()}
 
 
 def _of_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

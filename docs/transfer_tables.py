@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from benchmarks.folds import FOLDS
 from benchmarks.measuring import FAMILY_CASES
-from mtl_gym.evaluation.regrets import cross_fitted_regrets, difference_over_problems
+from mtl_gym.evaluation.regrets import difference_over_problems
 from mtl_gym.evaluation.statistics import paired_difference
 
 Array = npt.NDArray[np.float64]
@@ -22,7 +22,11 @@ Scores = dict[str, dict[str, Array]]
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 KINDS = ("as it is", "searched")
 LEFT_OUT = [case for cases in FOLDS.values() for case in cases]
-NEW, BEYOND = FAMILY_CASES
+DATA = {case: case.split("_")[0] for case in LEFT_OUT}
+"""The data that a problem shares with others."""
+LEARNED = ("bandit", "bandit-free", "learned-rule")
+SHOWN = ("bandit", "learned-rule", "best-rule")
+"""What has learned; and what is compared with all other policies."""
 WORSE = 0.3
 """The loss, in points, that a policy that is safe to choose has on no problem."""
 
@@ -30,11 +34,12 @@ WORSE = 0.3
 def transfer_tables() -> dict[str, Table]:
     """All tables by the names of their markers."""
     found, methods, rules = (_read(f"{name}.json") for name in ("transfer", "methods", "rules"))
-    tables = {"headroom": headroom(rules)}
-    for kind in KINDS:
-        scores, passes = played(found, methods, kind), costs(found, methods, kind)
-        tables |= {f"regrets {kind}": regrets(scores, passes), f"differences {kind}": differences(scores)}
-    return {**tables, "safety": safety(played(found, methods, KINDS[0]))}
+    scores = {kind: played(found, methods, kind) for kind in KINDS}
+    tables = {"headroom": headroom(rules), "safety": safety(scores[KINDS[0]])}
+    for kind, own in scores.items():
+        tables[f"regrets {kind}"] = regrets(own, costs(found, methods, kind), references(scores))
+        tables[f"differences {kind}"] = differences(own)
+    return tables
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -60,87 +65,118 @@ def costs(found: Mapping[str, Any], methods: Mapping[str, Any], kind: str) -> di
 def _rows(found: Mapping[str, Any], methods: Mapping[str, Any], kind: str) -> dict[str, dict[str, Any]]:
     """``scores`` and ``passes`` by case and policy."""
     rows: dict[str, dict[str, Any]] = {}
-    for fold, cases in found.get("folds", {}).items():
-        for case, kinds in cases.items():
-            seen = case in FOLDS.get(fold, ()) or case in FAMILY_CASES
-            label = "{}" if seen and fold != "teachers" else "{} (teachers)" if fold == "teachers" else ""
-            for name, row in kinds.get(kind, {}).items() if label else ():
-                _joined(rows.setdefault(case, {}), label.format(name), row)
+    for fold in FOLDS:
+        for case, kinds in found.get("folds", {}).get(fold, {}).items():
+            for name, row in kinds.get(kind, {}).items():
+                _join(rows.setdefault(case, {}), name, row)
     for case, own in rows.items():
-        own |= _heuristics(found, methods, kind, case)
+        others = _heuristics(found, methods, kind, case)
+        if both := own.keys() & others.keys():
+            raise ValueError(f"Two policies have the same name on {case}: {', '.join(both)}.")
+        own |= others
     return {case: own for case, own in rows.items() if "ew" in own}
 
 
-def _joined(own: dict[str, Any], name: str, row: Mapping[str, Any]) -> None:
-    """Adds a fold's row; of families, which all folds play, the agents of all folds are one recipe's."""
+def _join(own: dict[str, Any], name: str, row: Mapping[str, Any]) -> None:
+    """Adds a fold's row. Families are played by the agents of all folds, which are then seeds of one recipe."""
     known = own.get(name, {"scores": []})
-    own[name] = {"scores": [*known["scores"], *row["scores"]], "passes": row["passes"]}
+    if name in LEARNED or not known["scores"]:
+        own[name] = {"scores": [*known["scores"], *row["scores"]], "passes": row["passes"]}
 
 
 def _heuristics(found: Mapping[str, Any], methods: Mapping[str, Any], kind: str, case: str) -> dict[str, Any]:
+    """The rows of heuristics on a case. Constant weights that were searched for there are no choice before it is known."""
     if kind == KINDS[0]:
         return dict(found.get("blind", {}).get(case, {}))
     if case in FAMILY_CASES:
         return dict(found.get("heuristics", {}).get(case, {}).get("policies", {}))
-    return dict(methods.get(case, {}).get("policies", {}))
+    return {name: row for name, row in methods.get(case, {}).get("policies", {}).items() if name != "constant"}
 
 
-def regrets(scores: Scores, passes: Mapping[str, float]) -> Table:
-    """Cross-fitted regrets of the policies that played every case: the mean over the left-out problems, the worst, and families."""
-    names = _everywhere(scores)
-    by_case = {case: cross_fitted_regrets({name: scores[case][name].mean(0) for name in names}) for case in scores}
-    real = [case for case in LEFT_OUT if case in scores]
+def references(scores: Mapping[str, Scores]) -> dict[str, tuple[float, float]]:
+    """By case: the mean, on odd and on even instances, of the policy that is best on the others, as it is or searched."""
+    found = {}
+    for case in dict.fromkeys(case for own in scores.values() for case in own):
+        table = np.array([row.mean(0) for own in scores.values() for row in own.get(case, {}).values()])
+        halves = [np.arange(table.shape[1]) % 2 == part for part in (0, 1)]
+        first, second = (float(table[table[:, ~half].mean(1).argmax(), half].mean()) for half in halves)
+        found[case] = (first, second)
+    return found
+
+
+def regrets(scores: Scores, passes: Mapping[str, float], best: Mapping[str, tuple[float, float]]) -> Table:
+    """Cross-fitted regrets of the policies that played every case, to the same best ones in both tables; the smallest mean first."""
+    names, real = _everywhere(scores), [case for case in LEFT_OUT if case in scores]
     if not names or not real:
         return _missing()
+    own = {name: {case: _regret(scores[case][name].mean(0), best[case]) for case in scores} for name in names}
     rows = []
-    for name in sorted(names, key=lambda name: np.mean([by_case[case][name] for case in real])):
-        worst = max(real, key=lambda case: by_case[case][name])
+    for name in sorted(names, key=lambda name: np.mean([own[name][case] for case in real])):
+        worst = max(real, key=own[name].__getitem__)
+        values = [own[name][case] for case in real]
         rows.append(
             {
                 "policy": f"`{name}`",
-                f"mean regret, {len(real)} problems": f"{np.mean([by_case[case][name] for case in real]):.2f}",
-                "largest": f"{by_case[worst][name]:.1f} ({worst})",
-                **{case: f"{by_case[case][name]:.2f}" for case in FAMILY_CASES if case in scores},
+                f"mean regret, {len(real)} problems": f"{np.mean(values):.2f}",
+                "median": f"{np.median(values):.2f}",
+                "largest": f"{max(values):.1f} ({worst})",
+                **{case: f"{own[name][case]:.2f}" for case in FAMILY_CASES if case in scores},
                 "passes over `ew`": f"{passes[name]:.2f}",
             }
         )
     return rows
 
 
+def _regret(own: Array, best: tuple[float, float]) -> float:
+    """The best policy's mean score minus a policy's own (n,), over both halves."""
+    return (best[0] - float(own[0::2].mean()) + best[1] - float(own[1::2].mean())) / 2
+
+
 def differences(scores: Scores) -> Table:
-    """What the best agent is ahead of each other policy, over the left-out problems, and over teachers as problems."""
-    names = _everywhere(scores)
-    agents = [name for name in names if len(scores[LEFT_OUT[0]][name]) > 1] if LEFT_OUT[0] in scores else []
-    real = [case for case in LEFT_OUT if case in scores]
-    if not agents:
+    """What the policies of ``SHOWN`` are ahead of each other policy, over the left-out problems."""
+    names, real = _everywhere(scores), [case for case in LEFT_OUT if case in scores]
+    if not real or not {*SHOWN} <= {*names}:
         return _missing()
-    best = min(agents, key=lambda name: np.mean([_regret(scores[case], names, name) for case in real]))
-    rows = []
-    for other in names:
-        if other == best:
-            continue
-        row = {f"`{best}` minus": f"`{other}`"}
-        row[f"{len(real)} problems"] = _interval([scores[case][best] for case in real], [scores[case][other] for case in real])
-        for case in (NEW, BEYOND):
-            if case in scores:
-                own, another = scores[case][best], scores[case][other]
-                row[f"{own.shape[1]} of {case}"] = _interval(list(own.T[:, :, None]), list(another.T[:, :, None]))
-        rows.append(row)
-    return rows
+    groups = [DATA[case] for case in real]
+    return [
+        {
+            "policy": f"`{other}`",
+            **{f"`{own}` minus it": "" if own == other else _interval(scores, real, own, other, groups) for own in SHOWN},
+            **{
+                f"`{own}` minus it, {case}": "" if own == other else _interval(scores, [case], own, other)
+                for case in FAMILY_CASES
+                if case in scores
+                for own in SHOWN[::2]
+            },
+        }
+        for other in names
+    ]
+
+
+def _interval(scores: Scores, cases: list[str], own: str, other: str, groups: list[str] | None = None) -> str:
+    """Over cases; of a family, without groups, over instances as problems."""
+    pairs = [(scores[case][own], scores[case][other]) for case in cases]
+    if groups is None:
+        pairs = [(first[:, [place]], second[:, [place]]) for first, second in pairs for place in range(first.shape[1])]
+    row = difference_over_problems(*map(list, zip(*pairs, strict=True)), groups=groups)
+    return f"{row['difference']:+.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
 def safety(scores: Scores) -> Table:
-    """What each agent is ahead of equal weights and `init` on each left-out problem, and whether it is safe there."""
+    """What agents and rules are ahead of equal weights and `init` on each left-out problem; and of how many seeds it is safe."""
     rows = []
     for case in [case for case in LEFT_OUT if case in scores]:
-        for name, own in scores[case].items():
-            if len(own) > 1:
-                pairs = {other: paired_difference(own.mean(0), scores[case][other][0], WORSE) for other in ("ew", "init")}
-                cells = {
-                    f"minus `{other}`": f"{row['difference']:+.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-                    for other, row in pairs.items()
-                }
-                rows.append({"problem": case, "agent": f"`{name}`", **cells, "safe": _safe([*pairs.values()])})
+        for name in [name for name in (*LEARNED, "best-rule") if name in scores[case]]:
+            own, others = scores[case][name], {other: scores[case][other][0] for other in ("ew", "init")}
+            pairs = {other: paired_difference(own.mean(0), values, WORSE) for other, values in others.items()}
+            cells = {
+                f"minus `{other}`": f"{row['difference']:+.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+                for other, row in pairs.items()
+            }
+            verdicts = [_safe([paired_difference(seed, values, WORSE) for values in others.values()]) for seed in own]
+            counts = {verdict: verdicts.count(verdict) for verdict in ("yes", "not shown", "no") if verdict in verdicts}
+            told = ", ".join(f"{verdict} ({count})" for verdict, count in counts.items()) if len(own) > 1 else verdicts[0]
+            rows.append({"problem": case, "policy": f"`{name}`", **cells, "safe (seeds)": told})
     return rows or _missing()
 
 
@@ -151,18 +187,9 @@ def _safe(pairs: list[dict[str, Any]]) -> str:
     return "no" if any(row["high"] < -WORSE for row in pairs) else "not shown"
 
 
-def _regret(own: Mapping[str, Array], names: list[str], name: str) -> float:
-    return cross_fitted_regrets({other: own[other].mean(0) for other in names})[name]
-
-
 def _everywhere(scores: Scores) -> list[str]:
     """The policies that played every case."""
     return [name for name in next(iter(scores.values()), {}) if all(name in own for own in scores.values())]
-
-
-def _interval(own: list[Array], other: list[Array]) -> str:
-    row = difference_over_problems(own, other)
-    return f"{row['difference']:+.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
 def headroom(studies: Mapping[str, Any]) -> Table:

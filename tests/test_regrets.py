@@ -51,6 +51,21 @@ def test_intervals_hold_the_mean_of_problems_as_often_as_they_say(seeds):
     assert 0.85 <= inside / 150 <= 1.0
 
 
+def test_problems_that_share_data_are_drawn_as_one():
+    """What four problems of a data set share is one piece of evidence."""
+    rng, alone, together = np.random.default_rng(3), 0, 0
+    groups = [group for group in range(10) for _ in range(4)]
+    for _ in range(120):
+        shared = rng.normal(size=10)
+        own = [shared[group] + 0.3 * rng.normal() + rng.normal(size=8) for group in groups]
+        for_each = difference_over_problems(own, [np.zeros(8)] * 40, resamples=300)
+        as_one = difference_over_problems(own, [np.zeros(8)] * 40, groups, resamples=300)
+        alone += for_each["low"] <= 0 <= for_each["high"]
+        together += as_one["low"] <= 0 <= as_one["high"]
+    assert alone / 120 < 0.8
+    assert 0.85 <= together / 120 <= 1.0
+
+
 def test_differences_do_not_depend_on_what_both_share():
     rng = np.random.default_rng(2)
     base = [rng.normal(size=10) * 50 for _ in range(5)]

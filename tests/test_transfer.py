@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.folds import FOLDS, policy_of, training_sources
-from docs.transfer_tables import differences, headroom, played, regrets, safety, transfer_tables
+from docs.transfer_tables import costs, differences, headroom, played, references, regrets, safety, transfer_tables
 from mtl_gym.policies.grammar import make_policy
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -54,7 +54,11 @@ def results(better):
         fold: {
             case: {
                 "as it is": {
-                    "agent": {"scores": [list(base[case] + better + 0.01 * seed) for seed in range(3)], "passes": [105, 100]}
+                    **{
+                        name: {"scores": [list(base[case] + better + 0.01 * seed) for seed in range(3)], "passes": [105, 100]}
+                        for name in ("bandit", "learned-rule")
+                    },
+                    "best-rule": {"scores": [list(base[case] + better)], "passes": [100, 100]},
                 }
             }
             for case in [*cases, "teachers_new", "teachers_beyond"]
@@ -67,17 +71,26 @@ def results(better):
 @pytest.mark.parametrize(("better", "verdict"), [(0.5, "yes"), (-0.5, "no")])
 def test_the_tables_say_what_was_planted(better, verdict):
     scores = played(results(better), {}, "as it is")
-    assert scores["digits"]["agent"].shape == (3, 30)
-    assert scores["teachers_new"]["agent"].shape == (3 * len(FOLDS), 30)
-    rows = regrets(scores, {"ew": 1.0, "cagrad": 2.5, "init": 1.0, "agent": 1.02})
-    assert rows[0 if better > 0 else -1]["policy"] == "`agent`"
-    of_agent = next(row for row in differences(scores) if row["`agent` minus"] == "`ew`")
-    assert of_agent["11 problems"].startswith(f"{better + 0.01:+.2f}")
-    assert {row["safe"] for row in safety(scores)} == {verdict}
+    assert scores["digits"]["bandit"].shape == (3, 30)
+    assert scores["teachers_new"]["bandit"].shape == (3 * len(FOLDS), 30)
+    rows = regrets(scores, costs(results(better), {}, "as it is"), references({"as it is": scores}))
+    assert "`bandit`" in [row["policy"] for row in (rows[:3] if better > 0 else rows[-3:])]
+    assert next(row for row in rows if row["policy"] == "`cagrad`")["passes over `ew`"] == "2.50"
+    of_equal = next(row for row in differences(scores) if row["policy"] == "`ew`")
+    assert of_equal["`bandit` minus it"].startswith(f"{better + 0.01:+.2f}")
+    assert of_equal["`best-rule` minus it, teachers_new"].startswith(f"{better:+.2f}")
+    assert {row["safe (seeds)"] for row in safety(scores) if row["policy"] == "`bandit`"} == {f"{verdict} (3)"}
+
+
+def test_two_policies_of_one_name_are_refused():
+    found = results(0.1)
+    found["blind"]["digits"]["bandit"] = found["blind"]["digits"]["ew"]
+    with pytest.raises(ValueError, match="same name on digits: bandit"):
+        played(found, {}, "as it is")
 
 
 def test_without_results_the_tables_say_what_to_run():
-    assert regrets({}, {}) == differences({}) == safety({}) == [{"not measured yet": "`python -m benchmarks.transfer`"}]
+    assert regrets({}, {}, {}) == differences({}) == safety({}) == [{"not measured yet": "`python -m benchmarks.transfer`"}]
 
 
 def test_the_tables_of_the_page_are_made():

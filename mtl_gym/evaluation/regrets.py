@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -44,37 +44,41 @@ def _alike(scores: Mapping[str, Sequence[float] | Array]) -> bool:
     return len({len(own) for own in scores.values()}) == 1
 
 
-def difference_over_problems(own: Sequence[Array], other: Sequence[Array], resamples: int = RESAMPLES) -> dict[str, float]:
+def difference_over_problems(
+    own: Sequence[Array], other: Sequence[Array], groups: Sequence[Hashable] | None = None, resamples: int = RESAMPLES
+) -> dict[str, float]:
     """Mean difference of two policies over problems that count alike, with its 95 % percentile bootstrap interval.
 
-    Problems are drawn, then instances within them; training seeds are crossed with both: a draw of seeds holds for all problems.
+    Groups of problems that share data are drawn as one, then instances within problems; training seeds are crossed with both: a
+    draw of seeds holds for all problems. Of few groups, the interval is too short, as all bootstrap intervals are.
 
     Args:
         own: Of each problem, scores (S, n) of a policy that was trained with S seeds, or (n,) of one that was not trained.
         other: Of each problem, scores of another policy on the same instances, (T, n) or (n,).
+        groups: What each problem shares its data with; ``None``: each is drawn for itself.
         resamples: Number of draws.
 
     Returns:
         ``difference``, ``low`` and ``high``.
 
     Raises:
-        ValueError: If there is no problem, or their numbers of instances differ.
+        ValueError: If there is no problem, or their numbers of instances or groups differ.
     """
     pairs = [(np.atleast_2d(first), np.atleast_2d(second)) for first, second in zip(own, other, strict=False)]
-    if not pairs or len(own) != len(other) or any(first.shape[1] != second.shape[1] for first, second in pairs):
-        shapes = ([np.shape(one) for one in own], [np.shape(one) for one in other])
+    named = list(range(len(own))) if groups is None else list(groups)
+    if not pairs or len({len(own), len(other), len(named)}) > 1 or any(one.shape[1] != two.shape[1] for one, two in pairs):
+        shapes = ([np.shape(one) for one in own], [np.shape(one) for one in other], named)
         raise ValueError(should("own", "and other hold scores of the same instances of at least one problem", shapes))
-    rng, count = np.random.default_rng(0), len(pairs)
+    rng, kinds = np.random.default_rng(0), list(dict.fromkeys(named))
     seeds = [_shares(rng, resamples, len(table)) for table in pairs[0]]  # (R, S), (R, T)
-    drawn = rng.integers(count, size=(resamples, count))
-    totals = np.zeros(resamples)
-    for problem, (first, second) in enumerate(pairs):
+    drawn = _shares(rng, resamples, len(kinds))
+    totals, weight = np.zeros(resamples), np.zeros(resamples)
+    for (first, second), group in zip(pairs, named, strict=True):
         differences = seeds[0] @ first - seeds[1] @ second  # (R, n)
-        for place in range(count):
-            rows = drawn[:, place] == problem
-            instances = _shares(rng, int(rows.sum()), differences.shape[1])
-            totals[rows] += (differences[rows] * instances).sum(1)
-    low, high = np.quantile(totals / count, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        times = drawn[:, kinds.index(group)]
+        totals += times * (differences * _shares(rng, resamples, differences.shape[1])).sum(1)
+        weight += times
+    low, high = np.quantile(totals / weight, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     mean = float(np.mean([first.mean() - second.mean() for first, second in pairs]))
     return {"difference": mean, "low": float(low), "high": float(high)}
 
