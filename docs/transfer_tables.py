@@ -105,7 +105,7 @@ def references(scores: Mapping[str, Scores]) -> dict[str, tuple[float, float]]:
 
 
 def regrets(scores: Scores, passes: Mapping[str, float], best: Mapping[str, tuple[float, float]]) -> Table:
-    """Cross-fitted regrets of the policies that played every case, to the same best ones in both tables; the smallest mean first."""
+    """Cross-fitted regrets of the policies that played every case, to the same best ones in both tables; the smallest first."""
     names, real = _everywhere(scores), [case for case in LEFT_OUT if case in scores]
     if not names or not real:
         return _missing()
