@@ -307,24 +307,35 @@ def main(words: Sequence[str] | None = None) -> None:
             agents = {"constant": learned(sources, 0, adaptive=False, steps=2, folder=Path(folder))}
         run.write({"gains": gained(agents, sources, 2, train_steps=30)})
         return
-    sources = training_sources(None)
+    known, sources = run.known(), training_sources(None)
+    for name in run.names or PARTS:
+        known[name] = PARTS[name](sources)
+        run.write(known)
+        print(name, known[name], flush=True)
+
+
+def siblings(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What regressions explain of the logged set, and what they choose; and the gains of the second sibling, with their error."""
     used = {name: torch.tensor([True, *(own in row for own in DEFAULT_FEATURES)]) for name, row in FEATURES.items()}
     with Stream(0):
         logs = Logs(sources)
-        known: dict[str, Any] = {
-            f"{name}, {kind}": explained(logs, own, used[kind]) for kind in used for name, own in INPUTS.items()
-        }
-        known["always base"] = {
-            "choice gains": round(float((logs.gains[:, 1] * logs.shares(torch.arange(len(logs.gains)))).mean()), 3)
-        }
-    print(known, flush=True)
+        known = {f"{name}, {kind}": explained(logs, own, used[kind]) for kind in used for name, own in INPUTS.items()}
+    base = logs.gains[:, 1] * logs.shares(torch.arange(len(logs.gains)))
+    known["always base"] = {"choice gains": round(float(base.mean()), 3), "error": round(float(base.std() / len(base) ** 0.5), 3)}
+    return {"instances": len(logs.gains), **known}
+
+
+def gains(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What agents and rules gain over `init` on new training instances, by source."""
     agents: dict[str, Any] = {f"caution {caution:g}": learned(sources, 0, caution=caution) for caution in CAUTIONS}
     agents["plain features"] = learned(sources, 0, features=PLAIN)
-    agents |= {"constant": learned(sources, 0, adaptive=False), "base": make_policy("rule:first=1:loss=1:gap=1")}
+    agents["learned-rule"] = learned(sources, 0, features=PLAIN, adaptive=False)
+    agents["base"] = make_policy("rule:first=1:loss=1:gap=1")
     agents |= {name: make_policy(name) for name in ("best-rule", "si", "igb")}
-    found = gained(agents, sources, VALIDATION)
-    run.write({"instances": len(logs.gains), "siblings": known, "gains": found})
-    print({name: round(float(np.mean(own)), 3) for name, own in found.items()})
+    return gained(agents, sources, VALIDATION)
+
+
+PARTS = {"siblings": siblings, "gains": gains}
 
 
 if __name__ == "__main__":

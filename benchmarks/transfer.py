@@ -45,7 +45,7 @@ CHEAP = ("ew", "init", "si", "si-mean", "gls", "rlw", "dwa", "uw", "uw-so", "imt
 DEAR = ("cagrad", "fairgrad", "nash-mtl", "db-mtl", "moco", "si+cagrad", "igb+cagrad")
 """Policies that cost what equal weights do, and K backward passes a step: both are also played as they are, without a search."""
 AGENTS = ROOT / "runs" / "transfer"
-RULES = {"base": "rule:first=1:loss=1:gap=1", "best-rule": "best-rule"}
+RULES = {"base": "rule:first=1:loss=1:gap=1", "best-rule": "best-rule:level=0.366"}
 """One over the base of the gap, and what a search on teachers alone made of it; they see no shipped problem."""
 ROWS, ROLLOUTS = 16, 60
 """Trainings of each source side by side, and updates, of PPO."""

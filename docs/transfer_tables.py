@@ -27,6 +27,8 @@ DATA = {case: case.split("_")[0] for case in LEFT_OUT}
 LEARNED = ("bandit", "bandit-free", "learned-rule")
 SHOWN = ("bandit", "learned-rule", "best-rule")
 """What has learned; and what is compared with all other policies."""
+DRAWS = 1_000
+"""Bootstrap samples of an interval."""
 WORSE = 0.3
 """The loss, in points, that a policy that is safe to choose has on no problem."""
 
@@ -158,7 +160,7 @@ def _interval(scores: Scores, cases: list[str], own: str, other: str, groups: li
     pairs = [(scores[case][own], scores[case][other]) for case in cases]
     if groups is None:
         pairs = [(first[:, [place]], second[:, [place]]) for first, second in pairs for place in range(first.shape[1])]
-    row = difference_over_problems(*map(list, zip(*pairs, strict=True)), groups=groups)
+    row = difference_over_problems(*map(list, zip(*pairs, strict=True)), groups=groups, resamples=DRAWS)
     return f"{row['difference']:+.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 

@@ -73,6 +73,7 @@ def test_tables_and_pages_are_current():
     assert answer.returncode == 0, answer.stderr
 
 
+@pytest.mark.slow  # the wheel runs them too
 def test_the_lines_of_python_in_the_readme_run(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     assert len(blocks) == 3

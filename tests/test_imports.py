@@ -143,12 +143,14 @@ def tracked():
     return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
+@pytest.mark.slow  # reads every file
 def test_nothing_imports_what_others_may_have_under_the_same_name():
     found = {path: {name.split(".")[0] for name in imported(path)} & {"agents", "baselines"} for path in tracked()}
     assert len(found) > 200
     assert not {str(path): names for path, names in found.items() if names}
 
 
+@pytest.mark.slow  # reads every file
 def test_no_text_names_a_class_of_a_package_that_others_may_have():
     named = re.compile(r"(?<![\w./])(agents|baselines)(\.\w+)*:[A-Za-z_]\w*$")
     for path in tracked():

@@ -1252,6 +1252,7 @@ def invoke(out, *words):
     return CliRunner().invoke(app, ["compare", "--env", SAMPLE_WEIGHTING, "--out", str(out), "--instances", "2", *given, *words])
 
 
+@pytest.mark.slow  # whole trainings
 def test_the_command_line_compares_and_draws_right_and_wrong_labels(tmp_path):
     answer = invoke(tmp_path, "--policies", "uniform,slgrad,oracle", "--set", 'distribution={"noise": [0.5, 0.5]}')
     assert answer.exit_code == 0, answer.output
