@@ -54,7 +54,7 @@ LOSSES = np.array([[0.5, 2.0, 1.0], [3.0, 0.1, 0.7]])
 SHORTER = {  # whole trainings are played by benchmarks/clipping.py
     **{name: {"train_steps": 50} for name in ("digits", "river_flow", "yeast", "tox21")},
     "quadratic": {"train_steps": 20},
-    **{name: {"train_steps": 6} for name in ("multimnist", "stereo")},
+    **{name: {"train_steps": 8} for name in ("multimnist", "stereo")},
     "census": {"train_steps": 50, "batch_size": 32},
 }
 
