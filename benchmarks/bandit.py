@@ -33,7 +33,7 @@ from benchmarks import rules
 from benchmarks.folds import training_sources
 from benchmarks.logged import DECISIONS, FIRST, FOLDER, OBSERVED, SMOKE, Chunk, collect, logged
 from benchmarks.measuring import Run, command_line, first_memory, vector_env
-from benchmarks.rules import REACH
+from benchmarks.rules import REACH, final_quality
 from mtl_gym.agents.agent import Agent, agent_of
 from mtl_gym.agents.learning import make_model
 from mtl_gym.agents.randomness import Stream
@@ -42,7 +42,6 @@ from mtl_gym.agents.sources import sources_of
 from mtl_gym.decisions.task_features import DEFAULT_FEATURES
 from mtl_gym.environments import LOSS_WEIGHTING
 from mtl_gym.policies.grammar import make_policy
-from mtl_gym.problems.scores import log_qualities
 
 Array = npt.NDArray[np.float64]
 RIDGE, ALONE = 100.0, 10.0
@@ -275,13 +274,9 @@ def validated(agent: Any, source: Mapping[str, Any], instances: int, **others: A
     while not envs.finished.all():
         actions, memory = agent.predict(seen, memory, deterministic=True)
         seen = envs.step(actions)[0]
-    trainer = envs.decision.trainer
-    finite = trainer.finite().numpy()
-    quality = (
-        100 * log_qualities(trainer.problem, trainer.metrics("reward")).gather(1, trainer.ledger.tasks).mean(1).double().numpy()
-    )
+    quality = final_quality(envs, "reward")
     envs.close()
-    return np.asarray(np.where(finite & np.isfinite(quality), quality, np.nan))
+    return quality
 
 
 def gained(
@@ -304,7 +299,7 @@ def main(words: Sequence[str] | None = None) -> None:
         sources = training_sources(None)[::9]
         with tempfile.TemporaryDirectory() as folder:
             collect(sources, 1, Path(folder), **SMOKE)
-            agents = {"constant": learned(sources, 0, adaptive=False, steps=2, folder=Path(folder))}
+            agents = {"learned-rule": learned(sources, 0, adaptive=False, steps=2, folder=Path(folder))}
         run.write({"gains": gained(agents, sources, 2, train_steps=30)})
         return
     known, sources = run.known(), training_sources(None)

@@ -26,12 +26,11 @@ import numpy.typing as npt
 
 from benchmarks.folds import fingerprint, training_sources
 from benchmarks.measuring import ROOT, Run, command_line, vector_env
-from benchmarks.rules import BASE, INIT, REACH
+from benchmarks.rules import BASE, INIT, REACH, final_quality
 from mtl_gym.cache import write_whole
 from mtl_gym.decisions.task_features import DEFAULT_FEATURES
 from mtl_gym.environments import LOSS_WEIGHTING
 from mtl_gym.problems.instances import TRAINING_IDS
-from mtl_gym.problems.scores import log_qualities
 
 Array = npt.NDArray[np.float64]
 FOLDER = ROOT / "runs" / "logged"
@@ -88,9 +87,8 @@ def collected(source: Mapping[str, Any], number: int, instances: int = INSTANCES
     known = {f"x_{name}": values[::SIBLINGS].copy() for name, values in seen.items()}
     while not envs.finished.all():
         envs.step(actions)
-    trainer = envs.decision.trainer
-    quality = log_qualities(trainer.problem, trainer.metrics("reward")).gather(1, trainer.ledger.tasks).mean(1)
-    rows = {"quality": 100 * quality.double().numpy(), "diverged": ~trainer.finite().numpy()}
+    quality = final_quality(envs, "reward")
+    rows = {"quality": quality, "diverged": np.isnan(quality)}
     envs.close()
     shaped = {name: own.reshape(instances, SIBLINGS) for name, own in rows.items()}
     return {**known, **shaped, "actions": actions.reshape(instances, SIBLINGS, -1), "switch": np.array(switch)}

@@ -95,15 +95,18 @@ def played(arguments: Mapping[str, Any], coefficients: Array, ids: Sequence[int]
         held = actions(coefficients[[rule for rule, _ in chosen]])
         while not envs.finished.all():
             envs.step(held)
-        trainer = envs.decision.trainer
         for split in SPLITS:
-            own = log_qualities(trainer.problem, trainer.metrics(split)).gather(1, trainer.ledger.tasks).mean(1)
-            for (rule, place), value, fine in zip(chosen, own.tolist(), trainer.finite().tolist(), strict=True):
-                if fine and np.isfinite(value):
-                    scores[split][rule, place] = 100 * value
+            scores[split][tuple(np.transpose(chosen))] = final_quality(envs, split)
         envs.close()
     worst = {split: np.nan_to_num(np.nanmin(own, axis=0, initial=np.inf), posinf=0.0) - DIVERGED for split, own in scores.items()}
     return {split: np.where(np.isnan(own), worst[split], own) for split, own in scores.items()}
+
+
+def final_quality(envs: Any, split: str) -> Array:
+    """The final `quality` (n,) of each row on a split, in points; NaN where the training diverged."""
+    trainer = envs.decision.trainer
+    quality = log_qualities(trainer.problem, trainer.metrics(split)).gather(1, trainer.ledger.tasks).mean(1).double().numpy()
+    return np.asarray(np.where(trainer.finite().numpy() & np.isfinite(quality), 100 * quality, np.nan))
 
 
 def headroom(reward: Array, test: Array) -> Array:

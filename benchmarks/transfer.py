@@ -12,9 +12,8 @@ instances of teachers on which it is judged; of these there are as many problems
 - *searched*: with the rate, and of heuristics the option, that other instances of the same problem prefer. Those of the shipped
   problems are in ``benchmarks/results/methods.json``, of the same 30 instances.
 
-Writes
-``benchmarks/results/transfer.json``, from which ``docs/generate.py`` makes the tables of ``docs/transfer.md``. Agents are kept in
-``runs/transfer``.
+Writes ``benchmarks/results/transfer.json``, from which ``docs/generate.py`` makes the tables of ``docs/transfer.md``. Agents are
+kept in ``runs/transfer``.
 """
 
 from __future__ import annotations
@@ -85,7 +84,6 @@ RECIPES: dict[str, Recipe] = {
 """What learns, by name. ``learned-rule`` is constant: what a bandit is that observes nothing."""
 SMOKE = "smoke"
 RECIPES[SMOKE] = lambda sources, seed, file: learned(sources, seed, steps=2, folder=file.parent).save(file)
-"""What learns, by name. ``constant`` is what the bandit starts from; ``group`` has the siblings as its only baseline."""
 USUAL = ("bandit", "bandit-free", "learned-rule")
 ABLATED = ("ppo",)
 """The recipes of every fold; those of teachers alone."""
