@@ -16,18 +16,19 @@ class Rule(Heuristic):
 
     The action ``rule`` of ``mtl_gym/LossWeighting-v0``, whose manual explains the features and the level, with the same numbers at
     every decision. By default, each loss is divided by its first value, as by ``init``, with weights that average 1. With ``loss``
-    1, weights have the direction of ``si``; with ``level`` 1 too, they are ``si``'s over their mean at the start.
+    1, weights have the direction of ``si``; with ``base`` and ``level`` 1 instead, they follow ``stch``.
 
     Args:
         first: Coefficient of ``-log L_k(0)``, in [-2, 2]. Default: 1, ours, to be searched; 1 is that of ``init``.
         loss: That of ``-log(L_k / L_k(0))`` of each batch, in [-2, 2]. Default: 0, ours, to be searched.
+        base: That of ``-log(Lbase_k / L_k(0))``, mean loss of the second epoch, in [-2, 2]. Default: 0, ours, to be searched.
         slope: That of the change of the log loss per decision. Default: 0, ours, to be searched.
         gap: That of the log of the improvable gap. Default: 0, ours, to be searched.
         overfit: That of the log held-out loss minus the log training loss. Default: 0, ours, to be searched.
         overfit_slope: That of its change per decision. Default: 0, ours, to be searched.
         norm: That of minus the log norm of the gradient; costs K backward passes per decision. Default: 0, ours, to be searched.
         cosine: That of the mean cosine with the other tasks' gradients, at this cost too. Default: 0, ours, to be searched.
-        level: Exponent of the level, in [-2, 2]. Default: 0, ours, to be searched; 0 makes weights average 1.
+        level: Exponent of one over the mean relative loss, in [-2, 2]. Default: 0, ours, to be searched; 0: weights average 1.
         decisions: About how often other features than the first two are measured in a training, 2 or more. Default: 15, ours. The
             first two are those of each batch, however long a decision is.
 
@@ -45,6 +46,7 @@ class Rule(Heuristic):
         self,
         first: float = 1.0,
         loss: float = 0.0,
+        base: float = 0.0,
         slope: float = 0.0,
         gap: float = 0.0,
         overfit: float = 0.0,
@@ -54,7 +56,7 @@ class Rule(Heuristic):
         level: float = 0.0,
         decisions: int = 15,
     ) -> None:
-        self.first, self.loss, self.slope, self.gap = first, loss, slope, gap
+        self.first, self.loss, self.base, self.slope, self.gap = first, loss, base, slope, gap
         self.overfit, self.overfit_slope, self.norm, self.cosine = overfit, overfit_slope, norm, cosine
         self.level, self.decisions = _within("level", level, mtl_gym.LEVEL_REACH), positive_int("decisions", decisions, least=2)
         for name, row in mtl_gym.TASK_FEATURES.items():

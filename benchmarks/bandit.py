@@ -54,7 +54,7 @@ CAUTIONS, VALIDATION = (0.0, 2.0, 4.0, 8.0), 24
 """Cautions that are tried, and instances of each source."""
 HELD_OUT = ("pooled_overfit", "pooled_overfit_slope", "pooled_meta_slope")
 """Observations that need held-out losses."""
-PLAIN = ("first", "loss", "gap")
+PLAIN = ("first", "loss", "base", "gap")
 """The features of losses and of the gap, which need no held-out losses."""
 FEATURES = {"plain features": PLAIN, "all features": DEFAULT_FEATURES}
 INPUTS: dict[str, tuple[str, ...]] = {
@@ -66,7 +66,7 @@ INPUTS: dict[str, tuple[str, ...]] = {
 """Names of observations from which gains are explained."""
 INIT = torch.from_numpy(rules.INIT / REACH)
 """The action of `init`."""
-_UNITS = torch.tensor([0.5, 0.5, 0.5, *(0.25 if name == "gap" else 0.1 for name in DEFAULT_FEATURES[2:])])
+_UNITS = torch.tensor([0.5, *({"first": 0.5, "loss": 0.5, "base": 0.5, "gap": 0.25}.get(name, 0.1) for name in DEFAULT_FEATURES)])
 
 
 class Logs:
@@ -315,8 +315,11 @@ def siblings(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     with Stream(0):
         logs = Logs(sources)
         known = {f"{name}, {kind}": explained(logs, own, used[kind]) for kind in used for name, own in INPUTS.items()}
-    base = logs.gains[:, 1] * logs.shares(torch.arange(len(logs.gains)))
-    known["always base"] = {"choice gains": round(float(base.mean()), 3), "error": round(float(base.std() / len(base) ** 0.5), 3)}
+    second = logs.gains[:, 1] * logs.shares(torch.arange(len(logs.gains)))
+    known["always second"] = {
+        "choice gains": round(float(second.mean()), 3),
+        "error": round(float(second.std() / len(second) ** 0.5), 3),
+    }
     return {"instances": len(logs.gains), **known}
 
 
@@ -325,7 +328,7 @@ def gains(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     agents: dict[str, Any] = {f"caution {caution:g}": learned(sources, 0, caution=caution) for caution in CAUTIONS}
     agents["plain features"] = learned(sources, 0, features=PLAIN)
     agents["learned-rule"] = learned(sources, 0, features=PLAIN, adaptive=False)
-    agents["base"] = make_policy("rule:first=1:loss=1:gap=1")
+    agents["base"] = make_policy("rule:first=1:base=1")
     agents |= {name: make_policy(name) for name in ("best-rule", "si", "igb")}
     return gained(agents, sources, VALIDATION)
 

@@ -6,7 +6,7 @@
 Each generation draws new training instances of every source, which its candidates share. A candidate's score on a source is its
 mean `quality` on *reward*, less that of `init` on the same instances, over the deviation between candidates on an instance, which
 counts as no smaller than .5 %; scores of sources are averaged. *test* plays no part. What is searched are the level and the
-coefficients of ``first``, ``loss`` and ``gap``, from the rule over the base of the gap on (``benchmarks/logged.py``). Every
+coefficients of ``first``, ``loss``, ``base`` and ``gap``, from the rule that follows `stch` on (``benchmarks/rules.py``). Every
 generation is kept in ``runs/best_rule`` as soon as it is known; a rerun asks and tells the same again. Writes
 ``benchmarks/results/best_rule.json``: the mean of the final distribution, what each generation gained over `init`, and the number
 of trainings.
@@ -26,16 +26,15 @@ import numpy.typing as npt
 
 from benchmarks.folds import ALL, FOLDS, TEACHERS_ALONE, fingerprint, sources_of_fold
 from benchmarks.measuring import ROOT, Run, command_line
-from benchmarks.rules import BASE, INIT, REACH, played
-from mtl_gym.decisions.task_features import DEFAULT_FEATURES
+from benchmarks.rules import BASE, COLUMNS, INIT, REACH, played
 from mtl_gym.problems.instances import TRAINING_IDS
 
 Array = npt.NDArray[np.float64]
 GENERATIONS, CANDIDATES, INSTANCES = 12, 8, 4
 STEP, FLOOR = 0.15, 0.5
 """First deviation of actions, and the smallest deviation between candidates on a source, in points."""
-SEARCHED = (0, 1, 2, 1 + DEFAULT_FEATURES.index("gap"))
-"""The places of the searched coefficients: those of the level, ``first``, ``loss`` and ``gap``."""
+SEARCHED = tuple(COLUMNS.index(name) for name in ("level", "first", "loss", "base", "gap"))
+"""The places of the searched coefficients."""
 _MOST = 3.0
 
 
@@ -61,17 +60,16 @@ def search(fold: str, generations: int, candidates: int, instances: int, folder:
         means.append(float(np.mean(scores)))
         favourite = natural(strategy.result.xfavorite[None])[0]
         print(fold, generation, f"{means[-1]:+.2f}", favourite.round(2).tolist(), flush=True)
-    columns = ("level", *DEFAULT_FEATURES)
     trainings = generations * (candidates + 1) * instances * len(sources)
     return {
         "trainings": trainings,
         "gains": [round(mean, 3) for mean in means],
-        "coefficients": {columns[place]: round(float(favourite[place]), 3) for place in SEARCHED},
+        "coefficients": {COLUMNS[place]: round(float(favourite[place]), 3) for place in SEARCHED},
     }
 
 
 def natural(asked: Array) -> Array:
-    """Coefficients (R, 1 + F) in natural units of searched actions (R, 4)."""
+    """Coefficients (R, 1 + F) in natural units of searched actions (R, 5)."""
     table = np.zeros((len(asked), len(REACH)))
     table[:, SEARCHED] = asked * REACH[[*SEARCHED]]
     return table

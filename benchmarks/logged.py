@@ -4,8 +4,8 @@
     python -m benchmarks.logged --chunks 20      more of them
 
 A chunk is 12 training instances with 8 siblings each. All siblings follow the same random rule for the first decisions (none to
-eight of 15, chunk by chunk); then each holds a rule of its own to the end, the first one `init`, the second one over the base of
-the gap. So siblings share what they observe at that point, and differ in what they do from there on. Kept are these observations,
+ten of 15, chunk by chunk); then each holds a rule of its own to the end, the first one `init`, the second one the rule that follows
+`stch`. So siblings share what they observe at that point, and differ in what they do from there on. Kept are these observations,
 the actions and the final `quality` on *reward*, in points; *test* plays no part. Chunks go to ``runs/logged``: they are no result,
 but what ``benchmarks/bandit.py`` learns from.
 """
@@ -26,9 +26,8 @@ import numpy.typing as npt
 
 from benchmarks.folds import fingerprint, training_sources
 from benchmarks.measuring import ROOT, Run, command_line, vector_env
-from benchmarks.rules import BASE, INIT, REACH, final_quality
+from benchmarks.rules import BASE, COLUMNS, INIT, REACH, final_quality
 from mtl_gym.cache import write_whole
-from mtl_gym.decisions.task_features import DEFAULT_FEATURES
 from mtl_gym.environments import LOSS_WEIGHTING
 from mtl_gym.problems.instances import TRAINING_IDS
 
@@ -36,16 +35,16 @@ Array = npt.NDArray[np.float64]
 FOLDER = ROOT / "runs" / "logged"
 CHUNKS, INSTANCES, SIBLINGS, DECISIONS = 8, 12, 8, 15
 SMOKE: dict[str, Any] = {"instances": 2, "train_steps": 30}
-SWITCHES = (0, 1, 0, 2, 1, 4, 2, 8, 0, 1, 11, 2, 1, 4, 3, 6)
+SWITCHES = (0, 2, 1, 4, 0, 7, 2, 10, 1, 5, 0, 3, 2, 6, 1, 8)
 """The decision from which on siblings differ, chunk by chunk."""
-RANGES = {"level": (-0.5, 1.2), "part": (-0.2, 1.2), "whole": (0.6, 1.4), "loss": (-0.5, 0.7), "gap": (-0.7, 1.2)}
+RANGES = {"level": (-1.0, 2.0), "part": (-0.2, 1.2), "whole": (0.6, 1.4), "loss": (-0.5, 0.7), "gap": (-0.5, 0.7)}
 OTHERS = 0.12
-"""Ranges of rules: the level, the place on the line, a factor, and what is added to the coefficients of ``loss`` and ``gap``.
+"""Ranges of rules: the level, the coefficient of ``base``, a factor, and the coefficients of ``loss`` and ``gap``.
 
-Two other sets taught nothing: one of wider ranges (most of those rules are much worse than `init`, and what was best by a model of
-them lost to it), and one around `init` alone, where nothing is better in the mean.
+Other sets taught nothing: one of much wider ranges (most of those rules are much worse than `init`, and what was best by a model of
+them lost to it), one around `init` alone, where nothing is better in the mean, and one in which the level was the power of a rule's
+own weights, so that what each of its numbers did depended on all others.
 """
-_GAP = 1 + DEFAULT_FEATURES.index("gap")
 FIRST = TRAINING_IDS[0] + 2 * 10**6
 OBSERVED = (
     *("progress", "log_epoch", "log_lr", "log_num_tasks", "pooled_first", "pooled_log_loss", "pooled_slope", "pooled_gap"),
@@ -56,17 +55,15 @@ Chunk = dict[str, npt.NDArray[Any]]
 
 
 def drawn(rng: np.random.Generator, count: int) -> Array:
-    """Random coefficients (count, 1 + F) around the line from `init`, ``1 / L_k(0)``, to ``BASE``, one over the base of the gap.
+    """Random coefficients (count, 1 + F) around those of `init` and of the rule over the base.
 
-    Half of the rows have coefficients of the features that are neither losses nor gaps, up to ``OTHERS`` times their reach.
+    Half of the rows have coefficients of the other features, up to ``OTHERS`` times their reach.
     """
     level, part, whole, loss, gap = rng.uniform(*zip(*RANGES.values(), strict=True), (count, len(RANGES))).T
     table = np.where(rng.random(count)[:, None] < 0.5, rng.uniform(-OTHERS, OTHERS, (count, len(REACH))) * REACH, 0.0)
-    along = (1 - part)[:, None] * INIT + part[:, None] * BASE
-    table[:, [1, 2, _GAP]] = (whole[:, None] * along)[:, [1, 2, _GAP]]
-    table[:, 0] = level
-    table[:, 2] += loss
-    table[:, _GAP] += gap
+    own = {"level": level, "first": whole, "base": whole * part, "loss": loss, "gap": gap}
+    for name, values in own.items():
+        table[:, COLUMNS.index(name)] = values
     return table
 
 

@@ -12,8 +12,9 @@ logs of metrics (the reward `quality`), times 100: differences are points of `de
 are worth on average, and of what a rule is worth on one instance more than on others; ``noise`` is what remains of the last two if
 an action is changed by a hundredth: the part that a policy cannot learn.
 
-Rules are ``action="rule"``, with the level and the coefficients of ``first`` and ``loss`` from a Sobol sequence, a third of them
-with coefficients of all features that cost no more than losses. Equal weights, `init`, `si` and `si-mean` are among them. Writes
+Rules are ``action="rule"``, with the level and the coefficients of ``first``, ``loss`` and ``base`` from a Sobol sequence, a third
+of them with coefficients of all features that cost no more than losses. Equal weights, `init`, `si-mean` and the rule that follows
+`stch` are among them. Writes
 ``benchmarks/results/rules.json`` problem by problem.
 """
 
@@ -42,11 +43,28 @@ SPLITS = ("reward", "test")
 DIVERGED = 20.0
 REACH = np.array([LEVEL_REACH, *(TASK_FEATURES[name].reach for name in DEFAULT_FEATURES)])
 """The coefficients (1 + F,) of an action of 1."""
-INIT, BASE = np.zeros(len(REACH)), np.zeros(len(REACH))
-INIT[1], BASE[[1, 2, 1 + DEFAULT_FEATURES.index("gap")]] = 1, 1
-"""The coefficients of `init`, and of the rule ``1 / L_k`` times the gap: about one over the mean loss of the second epoch."""
-NAMED = {"ew": (0, 0, 0), "init": (0, 1, 0), "si-mean": (0, 1, 1), "si": (1, 1, 1), "level": (1, 0, 1), "strong": (0, 1, 2)}
-"""The level, and the coefficients of ``first`` and ``loss``."""
+COLUMNS = ("level", *DEFAULT_FEATURES)
+"""What the coefficients (1 + F,) of a rule belong to."""
+
+
+def coefficients(**own: float) -> Array:
+    """The coefficients (1 + F,) of a rule, 0 where none are given."""
+    return np.array([own.get(name, 0.0) for name in COLUMNS])
+
+
+INIT, BASE = coefficients(first=1), coefficients(first=1, base=1, level=1)
+"""The coefficients of `init`, and of the rule that follows `stch`: over the losses of the second epoch and the relative loss."""
+NAMED = {
+    "ew": coefficients(),
+    "init": INIT,
+    "si-mean": coefficients(first=1, loss=1),
+    "base": coefficients(first=1, base=1),
+    "level": coefficients(first=1, level=1),
+    "stch": BASE,
+    "strong": coefficients(first=1, base=1, level=2),
+}
+USUAL = {"level": (0.0, 2.0), "first": (0.0, 1.5), "loss": (-0.5, 1.5), "base": (0.0, 1.5)}
+"""The ranges of the coefficients that all rules have."""
 FAMILIES: dict[str, dict[str, Any]] = {
     "teachers": {"problem": "teachers", "num_tasks": 4},
     "teachers_few": {"problem": "teachers", "num_tasks": 4, "distribution": {"labels": (0.05, 0.5), "size": (0.3, 1.0)}},
@@ -64,35 +82,36 @@ def arguments_of(name: str) -> dict[str, Any]:
 
 def rules(count: int) -> Array:
     """Coefficients (count, 1 + F) in natural units: the named ones, then a Sobol sequence."""
-    names = ("level", *DEFAULT_FEATURES)
-    table = np.zeros((count, len(names)))
-    points = qmc.Sobol(len(names), seed=0).random(count)
-    table[:, 0], table[:, 1], table[:, 2] = points[:, 0], 1.5 * points[:, 1], 2.5 * points[:, 2] - 0.5
-    of_others = np.array([TASK_FEATURES[name].reach for name in DEFAULT_FEATURES[2:]])
-    table[2::3, 3:] = (0.5 * of_others * (2 * points[:, 3:] - 1))[2::3]
-    for row, own in enumerate(list(NAMED.values())[:count]):
-        table[row] = [*own, *[0] * (len(names) - 3)]
+    points = qmc.Sobol(len(COLUMNS), seed=0).random(count)
+    table = np.zeros(points.shape)
+    for name, (low, high) in USUAL.items():
+        place = COLUMNS.index(name)
+        table[:, place] = low + (high - low) * points[:, place]
+    others = [place for place, name in enumerate(COLUMNS) if name not in USUAL]
+    table[2::3, others] = (0.5 * REACH * (2 * points - 1))[2::3][:, others]
+    named = list(NAMED.values())[:count]
+    table[: len(named)] = named
     return table
 
 
-def actions(coefficients: Array) -> npt.NDArray[np.float32]:
-    """Actions (R, 1 + F) of the default features that have these coefficients."""
-    return np.asarray(coefficients / REACH, np.float32).clip(-1, 1)
+def actions(table: Array) -> npt.NDArray[np.float32]:
+    """Actions (R, 1 + F) of the default features that have these coefficients (R, 1 + F)."""
+    return np.asarray(table / REACH, np.float32).clip(-1, 1)
 
 
-def played(arguments: Mapping[str, Any], coefficients: Array, ids: Sequence[int]) -> dict[str, Array]:
+def played(arguments: Mapping[str, Any], table: Array, ids: Sequence[int]) -> dict[str, Array]:
     """Scores (R, n) by split of trainings of n instances with R rules each.
 
     Where one diverged, it is 20 points worse than the worst of the others on that instance.
     """
-    rows = [(rule, place) for place in range(len(ids)) for rule in range(len(coefficients))]
-    scores = {split: np.full((len(coefficients), len(ids)), np.nan) for split in SPLITS}
+    rows = [(rule, place) for place in range(len(ids)) for rule in range(len(table))]
+    scores = {split: np.full((len(table), len(ids)), np.nan) for split in SPLITS}
     given = {"action": "rule", "decisions": 15, "observe": ["progress"], "reward": "none", **arguments}
     for start in range(0, len(rows), ROWS):
         chosen = rows[start : start + ROWS]
         envs = vector_env(LOSS_WEIGHTING, len(chosen), autoreset_mode="Disabled", **given)
         envs.reset(options={"instance": [ids[place] for _, place in chosen]})
-        held = actions(coefficients[[rule for rule, _ in chosen]])
+        held = actions(table[[rule for rule, _ in chosen]])
         while not envs.finished.all():
             envs.step(held)
         for split in SPLITS:
@@ -145,14 +164,13 @@ def measured(name: str, count: int, instances: int, **others: Any) -> dict[str, 
     scores = {split: own[:count] for split, own in both.items()}
     over = {rule: interval(scores["test"][row] - scores["test"][0]) for row, rule in enumerate(NAMED)}
     best = int(scores["reward"].mean(1).argmax())
-    columns = ("level", *DEFAULT_FEATURES)
     return {
         "instances": instances,
         "rules": count,
         "headroom": interval(headroom(scores["reward"], scores["test"])),
         "shares": shares(scores["reward"], both["reward"][count:]),
         "over equal weights": over | {"best single": interval(scores["test"][best] - scores["test"][0])},
-        "best single": dict(zip(columns, table[best].round(2).tolist(), strict=True)),
+        "best single": dict(zip(COLUMNS, table[best].round(2).tolist(), strict=True)),
     }
 
 

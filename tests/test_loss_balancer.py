@@ -17,7 +17,7 @@ from mtl_gym.training.probes import AFTER, GRAMIAN, META
 
 OPTIONS = {"constant": "constant:w=1,2,3,4,5"}
 RULES = (
-    "rule:loss=0.5:level=1:slope=3:gap=1:overfit=-1:overfit_slope=2:decisions=4",
+    "rule:loss=0.5:base=0.5:level=1:slope=3:gap=1:overfit=-1:overfit_slope=2:decisions=4",
     "rule:loss=1.5:level=-0.5:norm=0.5:cosine=8:decisions=3",
 )
 
@@ -153,10 +153,10 @@ def told(balancer, losses):
     return torch.tensor([*balancer.weights.values()])
 
 
-def test_the_rule_of_a_loop_is_si_over_its_mean_at_the_start():
+def test_the_rule_of_a_loop_is_si_over_its_mean_times_the_level():
     balancer = mtl_gym.LossBalancer("rule:first=1:loss=1:level=1", TASKS)
     for losses in VALUES:
-        torch.testing.assert_close(told(balancer, losses), 1 / losses / (1 / VALUES[0]).mean())
+        torch.testing.assert_close(told(balancer, losses), 1 / losses / (1 / losses).mean() / (losses / VALUES[0]).mean())
 
 
 def test_what_the_features_of_a_rule_need_is_asked_for_by_name():

@@ -57,8 +57,8 @@ def test_an_action_of_zero_is_equal_weights_to_the_bit(tasks):
     assert same(weights(losses, 2 * losses), torch.ones(2, tasks))
 
 
-def over_mean(values):
-    return values / values.mean(1, keepdim=True)
+def over_mean(values, dim=1):
+    return values / values.mean(dim, keepdim=True)
 
 
 def test_first_alone_is_init_over_its_mean():
@@ -69,15 +69,19 @@ def test_first_and_loss_are_si_over_its_mean():
     torch.testing.assert_close(weights(first=1, loss=1), over_mean(1 / LOSSES))
 
 
-def test_with_a_level_of_one_they_are_si_over_its_mean_at_the_start():
-    torch.testing.assert_close(weights(first=1, loss=1, level=1), 1 / LOSSES / (1 / INITIAL).mean(1, keepdim=True))
+def test_with_base_and_a_level_of_one_they_are_those_of_stch_over_their_start():
+    view = known(INITIAL)
+    base = view.losses.base
+    relative = LOSSES / base
+    stch = 4 * torch.softmax(relative.log(), dim=1) / LOSSES  # with a smoothing of 1, as baselines/stch.py has it
+    direction = weights(view=view, first=1, base=1)
+    torch.testing.assert_close(direction, over_mean(stch))
+    course = weights(view=view, first=1, base=1, level=1)
+    torch.testing.assert_close(course, direction / (LOSSES / INITIAL).mean(1, keepdim=True))
 
 
-def test_a_level_is_a_power_of_the_mean_over_that_at_the_start():
-    expected = (
-        weights(first=0.5, loss=1.5)
-        * ((INITIAL**-0.5 * (LOSSES / INITIAL) ** -1.5).mean(1) / (INITIAL**-0.5).mean(1)).unsqueeze(1) ** 0.3
-    )
+def test_a_level_is_a_power_of_the_mean_relative_loss():
+    expected = weights(first=0.5, loss=1.5) * (LOSSES / INITIAL).mean(1, keepdim=True) ** -0.3
     torch.testing.assert_close(weights(first=0.5, loss=1.5, level=0.3), expected)
 
 
@@ -90,6 +94,7 @@ def test_every_feature_is_what_its_name_says():
     expected = {
         "first": -log(INITIAL),
         "loss": -log(LOSSES / INITIAL),
+        "base": -log(history.base / INITIAL),
         "slope": log(history.mean / history.previous_mean),
         "gap": log(history.mean / history.base),
         "overfit": log(view[META] / history.mean),
@@ -113,7 +118,7 @@ def test_the_reach_belongs_to_an_action_of_one():
 
 def test_the_weights_that_are_shown_reveal_no_scale():
     weighing, scales = TaskWeighing(4, action="rule", features=ALL), torch.tensor([[100.0, 1.0, 0.01, 5.0]])
-    own = action(first=1, loss=0.7, slope=3, gap=1, overfit=-1, overfit_slope=2, cosine=4, norm=1, level=1).expand(2, -1)
+    own = action(first=1, loss=0.7, base=0.5, slope=3, gap=1, overfit=-1, overfit_slope=2, cosine=4, norm=1, level=1).expand(2, -1)
     shown = []
     for factor in (torch.ones(1, 4), scales):
         view, held_out = known(INITIAL), known(INITIAL)
@@ -221,7 +226,7 @@ def test_the_environment_descends_the_rules_weights():
     env.step(np.tile(own, (3, 1)))
     trainer = env.decision.trainer
     losses = trainer.losses.history[:, :3].double()
-    expected = 1 / losses / (1 / losses[:, :1]).mean(2, keepdim=True)
+    expected = over_mean(1 / losses, 2) / (losses / losses[:, :1]).mean(2, keepdim=True)
     torch.testing.assert_close(trainer.weights[:, :3].double(), expected, rtol=1e-5, atol=0)
 
 
@@ -242,7 +247,7 @@ def test_the_default_features_cost_what_held_out_losses_cost():
         env = played_weights(features=features, observe=["progress"], reward="none")
         info = [env.step(np.zeros(env.action_space.shape, np.float32)) for _ in range(4)][-1][-1]
         costs[str(features)] = info["forward"][0], info["backward"][0]
-    assert DEFAULT_FEATURES == ("first", "loss", "slope", "gap", "overfit", "overfit_slope")
+    assert DEFAULT_FEATURES == ("first", "loss", "base", "slope", "gap", "overfit", "overfit_slope")
     assert costs[str(["first", "loss"])] == (12, 12)
     assert costs["None"] == (12 + 5, 12)  # a held-out batch of 16 at the start and after each decision
     assert costs[str(list(ALL))] == (12 + 5, 12 + 5 * 5)  # K backward passes likewise
@@ -296,7 +301,7 @@ def test_a_task_without_labels_keeps_its_last_loss():
 @pytest.mark.parametrize("num_tasks", [1, 2, 5, 40])
 def test_agents_have_the_same_actions_for_any_number_of_tasks(num_tasks):
     actions = specification(LOSS_WEIGHTING).actions
-    assert actions({"action": "rule"}, num_tasks, None) == gymnasium.spaces.Box(-1, 1, (7,), np.float32)
+    assert actions({"action": "rule"}, num_tasks, None) == gymnasium.spaces.Box(-1, 1, (8,), np.float32)
     own = {"action": "rule", "features": ["loss", "norm"], "scope": "all"}
     assert actions(own, num_tasks, None).shape == (3,)
     assert actions({"action": "residual"}, num_tasks, None).shape == (num_tasks,)
@@ -336,5 +341,5 @@ def test_the_order_of_features_is_that_of_the_numbers():
 
 
 def test_whole_episodes_of_the_rule_repeat():
-    rollouts = [play(played_weights(distribution="varied"), [np.full((3, 7), 0.5, np.float32)] * 3, seed=2) for _ in range(2)]
+    rollouts = [play(played_weights(distribution="varied"), [np.full((3, 8), 0.5, np.float32)] * 3, seed=2) for _ in range(2)]
     assert not differing(*rollouts)

@@ -15,7 +15,7 @@ from mtl_gym.training.formulas import improvable_gap, log_loss, log_norms, mean_
 from mtl_gym.training.probes import BASE, GRAMIAN, META, View
 
 LEVEL_REACH = 2.0
-"""The largest coefficient of the level: from a mean weight of 1 (0) past that of the normalised log loss (1) to its square."""
+"""The largest coefficient of the level: from a mean weight of 1 (0) past one over the mean relative loss (1) to its square."""
 _LARGEST = 100.0
 """Features beyond are cut off: logarithms of float32 losses over each other, clamped to 1e-12, lie within 117."""
 
@@ -72,6 +72,12 @@ TASK_FEATURES = {
         "`-log(L_k / L_k(0))` of each batch: 1 and 1 are `si`",
         of_batch=True,
     ),
+    "base": TaskFeature(
+        lambda v: -relative(v.losses.base, v.losses.initial),
+        2.0,
+        "`-log(Lbase_k / L_k(0))`, mean batch loss of the second epoch; 0 until it is known",
+        (BASE,),
+    ),
     "slope": TaskFeature(
         lambda v: relative(v.losses.mean, v.losses.previous_mean), 16.0, "change of the log mean batch loss in the last decision"
     ),
@@ -100,15 +106,14 @@ DEFAULT_FEATURES = tuple(name for name, row in TASK_FEATURES.items() if not row.
 class FeatureRule:
     r"""Weights ``w_k = K softmax(s)_k * level`` with ``s_k = sum_f c_f phi_fk``, from coefficients c that are held for a decision.
 
-    ``level = (mean_k exp(s_k) / mean_k exp(s_k at the start))^l``. "At the start" are the same coefficients, but the features that
-    there were before the first step: those of the batch at the losses L(0), all others 0. So at l = 0 weights average 1; at l = 1
-    they are ``exp(s_k)`` over the mean of that at the start: with (first, loss) = (1, 1) they are ``1 / L_k`` over
-    ``mean_k 1 / L_k(0)``, the gradient of the sum of logarithms of normalised losses. The level is computed from logarithms, and is
-    at most ``WEIGHT_BOUND`` and at least its inverse; a feature that is not a number counts as 0.
+    ``level = (mean_k L_k / L_k(0))^-l``, of the losses of each batch: weights average 1 at l = 0 and grow at l > 0 as losses fall.
+    With ``first``, ``base`` and l of 1, weights have the direction of STCH's with a smoothing of 1, once the second epoch is known,
+    and a level that differs from theirs in that losses are relative to the first ones. The level is computed from logarithms, and
+    is at most ``WEIGHT_BOUND`` and at least its inverse; a feature that is not a number counts as 0.
 
-    What is held for a decision, (N, P, K), P = 4 + the number of features of the batch, are by rows: l, the log of the mean at the
-    start, the sum of the features of the decision times their coefficients, without those that reveal a scale and of these alone,
-    and the coefficients of the features of the batch.
+    What is held for a decision, (N, P, K), P = 3 + the number of features of the batch, are by rows: l, the sum of the features of
+    the decision times their coefficients, without those that reveal a scale and of these alone, and the coefficients of the
+    features of the batch.
 
     Args:
         features: Rows of ``TASK_FEATURES``. ``None``: ``DEFAULT_FEATURES``.
@@ -132,7 +137,7 @@ class FeatureRule:
     @property
     def num_held(self) -> int:
         """P."""
-        return 4 + sum(row.of_batch for row in self._rows.values())
+        return 3 + sum(row.of_batch for row in self._rows.values())
 
     def held(self, actions: Tensor, view: View) -> Tensor:
         """What is held for a decision (N, P, K), float64, from actions (N, 1 + F) in [-1, 1] and what is known before it."""
@@ -144,21 +149,19 @@ class FeatureRule:
             if not row.of_batch:
                 sums[row.raw] = sums[row.raw] + own[name] * _finite(row.function(view))
         of_batch = [own[name] for name, row in self._rows.items() if row.of_batch]
-        columns = [coefficients[:, :1], torch.zeros_like(sums[False]), *sums.values(), *of_batch]
-        held = torch.stack([column.expand_as(sums[False]) for column in columns], dim=1)
-        held[:, 1] = _log_mean_exp(self._of_losses(held, view.losses.initial, view.losses.initial))
-        return held
+        columns = [coefficients[:, :1], *sums.values(), *of_batch]
+        return torch.stack([column.expand_as(sums[False]) for column in columns], dim=1)
 
     def weights(self, held: Tensor, losses: Tensor, initial: Tensor) -> Tensor:
         """The weights (N, K) of a step on a batch with these losses (N, K), from what is held and L(0) (N, K)."""
-        now = held[:, 2] + held[:, 3] + self._of_losses(held, losses, initial)
-        mean, bound = _log_mean_exp(now), math.log(WEIGHT_BOUND)
-        level = (held[:, 0] * (mean - held[:, 1])).clamp(-bound, bound)
-        return (now - mean + level).exp().to(losses.dtype)
+        now = held[:, 1] + held[:, 2] + self._of_losses(held, losses, initial)
+        falls, bound = _log_mean_exp(_finite(relative(losses.double(), initial.double()))), math.log(WEIGHT_BOUND)
+        level = (-held[:, 0] * falls).clamp(-bound, bound)
+        return (now - _log_mean_exp(now) + level).exp().to(losses.dtype)
 
     def relative_weights(self, held: Tensor, losses: Tensor, initial: Tensor) -> Tensor:
         """The weights (N, K) that the features without the raw ones would give, with a mean of 1: they reveal no loss's scale."""
-        now = held[:, 2] + self._of_losses(held, losses, initial, raw=False)
+        now = held[:, 1] + self._of_losses(held, losses, initial, raw=False)
         return (now - _log_mean_exp(now)).exp().to(losses.dtype)
 
     def _of_losses(self, held: Tensor, losses: Tensor, initial: Tensor, *, raw: bool = True) -> Tensor:
@@ -166,7 +169,7 @@ class FeatureRule:
         exact = (losses.double(), initial.double())
         total = torch.zeros_like(exact[0])
         of_batch = [row for row in self._rows.values() if row.of_batch]
-        for row, coefficient in zip(of_batch, held[:, 4:].unbind(1), strict=True):
+        for row, coefficient in zip(of_batch, held[:, 3:].unbind(1), strict=True):
             if raw or not row.raw:
                 total = total + coefficient * _finite(row.function(*exact))
         return total
