@@ -54,13 +54,15 @@ CAUTIONS, VALIDATION = (0.0, 2.0, 4.0, 8.0), 24
 """Cautions that are tried, and instances of each source."""
 HELD_OUT = ("pooled_overfit", "pooled_overfit_slope", "pooled_meta_slope")
 """Observations that need held-out losses."""
-PLAIN = ("first", "loss", "base", "gap")
-"""The features of losses and of the gap, which need no held-out losses."""
+PLAIN = ("first", "loss", "base", "slope", "gap")
+"""The features that need no held-out losses."""
 FEATURES = {"plain features": PLAIN, "all features": DEFAULT_FEATURES}
+RUN = ("progress", "log_epoch", "log_lr")
+"""What says where a training stands, in the order of ``OBSERVED``, whose first names they are."""
 INPUTS: dict[str, tuple[str, ...]] = {
     "all": OBSERVED,
     "no held-out losses": tuple(name for name in OBSERVED if name not in HELD_OUT),
-    "progress and rate": ("progress", "log_epoch", "log_lr"),
+    "run": RUN,
     "nothing": (),
 }
 """Names of observations from which gains are explained."""
@@ -115,8 +117,9 @@ def _scaled(quality: Array) -> Array:
 class Regression:
     """A ridge regression of gains on what is observed and done, with the covariance of its coefficients.
 
-    Its terms are the distances of an action from `init`, each alone and times every number that is observed, and the products of
-    two distances. The covariance takes the siblings of an instance, which share its noise, as one (a sandwich estimate).
+    Its terms are the distances of an action from `init`, each alone and times every number that is observed and every product of
+    two of ``RUN``, and the products of two distances. The covariance takes the siblings of an instance, which share its noise, as
+    one (a sandwich estimate).
 
     Args:
         logs: The logged set.
@@ -127,9 +130,9 @@ class Regression:
 
     def __init__(self, logs: Logs, chosen: Tensor, names: Sequence[str], used: Tensor) -> None:
         self.names, self.used = tuple(names), used
-        values = self._joined(logs.seen, chosen)
-        self._mean = values.mean(0)
-        self._deviation = (values - self._mean).square().mean(0).sqrt().clamp(min=1e-3)
+        joined = self._joined(logs.seen, chosen)
+        self._mean = joined.mean(0)
+        self._deviation = (joined - self._mean).square().mean(0).sqrt().clamp(min=1e-3)
         within = (logs.actions[chosen][..., ~used] == 0).all(-1)  # (n, S): what cannot be done teaches nothing
         weights = logs.shares(chosen)[:, None] * within
         terms = self._terms(logs.seen, chosen, logs.actions[chosen])  # (n, S, P)
@@ -150,9 +153,16 @@ class Regression:
         parts = [seen[name][rows][:, :2] for name in self.names]
         return torch.cat(parts, dim=1) if parts else torch.empty(len(rows), 0).double()
 
+    def _values(self, seen: Mapping[str, Tensor], rows: Tensor) -> Tensor:
+        """What is observed, and the products of two numbers of ``RUN`` (n, V), each in deviations."""
+        values = ((self._joined(seen, rows) - self._mean) / self._deviation).clamp(-3, 3)
+        run = [place for place, name in enumerate(self.names) if name in RUN]  # numbers, which come before pooled ones
+        pairs = itertools.combinations_with_replacement(run, 2)
+        return torch.cat([values, *((values[:, [i]] * values[:, [j]] - float(i == j)).clamp(-3, 3) for i, j in pairs)], dim=1)
+
     def _terms(self, seen: Mapping[str, Tensor], rows: Tensor, actions: Tensor) -> Tensor:
         """(n, S, P)."""
-        values = ((self._joined(seen, rows) - self._mean) / self._deviation).clamp(-3, 3)[:, None]
+        values = self._values(seen, rows)[:, None]
         apart = ((actions - INIT) / _UNITS)[..., self.used]
         pairs = itertools.combinations_with_replacement(range(apart.shape[-1]), 2)
         products = torch.stack([apart[..., i] * apart[..., j] for i, j in pairs], dim=-1)
@@ -162,7 +172,8 @@ class Regression:
         """(P,)."""
         count = int(self.used.sum())
         alone = torch.full((count + count * (count + 1) // 2,), ALONE)
-        return torch.cat([alone, torch.full((count * len(self._mean),), RIDGE)]).double()
+        run = sum(name in RUN for name in self.names)
+        return torch.cat([alone, torch.full((count * (len(self._mean) + run * (run + 1) // 2),), RIDGE)]).double()
 
 
 def learned(
@@ -190,7 +201,7 @@ def learned(
     """
     observed = INPUTS["all" if held_out else "no held-out losses"]
     used = torch.tensor([True, *(name in features for name in DEFAULT_FEATURES)])
-    settings = _settings(sources, features, observed, seed)
+    settings = settings_of(sources, features, observed, seed)
     with Stream(seed):
         logs = Logs(sources, folder)
         drawn = torch.randint(len(logs.gains), (len(logs.gains),))  # a bootstrap sample, so that seeds differ in what they saw
@@ -202,7 +213,7 @@ def learned(
     return agent
 
 
-def _settings(sources: Sequence[Mapping[str, Any]], features: Sequence[str], observed: Sequence[str], seed: int) -> Settings:
+def settings_of(sources: Sequence[Mapping[str, Any]], features: Sequence[str], observed: Sequence[str], seed: int) -> Settings:
     """Those of an agent that runs on the sources."""
     shared = {"action": "rule", "decisions": DECISIONS, "features": [*features], "observe": [*observed], "reward": "quality"}
     arguments, *others = sources_of([dict(source) for source in sources], LOSS_WEIGHTING, shared)
@@ -215,10 +226,7 @@ def teach(
 ) -> None:
     """Trains the policy's actor, from `init` on, to maximise what the regression expects, within what the logged set holds."""
     used, distance = regression.used, _distance(logs)
-    last = policy.action_net.module[-1]
-    with torch.no_grad():
-        last.weight.zero_()
-        last.bias.copy_(INIT[used])
+    last = start_at(policy, INIT[used])
     optimizer = torch.optim.Adam(policy.parameters() if adaptive else [last.bias], lr=RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, max(steps, 2))
     shares = logs.shares(torch.arange(len(logs.gains)))
@@ -234,6 +242,15 @@ def teach(
         schedule.step()
 
 
+def start_at(policy: Any, action: Tensor) -> torch.nn.Linear:
+    """Makes a policy's mean action (A,) the same for all observations; returns the last layer of the actor."""
+    last: torch.nn.Linear = policy.action_net.module[-1]
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(action)
+    return last
+
+
 def _distance(logs: Logs) -> Callable[[Tensor], Tensor]:
     """The distance (n,) of actions (n, A) from those of the logged set, in their own covariance; 1 is that of usual ones."""
     flat = logs.actions.flatten(0, 1)
@@ -247,11 +264,13 @@ def mean_actions(policy: Any, seen: Mapping[str, Tensor]) -> Tensor:
     return policy.action_net(policy.mlp_extractor.forward_actor(features))
 
 
-def explained(logs: Logs, names: Sequence[str], used: Tensor, parts: int = 5) -> dict[str, float]:
-    """What a regression explains of the gains of instances that it has not seen, and what its choice among siblings gains there."""
-    part = torch.randperm(len(logs.gains)) % parts
+def explained(logs: Logs, names: Sequence[str], used: Tensor, part: Tensor) -> dict[str, float]:
+    """What a regression explains of the gains of instances that it has not seen, and what its choice among siblings gains there.
+
+    The instances of each part (I,) are judged by a regression on those of the other parts.
+    """
     expected, within = torch.zeros_like(logs.gains), (logs.actions[..., ~used] == 0).all(-1)
-    for own in range(parts):
+    for own in part.unique():
         unseen = (part == own).nonzero()[:, 0]
         regression = Regression(logs, (part != own).nonzero()[:, 0], names, used)
         expected[unseen] = regression(logs.seen, unseen, logs.actions[unseen])[0]
@@ -264,17 +283,16 @@ def explained(logs: Logs, names: Sequence[str], used: Tensor, parts: int = 5) ->
     return {name: round(value, 3) for name, value in found.items()}
 
 
-def validated(agent: Any, source: Mapping[str, Any], instances: int, **others: Any) -> Array:
-    """Final `quality` (n,) on *reward*, in points, of new training instances of a source with a policy; NaN where one diverged."""
-    given = {"problem": source["problem"], "reward": "none", **agent.requires.arguments(), **source, **others}
-    envs = vector_env(LOSS_WEIGHTING, instances, autoreset_mode="Disabled", **given)
-    ids = FIRST + 10**6 + np.arange(instances)
-    seen, _ = envs.reset(options={"instance": ids})
-    memory = first_memory(agent, ids, envs.arguments.recipe.num_tasks)
+def finals(policy: Any, arguments: Mapping[str, Any], ids: Sequence[int], split: str = "reward") -> Array:
+    """Final `quality` (n,) of instances with a policy on a split, in points; NaN where a training diverged."""
+    given = {"reward": "none", **policy.requires.arguments(), **arguments}
+    envs = vector_env(LOSS_WEIGHTING, len(ids), autoreset_mode="Disabled", **given)
+    seen, _ = envs.reset(options={"instance": np.asarray(ids)})
+    memory = first_memory(policy, ids, envs.arguments.recipe.num_tasks)
     while not envs.finished.all():
-        actions, memory = agent.predict(seen, memory, deterministic=True)
+        actions, memory = policy.predict(seen, memory, deterministic=True)
         seen = envs.step(actions)[0]
-    quality = final_quality(envs, "reward")
+    quality = final_quality(envs, split)
     envs.close()
     return quality
 
@@ -285,7 +303,8 @@ def gained(
     """Mean gains of policies over `init` on each source, over the deviation of all policies from it on an instance."""
     found: dict[str, list[float]] = {name: [] for name in agents}
     for source in sources:
-        qualities = [validated(own, source, instances, **others) for own in (make_policy("init"), *agents.values())]
+        ids, given = range(FIRST + 10**6, FIRST + 10**6 + instances), {**source, **others}
+        qualities = [finals(own, given, ids) for own in (make_policy("init"), *agents.values())]
         gains = _scaled(np.stack(qualities, axis=1)).mean(0)
         for name, own in zip(agents, gains[1:], strict=True):
             found[name].append(round(float(own), 3))
@@ -310,26 +329,23 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def siblings(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What regressions explain of the logged set, and what they choose; and the gains of the second sibling, with their error."""
+    """What regressions explain of the logged set and what they choose, on instances, and on sources, that they have not seen."""
     used = {name: torch.tensor([True, *(own in row for own in DEFAULT_FEATURES)]) for name, row in FEATURES.items()}
     with Stream(0):
         logs = Logs(sources)
-        known = {f"{name}, {kind}": explained(logs, own, used[kind]) for kind in used for name, own in INPUTS.items()}
-    second = logs.gains[:, 1] * logs.shares(torch.arange(len(logs.gains)))
-    known["always second"] = {
-        "choice gains": round(float(second.mean()), 3),
-        "error": round(float(second.std() / len(second) ** 0.5), 3),
-    }
+        parts = {"unseen instances": torch.randperm(len(logs.gains)) % 5, "unseen sources": logs.source}
+        rows = itertools.product(parts, used, INPUTS)
+        known = {", ".join(row): explained(logs, INPUTS[row[2]], used[row[1]], parts[row[0]]) for row in rows}
     return {"instances": len(logs.gains), **known}
 
 
 def gains(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What agents and rules gain over `init` on new training instances, by source."""
     agents: dict[str, Any] = {f"caution {caution:g}": learned(sources, 0, caution=caution) for caution in CAUTIONS}
-    agents["plain features"] = learned(sources, 0, features=PLAIN)
+    agents["bandit-free"] = learned(sources, 0, features=PLAIN, held_out=False)
     agents["learned-rule"] = learned(sources, 0, features=PLAIN, adaptive=False)
     agents["base"] = make_policy("rule:first=1:base=1")
-    agents |= {name: make_policy(name) for name in ("best-rule", "si", "igb")}
+    agents |= {name: make_policy(name) for name in ("best-rule", "stch", "igb")}
     return gained(agents, sources, VALIDATION)
 
 

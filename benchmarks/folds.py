@@ -33,7 +33,9 @@ TEACHERS: tuple[dict[str, Any], ...] = (
 REAL: tuple[dict[str, Any], ...] = (
     {"problem": "digits", "num_tasks": 4, "distribution": "varied"},
     {"problem": "river_flow", "num_tasks": 4, "train_steps": 405, "distribution": "varied"},
+    {"problem": "census", "distribution": "varied"},
     {"problem": "yeast", "num_tasks": 5, "distribution": "varied"},
+    {"problem": "relations", "num_tasks": 5, "distribution": "varied"},
     {"problem": "tox21", "num_tasks": 4, "train_steps": 495, "distribution": "varied"},
 )
 """Settings of shipped problems that a fold trains on unless their problem is left out."""

@@ -198,7 +198,7 @@ def headroom(studies: Mapping[str, Any]) -> Table:
     """What the best rule of each instance is worth, and of what the variance of returns consists."""
     rows = []
     for name, study in studies.items():
-        over = {rule: study["over equal weights"][rule] for rule in ("init", "si", "best single")}
+        over = {rule: study["over equal weights"][rule] for rule in ("init", "stch", "best single")}
         own = study["shares"]["rules"] + study["shares"]["both"]
         rows.append(
             {
