@@ -62,7 +62,7 @@ class TaskFeatures(BaseFeaturesExtractor):
         self.kinds, self.per_task = {name: kinds[name] for name in observation_space}, per_task
         if not set(self.kinds.values()) <= set(_KINDS):
             raise ValueError(should("observe", f"hold observations of {', '.join(_KINDS)}", self.kinds))
-        self.num_tasks = num_tasks = task_count(observation_space, kinds)
+        self.num_tasks = num_tasks = task_count(observation_space, self.kinds, per_task)
         if "task" not in self.kinds.values() and (
             wrong := [name for name, kind in self.kinds.items() if kind in ("pair", "sample")]
         ):
@@ -105,10 +105,14 @@ class TaskFeatures(BaseFeaturesExtractor):
         return features.flatten(1)
 
 
-def task_count(observation_space: spaces.Dict, kinds: Mapping[str, str]) -> int:
-    """K, from the length of an observation of each task; 1 if some are pooled over tasks; raises ValueError if there is neither."""
+def task_count(observation_space: spaces.Dict, kinds: Mapping[str, str], per_task: bool = True) -> int:
+    """K, the length of an observation of each task; 1 if some are pooled over tasks, or if neither these nor actions are of tasks.
+
+    Raises:
+        ValueError: If K cannot be known.
+    """
     counts = [int(box.shape[0]) for name, box in observation_space.items() if kinds[name] == "task"]  # type: ignore[index]
-    if not counts and "pooled" in kinds.values():
+    if not counts and ("pooled" in kinds.values() or (not per_task and {*kinds.values()} == {"one"})):
         return 1
     if not counts:
         raise ValueError(should("observe", "hold at least one observation of each task", list(observation_space)))

@@ -181,8 +181,7 @@ def learned(
     seed: int,
     *,
     features: Sequence[str] = DEFAULT_FEATURES,
-    held_out: bool = True,
-    adaptive: bool = True,
+    inputs: str = "all",
     caution: float | None = None,
     steps: int = STEPS,
     folder: Path = FOLDER,
@@ -193,21 +192,21 @@ def learned(
         sources: Settings of which there is a logged set.
         seed: Seeds the bootstrap samples and the network.
         features: Those that it has coefficients of, rows of ``DEFAULT_FEATURES`` in their order.
-        held_out: Whether it observes held-out losses.
-        adaptive: Whether its coefficients depend on what is observed; else they are constant.
+        inputs: What it observes, a row of ``INPUTS``. Of ``nothing``, its coefficients are constant.
         caution: Standard errors by which it discounts; ``None``: ``CAUTION``.
         steps: Steps of the policy's training.
         folder: Where the logged set is.
     """
-    observed = INPUTS["all" if held_out else "no held-out losses"]
+    names = INPUTS[inputs]
+    observed = names or ("progress",)  # an agent observes something, even if it does not depend on it
     used = torch.tensor([True, *(name in features for name in DEFAULT_FEATURES)])
     settings = settings_of(sources, features, observed, seed)
     with Stream(seed):
         logs = Logs(sources, folder)
         drawn = torch.randint(len(logs.gains), (len(logs.gains),))  # a bootstrap sample, so that seeds differ in what they saw
-        regression = Regression(logs, drawn, observed if adaptive else (), used)
+        regression = Regression(logs, drawn, names, used)
         model = make_model(settings, 0)
-        teach(model.policy, regression, logs, observed, adaptive, CAUTION if caution is None else caution, steps)
+        teach(model.policy, regression, logs, observed, CAUTION if caution is None else caution, steps)
         agent = agent_of(model, settings)
     agent.about["training"] |= {"method": "benchmarks.bandit", "trainings": logs.gains.numel()}
     return agent
@@ -221,13 +220,11 @@ def settings_of(sources: Sequence[Mapping[str, Any]], features: Sequence[str], o
     return Settings(LOSS_WEIGHTING, arguments, "ppo", {}, seed=seed, references=[], others=others, **counts)
 
 
-def teach(
-    policy: Any, regression: Regression, logs: Logs, observed: Sequence[str], adaptive: bool, caution: float, steps: int
-) -> None:
+def teach(policy: Any, regression: Regression, logs: Logs, observed: Sequence[str], caution: float, steps: int) -> None:
     """Trains the policy's actor, from `init` on, to maximise what the regression expects, within what the logged set holds."""
     used, distance = regression.used, _distance(logs)
     last = start_at(policy, INIT[used])
-    optimizer = torch.optim.Adam(policy.parameters() if adaptive else [last.bias], lr=RATE)
+    optimizer = torch.optim.Adam(policy.parameters() if regression.names else [last.bias], lr=RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, max(steps, 2))
     shares = logs.shares(torch.arange(len(logs.gains)))
     for _ in range(steps):
@@ -318,7 +315,7 @@ def main(words: Sequence[str] | None = None) -> None:
         sources = training_sources(None)[::9]
         with tempfile.TemporaryDirectory() as folder:
             collect(sources, 1, Path(folder), **SMOKE)
-            agents = {"learned-rule": learned(sources, 0, adaptive=False, steps=2, folder=Path(folder))}
+            agents = {"learned-rule": learned(sources, 0, inputs="nothing", steps=2, folder=Path(folder))}
         run.write({"gains": gained(agents, sources, 2, train_steps=30)})
         return
     known, sources = run.known(), training_sources(None)
@@ -342,8 +339,8 @@ def siblings(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def gains(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What agents and rules gain over `init` on new training instances, by source."""
     agents: dict[str, Any] = {f"caution {caution:g}": learned(sources, 0, caution=caution) for caution in CAUTIONS}
-    agents["bandit-free"] = learned(sources, 0, features=PLAIN, held_out=False)
-    agents["learned-rule"] = learned(sources, 0, features=PLAIN, adaptive=False)
+    for name, inputs in {"bandit-free": "no held-out losses", "bandit-run": "run", "learned-rule": "nothing"}.items():
+        agents[name] = learned(sources, 0, features=PLAIN, inputs=inputs)
     agents["base"] = make_policy("rule:first=1:base=1")
     agents |= {name: make_policy(name) for name in ("best-rule", "stch", "igb")}
     return gained(agents, sources, VALIDATION)

@@ -80,14 +80,15 @@ def ppo(sources: Sequence[Mapping[str, Any]], seed: int, file: Path, updates: in
 
 RECIPES: dict[str, Recipe] = {
     "bandit": lambda sources, seed, file: learned(sources, seed).save(file),
-    "bandit-free": lambda sources, seed, file: learned(sources, seed, features=PLAIN, held_out=False).save(file),
-    "learned-rule": lambda sources, seed, file: learned(sources, seed, features=PLAIN, adaptive=False).save(file),
+    "bandit-free": lambda sources, seed, file: learned(sources, seed, features=PLAIN, inputs="no held-out losses").save(file),
+    "bandit-run": lambda sources, seed, file: learned(sources, seed, features=PLAIN, inputs="run").save(file),
+    "learned-rule": lambda sources, seed, file: learned(sources, seed, features=PLAIN, inputs="nothing").save(file),
     "ppo-rule": ppo,
 }
 """What learns, by name. ``learned-rule`` is constant: what a bandit is that observes nothing."""
 SMOKE = "smoke"
 RECIPES[SMOKE] = lambda sources, seed, file: learned(sources, seed, steps=2, folder=file.parent).save(file)
-USUAL = ("bandit", "bandit-free", "learned-rule")
+USUAL = ("bandit", "bandit-free", "bandit-run", "learned-rule")
 ABLATED = ("ppo-rule",)
 """The recipes of every fold; those of teachers alone."""
 
@@ -191,22 +192,27 @@ def fold(name: str, known: dict[str, Any], run: Run) -> None:
 
 
 def _judge(name: str, files: Mapping[str, Sequence[str]], known: dict[str, Any], run: Run) -> None:
-    """Plays the agents of these files, as they are and, in folds, with searched rates."""
+    """Plays the agents of these files, as they are and, in folds, with searched rates; those that are known already are kept."""
     everything = tuple(case for cases in FOLDS.values() for case in cases)
     left_out = FOLDS.get(name, everything if name == TEACHERS_ALONE else ())
     for case in [*left_out, *FAMILY_CASES][: 1 if run.smoke else None]:
-        names = {f"{recipe}-{seed}": file for recipe, own in files.items() for seed, file in enumerate(own)}
+        row = known.setdefault("folds", {}).setdefault(name, {}).setdefault(case, {"rates": {}, "agents": {}})
+        stems = {recipe: [Path(file).stem if Path(file).is_file() else file for file in own] for recipe, own in files.items()}
+        missing = {recipe: own for recipe, own in files.items() if row["agents"].get(recipe) != stems[recipe]}
+        if not missing:
+            continue
+        names = {f"{recipe}-{seed}": file for recipe, own in missing.items() for seed, file in enumerate(own)}
         alone = {SINGLE_TASK: _settings(case, known, run.smoke).get(SINGLE_TASK, {})}
-        rates = _rates(case, files, run) if name in (*FOLDS, SMOKE) else {}
+        rates = _rates(case, missing, run) if name in (*FOLDS, SMOKE) else {}
         at_rates = {label: {"policy": file, "factor": rates.get(label.rpartition("-")[0], 1.0)} for label, file in names.items()}
         for kind, settings in {"as it is": {}, **({"searched": at_rates} if rates else {})}.items():
             found = scores(case, names, {**alone, **settings}, run)
-            rows = {recipe: _of_seeds([found[f"{recipe}-{seed}"] for seed in range(len(own))]) for recipe, own in files.items()}
-            known.setdefault("folds", {}).setdefault(name, {}).setdefault(case, {})[kind] = rows
-            print(
-                name, case, kind, {recipe: [round(mean(own), 2) for own in rows[recipe]["scores"]] for recipe in files}, flush=True
-            )
-        known["folds"][name][case]["rates"] = rates
+            rows = {recipe: _of_seeds([found[f"{recipe}-{seed}"] for seed in range(len(own))]) for recipe, own in missing.items()}
+            row[kind] = {**row.get(kind, {}), **rows}
+            means = {recipe: [round(mean(own), 2) for own in rows[recipe]["scores"]] for recipe in missing}
+            print(name, case, kind, means, flush=True)
+        row["rates"] |= rates
+        row["agents"] |= {recipe: stems[recipe] for recipe in missing}
         run.write(known)
 
 

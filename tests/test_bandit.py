@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.bandit import INIT, PLAIN, Logs, Regression, learned
-from benchmarks.logged import OBSERVED, OTHERS, SWITCHES, chunk_file, collected, drawn
+from benchmarks.bandit import INIT, PLAIN, RUN, Logs, Regression, finals, learned
+from benchmarks.folds import training_sources
+from benchmarks.logged import DECISIONS, LENGTHS, OBSERVED, OTHERS, RATES, SWITCHES, chunk_file, collected, drawn, drawn_settings
 from benchmarks.rules import COLUMNS, REACH
 from mtl_gym import agents
 from mtl_gym.decisions.task_features import DEFAULT_FEATURES
@@ -42,7 +43,7 @@ def said(agent, progress):
 
 def test_a_planted_optimum_is_found_and_survives_the_file(tmp_path):
     logged_set(tmp_path, lambda actions, progress: -40 * (actions[..., LOSS] - 0.1) ** 2)  # of the action; 0.2 of the coefficient
-    agent = learned([SOURCE], 0, features=PLAIN, adaptive=False, steps=500, folder=tmp_path)
+    agent = learned([SOURCE], 0, features=PLAIN, inputs="nothing", steps=500, folder=tmp_path)
     found = said(agents.load(agent.save(tmp_path / "agent")), 0.5)
     assert found[LOSS] == pytest.approx(0.2, abs=0.1)
     assert found[1] == pytest.approx(1, abs=0.3)  # the coefficient of `first`, which is worth nothing, stays that of `init`
@@ -63,7 +64,7 @@ def test_it_stays_at_init_where_nothing_is_worth_anything(tmp_path):
 
 def test_without_held_out_losses_none_are_observed_or_used(tmp_path):
     logged_set(tmp_path, lambda actions, progress: 5 * actions[..., 1 + DEFAULT_FEATURES.index("overfit")])
-    agent = learned([SOURCE], 0, features=PLAIN, held_out=False, steps=5, folder=tmp_path)
+    agent = learned([SOURCE], 0, features=PLAIN, inputs="no held-out losses", steps=5, folder=tmp_path)
     assert not {name for name in agent.about["observations"] if "overfit" in name or "meta" in name}
     assert agent.about["environment"]["arguments"]["features"] == ["first", "loss", "base", "slope", "gap"]
 
@@ -107,3 +108,23 @@ def test_siblings_share_what_they_observe_and_differ_in_what_they_do():
     assert all((again[name] == own).all() for name, own in chunk.items())
     others = [place for place, name in enumerate(COLUMNS) if name in ("slope", "overfit", "overfit_slope")]
     assert (np.abs(chunk["actions"][..., others]) <= OTHERS + 1e-6).all()
+
+
+def test_chunks_differ_in_what_would_tell_their_source():
+    for source in training_sources(None):
+        found = [drawn_settings(source, number) for number in range(16)]
+        assert found == [drawn_settings(source, number) for number in range(16)]
+        assert len({own["train_steps"] for own in found}) == len(LENGTHS)
+        assert len({own["num_tasks"] for own in found}) > 1
+        assert all(own["train_steps"] % DECISIONS == 0 and own["distribution"]["lr"] == RATES for own in found)
+        whole = [own["distribution"].get("labels", (1.0, 1.0)) == (1.0, 1.0) for own in found]
+        assert source["problem"] == "teachers" or whole == [False, True] * 8
+
+
+def test_an_agent_that_observes_no_task_plays_with_any_number_of_them(tmp_path):
+    logged_set(tmp_path, lambda actions, progress: 20 * (progress - 0.5) * actions[..., LOSS])
+    learned([SOURCE], 0, features=PLAIN, inputs="run", steps=20, folder=tmp_path).save(tmp_path / "agent")
+    agent = agents.load(tmp_path / "agent.safetensors")
+    assert [*agent.about["observations"]] == [*RUN]
+    for count in (1, 3):
+        assert np.isfinite(finals(agent, {"problem": "quadratic", "num_tasks": count, "train_steps": 30}, range(2))).all()
