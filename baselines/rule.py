@@ -16,7 +16,8 @@ class Rule(Heuristic):
 
     The action ``rule`` of ``mtl_gym/LossWeighting-v0``, whose manual explains the features and the level, with the same numbers at
     every decision. By default, each loss is divided by its first value, as by ``init``, with weights that average 1. With ``loss``
-    1, weights have the direction of ``si``; with ``base`` and ``level`` 1 instead, they follow ``stch``.
+    1, weights have the direction of ``si``; with ``base`` 1 instead, that of
+    ``stch`` from the third epoch on; with ``level`` 1 too, a level much like its own.
 
     Args:
         first: Coefficient of ``-log L_k(0)``, in [-2, 2]. Default: 1, ours, to be searched; 1 is that of ``init``.

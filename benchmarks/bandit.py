@@ -9,11 +9,16 @@ maximises, over all observed points, what it expects of its coefficients, less `
 value 0 without error. So it leaves `init` only where that is known to help, and does not leave what the logged set holds. The
 policy is SB3's PPO policy, and is saved and loaded as every agent is.
 
-Writes ``benchmarks/results/bandit.json``: the share of the squares of gains that a regression explains on instances that it has not
-seen, from all observations, some, or none; what is gained there by the sibling that it likes best, beside the second sibling; and
-for some cautions what agents gain over `init` on new training instances of all sources, in deviations between policies. The
-constants of this file and the ranges of the logged set were chosen by this, on training instances of all sources, so also of those
-that a fold leaves out: what a fold has not seen are the data in its regression, and all instances for evaluation.
+Writes ``benchmarks/results/bandit.json``, by parts:
+
+- ``siblings``: the share of the squares of gains that a regression explains on instances, and on sources, that it has not seen,
+  from all observations, some, or none; and what is gained there by the sibling that it likes best;
+- ``cautions``: what agents that learned on teachers gain over `init` on the source of teachers that they have not seen, by caution;
+- ``gains``: what agents of all sources gain on new training instances of them, beside rules, in deviations between policies.
+
+The caution was chosen by the second part, on teachers alone. The ranges of the logged set and the penalties were chosen on training
+instances of all sources, so also of problems that a fold leaves out: what a fold has not seen are the data in its regression, and
+all instances for evaluation.
 """
 
 from __future__ import annotations
@@ -47,15 +52,15 @@ Array = npt.NDArray[np.float64]
 RIDGE, ALONE = 100.0, 10.0
 """Penalties of what depends on the observed, and of what does not."""
 STEPS, RATE, BATCH = 600, 3e-3, 1024
-CAUTION, LEASH = 4.0, 30.0
+CAUTION, LEASH = 2.0, 30.0
 FLOOR, MOST = 0.5, 3.0
 """Smallest deviation between siblings that counts, in points, and the most deviations that a difference counts."""
 CAUTIONS, VALIDATION = (0.0, 2.0, 4.0, 8.0), 24
 """Cautions that are tried, and instances of each source."""
 HELD_OUT = ("pooled_overfit", "pooled_overfit_slope", "pooled_meta_slope")
 """Observations that need held-out losses."""
-PLAIN = ("first", "loss", "base", "slope", "gap")
-"""The features that need no held-out losses."""
+PLAIN = ("first", "loss", "base", "gap")
+"""The features that need no held-out losses, and of which the logged set has coefficients without any of the others."""
 FEATURES = {"plain features": PLAIN, "all features": DEFAULT_FEATURES}
 RUN = ("progress", "log_epoch", "log_lr")
 """What says where a training stands, in the order of ``OBSERVED``, whose first names they are."""
@@ -74,8 +79,8 @@ _UNITS = torch.tensor([0.5, *({"first": 0.5, "loss": 0.5, "base": 0.5, "gap": 0.
 class Logs:
     """The logged sets of sources, by instance.
 
-    They are ``seen`` {name: (I, F)}, ``actions`` (I, S, A), ``gains`` (I, S) and ``source`` (I,), all float64. Gains are over the
-    first sibling, `init`, over the source's deviation between siblings.
+    They are ``seen`` {name: (I, F)}, ``actions`` (I, S, A) and ``gains`` (I, S), and the places ``source`` and ``chunk`` (I,).
+    Gains are over the first sibling, `init`, over the source's usual distance from it.
     """
 
     def __init__(self, sources: Sequence[Mapping[str, Any]], folder: Path = FOLDER) -> None:
@@ -88,6 +93,13 @@ class Logs:
         self.actions = _stacked([chunk["actions"] for _, chunk in parts])
         self.gains = _stacked(gains)
         self.source = _stacked([np.full(len(chunk["quality"]), place) for place, chunk in parts]).long()
+        self.chunk = _stacked([np.full(len(chunk["quality"]), number) for number, (_, chunk) in enumerate(parts)]).long()
+
+    def bootstrap(self) -> Tensor:
+        """Instances (n,) of as many chunks of each source as there are, drawn with replacement."""
+        chunks = [self.chunk[self.source == own].unique() for own in self.source.unique()]
+        drawn = torch.cat([own[torch.randint(len(own), (len(own),))] for own in chunks])
+        return torch.cat([(self.chunk == own).nonzero()[:, 0] for own in drawn])
 
     def shares(self, chosen: Tensor) -> Tensor:
         """Weights (n,) of instances, 1 in the mean, with which all sources count alike."""
@@ -118,7 +130,7 @@ class Regression:
     """A ridge regression of gains on what is observed and done, with the covariance of its coefficients.
 
     Its terms are the distances of an action from `init`, each alone and times every number that is observed and every product of
-    two of ``RUN``, and the products of two distances. The covariance takes the siblings of an instance, which share its noise, as
+    two of ``RUN``, and the products of two distances. The covariance takes a chunk, whose trainings share their length and more, as
     one (a sandwich estimate).
 
     Args:
@@ -140,7 +152,8 @@ class Regression:
         inverse = torch.linalg.inv(weighted.T @ terms.flatten(0, 1) + torch.diag(self._penalty()))
         self.coefficients = inverse @ (weighted.T @ gains.flatten())  # (P,)
         errors = (gains - terms @ self.coefficients) * weights
-        self._spread = (terms * errors[..., None]).sum(1) @ inverse  # (n, P)
+        scores = (terms * errors[..., None]).sum(1) @ inverse  # (n, P)
+        self._spread = torch.zeros(int(logs.chunk.max()) + 1, len(inverse)).double().index_add(0, logs.chunk[chosen], scores)
         self._spread = torch.linalg.cholesky(self._spread.T @ self._spread + 1e-9 * torch.eye(len(inverse)).double())
 
     def __call__(self, seen: Mapping[str, Tensor], rows: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
@@ -203,8 +216,7 @@ def learned(
     settings = settings_of(sources, features, observed, seed)
     with Stream(seed):
         logs = Logs(sources, folder)
-        drawn = torch.randint(len(logs.gains), (len(logs.gains),))  # a bootstrap sample, so that seeds differ in what they saw
-        regression = Regression(logs, drawn, names, used)
+        regression = Regression(logs, logs.bootstrap(), names, used)  # seeds differ in what they saw
         model = make_model(settings, 0)
         teach(model.policy, regression, logs, observed, CAUTION if caution is None else caution, steps)
         agent = agent_of(model, settings)
@@ -276,7 +288,8 @@ def explained(logs: Logs, names: Sequence[str], used: Tensor, part: Tensor) -> d
     gains = logs.gains.gather(1, choice)[:, 0]
     means = [float(gains[logs.source == own].mean()) for own in range(int(logs.source.max()) + 1)]
     share = 1 - float(errors.sum() / logs.gains[within].square().sum())
-    found = {"explained": share, "choice gains": float(np.mean(means)), "error": float(gains.std() / len(gains) ** 0.5)}
+    error = float(np.std(means, ddof=1) / len(means) ** 0.5) if len(means) > 1 else 0.0  # of another source, not another instance
+    found = {"explained": share, "choice gains": float(np.mean(means)), "error": error}
     return {name: round(value, 3) for name, value in found.items()}
 
 
@@ -336,17 +349,37 @@ def siblings(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"instances": len(logs.gains), **known}
 
 
+def cautions(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What agents gain over `init` on the source of teachers that they have not seen, by what they observe and their caution."""
+    teachers = [source for source in sources if source["problem"] == "teachers"]
+    found: dict[str, list[float]] = {}
+    for place, source in enumerate(teachers):
+        own = gained(_cautious(teachers[:place] + teachers[place + 1 :]), [source], VALIDATION)
+        found = {name: [*found.get(name, []), *values] for name, values in own.items()}
+    return {name: {"mean": round(float(np.mean(own)), 3), "sources": own} for name, own in found.items()}
+
+
+def _cautious(sources: Sequence[Mapping[str, Any]]) -> dict[str, Agent]:
+    """Agents that observe everything, and where a training stands alone, by their caution."""
+    features = {"all": DEFAULT_FEATURES, "run": PLAIN}
+    pairs = itertools.product(features, CAUTIONS)
+    return {
+        f"{inputs}, caution {caution:g}": learned(sources, 0, features=features[inputs], inputs=inputs, caution=caution)
+        for inputs, caution in pairs
+    }
+
+
 def gains(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What agents and rules gain over `init` on new training instances, by source."""
-    agents: dict[str, Any] = {f"caution {caution:g}": learned(sources, 0, caution=caution) for caution in CAUTIONS}
-    for name, inputs in {"bandit-free": "no held-out losses", "bandit-run": "run", "learned-rule": "nothing"}.items():
-        agents[name] = learned(sources, 0, features=PLAIN, inputs=inputs)
-    agents["base"] = make_policy("rule:first=1:base=1")
+    inputs = {"bandit-free": "no held-out losses", "bandit-run": "run", "learned-rule": "nothing"}
+    agents: dict[str, Any] = {name: learned(sources, 0, features=PLAIN, inputs=own) for name, own in inputs.items()}
+    agents |= {"bandit": learned(sources, 0)}
+    agents |= {"base": make_policy("rule:first=1:base=1"), "level": make_policy("rule:first=1:base=1:level=1")}
     agents |= {name: make_policy(name) for name in ("best-rule", "stch", "igb")}
     return gained(agents, sources, VALIDATION)
 
 
-PARTS = {"siblings": siblings, "gains": gains}
+PARTS = {"siblings": siblings, "cautions": cautions, "gains": gains}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 Every column is a pair of settings of ``teachers`` with four tasks, at 24 evaluation instances each: wrong labels, loss scales,
 conflict between tasks, few labels, learning rate, length. Lines are mean coefficients of the decisions, bands half the instances.
 Writes ``docs/coefficients.svg`` and ``benchmarks/results/coefficients.json``: how far the mean coefficients of the two settings are
-apart, at the first, the middle and the last decision, and the deviation between instances of one setting.
+apart, at the first, the middle and the last decision, and the deviation between instances of one setting at the middle one.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@
 
 Every row is a setting of teachers with 24 evaluation instances, each of which is a problem of its own. Scores are logs of metrics
 on *test*, in points, as in ``benchmarks/rules.py``; printed are mean differences from `init` with 95 % intervals over instances.
-Where a training diverged, it counts as 20 points worse than `init`. Writes ``benchmarks/results/ranges.json``.
+Where a training diverged, it counts as 20 points worse than that of the other policy; where both did, as equal. Writes
+``benchmarks/results/ranges.json``.
 """
 
 from __future__ import annotations
@@ -46,9 +47,13 @@ def measured(arguments: Mapping[str, Any], policies: Mapping[str, Any], instance
     """By policy: the mean difference from `init` and its interval."""
     ids, given = range(instances), {**arguments, **others}
     first = finals(make_policy("init"), given, ids, "test")
-    known = np.isfinite(first)  # there is nothing to compare with where `init` diverged
     scores = {name: finals(policy, given, ids, "test") for name, policy in policies.items()}
-    return {name: interval(np.where(np.isfinite(own), own - first, -DIVERGED)[known]) for name, own in scores.items()}
+    return {name: interval(_difference(own, first)) for name, own in scores.items()}
+
+
+def _difference(own: Array, other: Array) -> Array:
+    lost, beside = ~np.isfinite(own), ~np.isfinite(other)
+    return np.where(lost | beside, DIVERGED * (beside.astype(float) - lost), own - other)
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

@@ -64,7 +64,7 @@ OWN: dict[str, tuple[str, tuple[Any, ...]]] = {
     "moco": ("gamma", (0.01, 0.1, 1)),
     "db-mtl": ("beta", (0.1, 0.5, 0.9)),
     "rule": ("level", (0, 0.5, 1)),
-    "best-rule": ("level", (0, 0.366, 1)),
+    "best-rule": ("level", (0, 0.482, 1)),
 }
 """A method's own parameter, and the values that are tried."""
 INSTANCES = 8

@@ -28,7 +28,8 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks.bandit import ALONE, CAUTION, FLOOR, INIT, INPUTS, LEASH, PLAIN, RATE, RIDGE, STEPS, learned, settings_of, start_at
+from benchmarks import bandit
+from benchmarks.bandit import FLOOR, INIT, INPUTS, PLAIN, learned, settings_of, start_at
 from benchmarks.folds import ALL, FOLDS, TEACHERS_ALONE, sources_of_fold, training_sources
 from benchmarks.logged import CHUNKS, DECISIONS, SMOKE as SMALL, chunk_file, collect, drawn_settings
 from benchmarks.measuring import FAMILY_CASES, ROOT, Run, command_line, searched_in
@@ -38,6 +39,7 @@ from mtl_gym.agents.agent import agent_of
 from mtl_gym.agents.learning import make_model
 from mtl_gym.agents.randomness import Stream
 from mtl_gym.decisions.task_features import DEFAULT_FEATURES
+from mtl_gym.policies.grammar import make_policy
 
 HEURISTICS, BLIND = "heuristics", "blind"
 FAMILY_INSTANCES = 48
@@ -47,8 +49,8 @@ CHEAP = ("ew", "init", "si", "si-mean", "gls", "rlw", "dwa", "uw", "uw-so", "imt
 DEAR = ("cagrad", "fairgrad", "nash-mtl", "db-mtl", "moco", "si+cagrad", "igb+cagrad")
 """Policies that cost what equal weights do, and K backward passes a step: both are also played as they are, without a search."""
 AGENTS = ROOT / "runs" / "transfer"
-RULES = {"base": "rule:first=1:base=1", "level": "rule:first=1:base=1:level=1", "best-rule": "best-rule:level=0.482"}
-"""One over the mean loss of the second epoch, the same with a level, and what a search on teachers alone made of that.
+RULES = {"level": "rule:first=1:base=1:level=1", "best-rule": "best-rule:level=0.482"}
+"""One over the mean loss of the second epoch, with a level of 1, and what a search on teachers alone made of that.
 
 They see no shipped problem. The option tells `best-rule` apart from the row of that name in searches.
 """
@@ -59,7 +61,7 @@ Recipe = Callable[[Sequence[Mapping[str, Any]], int, Path], Any]
 
 
 def ppo(sources: Sequence[Mapping[str, Any]], seed: int, file: Path, updates: int = UPDATES) -> None:
-    """SB3's PPO from `init` on, on all sources side by side, each at other lengths and rates, as in the logged set.
+    """SB3's PPO from `init` on, on all sources side by side, each with the settings of a chunk of the logged set.
 
     Rewards are final ones, less the mean of the other rollouts of the same instance and over the source's deviation between them.
     """
@@ -99,6 +101,8 @@ def agents(fold: str, folder: Path) -> dict[str, list[str]]:
     sources = _sources(fold)
     if fold == SMOKE:
         collect(sources, 1, folder / fold, **SMALL)
+    else:
+        _check_complete(sources)
     files: dict[str, list[str]] = {}
     for name in recipes:
         for seed in range(SEEDS.get(name, USUAL_SEEDS)):
@@ -112,8 +116,17 @@ def agents(fold: str, folder: Path) -> dict[str, list[str]]:
 
 def _version(sources: Sequence[Mapping[str, Any]]) -> str:
     """What tells agents apart that learned with other constants or from other logged sets."""
-    constants = (RIDGE, ALONE, STEPS, RATE, CAUTION, LEASH, ROLLOUTS, ROWS)
-    return sha256(repr((constants, [str(chunk_file(source, CHUNKS)) for source in sources])).encode()).hexdigest()[:8]
+    told = {name: repr(own) for name, own in vars(bandit).items() if name.isupper() and name not in ("FOLDER", "PARTS", "SMOKE")}
+    chunks = [file for source in sources for file in sorted(chunk_file(source, 0).parent.glob("*.npz"))]
+    digests = [sha256(file.read_bytes()).hexdigest() for file in chunks]
+    return sha256(repr((told, ROWS, ROLLOUTS, UPDATES, digests)).encode()).hexdigest()[:8]
+
+
+def _check_complete(sources: Sequence[Mapping[str, Any]]) -> None:
+    """Raises FileNotFoundError if a source's logged set is not there as a whole."""
+    for source in sources:
+        if missing := [number for number in range(CHUNKS) if not chunk_file(source, number).is_file()]:
+            raise FileNotFoundError(f"Chunks {missing} of {source['problem']} are missing. Run python -m benchmarks.logged.")
 
 
 def _sources(fold: str) -> list[dict[str, Any]]:
@@ -196,9 +209,11 @@ def _judge(name: str, files: Mapping[str, Sequence[str]], known: dict[str, Any],
     everything = tuple(case for cases in FOLDS.values() for case in cases)
     left_out = FOLDS.get(name, everything if name == TEACHERS_ALONE else ())
     for case in [*left_out, *FAMILY_CASES][: 1 if run.smoke else None]:
-        row = known.setdefault("folds", {}).setdefault(name, {}).setdefault(case, {"rates": {}, "agents": {}})
-        stems = {recipe: [Path(file).stem if Path(file).is_file() else file for file in own] for recipe, own in files.items()}
-        missing = {recipe: own for recipe, own in files.items() if row["agents"].get(recipe) != stems[recipe]}
+        row = known.setdefault("folds", {}).setdefault(name, {}).setdefault(case, {})
+        played_by, rates_of = row.setdefault("agents", {}), row.setdefault("rates", {})
+        about = searched_in(case)
+        told = {recipe: [[_named(file) for file in own], about, run.size(INSTANCES)] for recipe, own in files.items()}
+        missing = {recipe: own for recipe, own in files.items() if played_by.get(recipe) != told[recipe]}
         if not missing:
             continue
         names = {f"{recipe}-{seed}": file for recipe, own in missing.items() for seed, file in enumerate(own)}
@@ -211,9 +226,14 @@ def _judge(name: str, files: Mapping[str, Sequence[str]], known: dict[str, Any],
             row[kind] = {**row.get(kind, {}), **rows}
             means = {recipe: [round(mean(own), 2) for own in rows[recipe]["scores"]] for recipe in missing}
             print(name, case, kind, means, flush=True)
-        row["rates"] |= rates
-        row["agents"] |= {recipe: stems[recipe] for recipe in missing}
+        rates_of |= rates
+        played_by |= {recipe: told[recipe] for recipe in missing}
         run.write(known)
+
+
+def _named(file: str) -> str:
+    """An agent by its file, which names what it learned from, and a rule with all its options."""
+    return Path(file).stem if Path(file).is_file() else f"{file}: {make_policy(file).spec['options']}"
 
 
 def _rates(case: str, files: Mapping[str, Sequence[str]], run: Run) -> dict[str, float]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from benchmarks.folds import FOLDS
 from benchmarks.measuring import FAMILY_CASES
+from benchmarks.transfer import USUAL
 from mtl_gym.evaluation.regrets import difference_over_problems
 from mtl_gym.evaluation.statistics import paired_difference
 
@@ -24,7 +25,7 @@ KINDS = ("as it is", "searched")
 LEFT_OUT = [case for cases in FOLDS.values() for case in cases]
 DATA = {case: case.split("_")[0] for case in LEFT_OUT}
 """The data that a problem shares with others."""
-LEARNED = ("bandit", "bandit-free", "learned-rule")
+LEARNED = USUAL
 SHOWN = ("bandit", "learned-rule", "best-rule")
 """What has learned; and what is compared with all other policies."""
 DRAWS = 1_000
@@ -198,7 +199,7 @@ def headroom(studies: Mapping[str, Any]) -> Table:
     """What the best rule of each instance is worth, and of what the variance of returns consists."""
     rows = []
     for name, study in studies.items():
-        over = {rule: study["over equal weights"][rule] for rule in ("init", "stch", "best single")}
+        over = {rule: study["over equal weights"][rule] for rule in ("init", "level", "best single")}
         own = study["shares"]["rules"] + study["shares"]["both"]
         rows.append(
             {

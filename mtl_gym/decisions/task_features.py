@@ -16,6 +16,8 @@ from mtl_gym.training.probes import BASE, GRAMIAN, META, View
 
 LEVEL_REACH = 2.0
 """The largest coefficient of the level: from a mean weight of 1 (0) past one over the mean relative loss (1) to its square."""
+RISE = 10.0
+"""A loss over its first value counts as no more than this in the level: a first loss may be missing, or 0."""
 _LARGEST = 100.0
 """Features beyond are cut off: logarithms of float32 losses over each other, clamped to 1e-12, lie within 117."""
 
@@ -95,8 +97,11 @@ TASK_FEATURES = {
 
 Each reach is the power of two that is nearest to 2 times the usual spread of ``loss`` over that of the feature: their standard
 deviations over the tasks of a training, in the median over all decisions on five problems, are .55 and .06 (``slope``), .29
-(``gap``), .40 (``overfit``), .06 (``overfit_slope``) and .04 (``cosine``); ``norm`` (1.31) has that of ``first`` (1.29).
-``python -m benchmarks.feature_spreads`` prints them.
+(``gap``), .40 (``overfit``), .06 (``overfit_slope``) and .04 (``cosine``); ``norm`` (1.31) has that of ``first`` (1.29), and
+``base`` (.14) that of ``loss``, since both divide by a loss. ``python -m benchmarks.feature_spreads`` prints them.
+
+``loss`` plus ``gap`` less ``base`` is the log of the mean loss of the last decision over that of the batch: to give all three the
+same additional coefficient, negative for ``base``, adds noise alone.
 """
 
 DEFAULT_FEATURES = tuple(name for name, row in TASK_FEATURES.items() if not row.paid)
@@ -106,10 +111,11 @@ DEFAULT_FEATURES = tuple(name for name, row in TASK_FEATURES.items() if not row.
 class FeatureRule:
     r"""Weights ``w_k = K softmax(s)_k * level`` with ``s_k = sum_f c_f phi_fk``, from coefficients c that are held for a decision.
 
-    ``level = (mean_k L_k / L_k(0))^-l``, of the losses of each batch: weights average 1 at l = 0 and grow at l > 0 as losses fall.
-    With ``first``, ``base`` and l of 1, weights have the direction of STCH's with a smoothing of 1, once the second epoch is known,
-    and a level that differs from theirs in that losses are relative to the first ones. The level is computed from logarithms, and
-    is at most ``WEIGHT_BOUND`` and at least its inverse; a feature that is not a number counts as 0.
+    ``level = (mean_k min(L_k / L_k(0), RISE))^-l``, of the losses of each batch: weights average 1 at l = 0 and grow at l > 0 as
+    losses fall. With ``first``, ``base`` and l of 1, weights have the direction of STCH's with a smoothing of 1, once the second
+    epoch is known. Their level is another one: STCH's is one over the mean of losses over those of the second epoch, times a
+    constant, and before that its weights are ``1 / L_k``. The level is computed from logarithms, and is at most ``WEIGHT_BOUND``; a
+    feature that is not a number counts as 0.
 
     What is held for a decision, (N, P, K), P = 3 + the number of features of the batch, are by rows: l, the sum of the features of
     the decision times their coefficients, without those that reveal a scale and of these alone, and the coefficients of the
@@ -155,8 +161,8 @@ class FeatureRule:
     def weights(self, held: Tensor, losses: Tensor, initial: Tensor) -> Tensor:
         """The weights (N, K) of a step on a batch with these losses (N, K), from what is held and L(0) (N, K)."""
         now = held[:, 1] + held[:, 2] + self._of_losses(held, losses, initial)
-        falls, bound = _log_mean_exp(_finite(relative(losses.double(), initial.double()))), math.log(WEIGHT_BOUND)
-        level = (-held[:, 0] * falls).clamp(-bound, bound)
+        fallen, bound = _finite(relative(losses.double(), initial.double())).clamp(max=math.log(RISE)), math.log(WEIGHT_BOUND)
+        level = (-held[:, 0] * _log_mean_exp(fallen)).clamp(-bound, bound)
         return (now - _log_mean_exp(now) + level).exp().to(losses.dtype)
 
     def relative_weights(self, held: Tensor, losses: Tensor, initial: Tensor) -> Tensor:

@@ -97,9 +97,10 @@ class LossWeightingEnv(MTLEnv):
 
     ``rule`` takes 1 + F numbers whatever K is: first the coefficient l of the level, with a reach of 2, then one for each of
     ``features``. Its weights average ``level = (mean_k L_k / L_k(0))^-l``, of the losses of the batch, which acts like a learning
-    rate that grows (l > 0) as losses fall. So an action of 0 is equal weights; with coefficients (first, loss, base) of (1, 0, 0)
-    they are ``1 / L_k(0)`` over their mean; with (1, 1, 0), ``1 / L_k`` of the batch over their mean; with (1, 0, 1), one over the
-    mean loss of the second epoch, over their mean, which at l = 1 follows `stch`. The level stays within a factor of 1e6.
+    rate that grows (l > 0) as losses fall, and is at most 1e6; a loss above ten times its first value counts as ten. So an action
+    of 0 is equal weights; with coefficients (first, loss, base) of (1, 0, 0) they are ``1 / L_k(0)`` over their mean; with (1, 1,
+    0), ``1 / L_k`` of the batch over their mean; with (1, 0, 1), one over the mean loss of the second epoch, over their mean, which
+    is the direction of `stch`.
 
     {features}
 
