@@ -85,6 +85,13 @@ def test_a_level_is_a_power_of_the_mean_relative_loss():
     torch.testing.assert_close(weights(first=0.5, loss=1.5, level=0.3), expected)
 
 
+@pytest.mark.parametrize("initial", [1e-30, 1e-3])
+def test_a_first_loss_that_is_missing_or_zero_does_not_stop_a_training(initial):
+    losses, first = torch.tensor([[10.0, 1.0]]), torch.tensor([[initial, 1.0]])
+    found = weights(losses, first, level=1)  # the first task counts as ten times its first value, whatever that was
+    torch.testing.assert_close(found, torch.full((1, 2), 2 / 11))
+
+
 def test_every_feature_is_what_its_name_says():
     view = known(INITIAL)
     history, log = view.losses, torch.log
