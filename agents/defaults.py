@@ -49,7 +49,7 @@ DEFAULTS = {
     LOSS_WEIGHTING: AgentDefaults(
         arguments={"distribution": "varied", "reward": "gain", "action": "residual", "weight_range": 1e3, "steps_per_action": 20},
         references=("ew", "init", "si"),
-        pretrained={"residual": "ppo"},
+        pretrained={"residual": "ppo", "rule": "ppo_rule"},
         policies=_OVER_TASKS,
     ),
     SAMPLE_WEIGHTING: AgentDefaults(

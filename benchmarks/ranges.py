@@ -2,7 +2,6 @@
 
     python -m benchmarks.ranges              all of it (a quarter of an hour)
     python -m benchmarks.ranges tasks        numbers of tasks alone
-    python -m benchmarks.ranges --agent F    with an agent's file
 
 Every row is a setting of teachers with 24 evaluation instances, each of which is a problem of its own. Scores are logs of metrics
 on *test*, in points, as in ``benchmarks/rules.py``; printed are mean differences from `init` with 95 % intervals over instances.
@@ -12,7 +11,6 @@ Where a training diverged, it counts as 20 points worse than that of the other p
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +25,7 @@ from mtl_gym.policies.grammar import make_policy
 
 Array = npt.NDArray[np.float64]
 INSTANCES = 24
-POLICIES = ("ew", "si", "stch", "famo", "best-rule")
+POLICIES = ("ew", "stch", "igb", "ppo:action=rule")
 LABELS = {"labels": (0.1, 1.0)}
 AXES: dict[str, dict[str, dict[str, Any]]] = {
     "tasks": {str(count): {"problem": "teachers_many", "num_tasks": count, "distribution": LABELS} for count in (2, 5, 10, 20, 40)},
@@ -56,17 +54,11 @@ def _difference(own: Array, other: Array) -> Array:
     return np.where(lost | beside, DIVERGED * (beside.astype(float) - lost), own - other)
 
 
-def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--agent", help="an agent's file, beside the heuristics")
-
-
 def main(words: Sequence[str] | None = None) -> None:
     """Measures each axis and adds it to the results."""
-    run: Run
-    run, given = command_line(words, _options)
+    run: Run = command_line(words)
     known, short = run.known(), {"train_steps": 60} if run.smoke else {}
     policies = {name: make_policy(name) for name in (POLICIES[:1] if run.smoke else POLICIES)}
-    policies |= {"agent": make_policy(given.agent)} if given.agent else {}
     for axis in run.chosen(tuple(AXES)):
         for value, arguments in [*AXES[axis].items()][: 1 if run.smoke else None]:
             known.setdefault(axis, {})[value] = measured(arguments, policies, run.size(INSTANCES, 2), **short)

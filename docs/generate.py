@@ -19,7 +19,7 @@ from docs.merging_tables import merging_speed, merging_tables
 from docs.method_tables import method_tables
 from docs.structure_tables import structure_tables
 from docs.training_tables import training_tables
-from docs.transfer_tables import transfer_tables
+from docs.transfer_tables import card_tables, transfer_tables
 from mtl_gym.agents import AGENTS
 from mtl_gym.agents.algorithm import algorithm
 from mtl_gym.cli import first_sentence, tables
@@ -242,6 +242,7 @@ def main() -> int:
         "ppo_samples": of_samples(),
         "ppo_merging": {"training": trained("pretrain-ppo_merging"), **merging_tables()},
         "ppo_threshold": {"training": trained("pretrain-ppo_threshold")},
+        "ppo_rule": card_tables(),
         "ppo_groups": {"training": trained("pretrain-ppo_groups"), **grouping_regrets()},
     }
     of_cards = {ROOT / "agents" / "pretrained" / f"{name}.md": found for name, found in cards.items()}

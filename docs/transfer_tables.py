@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from benchmarks.folds import FOLDS
 from benchmarks.measuring import FAMILY_CASES
-from benchmarks.transfer import USUAL
+from benchmarks.transfer import SHIPPED, USUAL
 from mtl_gym.evaluation.regrets import difference_over_problems
 from mtl_gym.evaluation.statistics import paired_difference
 
@@ -26,8 +26,9 @@ LEFT_OUT = [case for cases in FOLDS.values() for case in cases]
 DATA = {case: case.split("_")[0] for case in LEFT_OUT}
 """The data that a problem shares with others."""
 LEARNED = USUAL
-SHOWN = ("bandit", "learned-rule", "best-rule")
-"""What has learned; and what is compared with all other policies."""
+SHOWN = ("bandit-run", "level", "best-rule")
+BESIDE = ("ew", "init", "stch", "igb", "ppo")
+"""What has learned; what is compared with all other policies; and what the shipped agent is compared with."""
 DRAWS = 1_000
 """Bootstrap samples of an interval."""
 WORSE = 0.3
@@ -43,6 +44,36 @@ def transfer_tables() -> dict[str, Table]:
         tables[f"regrets {kind}"] = regrets(own, costs(found, methods, kind), references(scores))
         tables[f"differences {kind}"] = differences(own)
     return tables
+
+
+def card_tables() -> dict[str, Table]:
+    """The tables of the card of the shipped agent: what its recipe reached in the folds, and the agent far from usual settings."""
+    found, methods, ranges = (_read(f"{name}.json") for name in ("transfer", "methods", "ranges"))
+    return {"left out": left_out(played(found, methods, KINDS[0])), "ranges": far(ranges)}
+
+
+def left_out(scores: Scores) -> Table:
+    """By left-out problem: scores of the shipped recipe's agents, as they are, and what they are ahead of other policies."""
+    rows = []
+    for case in [case for case in (*LEFT_OUT, *FAMILY_CASES) if SHIPPED in scores.get(case, {})]:
+        own = scores[case][SHIPPED]
+        pairs = {other: paired_difference(own.mean(0), scores[case][other].mean(0), WORSE) for other in BESIDE}
+        cells = {
+            f"minus `{other}`": f"{row['difference']:+.2f} [{row['low']:.2f}, {row['high']:.2f}]" for other, row in pairs.items()
+        }
+        seeds = f"{own.mean():.2f} ({own.mean(1).min():.2f} to {own.mean(1).max():.2f})"
+        rows.append({"problem": case, "delta_m (of seeds)": seeds, **cells})
+    return rows or _missing()
+
+
+def far(ranges: Mapping[str, Any]) -> Table:
+    """What policies are ahead of `init` for other numbers of tasks, lengths and rates."""
+    rows = [
+        {"setting": f"{axis} {value}", **{f"`{name}`": f"{row[0]:+.1f} [{row[1]:.1f}, {row[2]:.1f}]" for name, row in own.items()}}
+        for axis, values in ranges.items()
+        for value, own in values.items()
+    ]
+    return rows or [{"not measured yet": "`python -m benchmarks.ranges`"}]
 
 
 def _read(name: str) -> dict[str, Any]:
