@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.folds import FOLDS
+from benchmarks.folds import FOLDS, TEACHERS_ALONE
 from benchmarks.measuring import FAMILY_CASES
-from benchmarks.transfer import SHIPPED, USUAL
+from benchmarks.transfer import ABLATED, SHIPPED, USUAL
 from mtl_gym.evaluation.regrets import difference_over_problems
 from mtl_gym.evaluation.statistics import paired_difference
 
@@ -43,7 +43,7 @@ def transfer_tables() -> dict[str, Table]:
     for kind, own in scores.items():
         tables[f"regrets {kind}"] = regrets(own, costs(found, methods, kind), references(scores))
         tables[f"differences {kind}"] = differences(own)
-    return tables
+    return tables | {"ablation": ablation(found, scores[KINDS[0]])}
 
 
 def card_tables() -> dict[str, Table]:
@@ -184,6 +184,28 @@ def differences(scores: Scores) -> Table:
             },
         }
         for other in names
+    ]
+
+
+def ablation(found: Mapping[str, Any], scores: Scores) -> Table:
+    """By recipe: what its agents are ahead of `init` over the left-out problems, learned in the folds and on teachers alone."""
+    alone = found.get("folds", {}).get(TEACHERS_ALONE, {})
+    cases = [case for case in LEFT_OUT if case in alone and "init" in scores.get(case, {})]
+    if not cases:
+        return _missing()
+    both = {case: {**scores[case]} for case in cases}
+    for case in cases:
+        both[case] |= {f"{name}, alone": np.atleast_2d(row["scores"]) for name, row in alone[case][KINDS[0]].items()}
+    groups = [DATA[case] for case in cases]
+    return [
+        {
+            "recipe": f"`{name}`",
+            **{
+                title: _interval(both, cases, own, "init", groups) if all(own in both[case] for case in cases) else ""
+                for title, own in {"folds": name, "teachers alone": f"{name}, alone"}.items()
+            },
+        }
+        for name in (*USUAL, *ABLATED)
     ]
 
 
