@@ -103,6 +103,8 @@ transfer: $(READY)  ## learn rules and agents on some problems, and play them on
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bandit
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.best_rule teachers
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.transfer
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ranges
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.coefficients
 	$(BIN)/python -m docs.generate
 
 pretrain: $(READY)  ## train the pretrained agents (an hour) and compare them with the heuristics (three hours)
