@@ -8,6 +8,7 @@ from rollouts import TRAINING, make, make_vec, small
 import mtl_gym
 from mtl_gym import agents
 from mtl_gym.agents.defaults import with_defaults
+from mtl_gym.decisions.task_features import DEFAULT_FEATURES
 from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING
 from mtl_gym.envs.decision_lengths import exact_steps_of, steps_of
 
@@ -67,7 +68,7 @@ class Fifteen:
 
     def predict(self, observation, state=None, episode_start=None, deterministic=False):
         assert observation["pooled_slope"].shape[1] == 4
-        return np.zeros((len(observation["pooled_slope"]), 7), np.float32), state
+        return np.zeros((len(observation["pooled_slope"]), 1 + len(DEFAULT_FEATURES)), np.float32), state
 
 
 @pytest.mark.parametrize("train_steps", [20, 60])
