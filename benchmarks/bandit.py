@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from torch import Tensor
 from benchmarks import rules
 from benchmarks.folds import training_sources
 from benchmarks.logged import DECISIONS, FIRST, FOLDER, OBSERVED, SMOKE, Chunk, collect, logged
-from benchmarks.measuring import Run, command_line, first_memory, vector_env
+from benchmarks.measuring import Run, command_line, rollout, vector_env
 from benchmarks.rules import REACH, final_quality
 from mtl_gym.agents.agent import Agent, agent_of
 from mtl_gym.agents.learning import make_model
@@ -297,11 +298,7 @@ def finals(policy: Any, arguments: Mapping[str, Any], ids: Sequence[int], split:
     """Final `quality` (n,) of instances with a policy on a split, in points; NaN where a training diverged."""
     given = {"reward": "none", **policy.requires.arguments(), **arguments}
     envs = vector_env(LOSS_WEIGHTING, len(ids), autoreset_mode="Disabled", **given)
-    seen, _ = envs.reset(options={"instance": np.asarray(ids)})
-    memory = first_memory(policy, ids, envs.arguments.recipe.num_tasks)
-    while not envs.finished.all():
-        actions, memory = policy.predict(seen, memory, deterministic=True)
-        seen = envs.step(actions)[0]
+    deque(rollout(envs, policy, ids), maxlen=0)
     quality = final_quality(envs, split)
     envs.close()
     return quality

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring import Run, command_line, first_memory, vector_env, weighted_problems
+from benchmarks.measuring import Run, command_line, rollout, vector_env, weighted_problems
 from mtl_gym.baselines import BASELINES
 from mtl_gym.environments import LOSS_WEIGHTING
 from mtl_gym.policies.finding import environment_of
@@ -27,12 +27,8 @@ def play(name: str, problem: str, count: int, **arguments: Any) -> dict[str, flo
     """Plays whole episodes of one baseline."""
     policy, given = make_policy(name), {"problem": problem, "distribution": "varied", "autoreset_mode": "Disabled"}
     envs = vector_env(LOSS_WEIGHTING, count, policy, **given, **arguments)
-    observations, _ = envs.reset(options={"instance": np.arange(count)})
-    memory = first_memory(policy, range(count), envs.arguments.recipe.num_tasks)
     clipped, entries, largest = 0, 0, 0.0
-    while not envs.finished.all():
-        actions, memory = policy.predict(observations, memory)
-        observations, _, _, _, infos = envs.step(actions)
+    for actions, infos in rollout(envs, policy, range(count)):
         clipped, entries = clipped + int(infos["clipped"].sum()), entries + actions.size
         largest = max(largest, float(np.abs(actions).max()))
     return {"clipped, %": round(100 * clipped / entries, 4), "largest": float(f"{largest:.3g}")}

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from benchmarks.measuring import ROOT, Run, command_line, first_memory, vector_env
+from benchmarks.measuring import ROOT, Run, command_line, rollout, vector_env
 from mtl_gym.decisions.task_features import LEVEL_REACH, TASK_FEATURES
 from mtl_gym.environments import LOSS_WEIGHTING
 from mtl_gym.evaluation.styles import SETTINGS
@@ -54,13 +54,7 @@ def coefficients(agent: Any, **arguments: Any) -> dict[str, Array]:
         **arguments,
     }
     envs = vector_env(LOSS_WEIGHTING, INSTANCES, autoreset_mode="Disabled", **given)
-    seen, _ = envs.reset(options={"instance": np.arange(INSTANCES)})
-    memory = first_memory(agent, range(INSTANCES), envs.arguments.recipe.num_tasks)
-    said = []
-    while not envs.finished.all():
-        actions, memory = agent.predict(seen, memory, deterministic=True)
-        said.append(np.clip(actions, -1, 1))
-        seen = envs.step(actions)[0]
+    said = [np.clip(actions, -1, 1) for actions, _ in rollout(envs, agent, range(INSTANCES))]
     envs.close()
     reach = [LEVEL_REACH, *(TASK_FEATURES[name].reach for name in given["features"])]
     table = np.stack(said) * reach  # (decisions, n, 1 + F)

@@ -167,6 +167,19 @@ def first_memory(policy: Any, ids: Sequence[int], num_tasks: int) -> Any:
     return None if begin is None else begin(np.asarray(ids), num_tasks)
 
 
+def rollout(envs: Any, policy: Any, ids: Sequence[int]) -> Iterator[tuple[npt.NDArray[Any], dict[str, Any]]]:
+    """Plays these instances to their end with a policy, in environments that do not reset themselves; yields actions and infos.
+
+    Actions are clipped to their bounds, as in a comparison; those that are yielded are what the policy said.
+    """
+    seen, _ = envs.reset(options={"instance": np.asarray(ids)})
+    memory = first_memory(policy, ids, envs.arguments.recipe.num_tasks)
+    while not envs.finished.all():
+        actions, memory = policy.predict(seen, memory, deterministic=True)
+        seen, *_, infos = envs.step(np.clip(actions, envs.action_space.low, envs.action_space.high))
+        yield actions, infos
+
+
 # --- running and storing ---------------------------------------------------------------------------------------------------------
 
 

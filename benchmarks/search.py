@@ -32,7 +32,7 @@ from benchmarks.measuring import (
     case_arguments,
     cases,
     command_line,
-    first_memory,
+    rollout,
     searched_in,
     still_valid,
     vector_env,
@@ -90,11 +90,8 @@ def played(text: str, given: Mapping[str, Any], ids: Sequence[int]) -> list[Metr
     else:
         policy = make_policy(text)
         envs = vector_env(LOSS_WEIGHTING, len(ids), policy, autoreset_mode="Disabled", **given)
-        observations, _ = envs.reset(options={"instance": np.asarray(ids)})
-        memory, diverged = first_memory(policy, ids, arguments.recipe.num_tasks), np.zeros(len(ids), dtype=bool)
-        while not envs.finished.all():
-            actions, memory = policy.predict(observations, memory, deterministic=True)
-            observations, *_, infos = envs.step(np.clip(actions, envs.action_space.low, envs.action_space.high))
+        diverged = np.zeros(len(ids), dtype=bool)
+        for _, infos in rollout(envs, policy, ids):
             diverged |= infos["diverged"]
         metrics = envs.decision.trainings.metrics("reward")
     names = metric_names(arguments, ids)

@@ -101,22 +101,25 @@ ABLATED = ("ppo-rule",)
 
 
 def agents(fold: str, folder: Path) -> dict[str, list[str]]:
-    """Trains what is missing of a fold; the files of each recipe's seeds."""
+    """The files of the seeds of each recipe of a fold, which may have to be trained, and the rules."""
     recipes = (SMOKE,) if fold == SMOKE else (*USUAL, *(ABLATED if fold == TEACHERS_ALONE else ()))
     sources = _sources(fold)
     if fold == SMOKE:
         collect(sources, 1, folder / fold, **SMALL)
     else:
         _check_complete(sources)
-    files: dict[str, list[str]] = {}
-    for name in recipes:
-        for seed in range(SEEDS.get(name, USUAL_SEEDS)):
-            file = folder / fold / f"{name}-{seed}-{_version(sources)}.safetensors"
-            if not file.is_file():
-                RECIPES[name](sources, seed, file)
-                print(fold, file.stem, flush=True)
-            files.setdefault(name, []).append(str(file))
+    version, seeds = _version(sources), {name: range(SEEDS.get(name, USUAL_SEEDS)) for name in recipes}
+    files = {name: [str(folder / fold / f"{name}-{seed}-{version}.safetensors") for seed in own] for name, own in seeds.items()}
     return files | {name: [rule] for name, rule in RULES.items() if fold != SMOKE}
+
+
+def _train(fold: str, files: Mapping[str, Sequence[str]]) -> None:
+    """Trains the agents of a fold that have no file yet."""
+    for name, own in files.items():
+        for seed, file in enumerate(map(Path, own)):
+            if name in RECIPES and not file.is_file():
+                RECIPES[name](_sources(fold), seed, file)
+                print(fold, file.stem, flush=True)
 
 
 def _version(sources: Sequence[Mapping[str, Any]]) -> str:
@@ -233,6 +236,7 @@ def _judge(name: str, files: Mapping[str, Sequence[str]], known: dict[str, Any],
         missing = {recipe: own for recipe, own in files.items() if played_by.get(recipe) != told[recipe]}
         if not missing:
             continue
+        _train(name, missing)
         names = {f"{recipe}-{seed}": file for recipe, own in missing.items() for seed, file in enumerate(own)}
         alone = {SINGLE_TASK: _settings(case, known, run.smoke).get(SINGLE_TASK, {})}
         rates = _rates(case, missing, run) if name in (*FOLDS, SMOKE) else {}
@@ -250,7 +254,7 @@ def _judge(name: str, files: Mapping[str, Sequence[str]], known: dict[str, Any],
 
 def _named(file: str) -> str:
     """An agent by its file, which names what it learned from, and a rule with all its options."""
-    return Path(file).stem if Path(file).is_file() else f"{file}: {make_policy(file).spec['options']}"
+    return Path(file).stem if file.endswith(".safetensors") else f"{file}: {make_policy(file).spec['options']}"
 
 
 def _rates(case: str, files: Mapping[str, Sequence[str]], run: Run) -> dict[str, float]:
