@@ -24,7 +24,8 @@ from mtl_gym.agents.settings import Settings
 
 Array = npt.NDArray[Any]
 _SOURCES = tuple(
-    f"mtl_gym.agents.{name}" for name in ("agent", "task_policies", "structure_policies", "grouping_policies", "networks")
+    f"mtl_gym.agents.{name}"
+    for name in ("agent", "task_encoding", "task_policies", "structure_policies", "grouping_policies", "networks")
 )
 """The modules that turn parameters into actions."""
 _KEPT = ("seed", "num_envs", "rollouts_per_instance", "instances")

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from mtl_gym import should
 from mtl_gym.agents.networks import Pool, exchangeable_layers
 from mtl_gym.agents.structure_policies import ScoringPolicy
-from mtl_gym.agents.task_policies import WIDTHS, task_count
+from mtl_gym.agents.task_encoding import task_count
+from mtl_gym.agents.task_policies import WIDTHS
 
 GROUPS, NEXT = "groups", "next_task"
 _KINDS = ("map", "task", "one", "pair", "square", "member", "choice")

@@ -21,11 +21,12 @@ from torch import Tensor, nn
 
 from mtl_gym import MOST_LISTED, partitions, should, together
 from mtl_gym.agents.networks import Pool, exchangeable_layers
-from mtl_gym.agents.task_policies import WIDTHS, TaskFeatures
+from mtl_gym.agents.task_encoding import TaskFeatures
+from mtl_gym.agents.task_policies import WIDTHS
 
 
 class PairFeatures(BaseFeaturesExtractor):
-    """A flat Dict of observations as :class:`~mtl_gym.agents.task_policies.TaskFeatures` of each task, then features of each pair.
+    """A flat Dict of observations as :class:`~mtl_gym.agents.task_encoding.TaskFeatures` of each task, then features of each pair.
 
     Args:
         observation_space: The environment's.
