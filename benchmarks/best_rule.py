@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +43,17 @@ def search(fold: str, generations: int, candidates: int, instances: int, folder:
     sources = sources_of_fold(fold)
     options = {"seed": 1, "popsize": candidates, "bounds": [-1, 1], "verbose": -9}
     strategy = cma.CMAEvolutionStrategy((BASE / REACH)[[*SEARCHED]], STEP, options)
-    kept = None if folder is None else folder / f"{fold}.jsonl"
     about = {"sources": [fingerprint(source) for source in sources], "candidates": candidates, "instances": instances}
     about |= {"start": BASE.tolist(), "step": STEP, "searched": SEARCHED, "options": options}
-    known, means = _known(kept, about), []
+    kept, means = Generations(None if folder is None else folder / f"{fold}.jsonl", about), []
     for generation in range(generations):
         asked = np.array(strategy.ask())
-        scores = known[generation] if generation < len(known) else None
-        if scores is None:
-            first = TRAINING_IDS[0] + 10**6 + generation * instances
-            table = np.concatenate([INIT[None], natural(asked)])
-            own = [_relative(played({**source, **others}, table, range(first, first + instances))["reward"]) for source in sources]
-            scores = np.mean(own, axis=0).tolist()
-            _keep(kept, scores)
+        ids = TRAINING_IDS[0] + 10**6 + generation * instances + np.arange(instances)
+        table = np.concatenate([INIT[None], natural(asked)])
+        scores = kept.scores(
+            generation,
+            lambda: [relative(played({**own, **others}, table, ids)["reward"]) for own in sources],  # noqa: B023
+        )
         strategy.tell(asked, [-score for score in scores])
         means.append(float(np.mean(scores)))
         favourite = natural(strategy.result.xfavorite[None])[0]
@@ -75,7 +73,7 @@ def natural(asked: Array) -> Array:
     return table
 
 
-def _relative(scores: Array) -> Array:
+def relative(scores: Array) -> Array:
     """Scores of the candidates (R,) over those of the first row, `init`, from (1 + R, n), in deviations between rows.
 
     The deviation is from the median absolute one, and differences of more than 3 deviations count as 3, so that one training that
@@ -86,23 +84,35 @@ def _relative(scores: Array) -> Array:
     return np.asarray(((scores[1:] - scores[0]) / deviation).clip(-_MOST, _MOST).mean(1))
 
 
-def _known(file: Path | None, about: dict[str, Any]) -> list[list[float]]:
-    """The scores of the generations that are kept for the same settings; where they differ, the search begins anew."""
-    if file is None:
-        return []
-    lines = file.read_text().splitlines() if file.is_file() else []
-    plain = json.loads(json.dumps(about))
-    if lines and json.loads(lines[0]) == plain:
-        return [json.loads(line) for line in lines[1:]]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(plain) + "\n")
-    return []
+class Generations:
+    """Scores of the generations of a search, kept in a file as soon as they are known.
 
+    Args:
+        file: JSON lines; ``None``: nothing is kept.
+        about: What the search depends on; a file of another one is begun anew.
+    """
 
-def _keep(file: Path | None, scores: list[float]) -> None:
-    if file is not None:
-        with file.open("a") as lines:
-            lines.write(json.dumps(scores) + "\n")
+    def __init__(self, file: Path | None, about: Mapping[str, Any]) -> None:
+        self._file, self._known = file, list[list[float]]()
+        plain = json.loads(json.dumps(about))
+        if file is None:
+            return
+        lines = file.read_text().splitlines() if file.is_file() else []
+        if lines and json.loads(lines[0]) == plain:
+            self._known = [json.loads(line) for line in lines[1:]]
+        else:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(plain) + "\n")
+
+    def scores(self, generation: int, play: Callable[[], Sequence[Array]]) -> list[float]:
+        """The mean over sources of what ``play`` returns, the candidates' scores (R,) on each; from the file, if it is there."""
+        if generation < len(self._known):
+            return self._known[generation]
+        scores = [float(own) for own in np.mean(play(), axis=0)]
+        if self._file is not None:
+            with self._file.open("a") as lines:
+                lines.write(json.dumps(scores) + "\n")
+        return scores
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@
     python -m benchmarks.transfer ship              installs the agent of all sources in agents/pretrained (a minute)
     python -m benchmarks.transfer                   all of it (hours)
 
-What learns in a fold (``RECIPES``; three seeds, of PPO one) never sees the fold's problems (``benchmarks/folds.py``), nor the
+What learns in a fold (``RECIPES``; three seeds) never sees the fold's problems (``benchmarks/folds.py``), nor the
 instances of teachers on which it is judged; of these there are as many problems as instances. All is compared twice:
 
 - *as it is*: at the problem's own learning rate, with default options, which is what a choice before the problem is seen gets;
@@ -23,7 +23,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from statistics import mean
@@ -31,58 +30,34 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks import bandit
-from benchmarks.bandit import FLOOR, INIT, INPUTS, PLAIN, learned, settings_of, start_at
+from benchmarks import bandit, evolution, policy_gradient
+from benchmarks.bandit import PLAIN, gained, learned
 from benchmarks.folds import ALL, FOLDS, TEACHERS_ALONE, sources_of_fold, training_sources
-from benchmarks.logged import CHUNKS, DECISIONS, SMOKE as SMALL, chunk_file, collect, drawn_settings
+from benchmarks.logged import CHUNKS, SMOKE as SMALL, chunk_file, collect, drawn_settings
 from benchmarks.measuring import FAMILY_CASES, ROOT, Run, command_line, searched_in
 from benchmarks.methods import INSTANCES, SINGLE_TASK, found_settings, of_policy, played, policies, rescored, single_task
 from benchmarks.search import Scores, search
-from mtl_gym.agents.agent import agent_of
-from mtl_gym.agents.learning import make_model
 from mtl_gym.agents.pretrained import FOLDER
-from mtl_gym.agents.randomness import Stream
-from mtl_gym.decisions.task_features import DEFAULT_FEATURES
 from mtl_gym.policies.grammar import make_policy
 
-HEURISTICS, BLIND, SHIP = "heuristics", "blind", "ship"
+HEURISTICS, BLIND, CHOOSE, SHIP = "heuristics", "blind", "choose", "ship"
 FAMILY_INSTANCES = 48
 SHIPPED = "bandit-run"
-SEEDS = {SHIPPED: 5, "ppo-rule": 1}
+SEEDS = {SHIPPED: 5}
 USUAL_SEEDS = 3
 CHEAP = ("ew", "init", "si", "si-mean", "gls", "rlw", "dwa", "uw", "uw-so", "imtl-l", "igb", "cov", "stch", "famo", "ppo")
 DEAR = ("cagrad", "fairgrad", "nash-mtl", "db-mtl", "moco", "si+cagrad", "igb+cagrad")
 """Policies that cost what equal weights do, and K backward passes a step: both are also played as they are, without a search."""
+FIRST_DRAW, DRAWS, DRAWN_INSTANCES = 90_000, 6, 8
+"""Draws of settings of teachers by which the recipe is chosen, and instances of each."""
 AGENTS = ROOT / "runs" / "transfer"
 RULES = {"level": "rule:first=1:base=1:level=1", "best-rule": "best-rule:level=0.482"}
 """One over the mean loss of the second epoch, with a level of 1, and what a search on teachers alone made of that.
 
 They see no shipped problem. The option tells `best-rule` apart from the row of that name in searches.
 """
-ROWS, ROLLOUTS, UPDATES = 16, 8, 60
-"""Trainings of each source side by side, of each instance among them, and updates, of PPO."""
 Recipe = Callable[[Sequence[Mapping[str, Any]], int, Path], Any]
 """``(sources, seed, file)``: trains an agent on sources and saves it."""
-
-
-def ppo(sources: Sequence[Mapping[str, Any]], seed: int, file: Path, updates: int = UPDATES) -> None:
-    """SB3's PPO from `init` on, on all sources side by side, each with the settings of a chunk of the logged set.
-
-    Rewards are final ones, less the mean of the other rollouts of the same instance and over the source's deviation between them.
-    """
-    steps = [{**own, "reward_every": own["train_steps"]} for own in (drawn_settings(source, seed) for source in sources)]
-    options = {"learning_rate": 1e-3, "n_epochs": 10, "gae_lambda": 1.0, "gamma": 1.0}
-    settings = settings_of(steps, DEFAULT_FEATURES, INPUTS["all"], seed)
-    settings = replace(
-        settings, options=options, num_envs=ROWS * len(sources), rollouts_per_instance=ROLLOUTS, reward_floor=FLOOR / 100
-    )
-    with Stream(seed):
-        model = make_model(settings, 0)
-        start_at(model.policy, INIT)
-        model.learn(updates * DECISIONS * settings.num_envs)
-        agent = agent_of(model, settings)
-    agent.about["training"] |= {"method": "benchmarks.transfer", "trainings": updates * settings.num_envs}
-    agent.save(file)
 
 
 RECIPES: dict[str, Recipe] = {
@@ -90,14 +65,17 @@ RECIPES: dict[str, Recipe] = {
     "bandit-free": lambda sources, seed, file: learned(sources, seed, features=PLAIN, inputs="no held-out losses").save(file),
     "bandit-run": lambda sources, seed, file: learned(sources, seed, features=PLAIN, inputs="run").save(file),
     "learned-rule": lambda sources, seed, file: learned(sources, seed, features=PLAIN, inputs="nothing").save(file),
-    "ppo-rule": ppo,
+    "evolved": lambda sources, seed, file: evolution.evolved(sources, evolution.found(TEACHERS_ALONE, seed), seed).save(file),
+    "ppo-rule": lambda sources, seed, file: policy_gradient.learned(sources, seed, **policy_gradient.best()).save(file),
 }
 """What learns, by name. ``learned-rule`` is constant: what a bandit is that observes nothing."""
 SMOKE = "smoke"
 RECIPES[SMOKE] = lambda sources, seed, file: learned(sources, seed, steps=2, folder=file.parent).save(file)
 USUAL = ("bandit", "bandit-free", "bandit-run", "learned-rule")
-ABLATED = ("ppo-rule",)
+ABLATED = ("evolved", "ppo-rule")
 """The recipes of every fold; those of teachers alone."""
+SEARCHES = {"evolved": evolution.FOUND, "ppo-rule": policy_gradient.FOUND}
+"""The results from which recipes are made that were searched for."""
 
 
 def agents(fold: str, folder: Path) -> dict[str, list[str]]:
@@ -108,8 +86,11 @@ def agents(fold: str, folder: Path) -> dict[str, list[str]]:
         collect(sources, 1, folder / fold, **SMALL)
     else:
         _check_complete(sources)
-    version, seeds = _version(sources), {name: range(SEEDS.get(name, USUAL_SEEDS)) for name in recipes}
-    files = {name: [str(folder / fold / f"{name}-{seed}-{version}.safetensors") for seed in own] for name, own in seeds.items()}
+    files = {}
+    for name in recipes:
+        version = _version(name, sources)
+        seeds = range(SEEDS.get(name, USUAL_SEEDS))
+        files[name] = [str(folder / fold / f"{name}-{seed}-{version}.safetensors") for seed in seeds]
     return files | {name: [rule] for name, rule in RULES.items() if fold != SMOKE}
 
 
@@ -122,12 +103,14 @@ def _train(fold: str, files: Mapping[str, Sequence[str]]) -> None:
                 print(fold, file.stem, flush=True)
 
 
-def _version(sources: Sequence[Mapping[str, Any]]) -> str:
-    """What tells agents apart that learned with other constants or from other logged sets."""
+def _version(recipe: str, sources: Sequence[Mapping[str, Any]]) -> str:
+    """What tells agents apart that learned with other constants, from other logged sets, or after another search."""
+    if recipe in SEARCHES:
+        return sha256(SEARCHES[recipe].read_bytes()).hexdigest()[:8]
     told = {name: repr(own) for name, own in vars(bandit).items() if name.isupper() and name not in ("FOLDER", "PARTS", "SMOKE")}
     chunks = [file for source in sources for file in sorted(chunk_file(source, 0).parent.glob("*.npz"))]
     digests = [sha256(file.read_bytes()).hexdigest() for file in chunks]
-    return sha256(repr((told, ROWS, ROLLOUTS, UPDATES, digests)).encode()).hexdigest()[:8]
+    return sha256(repr((told, digests)).encode()).hexdigest()[:8]
 
 
 def _check_complete(sources: Sequence[Mapping[str, Any]]) -> None:
@@ -212,6 +195,27 @@ def fold(name: str, known: dict[str, Any], run: Run) -> None:
         _judge(name, files, known, run)
 
 
+def choose(known: dict[str, Any], run: Run) -> None:
+    """What agents that learned on teachers alone, and rules, gain over `init` on new teachers: by this, one recipe is shipped.
+
+    Each source of teachers draws lengths, numbers of tasks and rates that none of them had. No shipped problem takes part.
+    """
+    files = agents(TEACHERS_ALONE, AGENTS) | {name: [name] for name in ("ew", "stch", "igb")}
+    _train(TEACHERS_ALONE, files)
+    sources = [drawn_settings(source, FIRST_DRAW + draw) for draw in range(DRAWS) for source in sources_of_fold(TEACHERS_ALONE)]
+    names = {f"{recipe}-{seed}": make_policy(file) for recipe, own in files.items() for seed, file in enumerate(own)}
+    gains = gained(names, sources, DRAWN_INSTANCES)
+    known[CHOOSE] = {
+        recipe: {
+            "mean": round(mean(mean(gains[f"{recipe}-{seed}"]) for seed in range(len(own))), 3),
+            "gains": [gains[f"{recipe}-{seed}"] for seed in range(len(own))],
+        }
+        for recipe, own in files.items()
+    }
+    run.write(known)
+    print({recipe: row["mean"] for recipe, row in known[CHOOSE].items()}, flush=True)
+
+
 def ship(known: dict[str, Any], run: Run) -> None:
     """Installs the agent of all sources and the first seed; the left-out problems chose its recipe, not its seed."""
     with tempfile.TemporaryDirectory() as made:
@@ -271,8 +275,8 @@ def _of_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def main(words: Sequence[str] | None = None) -> None:
     """Runs each part and adds it to the results."""
     run: Run = command_line(words)
-    parts = {HEURISTICS: heuristics, BLIND: blind, SHIP: ship}
-    for name in run.names or ((SMOKE,) if run.smoke else (HEURISTICS, BLIND, *FOLDS, TEACHERS_ALONE, SHIP)):
+    parts = {HEURISTICS: heuristics, BLIND: blind, CHOOSE: choose, SHIP: ship}
+    for name in run.names or ((SMOKE,) if run.smoke else (HEURISTICS, BLIND, CHOOSE, *FOLDS, TEACHERS_ALONE, SHIP)):
         known = run.known()
         if name in parts:
             parts[name](known, run)
