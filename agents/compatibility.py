@@ -80,9 +80,12 @@ def action_space(environment: Mapping[str, Any], num_tasks: int, choices: int | 
 
 
 def acts_per_task(env: str, arguments: Mapping[str, Any]) -> bool:
-    """Whether an action is one number for each task, however many there are."""
+    """Whether an action ends with one number for each task, however many there are."""
     actions = specification(env).actions
-    return actions is not None and all(actions(arguments, count, None).shape == (count,) for count in (2, 3))
+    if actions is None:
+        return False
+    two, three = (actions(arguments, count, None).shape or () for count in (2, 3))
+    return len(two) == len(three) == 1 and three[0] == two[0] + 1
 
 
 def plain_space(space: spaces.Space[Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class TaskFeatures(BaseFeaturesExtractor):
     Args:
         observation_space: The environment's.
         kinds: The observations' rows of ``SIZES``, by name.
-        per_task: Whether an action is one number for each task.
+        per_task: Whether an action is, or ends with, one number for each task.
 
     Raises:
         ValueError: If an observation is of something else, or none is per task.
@@ -85,13 +85,13 @@ class TaskFeatures(BaseFeaturesExtractor):
 
 
 def task_count(observation_space: spaces.Dict, kinds: Mapping[str, str], per_task: bool = True) -> int:
-    """K, the length of an observation of each task; 1 if some are pooled over tasks, or if neither these nor actions are of tasks.
+    """K, the length of an observation of each task; 1 if there is none, and no action is of a task either.
 
     Raises:
         ValueError: If K cannot be known.
     """
     counts = [int(box.shape[0]) for name, box in observation_space.items() if kinds[name] == "task"]  # type: ignore[index]
-    if not counts and ("pooled" in kinds.values() or (not per_task and {*kinds.values()} == {"one"})):
+    if not counts and not per_task and ("pooled" in kinds.values() or {*kinds.values()} == {"one"}):
         return 1
     if not counts:
         raise ValueError(should("observe", "hold at least one observation of each task", list(observation_space)))

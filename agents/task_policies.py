@@ -13,6 +13,7 @@ import torch
 from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentMultiInputActorCriticPolicy
 from sb3_contrib.tqc.policies import TQCPolicy
+from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy, MultiInputActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from mtl_gym import should
 from mtl_gym.agents.networks import EntityLSTM, OverEntities, Pool, exchangeable_layers
-from mtl_gym.agents.task_encoding import TaskFeatures
+from mtl_gym.agents.task_encoding import TaskFeatures, task_count
 
 if TYPE_CHECKING:  # the classes that the mixins below extend
     _ActorCritic = ActorCriticPolicy
@@ -46,6 +47,22 @@ _OVER_TASKS = {"features_extractor_class": TaskFeatures}
 def _head(inputs: int, num_tasks: int) -> OverEntities:
     """One number for each task."""
     return OverEntities(nn.Linear(inputs, 1), num_tasks)
+
+
+def _rule(inputs: int, coefficients: int) -> nn.Sequential:
+    """Coefficients of a rule, which do not depend on the order of tasks."""
+    return nn.Sequential(Pool(), nn.Linear(2 * inputs, coefficients))
+
+
+class _RuleAndResiduals(nn.Module):
+    """Coefficients of a rule for all tasks, then one number for each task: (N, K, F) to (N, A + K)."""
+
+    def __init__(self, inputs: int, coefficients: int) -> None:
+        super().__init__()
+        self.rule, self.residual = _rule(inputs, coefficients), nn.Linear(inputs, 1)
+
+    def forward(self, entities: Tensor) -> Tensor:
+        return torch.cat([self.rule(entities), self.residual(entities).squeeze(-1)], dim=-1)
 
 
 def _critic(inputs: int, outputs: int, num_tasks: int, activation: type[nn.Module]) -> OverEntities:
@@ -87,17 +104,29 @@ class _TaskActorCritic(_ActorCritic):
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
-        features = features_of(self)
-        actions: int = self.action_space.shape[0]  # type: ignore[index]
-        if not features.per_task:  # the coefficients of a rule for all samples, or a threshold
-            rule = nn.Sequential(Pool(), nn.Linear(2 * WIDTHS[-1], actions))
-            self.action_net: nn.Module = OverEntities(rule, features.num_tasks, flatten=False)
-        else:
-            self.action_net = _head(WIDTHS[-1], features.num_tasks)
+        features, shared = features_of(self), self._shared_actions()
+        num_tasks, width = features.num_tasks, WIDTHS[-1]
+        if not shared:
+            self.action_net: nn.Module = _head(width, num_tasks)
+        else:  # the coefficients of a rule, or a threshold
+            rule = _RuleAndResiduals(width, shared) if features.per_task else _rule(width, shared)
+            self.action_net = OverEntities(rule, num_tasks, flatten=False)
         self.action_net.apply(partial(self.init_weights, gain=0.01))
-        deviations = 1 if features.per_task else actions
-        self.log_std = nn.Parameter(torch.full((deviations,), float(self.log_std_init)))
+        self.log_std = nn.Parameter(torch.full((shared + features.per_task,), float(self.log_std_init)))
         self._make_optimizer(lr_schedule)
+
+    def _shared_actions(self) -> int:
+        """How many numbers of an action are not of a task."""
+        features, actions = features_of(self), self.action_space.shape[0]  # type: ignore[index]
+        return actions - features.num_tasks if features.per_task else actions
+
+    def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
+        """SB3's, where each coefficient has a deviation, and all residuals of tasks share one."""
+        shared, per_task = self._shared_actions(), features_of(self).per_task
+        if not (shared and per_task):
+            return super()._get_action_dist_from_latent(latent_pi)
+        deviations = torch.cat([self.log_std[:shared], self.log_std[shared:].expand(features_of(self).num_tasks)])
+        return self.action_dist.proba_distribution(self.action_net(latent_pi), deviations)
 
     def _make_optimizer(self, lr_schedule: Schedule) -> None:
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
@@ -106,8 +135,9 @@ class _TaskActorCritic(_ActorCritic):
 class TaskActorCriticPolicy(_TaskActorCritic, MultiInputActorCriticPolicy):
     """PPO's policy over tasks: a Gaussian with an invariant critic.
 
-    With one action per task, the mean is equivariant and all tasks share a deviation. With the coefficients of a rule for samples,
-    the mean is invariant, so that the rule's weights are equivariant over samples and tasks, and each coefficient has a deviation.
+    With one action per task, the mean is equivariant and all tasks share a deviation. With the coefficients of a rule, for tasks or
+    samples, the mean is invariant, so that the rule's weights are equivariant, and each coefficient has a deviation. With a rule
+    and a residual of each task, it is both.
     """
 
     def __init__(self, observation_space: spaces.Dict, action_space: spaces.Box, lr_schedule: Schedule, **arguments: Any) -> None:
@@ -135,7 +165,8 @@ class _TaskOffPolicy(_OffPolicy):
     """Features of tasks and invariant critics, mixed into SB3's off-policy policies; actions must be one number per task."""
 
     def __init__(self, observation_space: spaces.Dict, action_space: spaces.Box, lr_schedule: Schedule, **arguments: Any) -> None:
-        if not arguments["features_extractor_kwargs"]["per_task"]:
+        given = arguments["features_extractor_kwargs"]
+        if not given["per_task"] or action_space.shape != (task_count(observation_space, given["kinds"]),):
             condition = "be ppo or recurrent-ppo, whose actions need not be one number per task"
             raise ValueError(should("algorithm", condition, action_space))
         super().__init__(observation_space, action_space, lr_schedule, **{**arguments, **_OVER_TASKS})

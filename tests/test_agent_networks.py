@@ -25,10 +25,10 @@ def space_of(names, num_tasks, batch_size):
     return space({name: OBSERVATIONS[name] for name in names}, num_tasks, batch_size, {})
 
 
-def policy(name, num_tasks, seed=0, names=NAMES, batch_size=1):
+def policy(name, num_tasks, seed=0, names=NAMES, batch_size=1, coefficients=0):
     torch.manual_seed(seed)
     per_task = not set(names) & set(OF_SAMPLES[:4])
-    actions = spaces.Box(-1, 1, (num_tasks if per_task else COEFFICIENTS,), np.float32)
+    actions = spaces.Box(-1, 1, (coefficients + num_tasks if per_task else COEFFICIENTS,), np.float32)
     chosen = policy_of(LOSS_WEIGHTING, name)
     features = algorithm(name).features(chosen, {own: OBSERVATIONS[own].size for own in names}, per_task)
     made = algorithm(name).empty_policy(chosen, space_of(names, num_tasks, batch_size), actions, {}, features)
@@ -91,6 +91,35 @@ def test_permuting_the_tasks_permutes_the_actions(name, num_tasks, seed):
     if memory is not None:
         for one, other in zip(permuted_memory(after, order), others_after, strict=True):
             np.testing.assert_allclose(other, one, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ppo", "recurrent-ppo"])
+@given(num_tasks=st.integers(2, 6), seed=st.integers(0, 2**16))
+@settings(max_examples=8, deadline=None)
+def test_a_rule_with_residuals_has_coefficients_for_all_tasks_and_a_number_for_each(name, num_tasks, seed):
+    actor, values = policy(name, num_tasks, coefficients=3), observations(num_tasks, seed=seed)
+    order, memory, starts = np.random.default_rng(seed).permutation(num_tasks), memories(actor, seed), np.zeros(3, dtype=bool)
+    actions, _ = actor.predict(values, memory, starts, deterministic=True)
+    others, _ = actor.predict(permuted(values, order), permuted_memory(memory, order), starts, deterministic=True)
+    assert actions.shape == (3, 3 + num_tasks)
+    assert actor.log_std.shape == (4,)
+    np.testing.assert_allclose(others[:, :3], actions[:, :3], atol=1e-5)
+    np.testing.assert_allclose(others[:, 3:], actions[:, 3:][:, order], atol=1e-5)
+    assert np.ptp(actions[:, 3:]) > 1e-4
+
+
+def test_each_coefficient_has_a_deviation_and_all_residuals_share_one():
+    actor = policy("ppo", 5, coefficients=3)
+    with torch.no_grad():
+        actor.log_std.copy_(torch.tensor([-1.0, -2.0, -3.0, -4.0]))
+    deviations = actor.get_distribution({name: torch.as_tensor(own) for name, own in observations(5).items()}).distribution.stddev
+    torch.testing.assert_close(deviations[0].log(), torch.tensor([-1.0, -2.0, -3.0, *[-4.0] * 5]))
+
+
+@pytest.mark.parametrize("name", ["sac", "td3", "tqc"])
+def test_algorithms_with_an_action_per_task_refuse_a_rule_with_residuals(name):
+    with pytest.raises(ValueError, match="`algorithm` should be ppo or recurrent-ppo"):
+        policy(name, 4, coefficients=3)
 
 
 def values_of(actor, values, actions):

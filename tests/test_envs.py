@@ -731,6 +731,7 @@ CHANGES = {
     "gradient_ema": ({}, 0.5),
     "gradient_ema_decay": ({"gradient_ema": 0.5}, 1.0),
     "features": ({"action": "rule"}, ["loss"]),
+    "residual_reach": ({"action": "rule"}, 0.5),
     "autoreset_mode": ({}, "NextStep"),
     "max_episode_steps": ({}, 1),
     "reward_every": ({}, 8),

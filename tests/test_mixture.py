@@ -138,7 +138,11 @@ def test_wrong_sources_are_refused(problem, message, tmp_path):
             "`quality` for all problems or for none",
         ),
         ({"problem": 3}, "`problem` should be a name, a Problem"),
-        ({"observe": ["pooled_slope", "cosines"]}, "not hold cosines where all else is pooled.*pooled_cosine"),
+        (
+            {"observe": ["pooled_slope", "cosines"], "problem": [{**own, "action": "rule"} for own in SOURCES.values()]},
+            "not hold cosines where all else is pooled.*pooled_cosine",
+        ),
+        ({"observe": ["pooled_slope", "progress"]}, "hold at least one observation of each task"),
         ({"reward_floor": 0.0}, "reward_floor"),
         ({"reward_floor": 0.1, "rollouts_per_instance": 1}, "without rollouts of the same instance"),
         ({"problem": [SOURCES["relations"], {**SOURCES["relations"], "autoreset_mode": "NextStep"}]}, "autoreset_mode"),
@@ -238,6 +242,18 @@ def test_what_an_agent_of_coefficients_does_depends_on_what_it_sees(transferring
     for name in POOLED:
         others = agent.predict({**seen, name: seen[name] + 1}, deterministic=True)[0]
         assert not np.array_equal(chosen, others), name
+
+
+def test_an_agent_with_residuals_plays_with_any_number_of_tasks_and_needs_the_same_one_to_train_on(tmp_path):
+    seen = {"observe": ["progress", "log_loss_mean", "pooled_log_loss"], "residual_reach": 0.5}
+    given = {**MIXED, **ANY_K, **seen, "num_envs": 8, "time_steps": 32, "options": {"n_epochs": 1, "batch_size": 16}}
+    sources = [{"problem": "quadratic", "train_steps": 20, "reward_every": 20, "num_tasks": count} for count in (3, 2)]
+    with pytest.raises(ValueError, match="same actions everywhere"):
+        agents.train(out=tmp_path / "two", **given | {"problem": sources})
+    agent = agents.train(out=tmp_path / "one", **given | {"problem": sources[:1]})
+    arguments = {"problem": "teachers", "num_tasks": 5, "train_steps": 40, "instances": 2, "batch_size": 32}
+    frame = mtl_gym.compare({"agent": agent, "ew": "ew"}, LOSS_WEIGHTING, **arguments)
+    assert frame.groupby("policy", observed=True)["delta_m"].first().notna().all()
 
 
 def test_a_default_of_the_environment_is_the_same_given_or_not(tmp_path):

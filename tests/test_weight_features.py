@@ -69,6 +69,34 @@ def test_first_and_loss_are_si_over_its_mean():
     torch.testing.assert_close(weights(first=1, loss=1), over_mean(1 / LOSSES))
 
 
+def test_residuals_multiply_the_weights_of_their_tasks():
+    view, plain = known(INITIAL), action(DEFAULT_FEATURES, level=0.5, first=1, base=0.7)
+    own = torch.tensor([0.5, -1.0, 0.0, 1.0])
+    weighing = TaskWeighing(4, action="rule", residual_reach=0.6)
+    assert weighing.space.shape == (1 + len(DEFAULT_FEATURES) + 4,)
+    found = weighing.weights(weighing.held(torch.cat([plain, own]).expand(2, -1), view), LOSSES, INITIAL)[:, 0]
+    without = weights(view=view, features=DEFAULT_FEATURES, level=0.5, first=1, base=0.7)
+    wanted = without * torch.exp(0.6 * own)
+    level = (LOSSES / INITIAL).mean(1, keepdim=True) ** -0.5
+    torch.testing.assert_close(found, level * over_mean(wanted))
+    zero = weighing.weights(weighing.held(torch.cat([plain, 0 * own]).expand(2, -1), view), LOSSES, INITIAL)[:, 0]
+    assert same(zero, without)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"action": "rule", "residual_reach": -0.1}, "residual_reach=-0.1"),
+        ({"action": "rule", "residual_reach": 11}, "residual_reach=11"),
+        ({"action": "rule", "residual_reach": "large"}, "residual_reach='large'"),
+        ({"action": "softmax", "residual_reach": 0.5}, "residual_reach=0.5"),
+    ],
+)
+def test_wrong_reaches_of_residuals_are_named(arguments, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        make("quadratic", **arguments)
+
+
 def test_with_base_and_a_level_of_one_they_are_those_of_stch_over_their_start():
     view = known(INITIAL)
     base = view.losses.base

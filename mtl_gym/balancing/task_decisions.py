@@ -18,7 +18,7 @@ _OWN = ("held", "weights", "parts")
 
 def weighing_of(arguments: Mapping[str, Any], num_tasks: int) -> TaskWeighing:
     """How actions become weights, from the environment's own arguments."""
-    names = ("action", "rule", "weight_range", "scope", "features")
+    names = ("action", "rule", "weight_range", "scope", "features", "residual_reach")
     return TaskWeighing(num_tasks, **{name: arguments[name] for name in names})
 
 

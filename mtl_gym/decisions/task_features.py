@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtl_gym.checks import several
+from mtl_gym.checks import number, several
 from mtl_gym.policies.protocol import WEIGHT_BOUND
 from mtl_gym.training.formulas import improvable_gap, log_loss, log_norms, mean_cosines, relative
 from mtl_gym.training.probes import BASE, GRAMIAN, META, View
@@ -18,6 +18,8 @@ LEVEL_REACH = 2.0
 """The largest coefficient of the level: from a mean weight of 1 (0) past one over the mean relative loss (1) to its square."""
 RISE = 10.0
 """A loss over its first value counts as no more than this in the level: a first loss may be missing, or 0."""
+MOST_RESIDUAL = 10.0
+"""The largest reach of a residual: e^10 is a ratio of 22,000."""
 _LARGEST = 100.0
 """Features beyond are cut off: logarithms of float32 losses over each other, clamped to 1e-12, lie within 117."""
 
@@ -119,20 +121,22 @@ class FeatureRule:
 
     What is held for a decision, (N, P, K), P = 3 + the number of features of the batch, are by rows: l, the sum of the features of
     the decision times their coefficients, without those that reveal a scale and of these alone, and the coefficients of the
-    features of the batch.
+    features of the batch. A *residual* of each task, a number of its own that the action holds, is added to its ``s_k``.
 
     Args:
         features: Rows of ``TASK_FEATURES``. ``None``: ``DEFAULT_FEATURES``.
+        residual_reach: The residual that belongs to an action of 1, at least 0; 0: actions have no residuals.
 
     Attributes:
         features: Their names.
         needs: Names of the required measurements.
 
     Raises:
-        ValueError, TypeError: If the features are no list of different names.
+        ValueError, TypeError: If the features are no list of different names, or the reach is out of range.
     """
 
-    def __init__(self, features: Sequence[str] | None) -> None:
+    def __init__(self, features: Sequence[str] | None, residual_reach: float = 0.0) -> None:
+        self.residual_reach = number("residual_reach", residual_reach, low=0.0, high=MOST_RESIDUAL)
         self.features = DEFAULT_FEATURES if features is None else several("features", features, TASK_FEATURES, noun="feature")
         self.needs = tuple(dict.fromkeys(need for row in self._rows.values() for need in row.needs))
 
@@ -145,12 +149,21 @@ class FeatureRule:
         """P."""
         return 3 + sum(row.of_batch for row in self._rows.values())
 
+    def num_actions(self, num_tasks: int) -> int:
+        """The numbers of an action: of the level, of the features, and of K tasks if they have residuals."""
+        return 1 + len(self.features) + (num_tasks if self.residual_reach else 0)
+
     def held(self, actions: Tensor, view: View) -> Tensor:
-        """What is held for a decision (N, P, K), float64, from actions (N, 1 + F) in [-1, 1] and what is known before it."""
+        """What is held for a decision (N, P, K), float64, from actions (N, 1 + F), or (N, 1 + F + K) with residuals, in [-1, 1].
+
+        Features are those of what is known before the decision.
+        """
         reach = [LEVEL_REACH, *(row.reach for row in self._rows.values())]
-        coefficients = actions.double() * actions.new_tensor(reach, dtype=torch.float64)
+        coefficients = actions[:, : len(reach)].double() * actions.new_tensor(reach, dtype=torch.float64)
         own = dict(zip(self.features, coefficients[:, 1:, None].unbind(1), strict=True))  # (N, 1) each
         sums = {raw: torch.zeros_like(view.losses.initial, dtype=torch.float64) for raw in (False, True)}
+        if self.residual_reach:
+            sums[False] = self.residual_reach * actions[:, len(reach) :].double()
         for name, row in self._rows.items():
             if not row.of_batch:
                 sums[row.raw] = sums[row.raw] + own[name] * _finite(row.function(view))

@@ -61,6 +61,7 @@ class TaskWeighing:
         weight_range: Largest ratio of two softmax weights, above 1; ``c = ln(weight_range) / 2``.
         scope: Row of ``SCOPES``; ``"all"`` with ``action="rule"``.
         features: Rows of ``TASK_FEATURES``, with ``action="rule"`` only. ``None``: those that are not paid for.
+        residual_reach: The reach of residuals of each task, with ``action="rule"`` only; 0: none.
 
     Attributes:
         space: The actions of one row.
@@ -77,15 +78,16 @@ class TaskWeighing:
         weight_range: float = 1e6,
         scope: str = "all",
         features: Sequence[str] | None = None,
+        residual_reach: float = 0.0,
     ) -> None:
         self._mode = choose("action", action, ACTIONS)
         choose("rule", rule, RULES)
         self._rule = rule
         self._sharpness = math.log(number("weight_range", weight_range, low=1.0, ends="(]")) / 2
         self.scope = choose("scope", scope, SCOPES)
-        self._num_tasks, self._features = num_tasks, _feature_rule(action, scope, features)
+        self._num_tasks, self._features = num_tasks, _feature_rule(action, scope, features, residual_reach)
         self.needs = self._features.needs if self._features else ()
-        length = 1 + len(self._features.features) if self._features else self.scope * num_tasks
+        length = self._features.num_actions(num_tasks) if self._features else self.scope * num_tasks
         self.space = Box(-self._mode.bound, self._mode.bound, (length,), np.float32)
 
     def clipped(self, actions: Tensor) -> Tensor:
@@ -118,15 +120,14 @@ class TaskWeighing:
         return self._features.relative_weights(held, losses, initial) if self._features else held[:, 0]
 
 
-def _feature_rule(action: str, scope: str, features: Sequence[str] | None) -> FeatureRule | None:
+def _feature_rule(action: str, scope: str, features: Sequence[str] | None, residual_reach: float) -> FeatureRule | None:
     """The rule of features, if the action has one."""
     if not ACTIONS[action].features:
-        if features is not None:
-            raise ValueError(
-                should("features", f"be left out with action={action!r}", features, "They are those of action='rule'.")
-            )
+        for name, value, usual in (("features", features, None), ("residual_reach", residual_reach, 0.0)):
+            if value != usual:
+                raise ValueError(should(name, f"be left out with action={action!r}", value, "It belongs to action='rule'."))
         return None
     if SCOPES[scope] > 1:
         remedy = "Its weights are those of the whole losses."
         raise ValueError(should("scope", "be 'all' with action='rule'", scope, remedy))
-    return FeatureRule(features)
+    return FeatureRule(features, residual_reach)

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from mtl_gym.checks import number, should
-from mtl_gym.decisions.task_features import DEFAULT_FEATURES, TASK_FEATURES
+from mtl_gym.decisions.task_features import TASK_FEATURES, FeatureRule
 from mtl_gym.decisions.task_rules import TaskWeighing
 from mtl_gym.decisions.task_weights import TaskWeights
 from mtl_gym.environments import LOSS_WEIGHTING
@@ -37,9 +37,10 @@ def _decide(
     gradient_ema: float = 0.0,
     gradient_ema_decay: float = 0.0,
     features: Sequence[str] | None = None,
+    residual_reach: float = 0.0,
 ) -> TaskWeights:
-    tasks = common.recipe.num_tasks
-    weighing = TaskWeighing(tasks, action=action, rule=rule, weight_range=weight_range, scope=scope, features=features)
+    of_rule: dict[str, Any] = {"features": features, "residual_reach": residual_reach}
+    weighing = TaskWeighing(common.recipe.num_tasks, action=action, rule=rule, weight_range=weight_range, scope=scope, **of_rule)
     average = number("gradient_ema", gradient_ema, low=0.0, high=1.0, ends="[)")
     decay = number("gradient_ema_decay", gradient_ema_decay, low=0.0, high=_MOST_DECAY)
     apart = scope != "all" or average > 0 or GRAMIAN in weighing.needs or observes_gradients(common.observe)
@@ -55,8 +56,8 @@ def _actions(arguments: Mapping[str, Any], num_tasks: int, choices: int | None) 
         raise ValueError(should("scope", "be 'all' for agents, which weight the whole losses", arguments["scope"]))
     if arguments.get("action") != "rule":
         return Box(-1, 1, (num_tasks,), np.float32)
-    features = arguments.get("features")
-    return Box(-1, 1, (1 + len(DEFAULT_FEATURES if features is None else features),), np.float32)
+    rule = FeatureRule(arguments.get("features"), arguments.get("residual_reach", 0.0))
+    return Box(-1, 1, (rule.num_actions(num_tasks),), np.float32)
 
 
 def _table() -> str:
@@ -104,6 +105,9 @@ class LossWeightingEnv(MTLEnv):
 
     {features}
 
+    With a ``residual_reach`` r above 0, K more numbers follow, one for each task: r times its number is added to ``s_k``, for what
+    its features do not tell.
+
     By default, ``features`` are those that need only losses and held-out losses. The two others cost K backward passes per
     decision: at most 1.1 times the cost of equal weights where a decision has at least max(20, 10 K) steps. Features of a batch are
     computed for each batch, where a task without a label has its last known loss; the others are held for the decision.
@@ -146,6 +150,7 @@ class LossWeightingEnv(MTLEnv):
     | `gradient_ema` | `0.0` | decay of the moving averages that replace the tasks' gradients of the shared parameters; 0: none |
     | `gradient_ema_decay` | `0.0` | exponent d: at step t, from 1, averages keep `gradient_ema / t**d` of their past; 0: constant |
     | `features` | not paid for | features of `"rule"`, in the order of its numbers |
+    | `residual_reach` | `0.0` | with `"rule"`: largest residual of a task, which is added to its log weight; 0: no residuals |
     {common_arguments}
 
     {vector_form}
