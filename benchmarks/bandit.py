@@ -115,10 +115,10 @@ def _stacked(parts: Sequence[npt.NDArray[Any]]) -> Tensor:
 def _gains(chunks: Sequence[Chunk]) -> Array:
     """Gains (I, S) over the first sibling of a source's chunks; a training that diverged is ``MOST`` deviations worse."""
     quality = np.concatenate([chunk["quality"] for chunk in chunks])
-    return _scaled(np.where(np.concatenate([chunk["diverged"] for chunk in chunks]), np.nan, quality))
+    return scaled(np.where(np.concatenate([chunk["diverged"] for chunk in chunks]), np.nan, quality))
 
 
-def _scaled(quality: Array) -> Array:
+def scaled(quality: Array) -> Array:
     """Gains (I, S) over the first column, over their usual size; ``-MOST`` where they are not known, 0 where the first is not."""
     lost = ~np.isfinite(quality)
     apart = np.where(lost, np.nan, quality) - np.where(lost, np.nan, quality)[:, :1]
@@ -312,7 +312,7 @@ def gained(
     for source in sources:
         ids, given = range(FIRST + 10**6, FIRST + 10**6 + instances), {**source, **others}
         qualities = [finals(own, given, ids) for own in (make_policy("init"), *agents.values())]
-        gains = _scaled(np.stack(qualities, axis=1)).mean(0)
+        gains = scaled(np.stack(qualities, axis=1)).mean(0)
         for name, own in zip(agents, gains[1:], strict=True):
             found[name].append(round(float(own), 3))
     return found

@@ -1,10 +1,10 @@
 """PPO on a mixture of sources: an agent for the action ``rule``, and the search of its hyper-parameters with Optuna.
 
-    python -m benchmarks.policy_gradient                 10 trials on teachers alone (half an hour; rerun to resume)
+    python -m benchmarks.policy_gradient                 6 trials on teachers alone (half an hour; rerun to resume)
     python -m benchmarks.policy_gradient --trials 24     more of them
 
 Rewards are final ones on *reward*, less the mean of the other rollouts of the same instance and over the source's deviation between
-them, so the advantages are those of a group. Every few updates each source draws another length, number of tasks and rates
+them, so the advantages are those of a group. Every update, each source draws another length, number of tasks and rates
 (``benchmarks/logged.py``). A trial is scored by what its agent gains over `init` on training instances of teachers that it has not
 seen; no shipped problem takes part. The first trial is the recipe before it was tuned. Writes
 ``benchmarks/results/policy_gradient.json``: all trials, and the ``best`` one.
@@ -36,12 +36,10 @@ from mtl_gym.agents.learning import make_envs, make_model
 from mtl_gym.agents.randomness import Stream
 from mtl_gym.agents.settings import Settings
 
-ROWS, ROLLOUTS = 16, 8
+ROWS, ROLLOUTS = 48, 8
 """Trainings of each source side by side, and of each instance among them."""
-UPDATES, REDRAWN = 96, 4
-"""Updates of an agent, and how many of them have the same lengths, numbers of tasks and rates."""
-TRIALS, SHORT = 10, 16
-"""Trials of a search, and the updates of each."""
+UPDATES, SHORT, TRIALS = 16, 8, 6
+"""Updates of an agent and of a trial, and trials of a search."""
 USED = [0, *(COLUMNS.index(name) for name in PLAIN)]
 STARTS = {"init": INIT[USED].tolist(), "level": (BASE / REACH)[USED].tolist()}
 """The actions that an agent starts from."""
@@ -51,25 +49,23 @@ UNTUNED = {"inputs": "all", "start": "init", "learning_rate": 1e-3, "n_epochs": 
 
 
 class _Redrawn(BaseCallback):
-    """Gives the model other environments after every few rollouts."""
+    """Gives the model other environments after each rollout."""
 
     def __init__(self, settings: Settings, sources: Sequence[Mapping[str, Any]], first: int) -> None:
         super().__init__()
-        self._settings, self._sources, self._number, self._rollouts = settings, sources, first, 0
+        self._settings, self._sources, self._number = settings, sources, first
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_end(self) -> None:
-        self._rollouts += 1
-        if self._rollouts % REDRAWN == 0:
-            self._number += 1
-            first, *others = drawn(self._settings, self._sources, self._number)
-            envs, _ = make_envs(replace(self._settings, arguments=first, others=others))
-            envs.seed(self._number)
-            self.model.get_env().close()  # type: ignore[union-attr]
-            self.model.set_env(envs)
-            self.model._last_obs = envs.reset()  # type: ignore[assignment]
+        self._number += 1
+        first, *others = drawn(self._settings, self._sources, self._number)
+        envs, _ = make_envs(replace(self._settings, arguments=first, others=others))
+        envs.seed(self._number)
+        self.model.get_env().close()  # type: ignore[union-attr]
+        self.model.set_env(envs)
+        self.model._last_obs = envs.reset()  # type: ignore[assignment]
 
 
 def drawn(settings: Settings, sources: Sequence[Mapping[str, Any]], number: int) -> list[dict[str, Any]]:
@@ -166,7 +162,7 @@ def search(trials: int, updates: int, instances: int, storage: str | None, **oth
 
 def about(sources: Sequence[Mapping[str, Any]], updates: int, instances: int) -> str:
     """What tells searches apart."""
-    return repr(([fingerprint(dict(own)) for own in sources], updates, instances, ROWS, ROLLOUTS, REDRAWN))
+    return repr(([fingerprint(dict(own)) for own in sources], updates, instances, ROWS, ROLLOUTS))
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

@@ -46,10 +46,11 @@ def measured(arguments: Mapping[str, Any], policies: Mapping[str, Any], instance
     ids, given = range(instances), {**arguments, **others}
     first = finals(make_policy("init"), given, ids, "test")
     scores = {name: finals(policy, given, ids, "test") for name, policy in policies.items()}
-    return {name: interval(_difference(own, first)) for name, own in scores.items()}
+    return {name: interval(difference(own, first)) for name, own in scores.items()}
 
 
-def _difference(own: Array, other: Array) -> Array:
+def difference(own: Array, other: Array) -> Array:
+    """Paired differences (n,) of scores, which are not finite where a training diverged."""
     lost, beside = ~np.isfinite(own), ~np.isfinite(other)
     return np.where(lost | beside, DIVERGED * (beside.astype(float) - lost), own - other)
 

@@ -3,7 +3,8 @@
     python -m benchmarks.logged                     first: what the bandits learn from
     python -m benchmarks.transfer digits            trains the agents of a fold, and plays them on what is left out (resumes)
     python -m benchmarks.transfer heuristics        searches the heuristics on left-out teachers, and plays them
-    python -m benchmarks.transfer ship              installs the agent of all sources in agents/pretrained (a minute)
+    python -m benchmarks.transfer choose            what agents of teachers alone are worth on new teachers (minutes)
+    python -m benchmarks.transfer ship              installs the best of them in agents/pretrained (a minute)
     python -m benchmarks.transfer                   all of it (hours)
 
 What learns in a fold (``RECIPES``; three seeds) never sees the fold's problems (``benchmarks/folds.py``), nor the
@@ -24,16 +25,18 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
+from math import isnan
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from benchmarks import bandit, evolution, policy_gradient
-from benchmarks.bandit import PLAIN, gained, learned
-from benchmarks.folds import ALL, FOLDS, TEACHERS_ALONE, sources_of_fold, training_sources
-from benchmarks.logged import CHUNKS, SMOKE as SMALL, chunk_file, collect, drawn_settings
+from benchmarks.bandit import PLAIN, finals, learned, scaled
+from benchmarks.folds import FOLDS, TEACHERS_ALONE, sources_of_fold, training_sources
+from benchmarks.logged import CHUNKS, FIRST, SMOKE as SMALL, chunk_file, collect, drawn_settings
 from benchmarks.measuring import FAMILY_CASES, ROOT, Run, command_line, searched_in
 from benchmarks.methods import INSTANCES, SINGLE_TASK, found_settings, of_policy, played, policies, rescored, single_task
 from benchmarks.search import Scores, search
@@ -48,7 +51,8 @@ USUAL_SEEDS = 3
 CHEAP = ("ew", "init", "si", "si-mean", "gls", "rlw", "dwa", "uw", "uw-so", "imtl-l", "igb", "cov", "stch", "famo", "ppo")
 DEAR = ("cagrad", "fairgrad", "nash-mtl", "db-mtl", "moco", "si+cagrad", "igb+cagrad")
 """Policies that cost what equal weights do, and K backward passes a step: both are also played as they are, without a search."""
-FIRST_DRAW, DRAWS, DRAWN_INSTANCES = 90_000, 6, 8
+FIRST_DRAW, DRAWS = 90_000, 3
+DRAWN = range(FIRST + 3 * 10**6, FIRST + 3 * 10**6 + 8)
 """Draws of settings of teachers by which the recipe is chosen, and instances of each."""
 AGENTS = ROOT / "runs" / "transfer"
 RULES = {"level": "rule:first=1:base=1:level=1", "best-rule": "best-rule:level=0.482"}
@@ -91,7 +95,14 @@ def agents(fold: str, folder: Path) -> dict[str, list[str]]:
         version = _version(name, sources)
         seeds = range(SEEDS.get(name, USUAL_SEEDS))
         files[name] = [str(folder / fold / f"{name}-{seed}-{version}.safetensors") for seed in seeds]
-    return files | {name: [rule] for name, rule in RULES.items() if fold != SMOKE}
+    return files | {name: [rule] for name, rule in RULES.items() if fold in FOLDS}
+
+
+def alone() -> dict[str, str]:
+    """The agents of the shipped recipe that learned on teachers alone, by name, trained where they are missing."""
+    files = agents(TEACHERS_ALONE, AGENTS)[SHIPPED]
+    _train(TEACHERS_ALONE, {SHIPPED: files})
+    return {f"{SHIPPED}-{seed}": file for seed, file in enumerate(files)}
 
 
 def _train(fold: str, files: Mapping[str, Sequence[str]]) -> None:
@@ -198,62 +209,113 @@ def fold(name: str, known: dict[str, Any], run: Run) -> None:
 def choose(known: dict[str, Any], run: Run) -> None:
     """What agents that learned on teachers alone, and rules, gain over `init` on new teachers: by this, one recipe is shipped.
 
-    Each source of teachers draws lengths, numbers of tasks and rates that none of them had. No shipped problem takes part.
+    Each source of teachers draws lengths, numbers of tasks and rates that none of them had. No shipped problem takes part. Kept
+    after each policy; gains are over the deviation between policies, so they are computed from all of them.
     """
-    files = agents(TEACHERS_ALONE, AGENTS) | {name: [name] for name in ("ew", "stch", "igb")}
-    _train(TEACHERS_ALONE, files)
     sources = [drawn_settings(source, FIRST_DRAW + draw) for draw in range(DRAWS) for source in sources_of_fold(TEACHERS_ALONE)]
-    names = {f"{recipe}-{seed}": make_policy(file) for recipe, own in files.items() for seed, file in enumerate(own)}
-    gains = gained(names, sources, DRAWN_INSTANCES)
-    known[CHOOSE] = {
-        recipe: {
-            "mean": round(mean(mean(gains[f"{recipe}-{seed}"]) for seed in range(len(own))), 3),
-            "gains": [gains[f"{recipe}-{seed}"] for seed in range(len(own))],
-        }
-        for recipe, own in files.items()
-    }
+    files = agents(TEACHERS_ALONE, AGENTS)
+    files |= {name: [name] for name in ("init", "ew", "stch")} | {name: [rule] for name, rule in RULES.items()}
+    row = known.setdefault(CHOOSE, {"qualities": {}})
+    for recipe, own in files.items():
+        told = [_named(file) for file in own]
+        if row["qualities"].get(recipe, {}).get("of") == told:
+            continue
+        _train(TEACHERS_ALONE, {recipe: own})
+        policies, ids = [make_policy(file) for file in own], [*DRAWN] * len(own)
+        together = Seeds(policies) if len(own) > 1 else policies[0]
+        found = np.stack([finals(together, source, ids, "reward").reshape(len(own), -1) for source in sources], axis=1)
+        rounded = [[[None if isnan(one) else round(one, 2) for one in draw] for draw in seed] for seed in found.tolist()]
+        row["qualities"][recipe] = {"of": told, "scores": rounded}
+        run.write(known)
+        print(CHOOSE, recipe, flush=True)
+    row["gains"] = _gains({recipe: own["scores"] for recipe, own in row["qualities"].items()})
     run.write(known)
-    print({recipe: row["mean"] for recipe, row in known[CHOOSE].items()}, flush=True)
+    print({recipe: [round(mean(seed), 3) for seed in own] for recipe, own in row["gains"].items()}, flush=True)
+
+
+class Seeds:
+    """Agents that differ in their training's seed alone, as one policy: each plays as many rows, one after the other."""
+
+    def __init__(self, policies: Sequence[Any]) -> None:
+        self.policies, self.requires = policies, policies[0].requires
+
+    def predict(self, seen: Mapping[str, Any], state: Any = None, start: Any = None, deterministic: bool = True) -> tuple[Any, Any]:
+        """Actions (N, A), and the memory of each."""
+        parts = {name: np.split(values, len(self.policies)) for name, values in seen.items()}
+        own = [{name: values[place] for name, values in parts.items()} for place in range(len(self.policies))]
+        states = state or [None] * len(self.policies)
+        answers = [policy.predict(*pair, deterministic=True) for policy, *pair in zip(self.policies, own, states, strict=True)]
+        return np.concatenate([actions for actions, _ in answers]), [memory for _, memory in answers]
+
+
+def _gains(qualities: Mapping[str, Sequence[Sequence[Sequence[float | None]]]]) -> dict[str, list[list[float]]]:
+    """By recipe: gains (S, D) of seeds over `init`, by draws of settings, in deviations between all of them."""
+    names = [(recipe, seed) for recipe, own in qualities.items() for seed in range(len(own))]
+    columns = [("init", 0), *(name for name in names if name[0] != "init")]
+    table = np.array([qualities[recipe][seed] for recipe, seed in columns], np.float64)  # (P, D, n)
+    means = np.stack([scaled(table[:, draw].T).mean(0) for draw in range(table.shape[1])], axis=1)  # (P, D)
+    found: dict[str, list[list[float]]] = {}
+    for (recipe, _), own in zip(columns, means.round(3).tolist(), strict=True):
+        found.setdefault(recipe, []).append(own)
+    return found
 
 
 def ship(known: dict[str, Any], run: Run) -> None:
-    """Installs the agent of all sources and the first seed; the left-out problems chose its recipe, not its seed."""
+    """Installs the shipped recipe's agent of teachers alone and the first seed: no shipped problem chose anything of it."""
     with tempfile.TemporaryDirectory() as made:
         file = Path(made) / "agent.safetensors"
-        _check_complete(sources_of_fold(ALL))
+        _check_complete(sources_of_fold(TEACHERS_ALONE))
         begun = time.perf_counter()
-        RECIPES[SHIPPED](sources_of_fold(ALL), 0, file)
+        RECIPES[SHIPPED](sources_of_fold(TEACHERS_ALONE), 0, file)
         known[SHIP] = {"recipe": SHIPPED, "seed": 0, "seconds": round(time.perf_counter() - begun, 1)}
         shutil.copy(file, FOLDER / "ppo_rule.safetensors")
     run.write(known)
 
 
 def _judge(name: str, files: Mapping[str, Sequence[str]], known: dict[str, Any], run: Run) -> None:
-    """Plays the agents of these files, as they are and, in folds, with searched rates; those that are known already are kept."""
+    """Plays the agents of these files, as they are and with searched rates; those that are known already are kept.
+
+    Of those that learned on teachers alone, only the shipped recipe's rates are searched.
+    """
     everything = tuple(case for cases in FOLDS.values() for case in cases)
     left_out = FOLDS.get(name, everything if name == TEACHERS_ALONE else ())
     for case in [*left_out, *FAMILY_CASES][: 1 if run.smoke else None]:
         row = known.setdefault("folds", {}).setdefault(name, {}).setdefault(case, {})
-        played_by, rates_of = row.setdefault("agents", {}), row.setdefault("rates", {})
-        about = searched_in(case)
+        played_by, about = row.setdefault("agents", {}), searched_in(case)
         told = {recipe: [[_named(file) for file in own], about, run.size(INSTANCES)] for recipe, own in files.items()}
         missing = {recipe: own for recipe, own in files.items() if played_by.get(recipe) != told[recipe]}
         if not missing:
             continue
         _train(name, missing)
-        names = {f"{recipe}-{seed}": file for recipe, own in missing.items() for seed, file in enumerate(own)}
-        alone = {SINGLE_TASK: _settings(case, known, run.smoke).get(SINGLE_TASK, {})}
-        rates = _rates(case, missing, run) if name in (*FOLDS, SMOKE) else {}
-        at_rates = {label: {"policy": file, "factor": rates.get(label.rpartition("-")[0], 1.0)} for label, file in names.items()}
-        for kind, settings in {"as it is": {}, **({"searched": at_rates} if rates else {})}.items():
-            found = scores(case, names, {**alone, **settings}, run)
-            rows = {recipe: _of_seeds([found[f"{recipe}-{seed}"] for seed in range(len(own))]) for recipe, own in missing.items()}
+        searched = {recipe: own for recipe, own in missing.items() if name != TEACHERS_ALONE or recipe == SHIPPED}
+        rates = _rates(case, searched, run)
+        row["rates"] = {**row.get("rates", {}), **rates}
+        for kind, own in {"as it is": dict.fromkeys(missing, 1.0), "searched": rates}.items():
+            rows = _together(case, {recipe: files[recipe] for recipe in own}, own, known, run)
             row[kind] = {**row.get(kind, {}), **rows}
-            means = {recipe: [round(mean(own), 2) for own in rows[recipe]["scores"]] for recipe in missing}
-            print(name, case, kind, means, flush=True)
-        rates_of |= rates
+            print(
+                name,
+                case,
+                kind,
+                {recipe: [round(mean(one), 2) for one in own["scores"]] for recipe, own in rows.items()},
+                flush=True,
+            )
         played_by |= {recipe: told[recipe] for recipe in missing}
         run.write(known)
+
+
+def _together(
+    case: str, files: Mapping[str, Sequence[str]], factors: Mapping[str, float], known: Mapping[str, Any], run: Run
+) -> dict[str, dict[str, Any]]:
+    """By recipe: the ``scores`` (S, n) of its agents at a factor of the problem's rate, and their passes."""
+    names = {f"{recipe}-{seed}": file for recipe, own in files.items() for seed, file in enumerate(own)}
+    settings = {SINGLE_TASK: _settings(case, known, run.smoke).get(SINGLE_TASK, {})}
+    for label, file in names.items():
+        if (factor := factors[label.rpartition("-")[0]]) != 1.0:
+            settings[label] = {"policy": file, "factor": factor}
+    found = scores(case, names, settings, run) if names else {}
+    seeds = {recipe: [found[f"{recipe}-{seed}"] for seed in range(len(own))] for recipe, own in files.items()}
+    return {recipe: {"scores": [row["scores"] for row in own], "passes": own[0]["passes"]} for recipe, own in seeds.items()}
 
 
 def _named(file: str) -> str:
@@ -265,11 +327,6 @@ def _rates(case: str, files: Mapping[str, Sequence[str]], run: Run) -> dict[str,
     """The factor of the problem's rate that the first agent of each recipe prefers."""
     tried = Scores(case, run)
     return {recipe: search(own[0], tried)["factor"] for recipe, own in files.items()}
-
-
-def _of_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The rows of a recipe's agents together: ``scores`` (S, n)."""
-    return {"scores": [row["scores"] for row in rows], "passes": rows[0]["passes"]}
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -26,7 +26,9 @@ LEFT_OUT = [case for cases in FOLDS.values() for case in cases]
 DATA = {case: case.split("_")[0] for case in LEFT_OUT}
 """The data that a problem shares with others."""
 LEARNED = USUAL
-SHOWN = ("bandit-run", "level", "best-rule")
+AGENT = "ppo:action=rule"
+"""The shipped recipe, learned on teachers alone."""
+SHOWN = (AGENT, "level", "best-rule")
 BESIDE = ("ew", "init", "stch", "igb", "ppo")
 """What has learned; what is compared with all other policies; and what the shipped agent is compared with."""
 DRAWS = 1_000
@@ -37,9 +39,9 @@ WORSE = 0.3
 
 def transfer_tables() -> dict[str, Table]:
     """All tables by the names of their markers."""
-    found, methods, rules = (_read(f"{name}.json") for name in ("transfer", "methods", "rules"))
+    found, methods, rules, safe = (_read(f"{name}.json") for name in ("transfer", "methods", "rules", "safety"))
     scores = {kind: played(found, methods, kind) for kind in KINDS}
-    tables = {"headroom": headroom(rules), "safety": safety(scores[KINDS[0]])}
+    tables = {"headroom": headroom(rules), "choice": choice(found), "safety": safety(safe)}
     for kind, own in scores.items():
         tables[f"regrets {kind}"] = regrets(own, costs(found, methods, kind), references(scores))
         tables[f"differences {kind}"] = differences(own)
@@ -53,10 +55,10 @@ def card_tables() -> dict[str, Table]:
 
 
 def left_out(scores: Scores) -> Table:
-    """By left-out problem: scores of the shipped recipe's agents, as they are, and what they are ahead of other policies."""
+    """By problem: scores of the agents of teachers alone, as they are, and what they are ahead of other policies."""
     rows = []
-    for case in [case for case in (*LEFT_OUT, *FAMILY_CASES) if SHIPPED in scores.get(case, {})]:
-        own = scores[case][SHIPPED]
+    for case in [case for case in (*LEFT_OUT, *FAMILY_CASES) if AGENT in scores.get(case, {})]:
+        own = scores[case][AGENT]
         pairs = {other: paired_difference(own.mean(0), scores[case][other].mean(0), WORSE) for other in BESIDE}
         cells = {
             f"minus `{other}`": f"{row['difference']:+.2f} [{row['low']:.2f}, {row['high']:.2f}]" for other, row in pairs.items()
@@ -103,6 +105,9 @@ def _rows(found: Mapping[str, Any], methods: Mapping[str, Any], kind: str) -> di
         for case, kinds in found.get("folds", {}).get(fold, {}).items():
             for name, row in kinds.get(kind, {}).items():
                 _join(rows.setdefault(case, {}), name, row)
+    for case, kinds in found.get("folds", {}).get(TEACHERS_ALONE, {}).items():
+        if SHIPPED in kinds.get(kind, {}):
+            rows.setdefault(case, {})[AGENT] = kinds[kind][SHIPPED]
     for case, own in rows.items():
         others = _heuristics(found, methods, kind, case)
         if both := own.keys() & others.keys():
@@ -218,29 +223,45 @@ def _interval(scores: Scores, cases: list[str], own: str, other: str, groups: li
     return f"{row['difference']:+.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
-def safety(scores: Scores) -> Table:
-    """What agents and rules are ahead of equal weights and `init` on each left-out problem; and of how many seeds it is safe."""
+def safety(found: Mapping[str, Any]) -> Table:
+    """By left-out problem: what the shipped recipe's agents are ahead of equal weights and `init`, and of how many it is safe."""
     rows = []
-    for case in [case for case in LEFT_OUT if case in scores]:
-        for name in [name for name in (*LEARNED, "best-rule") if name in scores[case]]:
-            own, others = scores[case][name], {other: scores[case][other][0] for other in ("ew", "init")}
-            pairs = {other: paired_difference(own.mean(0), values, WORSE) for other, values in others.items()}
-            cells = {
-                f"minus `{other}`": f"{row['difference']:+.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-                for other, row in pairs.items()
+    for case, row in found.items():
+        verdicts = [own["safe"] for own in row["agents"].values()]
+        counts = {verdict: verdicts.count(verdict) for verdict in ("yes", "not shown", "no") if verdict in verdicts}
+        rows.append(
+            {
+                "problem": case,
+                "instances": str(row["instances"]),
+                **{f"minus `{other}`": _of_seeds([own[other] for own in row["agents"].values()]) for other in ("ew", "init")},
+                "safe (seeds)": ", ".join(f"{verdict} ({count})" for verdict, count in counts.items()),
             }
-            verdicts = [_safe([paired_difference(seed, values, WORSE) for values in others.values()]) for seed in own]
-            counts = {verdict: verdicts.count(verdict) for verdict in ("yes", "not shown", "no") if verdict in verdicts}
-            told = ", ".join(f"{verdict} ({count})" for verdict, count in counts.items()) if len(own) > 1 else verdicts[0]
-            rows.append({"problem": case, "policy": f"`{name}`", **cells, "safe (seeds)": told})
-    return rows or _missing()
+        )
+    return rows or [{"not measured yet": "`python -m benchmarks.safety`"}]
 
 
-def _safe(pairs: list[dict[str, Any]]) -> str:
-    """Whether no loss above ``WORSE`` is possible, or one is certain, by 95 % intervals."""
-    if all(row["low"] > -WORSE for row in pairs):
-        return "yes"
-    return "no" if any(row["high"] < -WORSE for row in pairs) else "not shown"
+def _of_seeds(rows: list[list[float]]) -> str:
+    """The mean difference of seeds, and the outermost bounds of their intervals."""
+    own = np.array(rows)
+    return f"{own[:, 0].mean():+.2f} [{own[:, 1].min():.2f}, {own[:, 2].max():.2f}]"
+
+
+def choice(found: Mapping[str, Any]) -> Table:
+    """What agents that learned on teachers alone, and rules, gain over `init` on new teachers; the best first."""
+    gains = {name: np.array(own) for name, own in found.get("choose", {}).get("gains", {}).items()}
+    return [
+        {
+            "policy": f"`{name}`",
+            "gain": f"{own.mean():+.2f} ({_error(own.mean(0)):.2f})",
+            "of seeds": ", ".join(f"{seed:+.2f}" for seed in own.mean(1)) if len(own) > 1 else "",
+        }
+        for name, own in sorted(gains.items(), key=lambda pair: -float(pair[1].mean()))
+    ] or _missing()
+
+
+def _error(gains: Array) -> float:
+    """The standard error over draws of settings."""
+    return float(gains.std(ddof=1) / len(gains) ** 0.5)
 
 
 def _everywhere(scores: Scores) -> list[str]:

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from benchmarks.folds import FOLDS, policy_of, training_sources
+from benchmarks.safety import decided, verdict
+from benchmarks.transfer import SHIPPED
 from docs.transfer_tables import (
     ablation,
+    choice,
     costs,
     differences,
     far,
@@ -77,21 +80,51 @@ def results(better):
         }
         for fold, cases in FOLDS.items()
     }
+    folds["teachers"] = {
+        case: {"as it is": {SHIPPED: {"scores": [list(own + better + 0.01 * seed) for seed in range(3)], "passes": [100, 100]}}}
+        for case, own in base.items()
+    }
     return {"blind": blind, "folds": folds}
 
 
-@pytest.mark.parametrize(("better", "verdict"), [(0.5, "yes"), (-0.5, "no")])
-def test_the_tables_say_what_was_planted(better, verdict):
+@pytest.mark.parametrize("better", [0.5, -0.5])
+def test_the_tables_say_what_was_planted(better):
     scores = played(results(better), {}, "as it is")
     assert scores["digits"]["bandit"].shape == (3, 30)
     assert scores["teachers_new"]["bandit"].shape == (3 * len(FOLDS), 30)
     rows = regrets(scores, costs(results(better), {}, "as it is"), references({"as it is": scores}))
-    assert "`bandit`" in [row["policy"] for row in (rows[:4] if better > 0 else rows[-4:])]
+    assert "`bandit`" in [row["policy"] for row in (rows[:5] if better > 0 else rows[-5:])]
     assert next(row for row in rows if row["policy"] == "`cagrad`")["passes over `ew`"] == "2.50"
     of_equal = next(row for row in differences(scores) if row["policy"] == "`ew`")
-    assert of_equal["`bandit-run` minus it"].startswith(f"{better + 0.01:+.2f}")
+    assert of_equal["`ppo:action=rule` minus it"].startswith(f"{better + 0.01:+.2f}")
     assert of_equal["`best-rule` minus it, teachers_new"].startswith(f"{better:+.2f}")
-    assert {row["safe (seeds)"] for row in safety(scores) if row["policy"] == "`bandit`"} == {f"{verdict} (3)"}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "told", "stops"),
+    [
+        (((-0.2, 0.9), (-0.29, 0.1)), "yes", True),
+        (((-0.2, 0.9), (-0.9, -0.31)), "no", True),
+        (((-0.2, 0.9), (-0.9, 0.1)), "not shown", False),
+        (((-0.2, 0.3), (-0.5, 0.0)), "not shown", True),
+    ],
+)
+def test_an_agent_is_safe_where_no_interval_holds_a_loss_that_matters(pairs, told, stops):
+    rows = [{"low": low, "high": high} for low, high in pairs]
+    assert (verdict(rows), decided(rows)) == (told, stops)
+
+
+def test_safety_and_choice_are_told_by_seed():
+    own = [
+        {"ew": [0.1, -0.2, 0.4], "init": [0.0, -0.3, 0.3], "safe": "yes"},
+        {"ew": [0.3, 0.0, 0.6], "init": [0, -1, 1], "safe": "no"},
+    ]
+    found = {"digits": {"instances": 250, "agents": dict(zip("ab", own, strict=True))}}
+    told = {"minus `ew`": "+0.20 [-0.20, 0.60]", "minus `init`": "+0.00 [-1.00, 1.00]", "safe (seeds)": "yes (1), no (1)"}
+    assert safety(found) == [{"problem": "digits", "instances": "250", **told}]
+    rows = choice({"choose": {"gains": {"a": [[0.1, 0.1]], "b": [[0.0, 0.2], [0.2, 0.4]]}}})
+    assert [row["policy"] for row in rows] == ["`b`", "`a`"]
+    assert rows[0] == {"policy": "`b`", "gain": "+0.20 (0.10)", "of seeds": "+0.10, +0.30"}
 
 
 def test_the_card_and_the_ablation_say_what_was_planted():
@@ -121,7 +154,8 @@ def test_two_policies_of_one_name_are_refused():
 
 
 def test_without_results_the_tables_say_what_to_run():
-    assert regrets({}, {}, {}) == differences({}) == safety({}) == [{"not measured yet": "`python -m benchmarks.transfer`"}]
+    assert regrets({}, {}, {}) == differences({}) == choice({}) == [{"not measured yet": "`python -m benchmarks.transfer`"}]
+    assert safety({}) == [{"not measured yet": "`python -m benchmarks.safety`"}]
 
 
 def test_the_tables_of_the_page_are_made():
