@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 OWN = "mtl-gym"
 """The distribution whose names take precedence."""
 ENVIRONMENTS, POLICIES, PROBLEMS = "mtl_gym.environments", "mtl_gym.policies", "mtl_gym.problems"
-POLICY_FILES, COMMANDS = "mtl_gym.policy_files", "mtl_gym.commands"
+POLICY_FILES, COMMANDS, SUITES = "mtl_gym.policy_files", "mtl_gym.commands", "mtl_gym.suites"
 """Entry point groups. Environments: the name is an id, the object the class of the scalar form. Policies: a table from names to
 ``"module:Class"``. Problems: a function that returns one, of which the name is the problem's, or a table from names to
 ``"module:function"``. Policy files: a function from a path to a policy. Commands: a function for Typer; its
 attribute ``estimate``, if it has one, makes a line of ``mtl-gym check`` from the entry ``training`` of :func:`mtl_gym.check` and a
-function that writes seconds."""
+function that writes seconds. Suites: a table from "name env-id" to ``"module:NAME"``, see
+:func:`mtl_gym.evaluation.suites.find_suites`."""
 
 
 def entries(group: str) -> list[EntryPoint]:

@@ -12,18 +12,19 @@ from mtl_gym.cli.messages import errors, print_json, reported
 from mtl_gym.cli.options import Json
 from mtl_gym.cli.rows import Row, print_rows
 from mtl_gym.environments import environment_class, find_environments, specification
+from mtl_gym.evaluation.suites import find_suites, load_suite
 from mtl_gym.plugins import resolve
 from mtl_gym.policies.finding import environment_of, find_policies, policy_class
 from mtl_gym.problems import PROBLEMS, find_problems
 
 
 def list_names(
-    what: Annotated[Literal["all", "environments", "problems", "policies"], typer.Argument(help="What to list.")] = "all",
+    what: Annotated[Literal["all", "environments", "problems", "policies", "suites"], typer.Argument(help="What to list.")] = "all",
     env: Annotated[str | None, typer.Option(help="Only what this environment has or supports.")] = None,
     search: Annotated[str | None, typer.Option(help="Only lines with this text, upper and lower case alike.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the available environments, problems and policies."""
+    """List the available environments, problems, policies and suites."""
     with reported():
         if env is not None:
             choose("env", env, find_environments())
@@ -41,7 +42,7 @@ def list_names(
 def _kept(table: str, env: str | None, text: str) -> list[Row]:
     """The rows of a table with a text, and for an environment."""
     rows = [row for row in _TABLES[table]() if text.lower() in " ".join(row.values()).lower()]
-    return rows if env is None else [row for row in rows if _BELONGS[table](next(iter(row.values())), env)]
+    return rows if env is None else [row for row in rows if _BELONGS[table](row, env)]
 
 
 def tables() -> dict[str, list[Row]]:
@@ -76,6 +77,20 @@ def _policies() -> list[Row]:
     ]
 
 
+def _suites() -> list[Row]:
+    return [_suite(name, env) for name, env in find_suites()]
+
+
+def _suite(name: str, env: str) -> Row:
+    head = {"name": name, "for": env.removeprefix("mtl_gym/")}
+    try:
+        found = load_suite(name, env)
+    except Exception as error:  # another package may raise anything
+        return {**head, "version": "", "size": "", "what": f"cannot be loaded: {type(error).__name__}: {error}"}
+    size = f"{len(found.studies)} studies, {found.instances} instances"
+    return {**head, "version": found.version, "size": size, "what": found.summary}
+
+
 def _said(describe: Callable[[str], str], name: str) -> str:
     """The description of a name, or the reason why it cannot be loaded."""
     try:
@@ -84,19 +99,29 @@ def _said(describe: Callable[[str], str], name: str) -> str:
         return f"cannot be loaded: {type(error).__name__}: {error}"
 
 
-def _supports(problem: str, env: str) -> bool:
+def _supports(problem: Row, env: str) -> bool:
     from mtl_gym.envs.arguments import supported_problems  # with torch and the data
 
-    return problem in supported_problems(specification(env))
+    return problem["name"] in supported_problems(specification(env))
 
 
-def _plays(policy: str, env: str) -> bool:
-    return environment_of(policy) in (None, env)
+def _plays(policy: Row, env: str) -> bool:
+    return environment_of(policy["name"]) in (None, env)
 
 
-_TABLES: dict[str, Callable[[], list[Row]]] = {"environments": _environments, "problems": _problems, "policies": _policies}
-_BELONGS: dict[str, Callable[[str, str], bool]] = {"environments": str.__eq__, "problems": _supports, "policies": _plays}
-"""Whether a row, by its name, is for an environment."""
+_TABLES: dict[str, Callable[[], list[Row]]] = {
+    "environments": _environments,
+    "problems": _problems,
+    "policies": _policies,
+    "suites": _suites,
+}
+_BELONGS: dict[str, Callable[[Row, str], bool]] = {
+    "environments": lambda row, env: row["id"] == env,
+    "problems": _supports,
+    "policies": _plays,
+    "suites": lambda row, env: row["for"] == env.removeprefix("mtl_gym/"),
+}
+"""Whether a row is for an environment."""
 
 
 def first_sentence(thing: Any) -> str:

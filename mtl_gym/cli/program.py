@@ -13,6 +13,7 @@ from mtl_gym.cli.check import check
 from mtl_gym.cli.compare import compare
 from mtl_gym.cli.fit import fit
 from mtl_gym.cli.groupings import groupings
+from mtl_gym.cli.leaderboard import leaderboard
 from mtl_gym.cli.listing import list_names
 from mtl_gym.cli.messages import console
 from mtl_gym.cli.report import report
@@ -23,6 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "check": check,
     "compare": compare,
     "report": report,
+    "leaderboard": leaderboard,
     "fit": fit,
     "groupings": groupings,
 }

@@ -46,7 +46,8 @@ def perform(
 def _origin(plan: Plan, command: str | None) -> dict[str, Any]:
     """What a comparison comes from, besides its setting."""
     address, smallest = plan.checked.problem.address, plan.smallest_difference
-    return {"seed": plan.seed, "command": command, "address": address, "smallest_difference": smallest}
+    known = {"seed": plan.seed, "command": command, "address": address, "smallest_difference": smallest}
+    return known | ({"suite": plan.suite} if plan.suite else {})
 
 
 @own_mode()

@@ -88,10 +88,11 @@ def about(
     command: str | None = None,
     address: str | None = None,
     smallest_difference: float = 0.0,
+    suite: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """How results were made, JSON-plain: the setting, the instances, the versions, the kernels and each metric's direction.
 
-    ``address`` is the text by which :func:`mtl_gym.load_problem` finds the problem.
+    ``address`` is the text by which :func:`mtl_gym.load_problem` finds the problem, ``suite`` the study of which they are, if any.
     """
     metrics = {name: METRICS[name.rsplit("/", 1)[1]].higher_is_better for result in results for name in result.metrics}
     return {
@@ -103,6 +104,7 @@ def about(
         "arguments": dict(sorted(setting["arguments"].items())),
         "command": command,
         "smallest_difference": smallest_difference,
+        **({"suite": dict(suite)} if suite else {}),
         "kernels": counted(result.kernels for result in results),
         "versions": {
             "python": platform.python_version(),

@@ -27,8 +27,8 @@ IDS_PER_SEED = 10_000
 @dataclass(frozen=True)
 class Plan:
     """A valid comparison: policies by label, the environment's id, ids of instances and the seed of which they are, the number of
-    parallel trainings, the smallest difference that matters, and the environment's arguments, as given and ``checked``, with
-    defaults.
+    parallel trainings, the smallest difference that matters, the environment's arguments, as given and ``checked``, with defaults,
+    and the study of a suite that it is, if it is one (:meth:`mtl_gym.evaluation.suites.Suite.origin`).
     """
 
     policies: dict[str, Policy]
@@ -39,6 +39,7 @@ class Plan:
     smallest_difference: float
     arguments: dict[str, Any]
     checked: Arguments
+    suite: dict[str, str] | None = None
 
     @property
     def steps(self) -> int:

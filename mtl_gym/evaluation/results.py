@@ -22,6 +22,8 @@ from mtl_gym.evaluation.result import Result as Result
 from mtl_gym.evaluation.result_checks import checked
 
 Array = npt.NDArray[np.float64]
+Comparison = tuple[dict[str, Any], dict[str, Any], list[Result]]
+"""Setting, origin and results."""
 _PATIENCE = 60.0
 """Seconds to wait for another process's lock."""
 _COLUMNS = "key, setting, policy, instance, delta_m, spec, result"
@@ -55,7 +57,7 @@ _SETTING = {"env": str, "problem": str, "arguments": dict, "version": str}
 """Fields that the setting of a comparison always has."""
 _ORIGIN: dict[str, tuple[type, ...]] = {
     **{"seed": (object,), "command": (str, type(None)), "address": (str, type(None))},
-    "smallest_difference": (int, float),
+    **{"smallest_difference": (int, float), "suite": (dict, type(None))},
 }
 """Fields that its origin may have."""
 
@@ -141,7 +143,7 @@ class Results:
         with self._open() as connection:
             connection.execute("INSERT INTO comparisons (setting, origin, keys) VALUES (?, ?, ?)", row)
 
-    def latest(self) -> tuple[dict[str, Any], dict[str, Any], list[Result]]:
+    def latest(self) -> Comparison:
         """The setting and origin of the last comparison, and a result of this setting for each policy and instance: the
         comparison's own if it has one, otherwise the newest.
 
@@ -153,18 +155,41 @@ class Results:
             begun = f"SELECT setting, origin, keys FROM comparisons {ours} ORDER BY rowid DESC LIMIT 1"
             written = "SELECT setting, NULL, NULL FROM results ORDER BY rowid DESC LIMIT 1"
             last = connection.execute(begun).fetchone() or connection.execute(written).fetchone() or ("{}", None, None)
-            rows = connection.execute("SELECT key FROM results WHERE setting = ? ORDER BY rowid", last[:1]).fetchall()
+        found = self._comparison(*last)
+        if not found[2]:
+            raise ValueError(should("path", "hold results", str(self.path)))
+        return found
+
+    def studies(self) -> list[Comparison]:
+        """The comparisons that are studies of suites, the last one of each study, in the order in which these were first begun.
+
+        They are as :meth:`latest` has them, but may have no results yet.
+        """
+        with self._open() as connection:
+            rows = connection.execute("SELECT setting, origin, keys FROM comparisons ORDER BY rowid").fetchall()
+        last = {}
+        for row in rows:
+            if suite := self._plain(row[1], {}).get("suite"):
+                last[json.dumps([suite, json.loads(row[0])["env"]], sort_keys=True)] = row
+        return [self._comparison(*row) for row in last.values()]
+
+    def _comparison(self, text: str, origin: str | None, keys: str | None) -> Comparison:
+        """Setting, origin and results of a comparison, from a row of the table."""
+        with self._open() as connection:
+            rows = connection.execute("SELECT key FROM results WHERE setting = ? ORDER BY rowid", (text,)).fetchall()
             found, defects = _readable(connection, [row[0] for row in rows])
         self._warn(defects, "are left out; run the comparison again to make them")
-        if not found:
-            raise ValueError(should("path", "hold results", str(self.path)))
-        try:
-            setting, made, own = dict(json.loads(last[0])), dict(json.loads(last[1] or "{}")), set(json.loads(last[2] or "[]"))
-        except (ValueError, TypeError) as error:
-            raise ValueError(self._error(_DAMAGED, error)) from error
+        setting, made, own = self._plain(text, {}), self._plain(origin, {}), set(self._plain(keys, []))
         chosen = {(result.policy, result.instance): result for result in found.values()}
         chosen |= {(result.policy, result.instance): result for key, result in found.items() if key in own}
         return setting, made, [*chosen.values()]
+
+    def _plain(self, text: str | None, empty: Any) -> Any:
+        """A cell of the table, of the type of ``empty``."""
+        try:
+            return type(empty)(json.loads(text)) if text else empty
+        except (ValueError, TypeError) as error:
+            raise ValueError(self._error(_DAMAGED, error)) from error
 
     def check(self, setting: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
         """Raises the error of a damaged file if a setting lacks a field of comparisons, or an origin has another one."""
@@ -215,7 +240,7 @@ def opened(folder: Path) -> Results:
     return Results(folder / _FILE, "out")
 
 
-def stored(folder: Path) -> tuple[dict[str, Any], dict[str, Any], list[Result]]:
+def stored(folder: Path) -> Comparison:
     """The last comparison in an output folder, see :meth:`Results.latest`.
 
     Raises:

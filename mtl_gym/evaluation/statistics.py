@@ -17,7 +17,7 @@ NO_GAIN = 0.05
 FEWEST = 5
 """Fewest shared instances for a verdict; of fewer, only differences and intervals are shown."""
 _ROUNDING = 1e-9
-"""Relative distance of a mean from a quartile that is rounding."""
+"""What is rounding: the relative distance of a mean from a quartile, and of degrees of freedom from a whole number."""
 
 Array = npt.NDArray[np.float64]
 
@@ -92,6 +92,32 @@ def paired_difference(own: Array, other: Array, smallest: float = 0.0) -> dict[s
         "p": _two_sided(abs(mean), error, count),
         "p_equal": float(abs(mean) > smallest) if error == 0 else _two_sided(smallest - abs(mean), error, count),
         "detectable": detectable_difference(error, count),
+    }
+
+
+def stratified_difference(studies: Sequence[Array], smallest: float = 0.0) -> dict[str, float]:
+    """Mean over given studies of the mean (paired) difference within each, whose instances are drawn, with a t-test.
+
+    The standard error is that of independent means, and the degrees of freedom are those of Welch and Satterthwaite.
+
+    Args:
+        studies: Of each study, the differences (n,) of at least two instances.
+        smallest: As in :func:`paired_difference`.
+
+    Returns:
+        ``difference``, the 95 % interval ``low`` to ``high``, ``error``, ``p`` and ``p_equal`` as in :func:`paired_difference`, and
+        ``instances``, that of a single study with the same degrees of freedom.
+    """
+    mean = float(np.mean([own.mean() for own in studies]))
+    parts = np.array([standard_error(own) ** 2 for own in studies]) / len(studies) ** 2
+    error = float(parts.sum() ** 0.5)
+    freedom = error**4 / float((parts**2 / [len(own) - 1 for own in studies]).sum()) if error else len(studies[0]) - 1
+    count = math.floor(freedom + _ROUNDING) + 1
+    reach = _quantile(count, 1) * error
+    return {
+        **{"difference": mean, "low": mean - reach, "high": mean + reach, "error": error, "instances": count},
+        "p": _two_sided(abs(mean), error, count),
+        "p_equal": float(abs(mean) > smallest) if error == 0 else _two_sided(smallest - abs(mean), error, count),
     }
 
 
