@@ -102,7 +102,11 @@ transfer: $(READY)  ## learn rules and agents on some problems, and play them on
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.logged
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bandit
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.best_rule teachers
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.evolution
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.policy_gradient
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.transfer
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.safety
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.suite_ranks
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ranges
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.coefficients
 	$(BIN)/python -m docs.generate

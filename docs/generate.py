@@ -51,10 +51,25 @@ def with_tables(path: Path, rows_by_name: dict[str, list[dict[str, str]]]) -> st
 
 def listed() -> dict[str, list[dict[str, str]]]:
     """What ``mtl-gym list`` shows, with the problems that each environment supports."""
-    found = tables()
+    found = {name: rows for name, rows in tables().items() if name != "suites"}
     for row in found["environments"]:
         row["problems"] = ", ".join(supported_problems(specification(row["id"])))
     return found
+
+
+def suite_tables() -> dict[str, list[dict[str, str]]]:
+    """What ``mtl-gym list suites`` shows, and how well `standard` ranks."""
+    file = ROOT / "benchmarks" / "results" / "suite_ranks.json"
+    ranks = [
+        {
+            "rows": f"{kind}, {row['policies']} policies",
+            "`standard`": f"{row['suite']:.2f}",
+            "all studies": f"{row['all studies']:.2f}",
+            "random choices": ", ".join(f"{own:.2f}" for own in row["random choices"]),
+        }
+        for kind, row in json.loads(file.read_text()).items()
+    ]
+    return {"suites": tables()["suites"], "ranks": ranks}
 
 
 def algorithms() -> list[dict[str, str]]:
@@ -247,6 +262,7 @@ def main() -> int:
     }
     of_cards = {ROOT / "agents" / "pretrained" / f"{name}.md": found for name, found in cards.items()}
     tables_of = {
+        "suites": suite_tables,
         "methods": method_tables,
         "accelerators": accelerator_tables,
         "structures": structure_tables,
