@@ -96,7 +96,7 @@ def test_the_tables_say_what_was_planted(better):
     assert "`bandit`" in [row["policy"] for row in (rows[:5] if better > 0 else rows[-5:])]
     assert next(row for row in rows if row["policy"] == "`cagrad`")["passes over `ew`"] == "2.50"
     of_equal = next(row for row in differences(scores) if row["policy"] == "`ew`")
-    assert of_equal["`ppo:action=rule` minus it"].startswith(f"{better + 0.01:+.2f}")
+    assert of_equal["`bandit-run, teachers alone` minus it"].startswith(f"{better + 0.01:+.2f}")
     assert of_equal["`best-rule` minus it, teachers_new"].startswith(f"{better:+.2f}")
 
 
