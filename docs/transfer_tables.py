@@ -26,9 +26,7 @@ LEFT_OUT = [case for cases in FOLDS.values() for case in cases]
 DATA = {case: case.split("_")[0] for case in LEFT_OUT}
 """The data that a problem shares with others."""
 LEARNED = USUAL
-AGENT = "bandit-run, teachers alone"
-"""The shipped recipe, learned on teachers alone."""
-SHOWN = (AGENT, "level", "best-rule")
+SHOWN = (SHIPPED, "level", "best-rule")
 BESIDE = ("ew", "init", "stch", "igb", "ppo")
 """What has learned; what is compared with all other policies; and what the shipped agent is compared with."""
 DRAWS = 1_000
@@ -55,7 +53,7 @@ def card_tables() -> dict[str, Table]:
 
 
 def left_out(scores: Scores) -> Table:
-    """By problem: scores of the agents of the folds, as they are, and what they are ahead of other policies."""
+    """By left-out problem: scores of the shipped recipe's agents, as they are, and what they are ahead of other policies."""
     rows = []
     for case in [case for case in (*LEFT_OUT, *FAMILY_CASES) if SHIPPED in scores.get(case, {})]:
         own = scores[case][SHIPPED]
@@ -105,9 +103,6 @@ def _rows(found: Mapping[str, Any], methods: Mapping[str, Any], kind: str) -> di
         for case, kinds in found.get("folds", {}).get(fold, {}).items():
             for name, row in kinds.get(kind, {}).items():
                 _join(rows.setdefault(case, {}), name, row)
-    for case, kinds in found.get("folds", {}).get(TEACHERS_ALONE, {}).items():
-        if SHIPPED in kinds.get(kind, {}):
-            rows.setdefault(case, {})[AGENT] = kinds[kind][SHIPPED]
     for case, own in rows.items():
         others = _heuristics(found, methods, kind, case)
         if both := own.keys() & others.keys():
