@@ -68,8 +68,9 @@ if TYPE_CHECKING:
     from mtl_gym.evaluation.rank_correlation import rank_correlation as rank_correlation
     from mtl_gym.evaluation.results import plain as plain
     from mtl_gym.evaluation.standings import standings as standings
+    from mtl_gym.evaluation.suite import Study as Study, Suite as Suite
     from mtl_gym.evaluation.suite_runs import compare_suite as compare_suite
-    from mtl_gym.evaluation.suites import Study as Study, Suite as Suite, load_suite as load_suite
+    from mtl_gym.evaluation.suites import load_suite as load_suite
     from mtl_gym.evaluation.summary import summarize as summarize
     from mtl_gym.identity import source_digest as source_digest
     from mtl_gym.models.base import Model as Model
@@ -122,8 +123,9 @@ _NAMES = {
     "evaluation.rank_correlation": "rank_correlation",
     "evaluation.results": "plain",
     "evaluation.standings": "standings",
+    "evaluation.suite": "Study Suite",
     "evaluation.suite_runs": "compare_suite",
-    "evaluation.suites": "Study Suite load_suite",
+    "evaluation.suites": "load_suite",
     "evaluation.summary": "summarize",
     "identity": "source_digest",
     "models.base": "Model",

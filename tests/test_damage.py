@@ -23,7 +23,7 @@ import mtl_gym
 from mtl_gym.cache import check_writable, keep_cached, locked, read_cached, write_whole
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import check_arguments
-from mtl_gym.evaluation import results as results_module
+from mtl_gym.evaluation import database, results as results_module
 from mtl_gym.evaluation.frames import results_of
 from mtl_gym.evaluation.results import Result, Results, spec_key
 from mtl_gym.training import references
@@ -420,7 +420,7 @@ def test_a_full_disk_keeps_what_was_written_before(stored):
 
 
 def test_a_file_that_stays_locked_is_named(stored, monkeypatch):
-    monkeypatch.setattr(results_module, "_PATIENCE", 0.05)
+    monkeypatch.setattr(database, "PATIENCE", 0.05)
     with closing(sqlite3.connect(stored.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(OSError, match=r"another process.*results\.sqlite"):
@@ -440,7 +440,7 @@ def test_the_switch_to_wal_waits_for_another_writer(tmp_path):
         with pytest.raises(sqlite3.OperationalError, match="locked"):  # SQLite does not wait here, in spite of the timeout
             own.execute("PRAGMA journal_mode=WAL")
         assert timer.is_alive()
-        results_module._share(own)
+        database.share(own)
         timer.join()
     assert execute(path, "PRAGMA journal_mode") == [("wal",)]
 

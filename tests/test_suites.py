@@ -18,8 +18,9 @@ from mtl_gym.environments import LOSS_WEIGHTING, TASK_GROUPING, specification
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.evaluation import suites as homes
 from mtl_gym.evaluation.statistics import stratified_difference
+from mtl_gym.evaluation.suite import Study, Suite
 from mtl_gym.evaluation.suite_tables import FIRST, SUITES
-from mtl_gym.evaluation.suites import Study, Suite, find_suites, load_suite
+from mtl_gym.evaluation.suites import find_suites, load_suite
 from mtl_gym.problems.instances import EVALUATION_IDS
 
 FROZEN = {

@@ -28,7 +28,7 @@ IDS_PER_SEED = 10_000
 class Plan:
     """A valid comparison: policies by label, the environment's id, ids of instances and the seed of which they are, the number of
     parallel trainings, the smallest difference that matters, the environment's arguments, as given and ``checked``, with defaults,
-    and the study of a suite that it is, if it is one (:meth:`mtl_gym.evaluation.suites.Suite.origin`).
+    and the study of a suite that it is, if it is one (:meth:`mtl_gym.evaluation.suite.Suite.origin`).
     """
 
     policies: dict[str, Policy]

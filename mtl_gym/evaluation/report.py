@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from mtl_gym.cache import write_whole
-from mtl_gym.envs.looks import ON_DARK
 from mtl_gym.envs.spec import PageFigure
 from mtl_gym.evaluation import report_tables
-from mtl_gym.evaluation.figures import accessible, draw_figures, page_figures, variable
+from mtl_gym.evaluation.figures import accessible, draw_figures, page_figures
 from mtl_gym.evaluation.kernels import listed
 from mtl_gym.evaluation.layout import MOST_DRAWN, NARROW
 from mtl_gym.evaluation.notes import notes
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.statistics import FEWEST
 from mtl_gym.evaluation.styles import adjusted, interval, ranked
+from mtl_gym.evaluation.templates import filled
 from mtl_gym.evaluation.verdicts import EQUAL, UNDECIDED
 from mtl_gym.evaluation.weight_rules import constant_quantities
 from mtl_gym.problems.axes import DISTRIBUTIONS
@@ -36,9 +34,9 @@ def write_report(results: Sequence[Result], summary: Summary, folder: Path) -> P
     about = summary["about"]
     rows, captions = page_figures(about["env"]), notes_of(results, summary)
     wide, narrow = draw_figures(rows, results, summary), draw_figures(rows, results, summary, NARROW)
-    page = Template(resources.files("mtl_gym").joinpath("data").joinpath("report.html").read_text()).substitute(
+    page = filled(
+        "report.html",
         title=escape(f"{about['problem']}: {len(summary['policies'])} policies"),
-        dark="\n".join(f"    {variable(colour)}: {other};" for colour, other in ON_DARK.items()),
         problem=escape(about["problem"]),
         env=escape(about["env"]),
         headline=headline(summary),

@@ -6,10 +6,8 @@ import hashlib
 import json
 import math
 import sqlite3
-import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,14 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_gym.checks import should
+from mtl_gym.evaluation.database import Database, share
 from mtl_gym.evaluation.result import Result as Result
 from mtl_gym.evaluation.result_checks import checked
 
 Array = npt.NDArray[np.float64]
 Comparison = tuple[dict[str, Any], dict[str, Any], list[Result]]
 """Setting, origin and results."""
-_PATIENCE = 60.0
-"""Seconds to wait for another process's lock."""
 _COLUMNS = "key, setting, policy, instance, delta_m, spec, result"
 _RESULTS = """
 CREATE TABLE IF NOT EXISTS results (
@@ -38,20 +35,6 @@ _ADD = f"INSERT INTO results ({_COLUMNS})"
 _REPLACE = "ON CONFLICT (key) DO UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS.split(", ")[1:])
 """Keeps the place of the row that is replaced."""
 
-_UNUSABLE = (ValueError, "be in a writable folder, and a database of results if it exists", "")
-_DAMAGED = (
-    ValueError,
-    "be a database of results, undamaged",
-    "It is left as it is. Move it away and run the command again, or recover what is readable with: sqlite3 FILE .recover",
-)
-_FULL = (OSError, "be on a disk with free space", "What was written before is kept; run the command again to resume.")
-_LOCKED = (OSError, f"be free: another process has kept it locked for {_PATIENCE:g} seconds", "")
-_TROUBLES: dict[int, tuple[type[Exception], str, str]] = {
-    **dict.fromkeys((sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOTADB), _UNUSABLE),
-    **dict.fromkeys((sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR), _FULL),
-    **dict.fromkeys((sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED), _LOCKED),
-}
-"""SQLite's error codes to class, condition and remedy; others mean that the file is damaged."""
 _FILE = "results.sqlite"
 _SETTING = {"env": str, "problem": str, "arguments": dict, "version": str}
 """Fields that the setting of a comparison always has."""
@@ -83,15 +66,8 @@ class Results:
     """
 
     def __init__(self, path: Path, argument: str = "path") -> None:
-        self.path, self._argument = path, argument
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(self._error(_UNUSABLE, error)) from error
-        with self._open() as connection:
-            [damage] = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if damage != "ok":
-                raise sqlite3.DatabaseError(" ".join(damage.split()))
+        self.path, self._database = path, Database(path, argument)
+        with self._database.connection() as connection:
             connection.execute(_RESULTS)
             connection.execute(f"{_ADD} SELECT {_COLUMNS} FROM results WHERE 0 {_REPLACE}")  # the columns are ours, and writable
             connection.execute(_COMPARISONS)
@@ -99,26 +75,11 @@ class Results:
             for name in {"origin", "keys"}.difference(known):  # of an earlier version
                 connection.execute(f"ALTER TABLE comparisons ADD COLUMN {name} TEXT")
             connection.execute("INSERT INTO comparisons (setting) SELECT setting FROM comparisons WHERE 0")
-            _share(connection)
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection; SQLite's errors name the file and the remedy."""
-        try:
-            with closing(sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None)) as connection, connection:
-                yield connection
-        except (sqlite3.ProgrammingError, sqlite3.InterfaceError):
-            raise  # the caller's own
-        except sqlite3.Error as error:
-            row = _TROUBLES.get(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF, _DAMAGED)
-            raise row[0](self._error(row, error)) from error
-
-    def _error(self, row: tuple[type[Exception], str, str], error: Exception) -> str:
-        return should(self._argument, row[1], str(self.path), f"({error}) {row[2]}".strip())
+            share(connection)
 
     def read(self, keys: Iterable[str]) -> dict[str, Result]:
         """The stored results, by their keys; those that cannot be read are skipped with a warning."""
-        with self._open() as connection:
+        with self._database.connection() as connection:
             found, defects = _readable(connection, keys)
         self._warn(defects, "are made again")
         return found
@@ -129,7 +90,7 @@ class Results:
         for spec, result in zip(specs, results, strict=True):
             head = (spec_key(spec), json.dumps(spec.get("setting", {}), sort_keys=True), result.policy, result.instance)
             rows.setdefault(head[0], (*head, result.delta_m, json.dumps(spec), json.dumps(asdict(result))))
-        with self._open() as connection:
+        with self._database.connection() as connection:
             connection.execute("BEGIN IMMEDIATE")  # what can be read does not change before the rest is written
             known, _ = _readable(connection, rows)
             missing = [row for key, row in rows.items() if key not in known]
@@ -140,7 +101,7 @@ class Results:
         keys of its results.
         """
         row = (json.dumps(setting, sort_keys=True), json.dumps(origin), json.dumps([*keys]))
-        with self._open() as connection:
+        with self._database.connection() as connection:
             connection.execute("INSERT INTO comparisons (setting, origin, keys) VALUES (?, ?, ?)", row)
 
     def latest(self) -> Comparison:
@@ -150,7 +111,7 @@ class Results:
         Raises:
             ValueError: If there are no results.
         """
-        with self._open() as connection:
+        with self._database.connection() as connection:
             ours = "WHERE setting IN (SELECT setting FROM results)"
             begun = f"SELECT setting, origin, keys FROM comparisons {ours} ORDER BY rowid DESC LIMIT 1"
             written = "SELECT setting, NULL, NULL FROM results ORDER BY rowid DESC LIMIT 1"
@@ -165,7 +126,7 @@ class Results:
 
         They are as :meth:`latest` has them, but may have no results yet.
         """
-        with self._open() as connection:
+        with self._database.connection() as connection:
             rows = connection.execute("SELECT setting, origin, keys FROM comparisons ORDER BY rowid").fetchall()
         last = {}
         for row in rows:
@@ -175,11 +136,11 @@ class Results:
 
     def _comparison(self, text: str, origin: str | None, keys: str | None) -> Comparison:
         """Setting, origin and results of a comparison, from a row of the table."""
-        with self._open() as connection:
+        with self._database.connection() as connection:
             rows = connection.execute("SELECT key FROM results WHERE setting = ? ORDER BY rowid", (text,)).fetchall()
             found, defects = _readable(connection, [row[0] for row in rows])
         self._warn(defects, "are left out; run the comparison again to make them")
-        setting, made, own = self._plain(text, {}), self._plain(origin, {}), set(self._plain(keys, []))
+        setting, made, own = self._plain(text, {}), self._plain(origin, {}), self._plain(keys, set[str]())
         chosen = {(result.policy, result.instance): result for result in found.values()}
         chosen |= {(result.policy, result.instance): result for key, result in found.items() if key in own}
         return setting, made, [*chosen.values()]
@@ -189,14 +150,14 @@ class Results:
         try:
             return type(empty)(json.loads(text)) if text else empty
         except (ValueError, TypeError) as error:
-            raise ValueError(self._error(_DAMAGED, error)) from error
+            raise self._database.damaged(error) from error
 
     def check(self, setting: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
         """Raises the error of a damaged file if a setting lacks a field of comparisons, or an origin has another one."""
         wrong = [name for name, kind in _SETTING.items() if not isinstance(setting.get(name), kind)]
         wrong += [name for name, value in origin.items() if not isinstance(value, _ORIGIN.get(name, ()))]
         if wrong:
-            raise ValueError(self._error(_DAMAGED, ValueError(f"wrong fields of the last comparison: {', '.join(wrong)}")))
+            raise self._database.damaged(ValueError(f"wrong fields of the last comparison: {', '.join(wrong)}"))
 
     def _warn(self, defects: Mapping[str, str], consequence: str) -> None:
         if defects:
@@ -216,23 +177,6 @@ def _readable(connection: sqlite3.Connection, keys: Iterable[str]) -> tuple[dict
         except Exception as error:  # damaged rows may raise anything
             defects[key] = f"{type(error).__name__}: {error}"
     return found, defects
-
-
-def _share(connection: sqlite3.Connection) -> None:
-    """Switches the file to WAL mode for good: one process writes while others read.
-
-    While another connection writes, SQLite refuses this at once, whatever the timeout: it upgrades a read lock that it already
-    holds, and two that did so and waited would wait for each other. So the wait is here.
-    """
-    last = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")  # some network file systems keep their mode, which also works
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > last:
-                raise
-            time.sleep(0.01)
 
 
 def opened(folder: Path) -> Results:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from html import escape
-from importlib import resources
 from pathlib import Path
-from string import Template
 
 import pandas as pd
 
 from mtl_gym.cache import check_writable, write_whole
 from mtl_gym.evaluation.standings import described, notes_of, rows_of
+from mtl_gym.evaluation.templates import filled
 
 
 def _csv(table: pd.DataFrame) -> str:
@@ -32,7 +31,8 @@ def _latex(table: pd.DataFrame) -> str:
 
 def _html(table: pd.DataFrame) -> str:
     rows = rows_of(table)
-    return Template(resources.files("mtl_gym").joinpath("data").joinpath("leaderboard.html").read_text()).substitute(
+    return filled(
+        "leaderboard.html",
         title=escape(described(table.attrs["suite"], table)),
         head="".join(f"<th>{escape(name)}</th>" for name in rows[0]),
         rows="\n".join(f"<tr>{''.join(_cell(place, *pair) for place, pair in enumerate(row.items()))}</tr>" for row in rows),

@@ -15,7 +15,8 @@ from mtl_gym.evaluation.comparison import perform
 from mtl_gym.evaluation.frames import to_frame
 from mtl_gym.evaluation.plans import Plan, plan
 from mtl_gym.evaluation.results import Result
-from mtl_gym.evaluation.suites import Study, Suite, load_suite
+from mtl_gym.evaluation.suite import Study, Suite
+from mtl_gym.evaluation.suites import load_suite
 from mtl_gym.policies.protocol import Policy
 from mtl_gym.problems import load_problem
 

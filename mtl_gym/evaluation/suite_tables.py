@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING
-from mtl_gym.evaluation.suites import Study, Suite
+from mtl_gym.evaluation.suite import Study, Suite
 from mtl_gym.problems import PROBLEMS
 
 FIRST = 200_000

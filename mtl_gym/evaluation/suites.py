@@ -1,4 +1,4 @@
-"""Suites: frozen lists of instances on which methods are compared, so that results of different people can be put together.
+"""Finds suites: frozen lists of instances on which methods are compared, so that results of different people can be put together.
 
 Importing this module loads neither torch nor data.
 """
@@ -6,86 +6,14 @@ Importing this module loads neither torch nor data.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
-from mtl_gym.checks import choose, should, unknown
+from mtl_gym.checks import choose, unknown
 from mtl_gym.environments import LOSS_WEIGHTING
+from mtl_gym.evaluation.suite import Suite
+from mtl_gym.evaluation.suite_tables import SUITES
 from mtl_gym.plugins import SUITES as GROUP, entries, load_table, resolve
 
-HOME = "mtl_gym.evaluation.suite_tables"
-
-
-@dataclass(frozen=True)
-class Study:
-    """Instances of one problem in one setting.
-
-    Attributes:
-        name: What it is called in the suite.
-        problem: The problem's name.
-        problem_version: The version of the problem that is meant; of another one, the study is another one.
-        arguments: Further arguments of the environment.
-        first: The first id of its instances.
-        count: How many follow each other.
-        data: What data it shares with other studies, which count as one where data sets are drawn.
-    """
-
-    name: str
-    problem: str
-    problem_version: int = 0
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    first: int = 0
-    count: int = 12
-    data: str = ""
-
-    @property
-    def ids(self) -> list[int]:
-        """The ids of its instances."""
-        return [*range(self.first, self.first + self.count)]
-
-
-@dataclass(frozen=True)
-class Suite:
-    """A frozen list of studies of one environment.
-
-    Results of the same ``version`` are comparable; whoever changes a study gives the suite another one.
-
-    Attributes:
-        name: Its name, which suites of other environments may have too.
-        env: The environment's id.
-        version: ``"major.minor"``.
-        summary: One line for lists.
-        studies: Its studies.
-
-    Raises:
-        ValueError: If there are no studies, or two have the same name.
-    """
-
-    name: str
-    env: str
-    version: str
-    summary: str
-    studies: Sequence[Study]
-
-    def __post_init__(self) -> None:
-        names = [study.name for study in self.studies]
-        if not names or len({*names}) < len(names):
-            raise ValueError(should("studies", "be at least one, each with a name of its own", names))
-
-    @property
-    def instances(self) -> int:
-        """Instances of all studies."""
-        return sum(study.count for study in self.studies)
-
-    @property
-    def title(self) -> str:
-        """Name and version."""
-        return f"{self.name} {self.version}"
-
-    def origin(self, study: Study) -> dict[str, str]:
-        """What is kept with results of a study, so that a file of results says of itself what it is."""
-        return {"name": self.name, "version": self.version, "study": study.name, "data": study.data}
+_HOME = "mtl_gym.evaluation.suite_tables:SUITES"
 
 
 def find_suites() -> dict[tuple[str, str], str]:
@@ -94,11 +22,9 @@ def find_suites() -> dict[tuple[str, str], str]:
     Ours, whose names are reserved, and those of packages with the entry point ``mtl_gym.suites``: a table from ``"name env-id"`` to
     ``"module:NAME"``.
     """
-    from mtl_gym.evaluation.suite_tables import SUITES
-
     others = [load_table(entry) for entry in entries(GROUP)]
     found = {_key(name): home for table in reversed(others) for name, home in table.items()}
-    return dict.fromkeys(SUITES, f"{HOME}:SUITES") | {key: own for key, own in found.items() if key not in SUITES}
+    return dict.fromkeys(SUITES, _HOME) | {key: own for key, own in found.items() if key not in SUITES}
 
 
 def _key(name: str) -> tuple[str, str]:
@@ -115,8 +41,6 @@ def load_suite(name: str, env: str = LOSS_WEIGHTING) -> Suite:
         ValueError: If there is none; those that there are are listed.
         ImportError: If another package's suite cannot be loaded.
     """
-    from mtl_gym.evaluation.suite_tables import SUITES
-
     known = find_suites()
     if not isinstance(name, str) or (name, env) not in known:
         of_env = {own: home for (own, id), home in known.items() if id == env}

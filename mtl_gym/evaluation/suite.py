@@ -1,0 +1,80 @@
+"""What a suite is: a frozen, versioned list of studies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mtl_gym.checks import should
+
+
+@dataclass(frozen=True)
+class Study:
+    """Instances of one problem in one setting.
+
+    Attributes:
+        name: What it is called in the suite.
+        problem: The problem's name.
+        problem_version: The version of the problem that is meant; of another one, the study is another one.
+        arguments: Further arguments of the environment.
+        first: The first id of its instances.
+        count: How many follow each other.
+        data: What data it shares with other studies, which count as one where data sets are drawn.
+    """
+
+    name: str
+    problem: str
+    problem_version: int = 0
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    first: int = 0
+    count: int = 12
+    data: str = ""
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of its instances."""
+        return [*range(self.first, self.first + self.count)]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A frozen list of studies of one environment.
+
+    Results of the same ``version`` are comparable; whoever changes a study gives the suite another one.
+
+    Attributes:
+        name: Its name, which suites of other environments may have too.
+        env: The environment's id.
+        version: ``"major.minor"``.
+        summary: One line for lists.
+        studies: Its studies.
+
+    Raises:
+        ValueError: If there are no studies, or two have the same name.
+    """
+
+    name: str
+    env: str
+    version: str
+    summary: str
+    studies: Sequence[Study]
+
+    def __post_init__(self) -> None:
+        names = [study.name for study in self.studies]
+        if not names or len({*names}) < len(names):
+            raise ValueError(should("studies", "be at least one, each with a name of its own", names))
+
+    @property
+    def instances(self) -> int:
+        """Instances of all studies."""
+        return sum(study.count for study in self.studies)
+
+    @property
+    def title(self) -> str:
+        """Name and version."""
+        return f"{self.name} {self.version}"
+
+    def origin(self, study: Study) -> dict[str, str]:
+        """What is kept with results of a study, so that a file of results says of itself what it is."""
+        return {"name": self.name, "version": self.version, "study": study.name, "data": study.data}
