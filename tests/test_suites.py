@@ -1,6 +1,8 @@
 """Suites: frozen, disjoint from whatever was chosen or trained on, run, resumed, and ranked from their rows."""
 
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
 
@@ -17,6 +19,7 @@ from mtl_gym.cli.program import app
 from mtl_gym.environments import LOSS_WEIGHTING, TASK_GROUPING, specification
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.evaluation import suites as homes
+from mtl_gym.evaluation.results import Results
 from mtl_gym.evaluation.statistics import stratified_difference
 from mtl_gym.evaluation.suite import Study, Suite
 from mtl_gym.evaluation.suite_tables import FIRST, SUITES
@@ -173,23 +176,18 @@ def test_standings_are_those_of_the_rows(whole):
     assert mtl_gym.standings(frame, baseline="rlw").loc["ew", "difference"] == pytest.approx(-table.loc["rlw", "difference"])
 
 
-def test_a_run_that_was_begun_is_finished_and_a_policy_without_all_rows_is_left_out(whole, tmp_path):
+def test_a_policy_without_all_rows_is_left_out_until_they_are_made(whole, tmp_path):
     out, _ = whole
-    store = mtl_gym.evaluation.results.Results(out / "results.sqlite")
-    setting, origin, results = store.studies()[0]
-    part = mtl_gym.evaluation.results.Results(tmp_path / "results.sqlite")
-    for setting, origin, results in store.studies():
-        part.begin(setting, origin)
-        kept = [own for own in results if own.policy == "ew" or own.instance > FIRST]
-        part.write([{"setting": setting, "policy": own.policy, "instance": own.instance} for own in kept], kept)
+    part = Results(tmp_path / "results.sqlite")
+    with closing(sqlite3.connect(out / "results.sqlite")) as source, closing(sqlite3.connect(part.path)) as target:
+        source.backup(target)
+        target.execute("DELETE FROM results WHERE policy != 'ew' AND instance = ?", (FIRST,))
+        target.commit()
     table = mtl_gym.standings(tmp_path)
     assert [*table.index] == ["ew"]
     assert sorted(table.attrs["left_out"]) == ["init", "rlw"]
-    before = (out / "results.sqlite").stat().st_mtime_ns, len(results)
-    again = mtl_gym.compare_suite("ew,init,rlw,si", "pair", out=out, num_envs=4)
-    assert {*again["policy"]} == {"ew", "init", "rlw", "si"}
-    assert len(mtl_gym.standings(out)) == 4
-    assert before[1] == 15
+    mtl_gym.compare_suite("ew,init,rlw", "pair", out=tmp_path, num_envs=4)
+    pd.testing.assert_frame_equal(mtl_gym.standings(tmp_path), mtl_gym.standings(out))
 
 
 @pytest.mark.parametrize(
@@ -205,12 +203,6 @@ def test_what_is_no_suite_is_refused(source, error, message):
         mtl_gym.standings(source)
 
 
-def test_an_ordinary_comparison_is_no_suite(tmp_path):
-    mtl_gym.compare("ew", problem="quadratic", instances=2, out=tmp_path, **SMALL)
-    with pytest.raises(ValueError, match=r"hold results of a suite.*mtl-gym compare --suite writes them"):
-        mtl_gym.standings(tmp_path)
-
-
 def test_another_version_of_a_problem_is_refused_before_anything_runs(monkeypatch, tmp_path):
     studies = (PAIR.studies[1], replace(PAIR.studies[0], problem_version=7))
     monkeypatch.setitem(SUITES, ("later", LOSS_WEIGHTING), replace(PAIR, name="later", studies=studies))
@@ -223,6 +215,99 @@ def test_a_policy_that_does_not_fit_a_study_is_refused_with_its_name(known, tmp_
     with pytest.raises(ValueError, match=r"In the study 'lines' of the suite pair 1\.0"):
         mtl_gym.compare_suite("ew,constant:w=1,2,3", "pair", out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+# --- replays ------------------------------------------------------------------------------------------------------------------
+
+OTHERS = {"capability": "OTHER", "torch": "1.0", "threads": 64, "device": "cpu"}
+
+
+def changed(out, to, change, study="points"):
+    """A copy of a file of results with other rows of one study."""
+    to.mkdir(exist_ok=True)
+    store, other = Results(out / "results.sqlite"), Results(to / "results.sqlite")
+    for setting, origin, results in store.studies():
+        own = [change(result) if origin["suite"]["study"] == study else result for result in results]
+        other.begin(setting, origin)
+        other.write([{"setting": setting, "policy": one.policy, "instance": one.instance} for one in own], own)
+    return to / "results.sqlite"
+
+
+def test_rows_are_made_again_bit_for_bit(whole):
+    out, _ = whole
+    table = mtl_gym.verify(out, 5)
+    assert table["exact"].all()
+    assert table.attrs["sound"]
+    assert table.attrs["verdict"] == "5 of 5 rows on the same kernels are the same, bit for bit."
+    assert {*mtl_gym.verify(out, 5, seed=1).index} != {*table.index}
+    found = mtl_gym.reproduce(out / "results.sqlite", f"lines/rlw/{FIRST + 4}")
+    assert found.exact
+    assert found.comparable
+    assert found.known.batch == [FIRST + 4]  # the last of five, four at once
+
+
+CHANGES = {
+    "metrics": lambda own: replace(own, metrics={name: 0.9 * value for name, value in own.metrics.items()}),
+    "references": lambda own: replace(own, references={name: 1.1 * value for name, value in own.references.items()}),
+    "delta_m": lambda own: replace(own, delta_m=own.delta_m + 1),
+    "cost": lambda own: replace(own, cost={**own.cost, "backward": 1.0}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_does_not_come_out_again_is_found(change, whole, tmp_path):
+    table = mtl_gym.verify(changed(whole[0], tmp_path, CHANGES[change]), 33)
+    assert not table.attrs["sound"]
+    assert table["exact"].sum() == 15
+    assert "15 of 33 rows on the same kernels" in table.attrs["verdict"]
+
+
+@pytest.mark.parametrize(("shift", "sound"), [(0.0, True), (5.0, False)])
+def test_on_other_kernels_the_mean_of_the_sample_decides(shift, sound, whole, tmp_path):
+    file = changed(whole[0], tmp_path, lambda own: replace(own, kernels=OTHERS, delta_m=own.delta_m + shift))
+    table = mtl_gym.verify(file, 33)
+    assert table.attrs["sound"] is sound
+    assert "18 of 18 rows on other kernels have begun alike" in table.attrs["verdict"]
+
+
+def test_losses_that_begin_in_another_way_are_found_on_other_kernels(whole, tmp_path):
+    def later(own):
+        losses = {task: [values[0], 1.001 * values[1], *values[2:]] for task, values in own.curves["loss"].items()}
+        return replace(own, kernels=OTHERS, curves={**own.curves, "loss": losses})
+
+    table = mtl_gym.verify(changed(whole[0], tmp_path, later), 33)
+    assert not table.attrs["sound"]
+    assert "0 of 18 rows on other kernels have begun alike" in table.attrs["verdict"]
+
+
+def test_an_easier_setting_does_not_pass(whole, tmp_path):
+    """Rows of a longer training under the suite's name."""
+    store, file = Results(whole[0] / "results.sqlite"), Results(tmp_path / "results.sqlite")
+    setting, origin, results = store.studies()[0]
+    easier = {**setting, "arguments": {**setting["arguments"], "train_steps": 4000}}
+    file.begin(easier, origin)
+    file.write([{"setting": easier, "policy": own.policy, "instance": own.instance} for own in results], results)
+    with pytest.raises(ValueError, match=r"have the settings of pair 1\.0; points differs in arguments"):
+        mtl_gym.verify(tmp_path)
+    file.begin(setting, {**origin, "suite": {**origin["suite"], "version": "0.9"}})
+    file.write([{"setting": setting, "policy": own.policy, "instance": own.instance} for own in results], results)
+    with pytest.raises(ValueError, match=r"be of studies of pair 1\.0, which is installed|settings of pair"):
+        mtl_gym.verify(tmp_path)
+
+
+def test_rows_that_are_not_there_and_policies_that_are_unknown_are_named(whole, tmp_path):
+    out, _ = whole
+    with pytest.raises(ValueError, match=f"`row` should be one of points/ew/{FIRST}"):
+        mtl_gym.reproduce(out, "points/ew/7")
+    file = changed(out, tmp_path / "other", lambda own: replace(own, policy="of-somebody") if own.policy == "rlw" else own)
+    table = mtl_gym.verify(file, 33)
+    assert len(table.attrs["unknown"]) == 6
+    assert len(table) == 27
+    mtl_gym.compare("ew", problem="quadratic", instances=2, out=tmp_path / "plain", **SMALL)
+    assert mtl_gym.reproduce(tmp_path / "plain", "ew/1").exact
+    for refused in (mtl_gym.verify, mtl_gym.standings):
+        with pytest.raises(ValueError, match=r"hold results of a suite.*mtl-gym compare --suite writes them"):
+            refused(tmp_path / "plain")
 
 
 # --- other packages and the command line ---------------------------------------------------------------------------------------
@@ -256,6 +341,11 @@ def test_the_commands_run_and_rank_a_suite(known, tmp_path):
     found = json.loads(answer.stdout)
     assert found["suite"]["name"] == "pair"
     assert found["policies"]["init"]["verdict"] == ""
+    answer = runner.invoke(app, ["verify", str(out), "--sample", "3", "--quiet"])
+    assert answer.exit_code == 0, answer.output
+    assert "3 of 3 rows on the same kernels are the same, bit for bit." in answer.output
+    answer = runner.invoke(app, ["reproduce", str(out), f"points/init/{FIRST}", "--quiet"])
+    assert "The same, bit for bit." in answer.output
     for words, message in (
         (["compare", "--suite", "pair", "--policies", "ew", "--out", str(out), "--problem", "digits"], "without --problem"),
         (["compare", "--suite", "nope", "--policies", "ew", "--out", str(out)], "`suite` should be one of"),

@@ -16,6 +16,7 @@ from mtl_gym.cli.groupings import groupings
 from mtl_gym.cli.leaderboard import leaderboard
 from mtl_gym.cli.listing import list_names
 from mtl_gym.cli.messages import console
+from mtl_gym.cli.replays import reproduce, verify
 from mtl_gym.cli.report import report
 from mtl_gym.plugins import COMMANDS as GROUP, entries, load
 
@@ -25,6 +26,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": compare,
     "report": report,
     "leaderboard": leaderboard,
+    "verify": verify,
+    "reproduce": reproduce,
     "fit": fit,
     "groupings": groupings,
 }

@@ -106,16 +106,21 @@ def instance_ids(instances: int | Sequence[int], seed: int) -> list[int]:
 
 def setting(plan: Plan) -> dict[str, Any]:
     """The settings that all results of a comparison share, JSON-plain."""
+    return setting_of(plan.env, plan.checked, plan.arguments)
+
+
+def setting_of(env: str, checked: Arguments, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of the environment's id and its arguments, as given and ``checked``."""
     # Given arguments come last, except `tasks`, which the recipe has sorted, and `distribution`, whose ranges it has.
     of_recipe = ("problem", "tasks", "distribution")
-    arguments = {name: value for name, value in plan.arguments.items() if name not in of_recipe}
-    problem = plan.checked.problem
+    arguments = {name: value for name, value in given.items() if name not in of_recipe}
+    problem = checked.problem
     own = own_metrics(metric for task in problem.tasks for metric in task.metrics)
     return {
-        "env": plan.env,
+        "env": env,
         "problem": problem.name,
         "identity": problem.identity,
-        "arguments": {**plan.checked.recipe.plain(problem), **arguments},
+        "arguments": {**checked.recipe.plain(problem), **arguments},
         "version": mtl_gym.__version__,
         **({"metrics": own} if own else {}),
     }

@@ -26,6 +26,8 @@ class Result:
             decisions that were masked, where ``info`` has ``invalid_action``.
         kernels: With which it was computed, see :func:`~mtl_gym.evaluation.kernels.running_kernels`; empty in files of earlier
             versions.
+        batch: Ids of the instances that were trained side by side, whose number may change the last bits; empty in files of earlier
+            versions.
     """
 
     policy: str
@@ -40,3 +42,4 @@ class Result:
     planted: dict[str, dict[str, float]] = field(default_factory=dict)
     outcome: dict[str, Any] = field(default_factory=dict)
     kernels: dict[str, Any] = field(default_factory=dict)
+    batch: list[int] = field(default_factory=list)

@@ -17,6 +17,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "diverged": (bool,),
     "episode_return": (int, float),
     **dict.fromkeys(("metrics", "references", "cost", "curves", "planted", "outcome", "kernels"), (dict,)),
+    "batch": (list,),
 }
 _KERNELS = {"capability": str, "torch": str, "threads": int, "device": str}
 
@@ -44,6 +45,8 @@ def checked(result: Result) -> Result:
         _check_curves(result.curves)
     if result.kernels and any(type(result.kernels.get(name)) is not kind for name, kind in _KERNELS.items()):
         raise ValueError(f"kernels {result.kernels!r:.60}")
+    if result.batch and not (all(type(own) is int for own in result.batch) and result.instance in result.batch):
+        raise ValueError(f"batch {result.batch!r:.60}")
     return result
 
 

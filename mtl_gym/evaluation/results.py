@@ -184,6 +184,14 @@ def opened(folder: Path) -> Results:
     return Results(folder / _FILE, "out")
 
 
+def stored_in(path: Path, argument: str = "source") -> Results:
+    """The results in a folder, or of a file; raises ValueError if there is none."""
+    file = path / _FILE if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(should(argument, f"be a folder with {_FILE}, or such a file", str(path)))
+    return Results(file, argument)
+
+
 def stored(folder: Path) -> Comparison:
     """The last comparison in an output folder, see :meth:`Results.latest`.
 

@@ -144,6 +144,7 @@ class _Record:
                 planted=_planted(ledger, row),
                 outcome=outcomes[row],
                 kernels=kernels,
+                batch=[int(own) for own in ids],
             )
             results.append(result)
         return results

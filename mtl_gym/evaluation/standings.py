@@ -14,7 +14,7 @@ import pandas as pd
 from mtl_gym.checks import choose, path_of, should
 from mtl_gym.evaluation.frames import about, to_frame
 from mtl_gym.evaluation.regrets import cross_fitted_regrets
-from mtl_gym.evaluation.results import Results, opened
+from mtl_gym.evaluation.results import stored_in
 from mtl_gym.evaluation.statistics import stratified_difference
 from mtl_gym.evaluation.verdicts import verdicts_with
 from mtl_gym.problems.metrics import add_stored
@@ -120,7 +120,7 @@ def suite_frame(source: pd.DataFrame | str | Path) -> tuple[pd.DataFrame, dict[s
     if not isinstance(source, (str, Path)):
         raise TypeError(should("source", "be the frame of mtl_gym.compare_suite, or a path", source))
     path = path_of("source", source)
-    store = opened_results(path)
+    store = stored_in(path)
     frames, suites = [], []
     for setting, origin, results in store.studies():
         if results:
@@ -134,15 +134,6 @@ def suite_frame(source: pd.DataFrame | str | Path) -> tuple[pd.DataFrame, dict[s
     last = suites[-1]
     frame = pd.concat([own for own, suite in zip(frames, suites, strict=True) if suite == last], ignore_index=True)
     return frame, last
-
-
-def opened_results(path: Path) -> Results:
-    """The results in a folder, or of a file; raises ValueError if there is none."""
-    if path.is_file():
-        return Results(path)
-    if not (path / "results.sqlite").is_file():
-        raise ValueError(should("source", "be a folder with results.sqlite, or such a file", str(path)))
-    return opened(path)
 
 
 def rows_of(table: pd.DataFrame) -> list[dict[str, str]]:
