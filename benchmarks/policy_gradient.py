@@ -1,6 +1,6 @@
 """PPO on a mixture of sources: an agent for the action ``rule``, and the search of its hyper-parameters with Optuna.
 
-    python -m benchmarks.policy_gradient                 6 trials on teachers alone (half an hour; rerun to resume)
+    python -m benchmarks.policy_gradient                 10 trials on teachers alone (an hour; rerun to resume)
     python -m benchmarks.policy_gradient --trials 24     more of them
 
 Rewards are final ones on *reward*, less the mean of the other rollouts of the same instance and over the source's deviation between
@@ -38,7 +38,7 @@ from mtl_gym.agents.settings import Settings
 
 ROWS, ROLLOUTS = 48, 8
 """Trainings of each source side by side, and of each instance among them."""
-UPDATES, SHORT, TRIALS = 16, 8, 6
+UPDATES, SHORT, TRIALS = 16, 8, 10
 """Updates of an agent and of a trial, and trials of a search."""
 USED = [0, *(COLUMNS.index(name) for name in PLAIN)]
 STARTS = {"init": INIT[USED].tolist(), "level": (BASE / REACH)[USED].tolist()}

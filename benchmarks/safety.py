@@ -1,6 +1,6 @@
 """Whether the shipped recipe is safe to choose blindly: on ever more instances of every left-out problem, until it is decided.
 
-    python -m benchmarks.safety              every problem (an hour; rerun to resume)
+    python -m benchmarks.safety              every problem (half an hour; rerun to resume)
     python -m benchmarks.safety digits       one of them
 
 An agent is safe on a problem if it is at most .3 points worse than equal weights and than `init`, by the 95 % intervals of paired
@@ -14,6 +14,7 @@ worse than that of the other policy. Looking several times makes a false verdict
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,10 +82,11 @@ def main(words: Sequence[str] | None = None) -> None:
     run: Run = command_line(words)
     known = run.known()
     agents = {"ppo:action=rule": "ppo:action=rule"} if run.smoke else alone()
+    of = [Path(file).stem for file in agents.values()]
     for case in run.chosen([case for cases in FOLDS.values() for case in cases]):
-        if known.get(case, {}).get("of") != {**agents}:
+        if known.get(case, {}).get("of") != of:
             sizes, short = ((2, 3), {"train_steps": 60}) if run.smoke else (SIZES, {})
-            known[case] = {"of": agents, **measured(case, agents, sizes, **short)}
+            known[case] = {"of": of, **measured(case, agents, sizes, **short)}
             run.write(known)
         print(case, known[case], flush=True)
 

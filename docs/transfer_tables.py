@@ -47,9 +47,12 @@ def transfer_tables() -> dict[str, Table]:
 
 
 def card_tables() -> dict[str, Table]:
-    """The tables of the card of the shipped agent: what its recipe reached in the folds, and the agent far from usual settings."""
+    """The tables of the card of the shipped agent: what its seeds reached on left-out problems, and it far from usual ones."""
     found, methods, ranges = (_read(f"{name}.json") for name in ("transfer", "methods", "ranges"))
-    return {"left out": left_out(played(found, methods, KINDS[0])), "ranges": far(ranges)}
+    scores = played(found, methods, KINDS[0])
+    for case, kinds in found.get("folds", {}).get(TEACHERS_ALONE, {}).items():  # the shipped agent is one of these
+        scores[case][SHIPPED] = np.atleast_2d(kinds[KINDS[0]][SHIPPED]["scores"])
+    return {"left out": left_out(scores), "ranges": far(ranges)}
 
 
 def left_out(scores: Scores) -> Table:

@@ -34,6 +34,7 @@ def _html(table: pd.DataFrame) -> str:
     return filled(
         "leaderboard.html",
         title=escape(described(table.attrs["suite"], table)),
+        baseline=escape(table.attrs["baseline"]),
         head="".join(f"<th>{escape(name)}</th>" for name in rows[0]),
         rows="\n".join(f"<tr>{''.join(_cell(place, *pair) for place, pair in enumerate(row.items()))}</tr>" for row in rows),
         notes="\n".join(f"<p>{escape(line)}</p>" for line in notes_of(table)),
