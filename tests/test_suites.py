@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import mtl_gym
 from mtl_gym.agents.settings import HELD_OUT
 from mtl_gym.cli.program import app
-from mtl_gym.environments import LOSS_WEIGHTING, TASK_GROUPING, specification
+from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING, specification
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.evaluation import suites as homes
 from mtl_gym.evaluation.results import Results
@@ -244,6 +244,21 @@ def test_rows_are_made_again_bit_for_bit(whole):
     assert found.exact
     assert found.comparable
     assert found.known.batch == [FIRST + 4]  # the last of five, four at once
+
+
+@pytest.mark.parametrize("env", [pytest.param(env, marks=pytest.mark.slow) for env in mtl_gym.find_environments()])
+def test_rows_of_every_environment_are_made_again(env, tmp_path):
+    policies = {LOSS_WEIGHTING: "ew", SAMPLE_WEIGHTING: "uniform", LAYER_MERGING: "shared", TASK_GROUPING: "joint"}
+    mtl_gym.compare_suite(policies[env], "quick", env, out=tmp_path)
+    table = mtl_gym.verify(tmp_path, 3)
+    assert table.attrs["sound"], table.attrs
+    assert not table.attrs["unknown"]
+
+
+def test_groups_are_made_again(tmp_path):
+    given = {"problem": "yeast", "num_tasks": 2, "instances": 2, "train_steps": 20}
+    mtl_gym.compare("joint", TASK_GROUPING, out=tmp_path, **given)
+    assert mtl_gym.reproduce(tmp_path, "joint/1").exact
 
 
 CHANGES = {

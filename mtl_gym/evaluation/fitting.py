@@ -21,6 +21,7 @@ from mtl_gym.envs.arguments import check_argument_names, keywords
 from mtl_gym.envs.infos import row_infos
 from mtl_gym.envs.vector import MTLVectorEnv
 from mtl_gym.evaluation.module_files import address_of, file_of, write
+from mtl_gym.evaluation.plans import arguments_of
 from mtl_gym.evaluation.player import Player
 from mtl_gym.evaluation.results import plain, stored
 from mtl_gym.evaluation.rollout import make_env
@@ -245,6 +246,5 @@ def refit(folder: str | Path, policy: str, instance: int, progress: bool | None 
     if problem.identity != setting.get("identity"):
         remedy = "Compare again, or restore its code and data."
         raise ValueError(should("folder", f"be of {problem.name!r} as it is now", str(folder), remedy))
-    arguments = {name: value for name, value in setting["arguments"].items() if name != "network"}  # the problem's own
-    done = fit(problem, policy, setting["env"], seed=instance, progress=progress, **arguments)
+    done = fit(problem, policy, setting["env"], seed=instance, progress=progress, **arguments_of(setting))
     return done, dict(rows[policy, instance].metrics)

@@ -109,6 +109,12 @@ def setting(plan: Plan) -> dict[str, Any]:
     return setting_of(plan.env, plan.checked, plan.arguments)
 
 
+def arguments_of(setting: Mapping[str, Any]) -> dict[str, Any]:
+    """The environment's arguments that give a setting, but for the problem."""
+    own = ("network", *specification(setting["env"]).excluded)  # the problem's own, and what the environment does not take
+    return {name: value for name, value in setting["arguments"].items() if name not in own}
+
+
 def setting_of(env: str, checked: Arguments, given: Mapping[str, Any]) -> dict[str, Any]:
     """The same of the environment's id and its arguments, as given and ``checked``."""
     # Given arguments come last, except `tasks`, which the recipe has sorted, and `distribution`, whose ranges it has.

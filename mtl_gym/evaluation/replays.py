@@ -16,7 +16,7 @@ from mtl_gym.environments import specification
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.evaluation.kernels import described
 from mtl_gym.evaluation.module_files import address_of
-from mtl_gym.evaluation.plans import setting_of
+from mtl_gym.evaluation.plans import arguments_of, setting_of
 from mtl_gym.evaluation.results import Comparison, Result, Results, plain, stored_in
 from mtl_gym.evaluation.rollout import rollout
 from mtl_gym.evaluation.single_task import reference_metrics
@@ -193,7 +193,7 @@ def _again(row: str, known: Result, comparison: Comparison) -> Replay:
     problem = load_problem(address_of(origin.get("address"), "source", own["problem"]))
     if problem.identity != own.get("identity"):
         raise ValueError(should("source", f"be of {problem.name!r} as it is now", row, "Its data or its code have changed."))
-    arguments = {name: value for name, value in own["arguments"].items() if name != "network"} | {"problem": problem}
+    arguments = arguments_of(own) | {"problem": problem}
     policy, batch = make_policy(known.policy), known.batch or [known.instance]
     beside = {result.instance: result.references for result in results}
     if missing := [id for id in batch if id not in beside]:
