@@ -43,7 +43,7 @@ def transfer_tables() -> dict[str, Table]:
     for kind, own in scores.items():
         tables[f"regrets {kind}"] = regrets(own, costs(found, methods, kind), references(scores))
         tables[f"differences {kind}"] = differences(own)
-    return tables | {"ablation": ablation(found, scores[KINDS[0]])}
+    return tables | {"ablation": ablation(found, scores[KINDS[0]], references(scores))}
 
 
 def card_tables() -> dict[str, Table]:
@@ -190,8 +190,11 @@ def differences(scores: Scores) -> Table:
     ]
 
 
-def ablation(found: Mapping[str, Any], scores: Scores) -> Table:
-    """By recipe: what its agents are ahead of `init` over the left-out problems, learned in the folds and on teachers alone."""
+def ablation(found: Mapping[str, Any], scores: Scores, best: Mapping[str, tuple[float, float]]) -> Table:
+    """By recipe: what agents are ahead of `init` over the left-out problems, learned in the folds and on teachers alone.
+
+    Of the latter also what they are ahead of equal weights and of `stch`, and their mean regret.
+    """
     alone = found.get("folds", {}).get(TEACHERS_ALONE, {})
     cases = [case for case in LEFT_OUT if case in alone and "init" in scores.get(case, {})]
     if not cases:
@@ -200,13 +203,21 @@ def ablation(found: Mapping[str, Any], scores: Scores) -> Table:
     for case in cases:
         both[case] |= {f"{name}, alone": np.atleast_2d(row["scores"]) for name, row in alone[case][KINDS[0]].items()}
     groups = [DATA[case] for case in cases]
+
+    def told(own: str, other: str) -> str:
+        return _interval(both, cases, own, other, groups) if all(own in both[case] for case in cases) else ""
+
+    def regret(own: str) -> str:
+        known = all(own in both[case] for case in cases)
+        return f"{np.mean([_regret(both[case][own].mean(0), best[case]) for case in cases]):.2f}" if known else ""
+
     return [
         {
             "recipe": f"`{name}`",
-            **{
-                title: _interval(both, cases, own, "init", groups) if all(own in both[case] for case in cases) else ""
-                for title, own in {"folds": name, "teachers alone": f"{name}, alone"}.items()
-            },
+            "folds": told(name, "init"),
+            "teachers alone": told(f"{name}, alone", "init"),
+            **{f"these minus `{other}`": told(f"{name}, alone", other) for other in ("ew", "stch")},
+            "their mean regret": regret(f"{name}, alone"),
         }
         for name in (*USUAL, *ABLATED)
     ]

@@ -131,10 +131,12 @@ def test_the_card_and_the_ablation_say_what_was_planted():
     found["folds"]["teachers"] = {
         case: {"as it is": {"bandit": {"scores": [list(scores[case]["init"][0] + 0.3)]}}} for case in CASES
     }
-    ablated = {row["recipe"]: row for row in ablation(found, scores)}
+    ablated = {row["recipe"]: row for row in ablation(found, scores, references({"as it is": scores}))}
     assert ablated["`bandit`"]["teachers alone"].startswith("+0.30")
     assert ablated["`bandit`"]["folds"].startswith("+0.61")  # `init` is .1 worse than equal weights
-    assert ablated["`ppo-rule`"] == {"recipe": "`ppo-rule`", "folds": "", "teachers alone": ""}
+    assert ablated["`bandit`"]["these minus `ew`"].startswith("+0.20")
+    assert float(ablated["`bandit`"]["their mean regret"]) == pytest.approx(0.31)  # the best one is .51 better than equal weights
+    assert {*ablated["`ppo-rule`"].values()} == {"`ppo-rule`", ""}
 
 
 def test_what_a_range_has_shown_is_told():
