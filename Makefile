@@ -21,7 +21,7 @@ setup: $(READY)  ## create the virtual environment
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(INSTALL) $(TORCH)
-	$(BIN)/python $(INSTALL) -c constraints.txt -e ".[data,dev,oracle]"
+	$(BIN)/python $(INSTALL) -c constraints.txt -e ".[data,dev,oracle,tuning]"
 	@touch $@
 
 demo: $(READY)  ## compare heuristics and the pretrained agent on digits; prints the path of the page
@@ -97,7 +97,6 @@ methods: $(READY)  ## search for constant weights and every method's setting, th
 	$(BIN)/python -m docs.picture
 
 transfer: $(READY)  ## learn rules and agents on some problems, and play them on those that were left out (a night)
-	$(BIN)/python $(INSTALL) -e ".[tuning]"
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.rules
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.logged
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.bandit
