@@ -253,8 +253,9 @@ def teach(policy: Any, regression: Regression, logs: Logs, observed: Sequence[st
 
 
 def start_at(policy: Any, action: Tensor) -> torch.nn.Linear:
-    """Makes a policy's mean action (A,) the same for all observations; returns the last layer of the actor."""
-    last: torch.nn.Linear = policy.action_net.module[-1]
+    """Makes the coefficients (A,) of a policy's mean action the same for all observations; returns the layer that says them."""
+    head = policy.action_net.module
+    last: torch.nn.Linear = getattr(head, "rule", head)[-1]
     with torch.no_grad():
         last.weight.zero_()
         last.bias.copy_(action)

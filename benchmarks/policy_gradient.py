@@ -16,9 +16,10 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -51,16 +52,16 @@ UNTUNED = {"inputs": "all", "start": "init", "learning_rate": 1e-3, "n_epochs": 
 class _Redrawn(BaseCallback):
     """Gives the model other environments after each rollout."""
 
-    def __init__(self, settings: Settings, sources: Sequence[Mapping[str, Any]], first: int) -> None:
+    def __init__(self, settings: Settings, draw: Callable[[int], list[dict[str, Any]]], first: int) -> None:
         super().__init__()
-        self._settings, self._sources, self._number = settings, sources, first
+        self._settings, self._draw, self._number = settings, draw, first
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_end(self) -> None:
         self._number += 1
-        first, *others = drawn(self._settings, self._sources, self._number)
+        first, *others = self._draw(self._number)
         envs, _ = make_envs(replace(self._settings, arguments=first, others=others))
         envs.seed(self._number)
         self.model.get_env().close()  # type: ignore[union-attr]
@@ -68,12 +69,14 @@ class _Redrawn(BaseCallback):
         self.model._last_obs = envs.reset()  # type: ignore[assignment]
 
 
-def drawn(settings: Settings, sources: Sequence[Mapping[str, Any]], number: int) -> list[dict[str, Any]]:
-    """The sources' arguments with the length, number of tasks and rates of a number."""
+def drawn(
+    settings: Settings, sources: Sequence[Mapping[str, Any]], number: int, kept: Sequence[str] = ("problem",)
+) -> list[dict[str, Any]]:
+    """The sources' arguments with the length, number of tasks and rates of a number, but for those that are kept."""
     own = [drawn_settings(source, number) for source in sources]
     given = [settings.arguments, *settings.others]
     return [
-        {**before, **now, "reward_every": now["train_steps"], "problem": before["problem"]}
+        {**before, **now, "reward_every": now["train_steps"], **{name: before[name] for name in kept}}
         for before, now in zip(given, own, strict=True)
     ]
 
@@ -99,17 +102,35 @@ def learned(
         log_std_init: The log deviation of its first actions.
         options: Further hyper-parameters.
     """
-    first = 20_000 * (seed + 1)
-    chosen = {"gae_lambda": 1.0, "gamma": 1.0, "policy_kwargs": {"log_std_init": log_std_init}, **options}
     settings = settings_of(sources, PLAIN, INPUTS[inputs], seed)
-    rows = ROWS * len(sources)
+    return trained(settings, sources, updates, STARTS[start], log_std_init=log_std_init, **options)
+
+
+def trained(
+    settings: Settings,
+    sources: Sequence[Mapping[str, Any]],
+    updates: int,
+    start: Sequence[float] | None,
+    *,
+    log_std_init: float,
+    kept: Sequence[str] = ("problem",),
+    **options: float,
+) -> Agent:
+    """The agent of these settings, which begins with the coefficients of an action, or as SB3 makes it; see :func:`learned`.
+
+    What is ``kept`` is not drawn for each update.
+    """
+    first, seed, rows = 20_000 * (settings.seed + 1), settings.seed, ROWS * len(sources)
+    chosen = {"gae_lambda": 1.0, "gamma": 1.0, "policy_kwargs": {"log_std_init": log_std_init}, **options}
     settings = replace(settings, options=chosen, num_envs=rows, rollouts_per_instance=ROLLOUTS, reward_floor=FLOOR / 100)
-    own, *others = drawn(settings, sources, first)
+    draw = partial(drawn, settings, sources, kept=kept)
+    own, *others = draw(first)
     settings = replace(settings, arguments=own, others=others)
     with Stream(seed):
         model = make_model(settings, 0)
-        start_at(model.policy, INIT.new_tensor(STARTS[start]))
-        model.learn(updates * DECISIONS * rows, callback=_Redrawn(settings, sources, first))
+        if start is not None:
+            start_at(model.policy, INIT.new_tensor(start))
+        model.learn(updates * DECISIONS * rows, callback=_Redrawn(settings, draw, first))
         with closing(model.get_env()):  # type: ignore[type-var]
             agent = agent_of(model, settings)
     agent.about["training"] |= {"method": "benchmarks.policy_gradient", "trainings": updates * rows}
