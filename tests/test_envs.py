@@ -585,6 +585,40 @@ def test_a_restored_environment_continues_bitwise(maker, env_id, all_seen):
     assert same(first, [env.step(action) for action in actions[2:]])
 
 
+@pytest.mark.parametrize("all_seen", [False, True], ids=["default", "all"])
+@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+def test_forked_rows_go_on_like_their_source_and_the_others_as_if_nothing_was(env_id, all_seen):
+    settings = {"observe": OBSERVED[env_id] if all_seen else None, "distribution": "varied", "steps_per_action": 2}
+    settings |= {"num_tasks": 4} if env_id == TASK_GROUPING else {}
+    env, other = (make_vec(env_id=env_id, num_envs=4, **settings) for _ in range(2))
+    actions = random_actions(env.action_space, 3)
+    for own in (env, other):
+        play(own, actions[:2], seed=1)
+    env.fork([2, 2], [0, 3])
+    after = actions[2].copy()
+    after[[0, 3]] = after[2]
+    seen, reward, *ends, infos = env.step(after)
+    seen_alone, reward_alone, *_, infos_alone = other.step(actions[2])
+    for found, alone in ((seen, seen_alone), ({"reward": reward}, {"reward": reward_alone})):
+        for name, values in found.items():
+            np.testing.assert_array_equal(values[1:3], alone[name][1:3])
+            np.testing.assert_allclose(values[[0, 3]], values[[2, 2]], rtol=1e-5, atol=1e-6)
+    assert (infos["instance"][[0, 3]] == infos_alone["instance"][2]).all()
+    assert all((own[[0, 3]] == own[2]).all() for own in ends)
+
+
+def test_rows_that_cannot_be_forked_are_refused_before_anything_changes():
+    env = make_vec(num_envs=3)
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        env.fork([0], [1])
+    env.reset(seed=1)
+    kept = env.state()
+    for source, target in (([0], [3]), ([0, 1], [2]), ([0, 1], [2, 2]), ([-1], [0])):
+        with pytest.raises(ValueError, match=r"`(source|target)` should be"):
+            env.fork(source, target)
+    assert same(kept["trainings"], env.state()["trainings"])
+
+
 def test_a_restored_scalar_environment_draws_the_same_ids_again():
     env = make()
     env.reset(seed=1)

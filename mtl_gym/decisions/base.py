@@ -38,6 +38,9 @@ class Trainings(Protocol):
     def load(self, state: dict[str, Any]) -> None:
         """Restores a :meth:`clone`."""
 
+    def copy_rows(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """Copies each row of ``source`` to the row of ``target`` at the same place."""
+
     def metrics(self, split: str) -> dict[str, Tensor]:
         """Metrics (N,) on a whole split by ``task/metric``."""
 

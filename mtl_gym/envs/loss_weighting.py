@@ -16,7 +16,7 @@ from mtl_gym.environments import LOSS_WEIGHTING
 from mtl_gym.envs.arguments import Arguments
 from mtl_gym.envs.observations import observes_gradients
 from mtl_gym.envs.scalar import MTLEnv
-from mtl_gym.envs.spec import EnvironmentSpec
+from mtl_gym.envs.spec import EnvironmentSpec, Search
 from mtl_gym.envs.vector import MTLVectorEnv
 from mtl_gym.training.memory import check_memory
 from mtl_gym.training.probes import GRAMIAN
@@ -69,10 +69,17 @@ def _table() -> str:
     return "\n".join(["| feature | what | reach | measured |", "|---|---|---|---|", *rows])
 
 
+_SEARCH = Search(
+    {"action": "rule", "features": ["first", "loss", "base", "gap"], "decisions": 16},
+    ((0, 0, 0, 0, 0), (0, 0.5, 0, 0, 0), (0, 0.5, 0.5, 0, 0), (0.5, 0.5, 0, 0.5, 0)),
+)
+"""The anchors are equal weights, `init`, `si` with a mean of 1, and nearly `stch`."""
+
+
 class LossWeightingVectorEnv(MTLVectorEnv):
     """N trainings whose task losses are weighted; the manual is :class:`LossWeightingEnv`'s."""
 
-    specification = EnvironmentSpec(LOSS_WEIGHTING, _decide, actions=_actions, sections={"features": _table()})
+    specification = EnvironmentSpec(LOSS_WEIGHTING, _decide, actions=_actions, sections={"features": _table()}, search=_SEARCH)
 
 
 class LossWeightingEnv(MTLEnv):

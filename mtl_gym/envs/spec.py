@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +52,25 @@ class PageFigure:
 
 
 @dataclass(frozen=True)
+class Search:
+    """How schedules of an environment are searched (:mod:`mtl_gym.evaluation.best_known`).
+
+    Attributes:
+        arguments: The environment's arguments: its actions, and how many decisions there are.
+        anchors: Actions that rows hold to the end whatever the others do, the environment's usual start first.
+        forks: At which parts of an episode rows fork; none where nothing is known before its end.
+        kept: The share of the rows that go on as they are.
+        spread: The deviation of new actions from a parent's, in deviations of the kept ones.
+    """
+
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    anchors: Sequence[Sequence[float]] = ()
+    forks: tuple[float, ...] = (0.25, 0.5, 0.75)
+    kept: float = 0.25
+    spread: float = 0.7
+
+
+@dataclass(frozen=True)
 class EnvironmentSpec:
     """Everything that is specific to one environment.
 
@@ -80,6 +99,7 @@ class EnvironmentSpec:
         sections: Additional sections of the manual, by their names in braces.
         measures: ``"module:function"``: further measurements of comparisons at an episode's end: ``(decision, references)`` to one
             mapping per row.
+        search: How its schedules are searched, for what is known to be possible.
     """
 
     id: str
@@ -102,6 +122,7 @@ class EnvironmentSpec:
     without: tuple[str, ...] = ()
     sections: Mapping[str, str] = field(default_factory=dict)
     measures: tuple[str, ...] = ()
+    search: Search = Search()
 
     @property
     def own_arguments(self) -> dict[str, Any]:

@@ -271,6 +271,28 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         for name, value in copy.deepcopy({name: value for name, value in state.items() if name != "trainings"}).items():
             setattr(self, name, value)
 
+    @own_mode()
+    def fork(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """Continues each row of ``target`` from where the row of ``source`` at the same place is, with its instance and training.
+
+        With the same actions both then go on alike, so this is what a search over schedules needs. A row keeps its own generator,
+        which draws its next instance. The memory of a policy is not copied.
+
+        Args:
+            source: Rows, which may repeat.
+            target: As many rows, each once.
+
+        Raises:
+            ValueError: If a row does not exist, a target repeats, or their numbers differ, before anything changes.
+            gymnasium.error.ResetNeeded: Before the first reset.
+        """
+        view = self.view
+        self.decision.trainings.copy_rows(source, target)
+        rows = np.arange(self.num_envs)
+        rows[list(target)] = list(source)
+        self._view = view.taken(torch.from_numpy(rows).to(self.decision.trainings.ledger.step.device))
+        self.finished, self._decisions, self._diverged = (own[rows] for own in (self.finished, self._decisions, self._diverged))
+
     @own_mode()  # groups may have to be trained
     def render(self) -> tuple[Array, ...] | None:
         """Draws each row so far: (height, width, 3) uint8; ``None`` without a render mode."""

@@ -91,6 +91,21 @@ class View:
         """Takes ``rows`` (N,) bool from this view, and the others from ``other``."""
         return pick(rows, self, other)
 
+    def taken(self, rows: Tensor) -> Self:
+        """The view whose rows are these ``rows`` (N,) of this one."""
+        return taken(rows, self)
+
+
+def taken(rows: Tensor, own: Any) -> Any:
+    """These ``rows`` (N,) of tensors (N, ...), or of dicts or views of them."""
+    if isinstance(own, dict):
+        return {name: taken(rows, value) for name, value in own.items()}
+    if isinstance(own, View):
+        return View(**taken(rows, vars(own)))
+    if isinstance(own, LossHistory):
+        return LossHistory(*(taken(rows, value) for value in own))
+    return own[rows] if isinstance(own, Tensor) else own
+
 
 def pick(rows: Tensor, own: Any, other: Any) -> Any:
     """Takes ``rows`` (N,) bool from ``own`` and the others from ``other``: tensors (N, ...), or dicts or views of them."""

@@ -90,6 +90,10 @@ class GroupTrainings:
         """Restores a :meth:`clone`."""
         self.state.load(state)
 
+    def copy_rows(self, source: Sequence[int], target: Sequence[int]) -> None:
+        """Copies each row of ``source`` to the row of ``target`` at the same place."""
+        self.state.copy_rows(source, target)
+
     def decide(self, rows: Tensor) -> None:
         """Trains and measures the groups of the rows (N,) bool in one batch, according to ``memberships``.
 
