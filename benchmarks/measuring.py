@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import inspect
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from mtl_gym.evaluation.timing import Times, Work, interleaved, piece, quartiles
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -38,36 +39,8 @@ FAMILY_CASES: dict[str, dict[str, Any]] = {
 }
 """Studies of families, in which every instance is a problem of its own: as in training, and beyond it."""
 
-Work = Callable[[], int | None]
-"""Does some work and returns its number of steps; ``None``: one."""
-Times = npt.NDArray[np.float64]
-"""Seconds of a step, (rounds,)."""
-
 
 # --- times -----------------------------------------------------------------------------------------------------------------------
-
-
-def piece(work: Work, seconds: float) -> float:
-    """Seconds per step, with work repeated for at least that many seconds, and at least once."""
-    steps, start = 0, time.perf_counter()
-    while True:
-        done = work()
-        steps += 1 if done is None else done
-        passed = time.perf_counter() - start
-        if passed >= seconds:
-            return passed / steps
-
-
-def interleaved(pieces: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, Times]:
-    """What each piece returns in every round, after a warm-up round. Every other round runs in reverse order."""
-    found: dict[str, list[float]] = {name: [] for name in pieces}
-    for turn in range(rounds + 1):
-        names = list(pieces)[:: -1 if turn % 2 else 1]
-        for name in names:
-            value = pieces[name]()
-            if turn:
-                found[name].append(value)
-    return {name: np.array(own) for name, own in found.items()}
 
 
 def side_by_side(works: Mapping[str, Work], *, rounds: int, seconds: float = 0.1) -> dict[str, Times]:
@@ -83,7 +56,7 @@ def side_by_side(works: Mapping[str, Work], *, rounds: int, seconds: float = 0.1
 
 def ratio(first: Times, second: Times, digits: int = 3) -> dict[str, float]:
     """Median and quartiles of the rounds' ratios, and the ratio of the best (least) of each."""
-    low, middle, high = np.quantile(first / second, [0.25, 0.5, 0.75])
+    low, middle, high = quartiles(first / second)
     row = {"ratio": middle, "lower quartile": low, "upper quartile": high, "best of each": first.min() / second.min()}
     return {name: round(float(value), digits) for name, value in row.items()}
 

@@ -7,26 +7,27 @@ too. One thread. The ratios depend on the machine. Writes ``benchmarks/results/s
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 import torch
 
-from benchmarks.handwritten import train
 from benchmarks.measuring import ROOT, Run, Work, command_line, first_memory, side_by_side, speeds, threads, vector_env
 from mtl_gym.baselines import BASELINES
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import check_arguments
+from mtl_gym.evaluation.handwritten import Shared, trainings as loop_by_hand
 from mtl_gym.policies.finding import environment_of
 from mtl_gym.policies.grammar import make_policy
-from mtl_gym.problems import load_problem
 from mtl_gym.training.trainer import Trainer
 
 ROUNDS = 30
@@ -36,10 +37,12 @@ CONSTANT = "constant"
 
 def handwritten(problem: str, *, fused: bool, steps: int) -> Work:
     """The hand-written loop, one training."""
-    data = load_problem(problem)
+    checked = check_arguments(specification(LOSS_WEIGHTING), problem=problem)
+    loop = loop_by_hand(Shared, checked.problem, replace(checked.recipe, train_steps=steps), fused=fused)
 
     def work() -> int:
-        train(data, range(1), steps, fused=fused)
+        for _ in itertools.islice(loop, steps):
+            pass
         return steps
 
     return work

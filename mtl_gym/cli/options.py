@@ -22,7 +22,8 @@ def complete_problem() -> list[str]:
     return [*find_problems()]
 
 
-def _complete_env() -> list[str]:
+def complete_env() -> list[str]:
+    """The ids of environments, for shells."""
     return [*find_environments()]
 
 
@@ -32,7 +33,7 @@ EnvironmentSettings = Annotated[
     list[str] | None, typer.Option("--set", help="Argument of the environment, key=value; can be repeated.", metavar="KEY=VALUE")
 ]
 ProblemName = Annotated[str | None, typer.Option(help=_PROBLEM, autocompletion=complete_problem)]
-EnvironmentId = Annotated[str, typer.Option(help="Id of the environment.", autocompletion=_complete_env)]
+EnvironmentId = Annotated[str, typer.Option(help="Id of the environment.", autocompletion=complete_env)]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
 

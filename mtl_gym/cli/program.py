@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import mtl_gym
+from mtl_gym.cli.bench import bench
 from mtl_gym.cli.check import check
 from mtl_gym.cli.compare import compare
 from mtl_gym.cli.fit import fit
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "reproduce": reproduce,
     "fit": fit,
     "groupings": groupings,
+    "bench": bench,
 }
 """Our commands by name, apart from those of ``agents``, which come by an entry point."""
 

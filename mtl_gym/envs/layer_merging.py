@@ -138,6 +138,7 @@ class LayerMergingVectorEnv(MTLVectorEnv):
         ),
         without=("weights", "rules"),  # all weights are 1
         measures=("mtl_gym.evaluation.corruption:corrupted",),
+        by_hand="mtl_gym.evaluation.handwritten:Separate",
     )
 
 

@@ -79,7 +79,14 @@ _SEARCH = Search(
 class LossWeightingVectorEnv(MTLVectorEnv):
     """N trainings whose task losses are weighted; the manual is :class:`LossWeightingEnv`'s."""
 
-    specification = EnvironmentSpec(LOSS_WEIGHTING, _decide, actions=_actions, sections={"features": _table()}, search=_SEARCH)
+    specification = EnvironmentSpec(
+        LOSS_WEIGHTING,
+        _decide,
+        actions=_actions,
+        sections={"features": _table()},
+        search=_SEARCH,
+        by_hand="mtl_gym.evaluation.handwritten:Shared",
+    )
 
 
 class LossWeightingEnv(MTLEnv):

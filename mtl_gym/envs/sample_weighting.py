@@ -114,6 +114,7 @@ class SampleWeightingVectorEnv(MTLVectorEnv):
         actions=_actions,
         free=("num_quantiles",),
         sections={"features": _FEATURES},
+        by_hand="mtl_gym.evaluation.handwritten:Shared",
         figures=(
             PageFigure(
                 "mtl_gym.evaluation.sample_plots:separations",

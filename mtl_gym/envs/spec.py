@@ -100,6 +100,8 @@ class EnvironmentSpec:
         measures: ``"module:function"``: further measurements of comparisons at an episode's end: ``(decision, references)`` to one
             mapping per row.
         search: How its schedules are searched, for what is known to be possible.
+        by_hand: ``"module:Network"``: the network that people would train in its place, with their own loop and equal weights, as
+            :data:`mtl_gym.evaluation.handwritten.Make`; ``mtl-gym bench`` compares the speeds. ``None``: there is none.
     """
 
     id: str
@@ -123,6 +125,7 @@ class EnvironmentSpec:
     sections: Mapping[str, str] = field(default_factory=dict)
     measures: tuple[str, ...] = ()
     search: Search = Search()
+    by_hand: str | None = None
 
     @property
     def own_arguments(self) -> dict[str, Any]:

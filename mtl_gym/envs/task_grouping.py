@@ -173,6 +173,7 @@ class TaskGroupingVectorEnv(MTLVectorEnv):
             ),
         ),
         without=("curves", "weights", "rules"),  # groups are trained at once
+        by_hand="mtl_gym.evaluation.handwritten:Shared",
     )
 
 
