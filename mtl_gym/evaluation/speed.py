@@ -22,7 +22,7 @@ from mtl_gym.problems.base import Problem
 from mtl_gym.progress import progress_bar
 
 ROUNDS = 7
-"""Rounds that are measured, after a first one."""
+"""Rounds that are measured, if there is time."""
 OPTIMIZERS = {"adam": False, "fused_adam": True}
 """Those of the loops by hand, and whether it is torch's fused one."""
 _PEAK = "matrices"
@@ -51,7 +51,8 @@ def bench(
         problem: As for :func:`mtl_gym.check`; ``None``: the default of each environment.
         num_envs: Numbers of trainings side by side.
         device: Where it is measured.
-        seconds: How long; building the environments, and the first step of each, come on top.
+        seconds: How long; building the environments, and the first decision of each, come on top. Where a decision takes seconds
+            (convolutions), a single round may take longer.
         progress: Whether to show progress; ``None``: if it takes more than a second.
 
     Returns:
@@ -94,8 +95,10 @@ def bench(
     loops = {own.loop: own for own in plays if own.no_loop is None}
     size = _WIDTHS["cpu" if torch.device(device).type == "cpu" else "cuda"]
     works: dict[Any, Work] = {_PEAK: _product(size, device)}
-    works |= {own: own.work for own in plays}
     works |= {(key, name): own.by_hand(fused) for key, own in loops.items() for name, fused in OPTIMIZERS.items()}
+    for work in works.values():
+        work()  # the first one takes longer; those of the environments have been taken
+    works |= {own: own.work for own in plays}
     times = _measured(works, budget, device, progress)
     peak = 2 * size**3 / times[_PEAK]
     return {
@@ -153,11 +156,11 @@ def _product(size: int, device: str) -> Work:
 
 
 def _measured(works: dict[Any, Work], seconds: float, device: str, progress: bool | None) -> dict[Any, Times]:
-    """Seconds of a step of each kind of work."""
+    """Seconds of a step of each kind of work, after its first one."""
     own = torch.device(device)
     wait: Callable[[], object] = (lambda: None) if own.type == "cpu" else partial(torch.cuda.synchronize, own)
-    length = seconds / ((ROUNDS + 1) * len(works))
-    with progress_bar((ROUNDS + 1) * len(works), "speeds", show=progress) as update:
+    length = seconds / (ROUNDS * len(works))
+    with progress_bar(ROUNDS * len(works), "speeds", show=progress) as update:
 
         def measured(work: Work) -> float:
             with progress_bar(1, show=False):  # bars of what is measured would take time
@@ -165,7 +168,8 @@ def _measured(works: dict[Any, Work], seconds: float, device: str, progress: boo
             update(advance=1)
             return found
 
-        return interleaved({key: partial(measured, work) for key, work in works.items()}, ROUNDS, seconds)
+        pieces = {key: partial(measured, work) for key, work in works.items()}
+        return interleaved(pieces, ROUNDS, seconds, warm_up=0)
 
 
 def _row(own: Played, times: dict[Any, Times], peak: Times) -> dict[str, Any]:

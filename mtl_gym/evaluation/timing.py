@@ -35,23 +35,26 @@ def piece(work: Work, seconds: float, wait: Callable[[], object] = lambda: None)
             return passed / steps
 
 
-def interleaved(pieces: Mapping[str, Callable[[], float]], rounds: int, seconds: float = float("inf")) -> dict[str, Times]:
-    """What each piece returns in every round, after a warm-up round. Every other round runs in reverse order.
+def interleaved(
+    pieces: Mapping[str, Callable[[], float]], rounds: int, seconds: float = float("inf"), *, warm_up: int = 1
+) -> dict[str, Times]:
+    """What each piece returns in every round. Every other round runs in reverse order.
 
     Args:
         pieces: By name.
         rounds: Rounds that count.
-        seconds: After so many, no other round begins; the warm-up round and the first that counts always do.
+        seconds: After so many, no other round begins; the first that counts always does.
+        warm_up: Rounds before them.
     """
     found: dict[str, list[float]] = {name: [] for name in pieces}
     start = time.perf_counter()
-    for turn in range(rounds + 1):
-        if turn > 1 and time.perf_counter() - start > seconds:
+    for turn in range(warm_up + rounds):
+        if turn > warm_up and time.perf_counter() - start > seconds:
             break
         names = list(pieces)[:: -1 if turn % 2 else 1]
         for name in names:
             value = pieces[name]()
-            if turn:
+            if turn >= warm_up:
                 found[name].append(value)
     return {name: np.array(own) for name, own in found.items()}
 
