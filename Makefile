@@ -70,10 +70,11 @@ $(ENVIRONMENTS)/lowest/.ready: pyproject.toml
 docs: $(READY)  ## regenerate the tables of README.md, of the cards and of docs/
 	$(BIN)/python -m docs.generate
 
-benchmarks: $(READY)  ## measure the speeds quoted in the README, and how often action bounds clip heuristics (half an hour)
+benchmarks: $(READY)  ## measure the speeds quoted in the README, those of learning, and how often action bounds clip heuristics (an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.speed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.clipping
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.throughput
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train_speed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sample_speed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.solver_speed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.merging_speed

@@ -16,7 +16,7 @@ import argparse
 import io
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -92,8 +92,13 @@ def drawn_settings(source: Mapping[str, Any], number: int) -> dict[str, Any]:
     }
 
 
-def collected(source: Mapping[str, Any], number: int, instances: int = INSTANCES, **others: Any) -> Chunk:
-    """A chunk: ``x_<name>`` (n, F) observed, ``actions`` (n, S, A), ``quality`` and ``diverged`` (n, S), ``switch``."""
+def collected(
+    source: Mapping[str, Any], number: int, instances: int = INSTANCES, make: Callable[..., Any] = vector_env, **others: Any
+) -> Chunk:
+    """A chunk: ``x_<name>`` (n, F) observed, ``actions`` (n, S, A), ``quality`` and ``diverged`` (n, S), ``switch``.
+
+    ``make`` makes the environments.
+    """
     rng = np.random.default_rng([number, 1])
     switch = SWITCHES[number % len(SWITCHES)]
     prefix = np.repeat(drawn(rng, instances), SIBLINGS, axis=0)
@@ -108,7 +113,7 @@ def collected(source: Mapping[str, Any], number: int, instances: int = INSTANCES
         **drawn_settings(source, number),
         **others,
     }
-    envs = vector_env(LOSS_WEIGHTING, len(ids), autoreset_mode="Disabled", **given)
+    envs = make(LOSS_WEIGHTING, len(ids), autoreset_mode="Disabled", **given)
     seen, _ = envs.reset(options={"instance": ids})
     actions, before = (np.asarray(table / REACH, np.float32).clip(-1, 1) for table in (held, prefix))
     for _ in range(switch):

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 import mtl_gym
+from benchmarks.train_speed import Recorder, summary
 from mtl_gym.cli import app, console
 from mtl_gym.environments import ENVIRONMENTS, LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING, specification
 from mtl_gym.evaluation.equal_weights import Played
@@ -251,3 +252,25 @@ def test_rounds_are_interleaved_and_end_in_time():
     waited = []
     assert piece(lambda: 4, 0, lambda: waited.append(1)) > 0
     assert len(waited) == 2  # before and after
+
+
+def test_recorded_calls_are_repeated_and_compared():
+    recorder = Recorder()
+    envs = gymnasium.make_vec(LOSS_WEIGHTING, num_envs=2, problem="quadratic", train_steps=40).unwrapped
+    recorder.watch(envs).reset(seed=0)
+    action = np.zeros(envs.action_space.shape, np.float32)
+    envs.step(action)
+    action += 0.5  # what was recorded stays
+    envs.step(action)
+    assert recorder.repeat() > 0
+    assert recorder.calls == []
+    envs.step(action)
+    with pytest.raises(RuntimeError, match="did not repeat"):
+        recorder.repeat()  # it goes on from a later state
+
+
+def test_throughput_leaves_the_updates_out():
+    found = summary([10.0, 10.0], [6.0, 8.0], [2.0, 0.0])
+    assert found["collection"] == {"lower quartile": 0.762, "fraction": 0.775, "upper quartile": 0.788}
+    assert found["whole"]["fraction"] == 0.8
+    assert (found["rounds"], found["bare environments, s"]) == (2, 7.0)
