@@ -67,14 +67,14 @@ def _show(found: Found) -> None:
 
 def _environment(row: Found) -> Row:
     relative = row["speed_relative_to"] or {}
-    return {
+    return {  # what matters most first: narrow terminals show the first columns
         "environment": _short(row["env"]),
-        "problem": row["problem"],
         "N": str(row["num_envs"]),
         "steps per second": _text(row["steps_per_second"]),
-        **{f"x {name}": _text(relative[key]) if relative else "" for key, name in _LOOPS.items()},
-        "GFLOP/s": f"{row['gflops']['median']:.3g}",
         "of peak": f"{row['peak_share']['median']:.1%}",
+        **{f"x {name}": _text(relative[key]) if relative else "" for key, name in _LOOPS.items()},
+        "problem": row["problem"],
+        "GFLOP/s": f"{row['gflops']['median']:.3g}",
         "passes per step": f"{row['forward']:.3g} + {row['backward']:.3g}",
     }
 
