@@ -111,6 +111,17 @@ def constants(env: str, ids: Sequence[int], *, rows: int = 64, seed: int = 0, **
     return {"actions": actions, **found}
 
 
+def held(env: str, ids: Sequence[int], action: Array, **arguments: Any) -> Array:
+    """``delta_m`` (n,) on *test* of instances with an action that is held throughout."""
+    envs = trainings(env, len(ids), arguments)
+    envs.reset(options={"instance": np.asarray(ids)})
+    while not envs.finished.all():
+        envs.step(np.repeat(action[None], len(ids), axis=0))
+    found = scores(envs, "test", reference_metrics(envs.arguments, ids))
+    envs.close()
+    return found
+
+
 def trainings(env: str, rows: int, arguments: Mapping[str, Any]) -> MTLVectorEnv:
     """The vector environment of a search, whose rows do not restart."""
     spec = specification(env)

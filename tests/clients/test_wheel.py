@@ -28,7 +28,8 @@ SHORTER = {
 def shorter(text):
     for pattern, replacement in SHORTER.items():
         text = re.sub(pattern, replacement, text)
-    whole = text.startswith("mtl-gym compare") and "--instances" not in text
+    text = text.partition("  # ")[0].rstrip()
+    whole = text.startswith("mtl-gym compare") and "--instances" not in text and "--suite" not in text
     return f"{text} --instances 2" if whole else text
 
 

@@ -1,0 +1,115 @@
+"""What is known of a suite's instances beside the policies that were compared: ``mtl_gym/data/suites``, one file for each suite.
+
+The usual start (equal weights and the like), the action that is best when it is held throughout, and the best schedule that a
+search found (:mod:`mtl_gym.evaluation.best_known`), of the first instances of each study. ``python -m benchmarks.best_known`` makes
+the files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mtl_gym.environments import LOSS_WEIGHTING
+from mtl_gym.evaluation.statistics import LEVEL, stratified_difference
+from mtl_gym.evaluation.suites import load_suite
+
+Array = npt.NDArray[np.float64]
+KINDS = ("start", "best_constant", "best_known")
+_DRAWS = 2000
+
+
+def suite_references(suite: str = "standard", env: str = LOSS_WEIGHTING) -> pd.DataFrame:
+    """The references of a suite's instances.
+
+    Args:
+        suite: The suite's name.
+        env: The environment's id.
+
+    Returns:
+        A frame with a row for each study and instance: ``start``, ``best_constant`` and ``best_known`` are ``delta_m`` on *test*,
+        in percent; single-task learning is 0. The last two were chosen on *reward*, so they may lose, and are no optima.
+        ``attrs["trainings"]`` is the number of trainings of an instance that a search took, and ``attrs["start"]`` the name of the
+        policy that is the start. It has no rows if the suite has no references.
+
+    Raises:
+        ValueError: If there is no such suite.
+    """
+    chosen = load_suite(suite, env)
+    known = stored(chosen.name, chosen.env, chosen.version) or {"studies": {}}
+    rows = [
+        {"study": study, "instance": id, **{kind: own[kind][place] for kind in KINDS}}
+        for study, own in known["studies"].items()
+        for place, id in enumerate(own["instances"])
+    ]
+    frame = pd.DataFrame(rows, columns=["study", "instance", *KINDS])
+    frame.attrs = {name: known.get(name) for name in ("trainings", "start")}
+    return frame
+
+
+def stored(suite: str, env: str, version: str) -> dict[str, Any] | None:
+    """The file of a suite's references, if there is one of this version."""
+    file = resources.files("mtl_gym") / "data" / "suites" / file_name(suite, env)
+    found = json.loads(file.read_text()) if file.is_file() else {}
+    return found if found.get("version") == version else None
+
+
+def file_name(suite: str, env: str) -> str:
+    """The name of the file of a suite's references."""
+    return f"{env.rpartition('/')[2]}-{suite}.json"
+
+
+def headroom(references: pd.DataFrame) -> dict[str, float]:
+    """Best known minus best constant, the mean over studies: ``difference``, ``low``, ``high`` and ``error``, in points."""
+    apart = references["best_known"] - references["best_constant"]
+    return stratified_difference([own.to_numpy(np.float64) for _, own in apart.groupby(references["study"], sort=False)])
+
+
+def normalised(runs: pd.DataFrame, references: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
+    """Scores of policies with 95 % intervals: 0 is the start, 1 the best known, each a mean over studies of means over instances.
+
+    Ratios are of means over the suite, since those of single instances have small denominators. Intervals are percentiles of a
+    bootstrap that draws instances within studies, of policy and references together.
+
+    Args:
+        runs: A row for each ``study``, ``policy`` and ``instance``, with ``delta_m``.
+        references: Those of the suite. Policies that lack an instance of them have no score.
+    """
+    wide = runs.pivot_table(index=["study", "instance"], columns="policy", values="delta_m", observed=True, sort=False)
+    places = pd.MultiIndex.from_frame(references[["study", "instance"]])
+    values = wide.reindex(places)
+    whole = [str(name) for name in values if values[name].notna().all()]
+    table = np.column_stack([references[["start", "best_known"]].to_numpy(np.float64), values[whole].to_numpy(np.float64)])
+    studies = [np.flatnonzero(references["study"] == study) for study in references["study"].unique()]
+    rng = np.random.default_rng(0)
+    drawn = [_means(table, [rng.choice(own, len(own)) for own in studies]) for _ in range(_DRAWS)]
+    found, ends = (
+        _ratios(_means(table, studies)),
+        np.quantile([_ratios(own) for own in drawn], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0),
+    )
+    return {name: (float(found[place]), float(ends[0, place]), float(ends[1, place])) for place, name in enumerate(whole)}
+
+
+def _means(table: Array, studies: list[npt.NDArray[np.int64]]) -> Array:
+    return np.asarray(np.mean([table[own].mean(0) for own in studies], axis=0))
+
+
+def _ratios(means: Array) -> Array:
+    start, best = means[:2]
+    return np.asarray((means[2:] - start) / (best - start))
+
+
+def described(references: pd.DataFrame, scored: Mapping[str, Any]) -> str:
+    """A sentence on what scores are."""
+    room, about = headroom(references), references.attrs
+    span = f"{room['difference']:+.2f} [{room['low']:.2f}, {room['high']:.2f}]"
+    return (
+        f"Score: 0 is {about['start']}, 1 the best schedule known (of {about['trainings']} trainings an instance, chosen on reward), "
+        f"on {len(references)} instances; that is {span} over the best constant action. Policies with a score: {len(scored)}."
+    )
