@@ -110,6 +110,6 @@ def described(references: pd.DataFrame, scored: Mapping[str, Any]) -> str:
     room, about = headroom(references), references.attrs
     span = f"{room['difference']:+.2f} [{room['low']:.2f}, {room['high']:.2f}]"
     return (
-        f"Score: 0 is {about['start']}, 1 the best schedule known (of {about['trainings']} trainings an instance, chosen on reward), "
+        f"Score: 0 is {about['start']}, 1 the best schedule known ({about['trainings']} trainings an instance, chosen on reward), "
         f"on {len(references)} instances; that is {span} over the best constant action. Policies with a score: {len(scored)}."
     )

@@ -1,0 +1,69 @@
+"""How far actions matter in an environment on a problem: the share of what differs in returns that they explain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium.spaces import Box
+
+from mtl_gym.evaluation.best_known import drawn, scores, trainings
+from mtl_gym.evaluation.single_task import reference_metrics
+
+Array = npt.NDArray[np.float64]
+CHANGE = 0.01
+"""What is added to the actions of copies, in ranges of the action space: enough for other roundings, too little to matter."""
+
+
+def action_sensitivity(
+    env: str, ids: Sequence[int], *, rows: int = 12, seed: int = 0, split: str = "reward", **arguments: Any
+) -> dict[str, float]:
+    """What returns consist of, when rows of the same instance take other actions.
+
+    Of each instance, ``rows`` trainings begin alike and follow random actions of their own to the end, with a copy of each, whose
+    actions differ by a hundredth of the space's range or, if actions are choices, not at all. A return is the final ``delta_m``.
+
+    Args:
+        env: The environment's id.
+        ids: Instances.
+        rows: Trainings of an instance, and as many copies.
+        seed: Of the actions.
+        split: Where returns are measured.
+        arguments: The environment's further arguments.
+
+    Returns:
+        ``actions``: the share of the variance of returns within an instance that is not chance (1 less the mean square of the
+        differences of copies over twice that variance), from 0 to 1. ``within``: the share of all variance that lies within
+        instances, so that their product is what actions explain of everything. ``deviation``: the deviation of returns within an
+        instance, in points. All are 0 if returns do not differ.
+    """
+    envs = trainings(env, 2 * rows, arguments)
+    references, rng = reference_metrics(envs.arguments, ids), np.random.default_rng(seed)
+    returns = np.array([_returns(envs, id, references, rng, split) for id in ids])  # (n, 2, rows)
+    envs.close()
+    first, second = returns[:, 0], returns[:, 1]
+    within, total = float(first.var(axis=1, ddof=1).mean()), float(first.var(ddof=1))
+    noise = float(np.square(first - second).mean()) / 2
+    known = max(1 - noise / within, 0.0) if within > 0 else 0.0
+    return {"actions": known, "within": min(within / total, 1.0) if total > 0 else 0.0, "deviation": within**0.5}
+
+
+def _returns(envs: Any, id: int, references: Any, rng: np.random.Generator, split: str) -> Array:
+    """Returns (2, rows) of an instance, and of its copies."""
+    rows = envs.num_envs // 2
+    envs.reset(options={"instance": np.full(2 * rows, id)})
+    space = envs.single_action_space
+    held = _held(space, rows, rng) if isinstance(space, Box) else None
+    while not envs.finished.all():
+        envs.step(np.tile(drawn(envs, rng)[:rows], 2) if held is None else held)
+    return scores(envs, split, references).reshape(2, rows)
+
+
+def _held(space: Box, rows: int, rng: np.random.Generator) -> npt.NDArray[Any]:
+    """Actions (2 rows, ...) that are held: random ones, then those of the copies."""
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    own = rng.uniform(low, high, (rows, *space.shape))
+    copies = own + CHANGE * (high - low) * rng.choice([-1, 1], own.shape)
+    return np.concatenate([own, copies]).clip(low, high).astype(space.dtype)
