@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from mtl_gym.evaluation.module_files import load_module as load_module
     from mtl_gym.evaluation.problem_check import check as check
     from mtl_gym.evaluation.rank_correlation import rank_correlation as rank_correlation
+    from mtl_gym.evaluation.recording import record as record
     from mtl_gym.evaluation.replays import Replay as Replay, reproduce as reproduce, verify as verify
     from mtl_gym.evaluation.results import plain as plain
     from mtl_gym.evaluation.standings import standings as standings
@@ -122,6 +123,7 @@ _NAMES = {
     "evaluation.leaderboard": "leaderboard",
     "evaluation.problem_check": "check",
     "evaluation.rank_correlation": "rank_correlation",
+    "evaluation.recording": "record",
     "evaluation.replays": "Replay reproduce verify",
     "evaluation.results": "plain",
     "evaluation.standings": "standings",

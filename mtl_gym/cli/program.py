@@ -17,6 +17,7 @@ from mtl_gym.cli.groupings import groupings
 from mtl_gym.cli.leaderboard import leaderboard
 from mtl_gym.cli.listing import list_names
 from mtl_gym.cli.messages import console
+from mtl_gym.cli.record import record
 from mtl_gym.cli.replays import reproduce, verify
 from mtl_gym.cli.report import report
 from mtl_gym.plugins import COMMANDS as GROUP, entries, load
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify,
     "reproduce": reproduce,
     "fit": fit,
+    "record": record,
     "groupings": groupings,
     "bench": bench,
 }

@@ -33,21 +33,28 @@ class Player:
         label: The policy's name in messages.
         policy: The policy.
         envs: The environment.
+        observe: Names of the observations that the policy sees; ``None``: all.
 
     Raises:
         ValueError: If the policy has an ``observation_space`` or ``action_space`` that is not the environment's.
     """
 
-    def __init__(self, label: str, policy: Policy, envs: VectorEnv[Any, Any, Any]) -> None:
+    def __init__(self, label: str, policy: Policy, envs: VectorEnv[Any, Any, Any], observe: Sequence[str] | None = None) -> None:
         self.label, self.policy = label, policy
         self._envs: MTLVectorEnv = envs.unwrapped  # type: ignore[assignment]
-        observations: Any = self._envs.single_observation_space  # a Dict
-        check_spaces(label, policy, observations, self._envs.single_action_space)
+        self._observe = tuple(self._envs.arguments.observe if observe is None else observe)
+        check_spaces(label, policy, self.observation_space, self._envs.single_action_space)
         self._normalized = normalization(policy)
         self._masked = _takes_masks(policy, self._envs)
         self._memory: Any = None
         self._start = np.ones(self._envs.num_envs, dtype=bool)
         self._clipped = False
+
+    @property
+    def observation_space(self) -> Dict:
+        """The space of what the policy sees of one environment."""
+        spaces: Any = self._envs.single_observation_space  # a Dict
+        return Dict({name: spaces[name] for name in self._observe})
 
     def begin(self, ids: Sequence[int]) -> None:
         """Begins an episode of each of these instances, with the policy's initial memory."""
@@ -62,8 +69,9 @@ class Player:
             ValueError: If the array has another shape, or actions of an unfinished row are not finite or, if discrete, not valid.
         """
         masks = {"action_masks": self._envs.action_masks()} if self._masked else {}
+        seen = {name: observations[name] for name in self._observe}
         answer = self.policy.predict(
-            self._normalized(observations), state=self._memory, episode_start=self._start, deterministic=True, **masks
+            self._normalized(seen), state=self._memory, episode_start=self._start, deterministic=True, **masks
         )
         if not isinstance(answer, tuple) or len(answer) != 2:
             remedy = "A policy without a memory returns `actions, state`, with the state that it was given."

@@ -27,34 +27,41 @@ _LENGTHS = {"steps_per_action": "decisions", "decisions": "steps_per_action"}
 """The arguments that say how long a decision is, and the other one that does."""
 
 
-def make_env(
-    policy: Policy, env: str, num_envs: int, arguments: Mapping[str, Any], name: str | None = None
-) -> VectorEnv[Any, Any, Any]:
-    """Makes the vector environment that a policy requires, with the other arguments as given; errors call it by its ``name``.
+def env_arguments(policy: Policy, env: str, arguments: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The environment's arguments for a policy: those that it requires, and the others as given; errors call it by its ``name``.
 
     Raises:
         ValueError: If the policy is for another environment, or an argument contradicts its requirements.
     """
-    requirements, own_name = getattr(policy, "requires", Requirements()), name or type(policy).__name__
+    requirements = getattr(policy, "requires", Requirements())
     if requirements.env not in (None, env):
         own = "To write a policy for another, give it `predict` and `requires`, see `mtl_gym.Policy`."
-        raise ValueError(should("env", f"be {requirements.env!r}, which {own_name} is for", env, own))
+        raise ValueError(should("env", f"be {requirements.env!r}, which {name} is for", env, own))
     required = requirements.arguments()
-    for name, value in required.items():
-        other = _LENGTHS.get(name, name)
-        given_as = other if arguments.get(other) is not None else name
-        if given_as != name or (name in arguments and plain(arguments[name]) != plain(value)):
+    for key, value in required.items():
+        other = _LENGTHS.get(key, key)
+        given_as = other if arguments.get(other) is not None else key
+        if given_as != key or (key in arguments and plain(arguments[key]) != plain(value)):
             raise ValueError(
-                f"`{name}` should be {value!r}, which {own_name} requires. Received {given_as}={arguments[given_as]!r}. "
+                f"`{key}` should be {value!r}, which {name} requires. Received {given_as}={arguments[given_as]!r}. "
                 f"Leave it out, or set the policy's option accordingly, if it has one."
             )
-    given = {"reward": "none", **arguments, **required}
+    return {**arguments, **required}
+
+
+def make_env(
+    policy: Policy, env: str, num_envs: int, arguments: Mapping[str, Any], name: str | None = None
+) -> VectorEnv[Any, Any, Any]:
+    """Makes the vector environment that a policy requires, by default without a reward; raises as :func:`env_arguments`."""
+    own_name = name or type(policy).__name__
+    given = {"reward": "none", **env_arguments(policy, env, arguments, own_name)}
     try:
         return gymnasium.make_vec(
             env, num_envs=num_envs, vectorization_mode="vector_entry_point", autoreset_mode="Disabled", **given
         )
     except ValueError as error:
-        lengths = [f"{name}={required[name]}" for name in _LENGTHS if name in required]
+        required = getattr(policy, "requires", Requirements()).arguments()
+        lengths = [f"{key}={required[key]}" for key in _LENGTHS if key in required]
         if not lengths or lengths[0] not in str(error):
             raise
         raise ValueError(f"{str(error).removesuffix('.')}. {own_name} requires {lengths[0]}.") from None
