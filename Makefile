@@ -7,7 +7,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
 # Other people's libraries contradict each other: each has an environment of its own.
 ENVIRONMENTS ?= .environments
-CLIENTS := examples minari rl_zoo3 rllib tianshou torchrl
+CLIENTS := examples minari rl_zoo3 rllib tianshou torchrl d3rlpy
 POLICIES := ew,init,si,gls,rlw,uw,dwa,imtl-l,igb,uw-so,cov,famo,stch,igb+cagrad:c=.8,si+cagrad:c=.8,fairgrad:alpha=2,cagrad:c=.8,constant:w=4,2,4,4,16,ppo
 
 .PHONY: help setup demo test slow lint wheel clients lowest docs benchmarks fuzz composition gpu methods transfer pretrain
@@ -51,6 +51,19 @@ client-%: $(ENVIRONMENTS)/%/.ready
 	rm -rf build
 	$(<D)/bin/python $(INSTALL) --no-deps --force-reinstall .
 	OMP_NUM_THREADS=1 $(<D)/bin/pytest -c tests/clients/clients.ini tests/clients/test_$*.py
+
+# d3rlpy needs an older Gymnasium than this package: it reads data sets and writes arrays, which Minari's environment plays.
+$(ENVIRONMENTS)/d3rlpy/.ready: tests/clients/requirements/d3rlpy.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(INSTALL) $(TORCH)
+	$(@D)/bin/python $(INSTALL) -r $<
+	@touch $@
+
+client-d3rlpy: export D3RLPY = $(abspath $(ENVIRONMENTS))/d3rlpy/bin/python
+client-d3rlpy: $(ENVIRONMENTS)/minari/.ready $(ENVIRONMENTS)/d3rlpy/.ready
+	rm -rf build
+	$(<D)/bin/python $(INSTALL) --no-deps --force-reinstall .
+	OMP_NUM_THREADS=1 $(<D)/bin/pytest -c tests/clients/clients.ini tests/clients/test_d3rlpy.py
 
 clients: $(CLIENTS:%=client-%)  ## train with other people's libraries, each in an environment of its own (a quarter of an hour)
 

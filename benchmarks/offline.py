@@ -63,7 +63,7 @@ def trained(dataset: str, path: Path, steps: int) -> None:
     """Trains in d3rlpy's environment, which does not see this one."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     command = [os.environ["D3RLPY"], "-W", "ignore", str(EXAMPLES / "offline_d3rlpy.py"), dataset, str(path), str(steps)]
-    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import torch
 import mtl_gym
 
 ROOT = Path(mtl_gym.__file__).parents[1]
-OTHERS = ("lightning_module", "hugging_face")
-"""Those that need other libraries."""
+OTHERS = ("lightning_module", "hugging_face", "offline_d3rlpy", "offline_student")
+"""Those that need other libraries, or what these write."""
 NAMES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 
 

@@ -6,6 +6,7 @@ and `make wheel` one for what a person installs.
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import mtl_gym
 
 FOLDER = Path(__file__).parent
 NEEDS = {
+    "d3rlpy": "minari",
     "examples": "lightning",
     "minari": "minari",
     "rl_zoo3": "rl_zoo3",
@@ -23,6 +25,8 @@ NEEDS = {
     "torchrl": "torchrl",
 }
 collect_ignore = [f"test_{name}.py" for name, module in NEEDS.items() if find_spec(module) is None]
+if "D3RLPY" not in os.environ:  # the Python of d3rlpy's environment
+    collect_ignore.append("test_d3rlpy.py")
 if Path(mtl_gym.__file__).parents[1] == FOLDER.parents[1]:  # these files, not what is installed
     collect_ignore.append("test_wheel.py")
 

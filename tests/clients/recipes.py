@@ -1,4 +1,4 @@
-"""The recipes of `docs/clients.md`, and a plain loop with which clients are compared."""
+"""The recipes of `docs/clients.md` and `docs/offline.md`, and a plain loop with which clients are compared."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 
-PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "clients.md"
 ENV_ID = "mtl_gym:mtl_gym/LossWeighting-v0"
 
 
-def recipe(heading, language="python"):
+def recipe(heading, language="python", page="clients"):
     """The page's one block of code of a language under a heading."""
-    sections = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)
+    sections = re.split(r"^## ", (DOCS / f"{page}.md").read_text(), flags=re.MULTILINE)
     (section,) = [text for text in sections if text.startswith(f"{heading}\n")]
     (block,) = re.findall(rf"^```{language}\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
     return block
 
 
-def run(heading, folder):
+def run(heading, folder, page="clients"):
     """Runs a recipe as a script in a folder; returns its names."""
     script = folder / "recipe.py"
-    script.write_text(recipe(heading))
+    script.write_text(recipe(heading, page=page))
     return runpy.run_path(str(script), run_name="__main__")
 
 

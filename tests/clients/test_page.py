@@ -14,7 +14,7 @@ def test_the_versions_on_the_page_are_those_that_are_installed():
     for path in REQUIREMENTS.glob("*.txt"):
         pinned |= dict(re.findall(r"^([\w-]+)(?:\[[\w,]+\])?==(\S+)", path.read_text(), flags=re.MULTILINE))
     named = re.findall(r"([\w-]+) (\d+\.\d+\.\d+) \|$", PAGE.read_text(), flags=re.MULTILINE)
-    assert len(named) == 8
+    assert len(named) == 9
     for name, version in named:
         assert pinned[name.replace("_", "-")] == version
 
