@@ -8,6 +8,7 @@ are compared on other instances; `init` is what the agent's action 0 does. Write
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -54,9 +55,12 @@ def main(words: Sequence[str] | None = None) -> None:
             policies[label] = Student(path)
         frame = mtl_gym.compare(policies | {name: name for name in OTHERS}, instances=run.size(64, 2), num_envs=32, **arguments)
     scores = frame.groupby(["policy", "instance"], sort=False)["delta_m"].first().unstack("policy")
-    found = {name: {"delta_m": paired(scores[name]), "minus teacher": paired(scores[name] - scores["teacher"])} for name in scores}
-    print(found)
-    run.write({"arguments": arguments, "instances": len(scores), "policies": {name: found[name] for name in (*policies, *OTHERS)}})
+    found = {
+        name: {"delta_m": paired(scores[name]), "minus teacher": paired(scores[name] - scores["teacher"])}
+        for name in (*policies, *OTHERS)
+    }
+    print(json.dumps(found))
+    run.write({"arguments": arguments, "instances": len(scores), "policies": found})
 
 
 def trained(dataset: str, path: Path, steps: int) -> None:

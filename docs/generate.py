@@ -72,6 +72,20 @@ def suite_tables() -> dict[str, list[dict[str, str]]]:
     return {"suites": tables()["suites"], "ranks": ranks}
 
 
+def offline_tables() -> dict[str, list[dict[str, str]]]:
+    """What ``benchmarks/offline.py`` last measured of a policy that was trained offline."""
+    study = json.loads((ROOT / "benchmarks" / "results" / "offline.json").read_text())
+    rows = [
+        {
+            "policy": name if " " in name else f"`{name}`",
+            "delta_m": _interval(row["delta_m"]),
+            "minus teacher": "" if name == "teacher" else _interval(row["minus teacher"]),
+        }
+        for name, row in study["policies"].items()
+    ]
+    return {"offline": rows}
+
+
 def algorithms() -> list[dict[str, str]]:
     """What ``mtl-gym train`` offers."""
     found = {name: algorithm(name) for name in AGENTS}
@@ -265,6 +279,7 @@ def main() -> int:
         "suites": suite_tables,
         "methods": method_tables,
         "accelerators": accelerator_tables,
+        "offline": offline_tables,
         "structures": structure_tables,
         "transfer": transfer_tables,
         "your_training": training_tables,
