@@ -3,10 +3,10 @@
     python -m benchmarks.best_known                                       every suite but the quick ones (hours; rerun to resume)
     python -m benchmarks.best_known LossWeighting-v0-standard             one of them
 
-Of each study, the first instances are searched, at most 24 of a suite (``mtl_gym/evaluation/best_known.py``, 64 trainings each).
-The best constant action is the one of 64 with the best mean on *reward* of four other instances of the study. All are read on
-*test*. Problems with convolutions are not in suites. Writes ``mtl_gym/data/suites``, study by study, which
-:func:`mtl_gym.suite_references` reads.
+Of each study, the first eight instances are searched (``mtl_gym/evaluation/best_known.py``, 64 trainings each for constant actions
+and 64 for schedules, chosen on *reward*). All are read on *test*. Problems with convolutions are not in suites. Writes
+``mtl_gym/data/suites``, study by study, which :func:`mtl_gym.suite_references` reads, and ``benchmarks/results/best_known.json``:
+the headroom, best known minus best constant.
 """
 
 from __future__ import annotations
@@ -22,37 +22,45 @@ import mtl_gym
 from benchmarks.measuring import ROOT, Run, command_line
 from mtl_gym.cache import write_whole
 from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING
-from mtl_gym.evaluation.best_known import best_known, constants, held
+from mtl_gym.evaluation.best_known import best_constant, best_known
 from mtl_gym.evaluation.kernels import running_kernels
 from mtl_gym.evaluation.suite import Study, Suite
 from mtl_gym.evaluation.suite_references import file_name, headroom, suite_references
 from mtl_gym.evaluation.suites import find_suites, load_suite
 
-ROWS, MOST, TUNED_ON = 64, 24, 4
+CANDIDATES, MOST = 64, 8
+"""Trainings of each instance, and instances of a study."""
 FOLDER = ROOT / "mtl_gym" / "data" / "suites"
 STARTS = {LOSS_WEIGHTING: "ew", SAMPLE_WEIGHTING: "uniform", LAYER_MERGING: "shared", TASK_GROUPING: "joint"}
 """The policy that scores 0."""
-NO_CONSTANTS = (TASK_GROUPING,)
-"""Environments whose action means another thing at each decision: the start stands in for the best constant."""
+CHOICES = (TASK_GROUPING,)
+"""Environments whose actions are choices, which mean another thing at each decision and instance: each instance is searched for
+itself, and the start stands in for the best constant."""
 
 
-def study_references(suite: Suite, study: Study, rows: int, most: int, **others: Any) -> dict[str, Any]:
+def study_references(suite: Suite, study: Study, candidates: int, most: int, **others: Any) -> dict[str, Any]:
     """The references of a study's first instances."""
-    ids, given = study.ids[: max(most // len(suite.studies), 1)], {"problem": study.problem, **study.arguments, **others}
+    ids, given = study.ids[:most], {"problem": study.problem, **study.arguments, **others}
     start = mtl_gym.compare(STARTS[suite.env], suite.env, instances=ids, progress=False, **given).drop_duplicates("instance")
-    found = [best_known(suite.env, id, rows=rows, **given) for id in ids]
-    row = {
-        "instances": ids,
-        "start": _rounded(start["delta_m"]),
-        "best_known": _rounded([own.delta_m for own in found]),
-        "chosen_by": _rounded([own.chosen_by for own in found]),
-        "schedules": [np.round(own.schedule, 3).tolist() for own in found],
+    row = {"instances": ids, "start": _rounded(start["delta_m"])}
+    if suite.env in CHOICES:
+        found = [best_known(suite.env, [id], candidates=candidates, **given) for id in ids]
+        return {
+            **row,
+            "best_constant": row["start"],
+            "best_known": [_rounded(own.test)[0] for own in found],
+            "schedule": [own.schedule.tolist() for own in found],
+        }
+    constant = best_constant(suite.env, ids, candidates=candidates, **given)
+    best = best_known(suite.env, ids, candidates=candidates, held=constant.schedule[0], **given)
+    return {
+        **row,
+        "best_constant": _rounded(constant.test),
+        "best_known": _rounded(best.test),
+        "chosen_by": {"best_constant": _rounded(constant.reward), "best_known": _rounded(best.reward)},
+        "constant": np.round(constant.schedule[0], 4).tolist(),
+        "schedule": np.round(best.schedule, 4).tolist(),
     }
-    if suite.env in NO_CONSTANTS:
-        return {**row, "best_constant": row["start"]}
-    tried = constants(suite.env, study.ids[-TUNED_ON:], rows=rows, **given)
-    action = tried["actions"][tried["reward"].mean(1).argmax()]
-    return {**row, "constant": np.round(action, 4).tolist(), "best_constant": _rounded(held(suite.env, ids, action, **given))}
 
 
 def _rounded(values: Any) -> list[float]:
@@ -61,7 +69,7 @@ def _rounded(values: Any) -> list[float]:
 
 def referenced(suite: Suite, run: Run, folder: Path) -> None:
     """Fills the file of a suite, study by study."""
-    path, rows = folder / file_name(suite.name, suite.env), run.size(ROWS, 4)
+    path, rows = folder / file_name(suite.name, suite.env), run.size(CANDIDATES, 8)
     about = {"suite": suite.name, "version": suite.version, "env": suite.env, "start": STARTS[suite.env], "trainings": rows}
     known = json.loads(path.read_text()) if path.is_file() else {}
     if {name: known.get(name) for name in about} != about:

@@ -18,14 +18,15 @@ from benchmarks.measuring import FOR_GROUPS, ROOT, Run, command_line
 from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING, specification
 from mtl_gym.envs.arguments import supported_problems
 from mtl_gym.evaluation.sensitivity import action_sensitivity
+from mtl_gym.problems import load_problem
 
 FIRST, INSTANCES, ROWS = 100_000, 4, 12
 SLOW = {"multimnist": 2, "stereo": 2}
 """Instances, of two trainings less, of problems with convolutions."""
 FILE = ROOT / "mtl_gym" / "data" / "sensitivity.json"
 ENVS = (LOSS_WEIGHTING, SAMPLE_WEIGHTING, LAYER_MERGING, TASK_GROUPING)
-SMALLER: dict[str, dict[str, Any]] = {TASK_GROUPING: {"num_tasks": 5}}
-"""Groups of all tasks of some problems would be too many."""
+MOST_GROUPED = 5
+"""Of more tasks, groups would be too many."""
 
 
 def pairs() -> list[tuple[str, str]]:
@@ -34,10 +35,18 @@ def pairs() -> list[tuple[str, str]]:
     return [(env, problem) for env, problem in known if env == TASK_GROUPING or problem not in FOR_GROUPS]
 
 
+def own_tasks(env: str, problem: str) -> dict[str, Any]:
+    """Which tasks are learned, and how many of them, where an environment does not take all."""
+    if env != TASK_GROUPING:
+        return {}
+    names = [task.name for task in load_problem(problem).tasks if task.classifies]
+    return {"tasks": names, "num_tasks": min(MOST_GROUPED, len(names))}
+
+
 def measured(env: str, problem: str, run: Run) -> dict[str, float]:
     """The shares of a pair."""
     count = run.size(SLOW.get(problem, INSTANCES), 2)
-    given = {"problem": problem, **SMALLER.get(env, {}), **({"train_steps": 40} if run.smoke else {})}
+    given = {"problem": problem, **own_tasks(env, problem), **({"train_steps": 40} if run.smoke else {})}
     rows = run.size(ROWS if problem not in SLOW else ROWS // 2, 2)
     found = action_sensitivity(env, range(FIRST, FIRST + count), rows=rows, **given)
     return {name: round(value, 4) for name, value in found.items()} | {"instances": count, "trainings": 2 * rows * count}

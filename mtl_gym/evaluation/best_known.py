@@ -1,9 +1,9 @@
-"""What is known to be possible on an instance: a schedule of actions, found by searching over trainings that fork.
+"""What is known to be possible on instances: the best action that is held, and a schedule that a search over forks found.
 
-All rows are trainings of one instance. Each holds an action of its own; at some decisions the better ones, by their scores on
-*reward*, go on as they are, and the others continue from where these stand, with actions near theirs. So a search costs as many
-trainings as it has rows. *test* plays no part, so what was chosen on *reward* may lose there: the result is the best schedule that
-is known, never an optimum.
+Every candidate trains each instance once, all side by side. At some decisions the candidates with the better mean scores on
+*reward* go on as they are, and the others continue from where these stand, with actions near theirs. So a search costs as many
+trainings of an instance as it has candidates. The candidate with the best mean on *reward* is read on *test*, which plays no other
+part: it may lose there, and it is the best that is known, never an optimum.
 """
 
 from __future__ import annotations
@@ -29,97 +29,110 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Found:
-    """The best known schedule of an instance.
+    """What was found on n instances.
 
     Attributes:
-        instance: Its id.
-        delta_m: On *test*, in percent.
-        chosen_by: The same on *reward*, by which it was chosen.
-        schedule: Actions (D, ...), those of a training that diverged or ended up to its end.
-        trainings: How many trainings were searched.
-        first: ``delta_m`` on *test* of the row that held the first action: an anchor, if there are any.
+        schedule: Actions (D, ...), the same for all instances.
+        reward: ``delta_m`` (n,) on *reward*, by whose mean it was chosen.
+        test: The same on *test*, in percent.
+        trainings: How many trainings of each instance were searched.
     """
 
-    instance: int
-    delta_m: float
-    chosen_by: float
-    schedule: list[Any] = field(repr=False)
+    schedule: Array = field(repr=False)
+    reward: Array
+    test: Array
     trainings: int
-    first: float
 
 
-def best_known(env: str, instance: int, *, rows: int = 64, seed: int = 0, **arguments: Any) -> Found:
-    """Searches the best schedule of an instance.
+def best_known(
+    env: str, ids: Sequence[int], *, candidates: int = 64, held: Array | None = None, seed: int = 0, **arguments: Any
+) -> Found:
+    """Searches the best schedule of some instances of a study; of a single one, chance on *reward* plays a larger part.
 
     Args:
         env: The environment's id, with actions in a box or with masks.
-        instance: Id of the instance.
-        rows: Trainings, at least one more than anchors.
+        ids: The instances.
+        candidates: Trainings of each instance.
+        held: An action that is one more anchor, such as the best constant one.
         seed: Of the drawn actions.
         arguments: The environment's further arguments.
     """
-    search, rng = specification(env).search, np.random.default_rng([seed, instance])
-    envs = trainings(env, rows, arguments)
-    envs.reset(options={"instance": np.full(rows, instance)})
-    references = reference_metrics(envs.arguments, [instance])
-    chosen, forks = candidates(envs, rows, seed), [*search.forks]
-    schedule: list[Array] = []
-    while not envs.finished.all():
-        if forks and float(envs.view.progress.max()) >= forks[0]:
+    search, rng = specification(env).search, np.random.default_rng([seed, *ids])
+    runs = Candidates(env, ids, candidates, arguments)
+    chosen, forks = first_actions(runs.envs, candidates, seed), [*search.forks]
+    if held is not None:
+        chosen[len(search.anchors)] = held
+    fixed, schedule = len(search.anchors) + (held is not None), list[Array]()
+    while not runs.finished:
+        if forks and runs.progress >= forks[0]:
             forks.pop(0)
-            source, chosen = _forked(scores(envs, "reward", references), chosen, search, rng)
-            moved = np.flatnonzero(source != np.arange(rows))
-            envs.fork(source[moved].tolist(), moved.tolist())
+            source, chosen = _forked(runs.scores("reward").mean(1), chosen, fixed, search, rng)
+            runs.fork(source)
             schedule = [own[source] for own in schedule]
-        if not isinstance(envs.single_action_space, Box):
-            chosen = drawn(envs, rng)
+        if not isinstance(runs.envs.single_action_space, Box):
+            chosen = runs.drawn(rng)
         schedule.append(chosen)
-        envs.step(chosen)
-    rewarded, tested = scores(envs, "reward", references), scores(envs, "test", references)
-    best = int(rewarded.argmax())
-    envs.close()
-    return Found(
-        instance=instance,
-        delta_m=float(tested[best]),
-        chosen_by=float(rewarded[best]),
-        schedule=np.stack(schedule)[:, best].tolist(),
-        trainings=rows,
-        first=float(tested[0]),
-    )
+        runs.step(chosen)
+    return runs.best(schedule)
 
 
-def constants(env: str, ids: Sequence[int], *, rows: int = 64, seed: int = 0, **arguments: Any) -> dict[str, Array]:
-    """What actions that are held throughout are worth: ``actions`` (A, ...), and ``delta_m`` (A, n) on ``reward`` and ``test``.
+def best_constant(env: str, ids: Sequence[int], *, candidates: int = 64, seed: int = 0, **arguments: Any) -> Found:
+    """The best action of those with which :func:`best_known` begins, held throughout; same arguments, actions in a box."""
+    runs = Candidates(env, ids, candidates, arguments)
+    chosen, decisions = first_actions(runs.envs, candidates, seed), 0
+    while not runs.finished:
+        runs.step(chosen)
+        decisions += 1
+    return runs.best([chosen] * decisions)
 
-    Args:
-        env: The environment's id, one with actions in a box.
-        ids: Instances.
-        rows: Number of actions, those with which :func:`best_known` begins.
-        seed: Of the drawn actions.
-        arguments: The environment's further arguments.
+
+class Candidates:
+    """C candidates, each of which trains n instances; rows of the environment are those of the first candidate, then of the next.
+
+    Attributes:
+        envs: The vector environment of all C n trainings.
     """
-    envs = trainings(env, rows, arguments)
-    actions, found = candidates(envs, rows, seed), {"reward": np.zeros((rows, len(ids))), "test": np.zeros((rows, len(ids)))}
-    references = reference_metrics(envs.arguments, ids)
-    for place, id in enumerate(ids):
-        envs.reset(options={"instance": np.full(rows, id)})
-        while not envs.finished.all():
-            envs.step(actions)
-        for split, own in found.items():
-            own[:, place] = scores(envs, split, references)
-    envs.close()
-    return {"actions": actions, **found}
 
+    def __init__(self, env: str, ids: Sequence[int], count: int, arguments: Mapping[str, Any]) -> None:
+        self.count, self.ids = count, [*ids]
+        self.envs = trainings(env, count * len(self.ids), arguments)
+        self._references = reference_metrics(self.envs.arguments, self.ids)
+        self.envs.reset(options={"instance": np.tile(self.ids, count)})
 
-def held(env: str, ids: Sequence[int], action: Array, **arguments: Any) -> Array:
-    """``delta_m`` (n,) on *test* of instances with an action that is held throughout."""
-    envs = trainings(env, len(ids), arguments)
-    envs.reset(options={"instance": np.asarray(ids)})
-    while not envs.finished.all():
-        envs.step(np.repeat(action[None], len(ids), axis=0))
-    found = scores(envs, "test", reference_metrics(envs.arguments, ids))
-    envs.close()
-    return found
+    @property
+    def finished(self) -> bool:
+        """Whether all trainings have ended."""
+        return bool(self.envs.finished.all())
+
+    @property
+    def progress(self) -> float:
+        """The completed fraction of those that have come furthest."""
+        return float(self.envs.view.progress.max())
+
+    def step(self, actions: Array) -> None:
+        """Takes a decision: actions (C, ...) of candidates, or (C n, ...) of all trainings."""
+        self.envs.step(actions if len(actions) == self.envs.num_envs else np.repeat(actions, len(self.ids), axis=0))
+
+    def drawn(self, rng: np.random.Generator) -> Array:
+        """A valid action (C,) of each candidate of one instance, drawn evenly."""
+        return drawn(self.envs, rng)
+
+    def fork(self, source: Array) -> None:
+        """Continues each candidate from where the one of ``source`` (C,) stands, on all instances."""
+        moved, places = np.flatnonzero(source != np.arange(self.count)), np.arange(len(self.ids))
+        rows = [(of[:, None] * len(self.ids) + places).ravel().tolist() for of in (source[moved], moved)]
+        self.envs.fork(*rows)
+
+    def scores(self, split: str) -> Array:
+        """``delta_m`` (C, n) on a split."""
+        return scores(self.envs, split, self._references).reshape(self.count, len(self.ids))
+
+    def best(self, schedule: Sequence[Array]) -> Found:
+        """The candidate that is best on *reward*, of schedules [(C, ...)] of D decisions; closes the environment."""
+        reward, test = self.scores("reward"), self.scores("test")
+        self.envs.close()
+        own = int(reward.mean(1).argmax())
+        return Found(np.stack(schedule)[:, own], reward[own], test[own], self.count)
 
 
 def trainings(env: str, rows: int, arguments: Mapping[str, Any]) -> MTLVectorEnv:
@@ -136,8 +149,8 @@ def trainings(env: str, rows: int, arguments: Mapping[str, Any]) -> MTLVectorEnv
     return made.unwrapped  # type: ignore[return-value]
 
 
-def candidates(envs: MTLVectorEnv, rows: int, seed: int) -> Array:
-    """The first action of each row: the anchors, then points that fill the space evenly (Sobol)."""
+def first_actions(envs: MTLVectorEnv, rows: int, seed: int) -> Array:
+    """The first action of each candidate: the anchors, then points that fill the space evenly (Sobol)."""
     space = envs.single_action_space
     if not isinstance(space, Box):
         return np.zeros(rows, dtype=np.int64)
@@ -168,9 +181,9 @@ def scores(envs: MTLVectorEnv, split: str, references: Mapping[int, Mapping[str,
     return found
 
 
-def _forked(known: Array, actions: Array, search: Search, rng: np.random.Generator) -> tuple[Array, Array]:
-    """From which row each one goes on, and with which action."""
-    rows, fixed = len(known), len(search.anchors)
+def _forked(known: Array, actions: Array, fixed: int, search: Search, rng: np.random.Generator) -> tuple[Array, Array]:
+    """From which candidate each one goes on, and with which action; the first ``fixed`` go on as they are."""
+    rows = len(known)
     order = np.argsort(-known, kind="stable")
     best = order[: max(round(search.kept * rows), 1)]
     others = np.array([row for row in order[len(best) :] if row >= fixed], dtype=np.int64)
