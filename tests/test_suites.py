@@ -378,15 +378,16 @@ ENDS = ("csv", "md", "tex", "html")
 
 def test_leaderboards_are_written_as_people_show_them(whole, tmp_path):
     from mtl_gym.evaluation.standing_files import write_standings
+    from mtl_gym.evaluation.standings import ranking
 
-    table = mtl_gym.standings(whole[1])
-    files = {path.suffix[1:]: path.read_text() for path in write_standings(table, tmp_path)}
+    found = ranking(whole[1])
+    table, files = found.table, {path.suffix[1:]: path.read_text() for path in write_standings(found, tmp_path)}
     assert {*files} == {*ENDS}
     read = pd.read_csv(tmp_path / "leaderboard.csv", index_col="policy", keep_default_na=False)
     assert read["delta_m"].astype(float).to_dict() == pytest.approx(table["delta_m"].to_dict())
     assert files["md"].count("\n| ") == len(table) + 2
     assert "begin{tabular}" in files["tex"]
-    assert files["html"].count("<tr>") == len(table) + 1
+    assert files["html"].count('<th scope="row">') == len(table) + len(PAIR.studies)
     assert "prefers-color-scheme: dark" in files["html"]
 
 

@@ -31,12 +31,13 @@ def show_standings(source: Path, baseline: str | None, out: Path | None, as_json
     """Prints the leaderboard of a suite, and writes it to a folder."""
     from mtl_gym.evaluation.results import finite
     from mtl_gym.evaluation.standing_files import check_standings, write_standings
-    from mtl_gym.evaluation.standings import described, notes_of, rows_of, standings
+    from mtl_gym.evaluation.standing_texts import described, notes_of, rows_of
+    from mtl_gym.evaluation.standings import ranking
 
     if out is not None:
         check_standings(out)
-    table = standings(source, baseline)
-    files = write_standings(table, out) if out is not None else []
+    found = ranking(source, baseline)
+    table, files = found.table, write_standings(found, out) if out is not None else []
     if as_json:
         print_json({**finite(table.attrs), "policies": finite(table.to_dict("index"))})
         return

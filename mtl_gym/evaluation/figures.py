@@ -78,14 +78,22 @@ def page_figures(env: str) -> dict[str, PageFigure]:
 def draw_figures(
     rows: Mapping[str, PageFigure], results: Sequence[Result], summary: Mapping[str, Any], width: float = WIDE
 ) -> dict[str, str]:
-    """Draws figures as SVG by name, for a page this wide (inches). Those without data are omitted, broken ones with a warning."""
+    """Draws figures of a comparison as SVG by name; as :func:`draw_each`."""
+    return draw_each(rows, (results, summary), width)
+
+
+def draw_each(rows: Mapping[str, PageFigure], given: Sequence[Any], width: float = WIDE) -> dict[str, str]:
+    """Draws figures as SVG by name, for a page this wide (inches), from what their functions are ``given``.
+
+    Those without data are omitted, broken ones with a warning.
+    """
     drawn = {}
     with matplotlib.rc_context({"font.family": "sans-serif"}):
         matplotlib.rcParams.update(SETTINGS | dict.fromkeys(_BACKGROUNDS, "none"))
         matplotlib.rcParams["figure.figsize"] = (width, 0.6 * width)
         for name, row in rows.items():
             try:
-                figure = pkgutil.resolve_name(row.draw)(results, summary)
+                figure = pkgutil.resolve_name(row.draw)(*given)
             except Exception as error:  # another package may raise anything, which must not lose the results
                 warnings.warn(f"the figure {row.draw} is left out: {type(error).__name__}: {error}", RuntimeWarning, stacklevel=2)
                 continue

@@ -98,6 +98,7 @@ def about(
     return {
         "env": setting["env"],
         "problem": setting["problem"],
+        "identity": setting.get("identity"),
         "address": address,
         "instances": sorted({result.instance for result in results}),
         "seed": seed,

@@ -9,6 +9,7 @@ from mtl_gym.envs.spec import Column
 from mtl_gym.evaluation.columns import columns_of
 from mtl_gym.evaluation.kernels import listed
 from mtl_gym.evaluation.statistics import FEWEST
+from mtl_gym.problems.axes import AXES
 
 Summary = Mapping[str, Any]
 
@@ -21,18 +22,32 @@ def notes(summary: Summary) -> list[str]:
     return [split_note(about), *verdict_notes(summary), *mean_notes(summary), *kernel_notes(about)]
 
 
+OWN_SPLIT, OWN_DATA, ONE_SPLIT = "own split", "own data", "one split"
+
+
+def drawn(about: Mapping[str, Any]) -> str:
+    """What the instances of a comparison draw: ``own data`` each, of a family, an ``own split`` of a pool, or all ``one split``.
+
+    A family is known by its own axes, which its distributions name.
+    """
+    ranges = about.get("arguments", {}).get("distribution") or {}
+    if any(axis.partition(":")[0] not in AXES for axis in ranges):
+        return OWN_DATA
+    return OWN_SPLIT if any(ranges.get("split", ())) else ONE_SPLIT
+
+
+_SPLIT_NOTES = {
+    OWN_DATA: "Each instance draws its own data, so the intervals include the choice of training and test samples.",
+    OWN_SPLIT: "Each instance draws its own splits from the same pool, so the intervals include the choice of test samples, but "
+    "not that of the pool: they are of these data.",
+    ONE_SPLIT: "Intervals are conditional on one split: all instances share the test samples. The axis split of a distribution "
+    "draws one for each instance.",
+}
+
+
 def split_note(about: Mapping[str, Any]) -> str:
     """What intervals over instances are conditional on: one split, unless each instance draws its own."""
-    ranges = about.get("arguments", {}).get("distribution") or {}
-    if any(ranges.get("split", ())):
-        return (
-            "Each instance draws its own splits from the same pool, so the intervals include the choice of test samples, but not "
-            "that of the pool: they are of these data."
-        )
-    return (
-        "Intervals are conditional on one split: all instances share the test samples. The axis split of a distribution draws one "
-        "for each instance."
-    )
+    return _SPLIT_NOTES[drawn(about)]
 
 
 def verdict_notes(summary: Summary) -> list[str]:

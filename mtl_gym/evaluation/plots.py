@@ -98,12 +98,12 @@ def learning_curves(results: Results, summary: Summary) -> Figure | None:
     figure, axes_of = grid(len(panels), least=2.3, height=1.9, shared="xy")
     for name in names:
         steps, curves = median_curves(results, name, tasks, "loss")
-        relative = np.stack([_over_first(curve) for curve in curves])  # (K, S)
+        relative = np.stack([over_first(curve) for curve in curves])  # (K, S)
         for axes, curve in zip(axes_of, relative if panels == tasks else _quantiles(relative, [*_SPREAD.values()]), strict=True):
             axes.plot(steps, curve, **line(summary, name, _MARKED))
     for axes, title in zip(axes_of, panels, strict=True):
         axes.set_title(shortened([title])[0])
-    values = _heights(axes_of)
+    values = heights(axes_of)
     values = values[values > 0]
     log_axis(axes_of[0], values.min(initial=1.0) / 1.1, values.max(initial=1.0) * 1.1)
     return _labelled(figure, axes_of, names, "loss / loss before training")
@@ -126,12 +126,12 @@ def weight_trajectories(results: Results, summary: Summary) -> Figure | None:
         for label, curve in zip(shown, _quantiles(curves, [*_SPREAD.values()]) if many else curves, strict=True):
             axes.plot(steps[1:], curve[1:], **looks[label])
         axes.set_title(shortened([name])[0])
-    values = _heights(panels)
+    values = heights(panels)
     panels[0].set_ylim(min(0.0, values.min(initial=0.0) * 1.1), max(values.max(initial=0.0), 1e-3) * 1.1)
     return _labelled(figure, panels, shown, "fraction of the weights")
 
 
-def _over_first(curve: Array) -> Array:
+def over_first(curve: Array) -> Array:
     """A curve over its first value; NaN where that or a value is not positive."""
     start = curve[0] if len(curve) and curve[0] > 0 else np.nan
     return np.asarray(np.where(curve > 0, curve, np.nan) / start)
@@ -145,14 +145,15 @@ def _quantiles(columns: Array, levels: Sequence[float]) -> Array:
     return result
 
 
-def _heights(panels: Iterable[Axes]) -> Array:
+def heights(panels: Iterable[Axes]) -> Array:
     """The finite y values of all lines."""
     lines = [own for axes in panels for own in axes.get_lines()]
-    heights = np.concatenate([np.asarray(own.get_ydata(), dtype=float) for own in lines])
-    return heights[np.isfinite(heights)]
+    found = np.concatenate([np.asarray(own.get_ydata(), dtype=float) for own in lines])
+    return found[np.isfinite(found)]
 
 
 def _labelled(figure: Figure, panels: Sequence[Axes], names: Sequence[str], up: str) -> Figure:
+    """The figure with a legend of the first panel's lines, and the labels of both axes."""
     legend(figure, panels[0].get_lines(), names)
     figure.supxlabel("optimiser step", fontsize=9)
     figure.supylabel(up, fontsize=9)

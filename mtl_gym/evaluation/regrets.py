@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_gym.checks import should
+from mtl_gym.evaluation.resampling import shares
 from mtl_gym.evaluation.statistics import LEVEL, RESAMPLES
 
 Array = npt.NDArray[np.float64]
@@ -70,19 +71,14 @@ def difference_over_problems(
         shapes = ([np.shape(one) for one in own], [np.shape(one) for one in other], named)
         raise ValueError(should("own", "and other hold scores of the same instances of at least one problem", shapes))
     rng, kinds = np.random.default_rng(0), list(dict.fromkeys(named))
-    seeds = [_shares(rng, resamples, len(table)) for table in pairs[0]]  # (R, S), (R, T)
-    drawn = _shares(rng, resamples, len(kinds))
+    seeds = [shares(rng, resamples, len(table)) for table in pairs[0]]  # (R, S), (R, T)
+    drawn = shares(rng, resamples, len(kinds))
     totals, weight = np.zeros(resamples), np.zeros(resamples)
     for (first, second), group in zip(pairs, named, strict=True):
         differences = seeds[0] @ first - seeds[1] @ second  # (R, n)
         times = drawn[:, kinds.index(group)]
-        totals += times * (differences * _shares(rng, resamples, differences.shape[1])).sum(1)
+        totals += times * (differences * shares(rng, resamples, differences.shape[1])).sum(1)
         weight += times
     low, high = np.quantile(totals / weight, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     mean = float(np.mean([first.mean() - second.mean() for first, second in pairs]))
     return {"difference": mean, "low": float(low), "high": float(high)}
-
-
-def _shares(rng: np.random.Generator, resamples: int, count: int) -> Array:
-    """How often each of ``count`` things is in a bootstrap sample of them, over ``count``: (R, count)."""
-    return rng.multinomial(count, np.full(count, 1 / count), size=resamples) / count

@@ -43,9 +43,7 @@ def write_report(results: Sequence[Result], summary: Summary, folder: Path) -> P
         scores=report_tables.scores(summary, leader(summary)),
         notes="".join(f"<li>{escape(line)}</li>" for line in notes(summary)),
         metrics=report_tables.metrics(summary),
-        figures="\n".join(
-            _figure(name, rows[name], svg, narrow.get(name, svg), captions.get(name, "")) for name, svg in wide.items()
-        ),
+        figures=sections(rows, wide, narrow, captions),
         fewest=FEWEST,
         settings=settings(about),
     )
@@ -120,6 +118,13 @@ def notes_of(results: Sequence[Result], summary: Summary) -> dict[str, str]:
     return notes
 
 
+def sections(
+    rows: Mapping[str, PageFigure], wide: Mapping[str, str], narrow: Mapping[str, str], captions: Mapping[str, str]
+) -> str:
+    """The sections of figures that are drawn twice; ``captions`` are what those of the ``rows`` add here."""
+    return "\n".join(_figure(name, rows[name], svg, narrow.get(name, svg), captions.get(name, "")) for name, svg in wide.items())
+
+
 def _figure(name: str, row: PageFigure, wide: str, narrow: str, note: str) -> str:
     """A section with a figure for wide screens and prints, and one for narrow screens, unless that is the same."""
     drawn = {"wide": wide, "narrow": narrow} if wide != narrow else {"every": wide}
@@ -140,10 +145,14 @@ def settings(about: Mapping[str, Any]) -> str:
     rows = {**instances, **origin, **about["arguments"], **about["versions"], **made}
     if "distribution" in rows:
         rows["distribution"] = _distribution(rows["distribution"])
+    return listing(rows, [about["command"]] if about.get("command") else [])
+
+
+def listing(rows: Mapping[str, Any], commands: Sequence[str]) -> str:
+    """Commands, and names with their values, as HTML."""
     plain = {str(name): value if isinstance(value, str) else json.dumps(value) for name, value in rows.items()}
     lines = [f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in plain.items()]
-    command = f"<pre>{escape(about['command'])}</pre>" if about.get("command") else ""
-    return f"{command}<dl>{''.join(lines)}</dl>"
+    return "".join(f"<pre>{escape(command)}</pre>" for command in commands) + f"<dl>{''.join(lines)}</dl>"
 
 
 def _distribution(ranges: Any) -> Any:

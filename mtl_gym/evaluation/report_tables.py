@@ -38,12 +38,12 @@ def scores(summary: Summary, best: str) -> str:
     rows, labels = [], [f"{head} ({below})" for head, below in heads[1:]]
     for name in ranked(summary):
         row = policies[name]
-        cells = [_estimate(row["delta_m"]["mean"], row["delta_m"]), *(cells[name] for cells in others.values())]
+        cells = [estimate(row["delta_m"]["mean"], row["delta_m"]), *(cells[name] for cells in others.values())]
         cells.append(f"{row['cost']['forward']:.0f}&#8239;F <small>{row['cost']['backward']:.0f}&#8239;B</small>")
         cells += [_cell(column, row[column.name]) for column in columns]
         cells += [str(row["diverged"])] if diverged else []
-        rows.append(_row(_policy(summary, name), cells, "best" if name == best else "", labels))
-    return _table("Scores, best first, with 95 % intervals", [_head(*head) for head in heads], rows, kind="cards")
+        rows.append(html_row(_policy(summary, name), cells, "best" if name == best else "", labels))
+    return html_table("Scores, best first, with 95 % intervals", [html_head(*head) for head in heads], rows, kind="cards")
 
 
 def _against(summary: Summary, best: str) -> dict[tuple[str, str], dict[str, str]]:
@@ -53,7 +53,7 @@ def _against(summary: Summary, best: str) -> dict[tuple[str, str], dict[str, str
     chances = {name: row["probability_of_improvement"].get(best) for name, row in summary["policies"].items()}
     return {
         (f"difference from {best}, points", "mean of pairs"): {
-            name: _estimate(pair["difference"], pair, "+z.2f") if pair else "" for name, pair in pairs.items()
+            name: estimate(pair["difference"], pair, "+z.2f") if pair else "" for name, pair in pairs.items()
         },
         ("verdict", "Holm\u2019s adjusted p"): {
             name: f"{own['verdict']} <small>{adjusted(own['p'])}</small>" if own else "" for name, own in found.items()
@@ -73,10 +73,10 @@ def metrics(summary: Summary) -> str:
         )
     tables: list[str] = []
     for part in np.array_split(list(known), math.ceil(len(known) / _ABREAST)):
-        heads = [_head("policy", ""), *(_metric_head(name, summary["about"]) for name in part.tolist())]
-        rows = [_row(_policy(summary, name), [text(of[name].get(metric), ".3f") for metric in part.tolist()]) for name in names]
-        rows.append(_row(_REFERENCE, [text(references.get(metric), ".3f") for metric in part.tolist()], "reference"))
-        tables.append(_table("" if tables else "Metrics on the test split, means", heads, rows))
+        heads = [html_head("policy", ""), *(_metric_head(name, summary["about"]) for name in part.tolist())]
+        rows = [html_row(_policy(summary, name), [text(of[name].get(metric), ".3f") for metric in part.tolist()]) for name in names]
+        rows.append(html_row(_REFERENCE, [text(references.get(metric), ".3f") for metric in part.tolist()], "reference"))
+        tables.append(html_table("" if tables else "Metrics on the test split, means", heads, rows))
     return "".join(tables)
 
 
@@ -88,9 +88,9 @@ def _quantiles(summary: Summary, kind: str, of: Mapping[str, Mapping[str, float 
         own = [value for metric, value in means.items() if metric.rsplit("/", 1)[1] == kind and value is not None]
         count = max(count, len(own))
         cells = np.quantile(own, [*_QUANTILES.values()]).tolist() if own else [None] * len(_QUANTILES)
-        rows.append(_row(name, [text(value, ".3f") for value in cells], "reference" if means is references else ""))
+        rows.append(html_row(name, [text(value, ".3f") for value in cells], "reference" if means is references else ""))
     caption = f"{kind} {arrow} on the test split: quantiles over {count} tasks of the means over instances"
-    return _table(caption, [_head("policy", ""), *(_head(name, "") for name in _QUANTILES)], rows)
+    return html_table(caption, [html_head("policy", ""), *(html_head(name, "") for name in _QUANTILES)], rows)
 
 
 def _columns(summary: Summary) -> list[Column]:
@@ -101,7 +101,7 @@ def _columns(summary: Summary) -> list[Column]:
     return [column for column in known if not (idle and column is INVALID_ACTIONS)]
 
 
-def _table(caption: str, heads: Sequence[str], rows: Sequence[str], kind: str = "") -> str:
+def html_table(caption: str, heads: Sequence[str], rows: Sequence[str], kind: str = "") -> str:
     """A table that scrolls alone, by keys too, where a narrow screen has no room for it; ``cards`` become one card for each row."""
     label = escape(caption or "continued")
     opened = f'<table class="{kind}">' if kind else "<table>"
@@ -110,7 +110,8 @@ def _table(caption: str, heads: Sequence[str], rows: Sequence[str], kind: str = 
     return f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">{table}</div>'
 
 
-def _head(name: str, below: str) -> str:
+def html_head(name: str, below: str) -> str:
+    """The head of a column, with a line below."""
     return f'<th scope="col">{breakable(name)}{f" <small>{escape(below)}</small>" if below else ""}</th>'
 
 
@@ -124,7 +125,7 @@ def _arrow(row: Mapping[str, Any]) -> str:
     return "↑" if row["higher_is_better"] else "↓"
 
 
-def _row(name: str, cells: Sequence[str], kind: str = "", heads: Sequence[str] = ()) -> str:
+def html_row(name: str, cells: Sequence[str], kind: str = "", heads: Sequence[str] = ()) -> str:
     """A row; with ``heads``, each cell holds its own, which cards show."""
     opened = f'<tr class="{kind}">' if kind else "<tr>"
     tags = [f'<td data-head="{escape(head)}">' for head in heads] or ["<td>"] * len(cells)
@@ -137,7 +138,11 @@ def _row(name: str, cells: Sequence[str], kind: str = "", heads: Sequence[str] =
 
 def _policy(summary: Summary, name: str) -> str:
     """A policy's name, with the marker that it has in all figures."""
-    look = style(summary, name)
+    return marked(name, style(summary, name))
+
+
+def marked(name: str, look: Mapping[str, Any]) -> str:
+    """A policy's name with its marker."""
     return f'<span style="color: {look["color"]}" aria-hidden="true">{_GLYPHS[look["marker"]]}</span>&nbsp;<b>{breakable(name)}</b>'
 
 
@@ -147,11 +152,12 @@ def breakable(name: str) -> str:
     return broken.replace(" <wbr>", " ")  # where it is broken anyway
 
 
-def _estimate(value: float | None, ends: Mapping[str, Any], form: str = "z.2f") -> str:
-    median = f" <small>median {text(ends['median'], form)}</small>" if ends["few_carry"] else ""
+def estimate(value: float | None, ends: Mapping[str, Any], form: str = "z.2f") -> str:
+    """A number with its interval below, and with the median if few instances carry it."""
+    median = f" <small>median {text(ends['median'], form)}</small>" if ends.get("few_carry") else ""
     return f"{text(value, form)} <small>{interval(ends)}</small>{median}"
 
 
 def _cell(column: Column, known: Mapping[str, float | None]) -> str:
     scaled = {end: value and column.factor * value for end, value in known.items() if end != "few_carry"}
-    return _estimate(scaled["mean"], {**scaled, "few_carry": known["few_carry"]}, column.form)
+    return estimate(scaled["mean"], {**scaled, "few_carry": known["few_carry"]}, column.form)

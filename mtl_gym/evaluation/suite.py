@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from mtl_gym.checks import should
@@ -74,6 +76,12 @@ class Suite:
     def title(self) -> str:
         """Name and version."""
         return f"{self.name} {self.version}"
+
+    @property
+    def checksum(self) -> str:
+        """Twelve hexadecimal digits of the SHA-256 of its environment and studies."""
+        rows = [[own.name, own.problem, own.problem_version, dict(own.arguments), own.ids, own.data] for own in self.studies]
+        return sha256(json.dumps([self.env, rows], sort_keys=True).encode()).hexdigest()[:12]
 
     def origin(self, study: Study) -> dict[str, str]:
         """What is kept with results of a study, so that a file of results says of itself what it is."""

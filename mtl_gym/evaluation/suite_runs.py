@@ -12,16 +12,13 @@ import pandas as pd
 from mtl_gym.checks import path_of, should
 from mtl_gym.environments import LOSS_WEIGHTING
 from mtl_gym.evaluation.comparison import perform
-from mtl_gym.evaluation.frames import to_frame
 from mtl_gym.evaluation.plans import Plan, plan
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.suite import Study, Suite
+from mtl_gym.evaluation.suite_frames import joined
 from mtl_gym.evaluation.suites import load_suite
 from mtl_gym.policies.protocol import Policy
 from mtl_gym.problems import load_problem
-
-Studies = dict[str, pd.DataFrame]
-"""The frame of each study."""
 
 
 def compare_suite(
@@ -57,7 +54,8 @@ def compare_suite(
     chosen = load_suite(suite, env)
     plans = plans_of(chosen, policies, num_envs=num_envs, smallest_difference=smallest_difference)
     folder = None if out is None else path_of("out", out)
-    return joined(chosen, performed(plans, folder, progress=progress))
+    suite_of = {"name": chosen.name, "version": chosen.version, "env": chosen.env}
+    return joined(suite_of, performed(plans, folder, progress=progress))
 
 
 def plans_of(suite: Suite, policies: Any, **options: Any) -> dict[str, Plan]:
@@ -94,12 +92,3 @@ def performed(
         if folder is not None:
             export(*found[name], folder / name)
     return found
-
-
-def joined(suite: Suite, studies: Mapping[str, tuple[list[Result], dict[str, Any]]]) -> pd.DataFrame:
-    """The frames of studies, one below the other."""
-    frames = {name: to_frame(*own) for name, own in studies.items()}
-    whole = pd.concat([own.assign(study=name) for name, own in frames.items()], ignore_index=True)
-    whole = whole[["study", *(name for name in whole if name != "study")]]
-    whole.attrs = {"suite": {"name": suite.name, "version": suite.version, "env": suite.env}}
-    return whole
