@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from mtl_gym.evaluation.recording import record as record
     from mtl_gym.evaluation.replays import Replay as Replay, reproduce as reproduce, verify as verify
     from mtl_gym.evaluation.results import plain as plain
+    from mtl_gym.evaluation.side_by_side import side_by_side as side_by_side
     from mtl_gym.evaluation.standings import standings as standings
     from mtl_gym.evaluation.suite import Study as Study, Suite as Suite
     from mtl_gym.evaluation.suite_runs import compare_suite as compare_suite
@@ -126,6 +127,7 @@ _NAMES = {
     "evaluation.recording": "record",
     "evaluation.replays": "Replay reproduce verify",
     "evaluation.results": "plain",
+    "evaluation.side_by_side": "side_by_side",
     "evaluation.standings": "standings",
     "evaluation.suite": "Study Suite",
     "evaluation.suite_runs": "compare_suite",

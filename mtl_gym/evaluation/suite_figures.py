@@ -15,8 +15,8 @@ SUITE_FIGURES = {
         "mtl_gym.evaluation.suite_plots:profiles",
         "Performance profiles",
         "The fraction of instances, studies alike, on which a policy reaches at least the score, or the difference from the "
-        "baseline, on the x axis: higher is better. Where a line of differences crosses 0, it is about the probability of improvement. "
-        "Bands are pointwise 95 % intervals (stratified bootstrap).",
+        "baseline, on the x axis: higher is better. Where a line of differences crosses 0, it is about the probability of "
+        "improvement. Bands are pointwise 95 % intervals (stratified bootstrap).",
     ),
     "shift": PageFigure(
         "mtl_gym.evaluation.suite_plots:shift",

@@ -70,7 +70,10 @@ def is_suite(source: Source) -> bool:
         return "suite" in source.attrs
     if not isinstance(source, (str, Path)):
         return False
-    return bool(stored_in(path_of("source", source)).latest()[1].get("suite"))
+    try:
+        return bool(stored_in(path_of("source", source)).latest()[1].get("suite"))
+    except ValueError:  # what reads comparisons says it in its own words
+        return False
 
 
 def results_by_study(frame: pd.DataFrame) -> dict[str, Made]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def headline(ranking: Ranking) -> str:
     if best == ranking.baseline:
         others = int((table["verdict"] == "worse").sum())
         return f"{start} It is the baseline; {others} of {len(table) - 1} others are significantly worse." if others else start
-    lead = f"mean difference {row['difference']:+.2f} points, 95 % interval {interval(_named(row, 'difference'))}"
+    lead = f"mean difference {row['difference']:+.2f} points, 95 % interval {interval(ends_of(row, 'difference'))}"
     if not row["verdict"]:
         return f"{start} It leads {baseline} (the baseline) by a {lead}."
     than = {UNDECIDED: "from", EQUAL: "to"}.get(row["verdict"], "than")
@@ -60,7 +60,7 @@ def headline(ranking: Ranking) -> str:
     return f"{start} It is <strong>{row['verdict']}</strong> {than} {baseline}, the baseline ({lead}, {told})."
 
 
-def _named(row: Mapping[Any, Any], name: str) -> dict[str, float | None]:
+def ends_of(row: Mapping[Any, Any], name: str) -> dict[str, float | None]:
     """The ends of an interval as pages show it."""
     ends = {end: row[f"{name}_{end}".strip("_")] for end in ("low", "high")}
     return {end: None if math.isnan(value) else value for end, value in ends.items()}
@@ -81,11 +81,11 @@ def _scores(ranking: Ranking) -> str:
 def _cells(row: Mapping[Any, Any], baseline: str) -> dict[tuple[str, str], str]:
     """The cells of a policy by their heads, each with a line below."""
     return {
-        ("delta_m, %", "mean"): estimate(row["delta_m"], _named(row, "")),
+        ("delta_m, %", "mean"): estimate(row["delta_m"], ends_of(row, "")),
         (f"difference from {baseline}, points", "mean of pairs"): _over(row, "difference", "+z.2f"),
         ("verdict", "Holm\u2019s adjusted p"): row["verdict"] and f"{row['verdict']} <small>{adjusted(row['p'])}</small>",
         (f"P(better than {baseline})", "fraction"): _over(row, "probability", ".2f"),
-        ("data sets redrawn", "of the difference"): "" if math.isnan(row["data_low"]) else interval(_named(row, "data")),
+        ("data sets redrawn", "of the difference"): "" if math.isnan(row["data_low"]) else interval(ends_of(row, "data")),
         ("regret, points", "mean; largest"): f"{row['regret']:z.2f} <small>{row['largest_regret']:z.1f} "
         f"{escape(row['worst_study'])}</small>",
         ("wins", "studies"): f"{row['wins']:.0f}",
@@ -95,7 +95,7 @@ def _cells(row: Mapping[Any, Any], baseline: str) -> dict[tuple[str, str], str]:
 
 
 def _over(row: Mapping[Any, Any], name: str, form: str) -> str:
-    return "" if math.isnan(row[name]) else estimate(row[name], _named(row, name), form)
+    return "" if math.isnan(row[name]) else estimate(row[name], ends_of(row, name), form)
 
 
 def _studies(ranking: Ranking, folder: Path) -> str:
@@ -116,7 +116,7 @@ _DRAWN = {"own split": "its split", "own data": "all its data", ONE_SPLIT: "no s
 
 
 def _run(ranking: Ranking) -> str:
-    """Commands, the suite with its checksum, versions, kernels and instances, as HTML."""
+    """Commands, the suite with its checksum, instances, version and kernels, as HTML."""
     abouts, suite = [about for _, about in ranking.studies.values()], ranking.table.attrs["suite"]
     installed = (suite["name"], suite["env"]) in find_suites() and load_suite(suite["name"], suite["env"])
     known = installed and installed.version == suite["version"]
@@ -127,12 +127,6 @@ def _run(ranking: Ranking) -> str:
         "checksum of the suite": installed.checksum if installed and known else "not installed here in this version",
         "instances": f"{sum(ranking.table.attrs['studies'].values())}, with ids from {ids[0]} to {ids[-1]}",
     }
-    rows |= {name: _every(about["versions"][name] for about in abouts) for name in abouts[0]["versions"]}
+    rows["mtl-gym"] = ", ".join(dict.fromkeys(about["versions"]["mtl-gym"] for about in abouts))
     rows["kernels"] = listed(ranking.table.attrs["kernels"])
     return listing(rows, [*dict.fromkeys(about["command"] for about in abouts if about.get("command"))])
-
-
-def _every(values: Any) -> str:
-    """Different values in one line."""
-    found: Sequence[str] = [*dict.fromkeys(map(str, values))]
-    return ", ".join(found)
