@@ -141,4 +141,5 @@ def change(table: pd.DataFrame) -> Figure:
     axes.set_yticks(range(len(table)), wrapped([*map(str, table.index)], name_length()))
     axes.set(ylim=(len(table) - 0.4, -0.6), xlabel="second - first, points of delta_m")
     axes.grid(visible=False, axis="y")
+    axes.locator_params(axis="x", nbins=5)
     return figure

@@ -180,7 +180,7 @@ def cost(ranking: Ranking) -> Figure | None:
 def front(table: pd.DataFrame) -> list[str]:
     """The Pareto front of a leaderboard: policies than which no other one has a higher mean for as many passes or fewer."""
     ordered = table.sort_values(["passes", "delta_m"], ascending=[True, False], kind="stable")
-    before = ordered["delta_m"].cummax().shift(fill_value=-np.inf)
+    before = ordered["delta_m"].astype(np.float64).cummax().shift().fillna(-np.inf)
     return [str(name) for name in ordered.index[ordered["delta_m"] > before]]
 
 
