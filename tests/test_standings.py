@@ -210,7 +210,7 @@ def test_the_page_shows_everything_and_loads_nothing(tmp_path):
     assert "<b></b>" not in page
     assert "<b><b>" not in page
     assert "<script" not in page
-    assert not re.search(r'(src|href)="(?!#|digits/)', page)  # only parts of figures, and the study
+    assert not re.search(r'(src|href)="(?!#|data:|digits/)', page)  # only parts of figures, and the study
     drawn = [name for name in SUITE_FIGURES if f'id="figure-{name}"' in page]
     assert drawn == [name for name in SUITE_FIGURES if name != "shift"]
     assert page.count("<table") == page.count('class="scroll"')  # narrow screens scroll a table alone

@@ -46,10 +46,10 @@ def side_by_side(first: Source, second: Source) -> pd.DataFrame:
         every common study. ``first`` and ``second`` are the mean ``delta_m`` on the common instances, with ``_low`` and ``_high``;
         ``difference``, ``low`` and ``high`` those of the paired differences, second minus first. ``verdict`` (``better``: the
         second is) and ``p`` are of t-tests with Holm's correction over the policies, ``detectable`` is as in
-        :func:`mtl_gym.standings`; there is none from fewer than five instances. ``instances`` are shared, on ``same`` of which both
-        have the same score; ``passes`` are those of the second over those of the first. ``attrs`` has the runs' ``title`` and ``commands``, the
-        common ``studies``, the mean differences ``by_study`` and policy, and ``notes``: what only one of them has, and versions and
-        kernels that differ.
+        :func:`mtl_gym.standings`; there is none from fewer than five instances. ``instances`` are shared, on ``same`` of which
+        both have the same score; ``passes`` are those of the second over those of the first. ``attrs`` has the runs' ``title`` and
+        ``commands``, the common ``studies``, the mean differences ``by_study`` and policy, and ``notes``: what only one of them
+        has, and versions and kernels that differ.
 
     Raises:
         ValueError: If one is a suite and the other is not, suites or their versions or the settings of a common study differ, or
