@@ -25,7 +25,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 import numpy.typing as npt
-import scipy.stats
 import torch
 from matplotlib.figure import Figure
 from sklearn.metrics import adjusted_rand_score
@@ -37,6 +36,7 @@ from mtl_gym.evaluation.comparison import run
 from mtl_gym.evaluation.plans import plan
 from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.rollout import rollout
+from mtl_gym.evaluation.statistics import student_interval
 from mtl_gym.evaluation.styles import SETTINGS, styles
 from mtl_gym.models.branched import BranchedModel
 from mtl_gym.policies.grammar import make_policy
@@ -186,9 +186,10 @@ def rand_index(result: Result) -> float:
 def interval(values: npt.ArrayLike) -> dict[str, float]:
     """Mean with its 95 % interval (Student)."""
     own = np.asarray(values, dtype=float)
-    half = scipy.stats.t.ppf(0.975, len(own) - 1) * own.std(ddof=1) / np.sqrt(len(own))
-    row = {"mean": own.mean(), "low": own.mean() - half, "high": own.mean() + half}
-    return {name: round(float(value), 3) for name, value in row.items()}
+    low, high = student_interval(own)
+    return {
+        name: round(float(value), 3) for name, value in {"mean": own.mean(), "low": low, "high": high}.items() if value is not None
+    }
 
 
 def study(name: str, chosen: Run) -> dict[str, Any]:

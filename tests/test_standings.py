@@ -120,6 +120,12 @@ def test_standings_say_where_intervals_do_not_redraw_splits():
     assert table.attrs["draws"] == {"a": OWN_SPLIT, "b": ONE_SPLIT}
 
 
+def test_the_smallest_difference_that_matters_is_that_of_the_run():
+    suite = SUITES["noise", LOSS_WEIGHTING]
+    told = [mtl_gym.standings(frame_of(suite, smallest_difference=own)).loc["si", "verdict"] for own in (0.0, 9.0)]
+    assert told == ["better", "equal"]
+
+
 def test_a_checksum_is_that_of_the_frozen_list():
     assert {key: own.checksum for key, own in SUITES.items()} == {key: digest(own) for key, own in SUITES.items()}
 

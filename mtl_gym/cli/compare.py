@@ -79,11 +79,13 @@ def _compare_suite(
     name: str, policies: str, out: Path, env: str, num_envs: int, smallest_difference: float, quiet: bool, as_json: bool
 ) -> None:
     """Runs every policy on a suite."""
+    from mtl_gym.evaluation.standing_files import check_standings
     from mtl_gym.evaluation.suite_runs import performed, plans_of
     from mtl_gym.evaluation.suites import load_suite
 
     suite = load_suite(name, env)
     plans = plans_of(suite, split_policies(policies), num_envs=num_envs, smallest_difference=smallest_difference)
+    check_standings(out)
     performed(plans, out, command=command_line(), progress=False if quiet else None)
     show_standings(out, None, out, as_json)
 
