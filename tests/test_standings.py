@@ -235,7 +235,7 @@ def test_figures_keep_to_the_page(width):
 
 def test_one_policy_has_a_page_too(tmp_path):
     page, _ = page_of(frame_of(SUITES["noise", LOSS_WEIGHTING], ("ew",)), tmp_path)
-    assert "has the highest mean of 1 policies" in page
+    assert "<strong>ew</strong> was run alone" in page
 
 
 # --- side by side ---------------------------------------------------------------------------------------------------------------

@@ -32,7 +32,8 @@ SUITE_FIGURES = {
         "mtl_gym.evaluation.suite_plots:cost",
         "Cost and quality",
         "Forward and backward passes over those of the baseline (the largest ratio of any study) and delta_m with its 95 % "
-        "interval. No policy is both cheaper and better than those on the line, which are named.",
+        "interval; policies with as many passes stand side by side. No policy is both cheaper and better than those on the line, "
+        "which are named.",
     ),
     "curves": PageFigure(
         "mtl_gym.evaluation.suite_plots:curves",

@@ -48,7 +48,8 @@ def headline(ranking: Ranking) -> str:
     table = ranking.table
     best, row, baseline = str(table.index[0]), table.iloc[0].to_dict(), f"<strong>{breakable(ranking.baseline)}</strong>"
     against = f"{abs(row['delta_m']):.1f} % {'above' if row['delta_m'] >= 0 else 'below'} single-task learning"
-    start = f"<strong>{breakable(best)}</strong> has the highest mean of {len(table)} policies: {against}."
+    place = f"has the highest mean of {len(table)} policies" if len(table) > 1 else "was run alone"
+    start = f"<strong>{breakable(best)}</strong> {place}: {against}."
     if best == ranking.baseline:
         others = int((table["verdict"] == "worse").sum())
         return f"{start} It is the baseline; {others} of {len(table) - 1} others are significantly worse." if others else start

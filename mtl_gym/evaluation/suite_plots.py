@@ -12,6 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
+from matplotlib.transforms import ScaledTranslation
 
 from mtl_gym.envs.looks import RULE
 from mtl_gym.envs.panels import GAINS, log_axis
@@ -32,6 +33,8 @@ _TAIL, _REACH = 0.03, 3
 """A profile leaves out this fraction of the scores at either end, and what is further from the quartiles than so many times their
 distance.
 """
+_ASIDE = 6
+"""Points between policies that take as many passes."""
 _OTHERS: dict[str, Any] = {"color": RULE, "linewidth": 0.7, "alpha": 0.6, "zorder": 1.5}
 
 
@@ -161,10 +164,12 @@ def cost(ranking: Ranking) -> Figure | None:
     best = front(table)
     axes.step(table.loc[best, "passes"], table.loc[best, "delta_m"], where="post", color=RULE, linewidth=1, zorder=1.8)
     lines = {}
+    asides = table.groupby(table["passes"].round(2)).cumcount() * _ASIDE / 72  # inches; the best first
     for name, row in table.iterrows():
         look = {**looks[str(name)], "linestyle": "none", "markersize": 6}
-        axes.vlines(row["passes"], row["low"], row["high"], color=look["color"], linewidth=0.8, alpha=0.7)
-        lines[str(name)] = axes.plot(row["passes"], row["delta_m"], **look)[0]
+        aside = axes.transData + ScaledTranslation(asides[name], 0, figure.dpi_scale_trans)
+        axes.plot([row["passes"]] * 2, [row["low"], row["high"]], color=look["color"], linewidth=0.9, transform=aside)
+        lines[str(name)] = axes.plot(row["passes"], row["delta_m"], transform=aside, **look)[0]
     for name in best:  # above and left of the front, there is nothing
         place = (table.loc[name, "passes"], table.loc[name, "delta_m"])
         axes.annotate(shortened([name])[0], place, (-5, 4), textcoords="offset points", ha="right", parse_math=False)
@@ -172,9 +177,15 @@ def cost(ranking: Ranking) -> Figure | None:
     log_axis(axes, low / (high / low) ** 0.25, high * (high / low) ** 0.08, name="x")
     if high < 8 * low:
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6)))
+    axes.set_ylim(*_padded(table["low"].min(), table["high"].max()))
     axes.set(xlabel=f"passes over those of {_baseline(ranking)}", ylabel="delta_m, %")
     legend(figure, [*lines.values()], [*lines])
     return figure
+
+
+def _padded(low: float, high: float) -> tuple[float, float]:
+    """The ends of an axis with 5 % on both sides."""
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
 def front(table: pd.DataFrame) -> list[str]:
