@@ -167,7 +167,7 @@ def cost(ranking: Ranking) -> Figure | None:
     asides = table.groupby(table["passes"].round(2)).cumcount() * _ASIDE / 72  # inches; the best first
     for name, row in table.iterrows():
         look = {**looks[str(name)], "linestyle": "none", "markersize": 6}
-        aside = axes.transData + ScaledTranslation(asides[name], 0, figure.dpi_scale_trans)
+        aside = axes.transData + ScaledTranslation(asides[str(name)], 0, figure.dpi_scale_trans)
         axes.plot([row["passes"]] * 2, [row["low"], row["high"]], color=look["color"], linewidth=0.9, transform=aside)
         lines[str(name)] = axes.plot(row["passes"], row["delta_m"], transform=aside, **look)[0]
     for name in best:  # above and left of the front, there is nothing
