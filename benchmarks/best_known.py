@@ -3,10 +3,10 @@
     python -m benchmarks.best_known                                       every suite but the quick ones (hours; rerun to resume)
     python -m benchmarks.best_known LossWeighting-v0-standard             one of them
 
-Of each study, the first eight instances are searched (``mtl_gym/evaluation/best_known.py``, 64 trainings each for constant actions
-and 64 for schedules, chosen on *reward*). All are read on *test*. Problems with convolutions are not in suites. Writes
-``mtl_gym/data/suites``, study by study, which :func:`mtl_gym.suite_references` reads, and ``benchmarks/results/best_known.json``:
-the headroom, best known minus best constant.
+Of each study, the first instances are searched, 24 of a suite and at least four of a study
+(``mtl_gym/evaluation/best_known.py``): 64 trainings each for constant actions and 64 for schedules, chosen on *reward* and read on
+*test*. Problems with convolutions are not in suites. Writes ``mtl_gym/data/suites``, study by study, which
+:func:`mtl_gym.suite_references` reads, and ``benchmarks/results/best_known.json``: the headroom, best known minus best constant.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from mtl_gym.evaluation.suite import Study, Suite
 from mtl_gym.evaluation.suite_references import file_name, headroom, suite_references
 from mtl_gym.evaluation.suites import find_suites, load_suite
 
-CANDIDATES, MOST = 64, 8
-"""Trainings of each instance, and instances of a study."""
+CANDIDATES, MOST, LEAST = 64, 24, 4
+"""Trainings of each instance, and instances: of a suite, shared out among its studies, and at least of each of them."""
 FOLDER = ROOT / "mtl_gym" / "data" / "suites"
 STARTS = {LOSS_WEIGHTING: "ew", SAMPLE_WEIGHTING: "uniform", LAYER_MERGING: "shared", TASK_GROUPING: "joint"}
 """The policy that scores 0."""
@@ -77,7 +77,9 @@ def referenced(suite: Suite, run: Run, folder: Path) -> None:
     for study in suite.studies[: 1 if run.smoke else None]:
         if study.name not in known["studies"]:
             others = {"train_steps": 40} if run.smoke else {}
-            known["studies"][study.name] = own = study_references(suite, study, rows, run.size(MOST, 2), **others)
+            known["studies"][study.name] = own = study_references(
+                suite, study, rows, run.size(max(MOST // len(suite.studies), LEAST), 2), **others
+            )
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(path, json.dumps(known) + "\n")
             print(suite.env, suite.name, study.name, *(f"{name} {np.mean(own[name]):.2f}" for name in _SHOWN), flush=True)

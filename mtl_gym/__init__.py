@@ -51,7 +51,12 @@ if TYPE_CHECKING:
     from mtl_gym.envs.observations import OBSERVATIONS as OBSERVATIONS, SIZES as SIZES, Observation as Observation
     from mtl_gym.envs.rewards import REWARDS as REWARDS, Reward as Reward
     from mtl_gym.envs.scalar import MTLEnv as MTLEnv
-    from mtl_gym.envs.spec import Column as Column, EnvironmentSpec as EnvironmentSpec, PageFigure as PageFigure
+    from mtl_gym.envs.spec import (
+        Column as Column,
+        EnvironmentSpec as EnvironmentSpec,
+        PageFigure as PageFigure,
+        ScheduleSearch as ScheduleSearch,
+    )
     from mtl_gym.envs.vector import MTLVectorEnv as MTLVectorEnv
     from mtl_gym.evaluation.comparison import compare as compare, evaluate as evaluate
     from mtl_gym.evaluation.discrimination import discrimination as discrimination
@@ -72,6 +77,7 @@ if TYPE_CHECKING:
     from mtl_gym.evaluation.side_by_side import side_by_side as side_by_side
     from mtl_gym.evaluation.standings import standings as standings
     from mtl_gym.evaluation.suite import Study as Study, Suite as Suite
+    from mtl_gym.evaluation.suite_references import suite_references as suite_references
     from mtl_gym.evaluation.suite_runs import compare_suite as compare_suite
     from mtl_gym.evaluation.suites import load_suite as load_suite
     from mtl_gym.evaluation.summary import summarize as summarize
@@ -114,7 +120,7 @@ _NAMES = {
     "envs.observations": "OBSERVATIONS SIZES Observation",
     "envs.rewards": "REWARDS Reward",
     "envs.scalar": "MTLEnv",
-    "envs.spec": "Column EnvironmentSpec PageFigure",
+    "envs.spec": "Column EnvironmentSpec PageFigure ScheduleSearch",
     "envs.vector": "MTLVectorEnv",
     "evaluation.comparison": "compare evaluate",
     "evaluation.discrimination": "discrimination",
@@ -130,6 +136,7 @@ _NAMES = {
     "evaluation.side_by_side": "side_by_side",
     "evaluation.standings": "standings",
     "evaluation.suite": "Study Suite",
+    "evaluation.suite_references": "suite_references",
     "evaluation.suite_runs": "compare_suite",
     "evaluation.suites": "load_suite",
     "evaluation.summary": "summarize",

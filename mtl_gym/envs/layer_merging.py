@@ -19,7 +19,7 @@ from mtl_gym.environments import LAYER_MERGING
 from mtl_gym.envs.arguments import Arguments
 from mtl_gym.envs.observations import OBSERVATIONS, Observation, measured, observes_gradients, upper_triangle
 from mtl_gym.envs.scalar import MTLEnv
-from mtl_gym.envs.spec import Column, EnvironmentSpec, PageFigure, Search
+from mtl_gym.envs.spec import Column, EnvironmentSpec, PageFigure, ScheduleSearch
 from mtl_gym.envs.vector import MTLVectorEnv
 from mtl_gym.models import make_model
 from mtl_gym.models.branched import is_chain
@@ -109,7 +109,7 @@ class LayerMergingVectorEnv(MTLVectorEnv):
         ),
         reward="gain_change",
         steps_per_action=20,
-        search=Search({"action": "threshold"}),
+        search=ScheduleSearch({"action": "threshold"}),
         supports=_supports,
         actions=_actions,
         lengths=lambda arguments, num_tasks: {"choice": choices(num_tasks)},

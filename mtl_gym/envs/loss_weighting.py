@@ -16,7 +16,7 @@ from mtl_gym.environments import LOSS_WEIGHTING
 from mtl_gym.envs.arguments import Arguments
 from mtl_gym.envs.observations import observes_gradients
 from mtl_gym.envs.scalar import MTLEnv
-from mtl_gym.envs.spec import EnvironmentSpec, Search
+from mtl_gym.envs.spec import EnvironmentSpec, ScheduleSearch
 from mtl_gym.envs.vector import MTLVectorEnv
 from mtl_gym.training.memory import check_memory
 from mtl_gym.training.probes import GRAMIAN
@@ -69,7 +69,7 @@ def _table() -> str:
     return "\n".join(["| feature | what | reach | measured |", "|---|---|---|---|", *rows])
 
 
-_SEARCH = Search(
+_SEARCH = ScheduleSearch(
     {"action": "rule", "features": ["first", "loss", "base", "gap"], "decisions": 16},
     ((0, 0, 0, 0, 0), (0, 0.5, 0, 0, 0), (0, 0.5, 0.5, 0, 0), (0.5, 0.5, 0, 0.5, 0)),
 )

@@ -52,7 +52,7 @@ class PageFigure:
 
 
 @dataclass(frozen=True)
-class Search:
+class ScheduleSearch:
     """How schedules of an environment are searched (:mod:`mtl_gym.evaluation.best_known`).
 
     Attributes:
@@ -124,7 +124,7 @@ class EnvironmentSpec:
     without: tuple[str, ...] = ()
     sections: Mapping[str, str] = field(default_factory=dict)
     measures: tuple[str, ...] = ()
-    search: Search = Search()
+    search: ScheduleSearch = ScheduleSearch()
     by_hand: str | None = None
 
     @property

@@ -22,7 +22,7 @@ from mtl_gym.environments import TASK_GROUPING
 from mtl_gym.envs.arguments import Arguments
 from mtl_gym.envs.grouping_tables import GROUPING_OBSERVATIONS, GROUPING_REWARDS
 from mtl_gym.envs.scalar import MTLEnv
-from mtl_gym.envs.spec import Column, EnvironmentSpec, PageFigure, Search
+from mtl_gym.envs.spec import Column, EnvironmentSpec, PageFigure, ScheduleSearch
 from mtl_gym.envs.vector import MTLVectorEnv
 from mtl_gym.problems.base import Problem
 
@@ -137,7 +137,7 @@ class TaskGroupingVectorEnv(MTLVectorEnv):
         rewards=GROUPING_REWARDS,
         reward="gain_over_joint",
         problem="digit_tasks",
-        search=Search(forks=()),
+        search=ScheduleSearch(forks=()),
         excluded=("main_task", "steps_per_action", "decisions", "reward_every", "holdout_size"),
         supports=_supports,
         unsuited=_unsuited,

@@ -19,7 +19,7 @@ from gymnasium.spaces import Box
 from scipy.stats import qmc
 
 from mtl_gym.environments import specification
-from mtl_gym.envs.spec import Search
+from mtl_gym.envs.spec import ScheduleSearch
 from mtl_gym.envs.vector import MTLVectorEnv
 from mtl_gym.evaluation.single_task import reference_metrics
 from mtl_gym.problems.scores import WORST_DELTA_M, delta_m
@@ -181,7 +181,7 @@ def scores(envs: MTLVectorEnv, split: str, references: Mapping[int, Mapping[str,
     return found
 
 
-def _forked(known: Array, actions: Array, fixed: int, search: Search, rng: np.random.Generator) -> tuple[Array, Array]:
+def _forked(known: Array, actions: Array, fixed: int, search: ScheduleSearch, rng: np.random.Generator) -> tuple[Array, Array]:
     """From which candidate each one goes on, and with which action; the first ``fixed`` go on as they are."""
     rows = len(known)
     order = np.argsort(-known, kind="stable")

@@ -21,6 +21,7 @@ def rows_of(table: pd.DataFrame) -> list[dict[str, str]]:
             "delta_m %": f"{row['delta_m']:z.2f} [{row['low']:z.2f}, {row['high']:z.2f}]",
             f"over {first}": _ends(row, "difference", "+z.2f"),
             "verdict": row["verdict"],
+            "score": _ends(row, "score", "z.2f"),
             "regret": f"{row['regret']:z.2f}",
             "largest": f"{row['largest_regret']:z.1f} ({row['worst_study']})",
             "wins": f"{row['wins']:.0f}",
@@ -49,6 +50,8 @@ def notes_of(table: pd.DataFrame) -> list[str]:
     if table["detectable"].notna().any():
         ends = f"{table['detectable'].min():.2f} to {table['detectable'].max():.2f}"
         found.append(f"Minimum detectable difference (80 % power, after correction): {ends} points.")
+    if told := table.attrs["references"]:
+        found.append(told)
     found += split_notes(table.attrs["draws"])
     if diverged := int(table["diverged"].sum()):
         found.append(f"{diverged} trainings diverged; each counts as -100 %.")

@@ -17,6 +17,7 @@ from mtl_gym.evaluation.regrets import cross_fitted_regrets, difference_over_pro
 from mtl_gym.evaluation.resampling import improvement
 from mtl_gym.evaluation.statistics import FEWEST, stratified_difference
 from mtl_gym.evaluation.suite_frames import Array, Made, Scores, results_by_study, runs_of, scores_of, suite_frame
+from mtl_gym.evaluation.suite_references import described as told, normalised, of_suite
 from mtl_gym.evaluation.verdicts import verdicts_with
 
 
@@ -70,10 +71,11 @@ def standings(source: Source, baseline: str | None = None) -> pd.DataFrame:
         studies (bootstrap): for those who ask about other problems. There is none for fewer than five data sets. ``regret`` is
         the mean over studies of how far a policy is behind the best one, which is chosen on other instances than it is measured on
         (cross-fitted); ``largest_regret`` the largest one and ``worst_study`` where. ``wins`` is the number of studies on which it
-        has the best mean. ``passes`` are forward and backward passes over those of the baseline, where this is most. ``diverged``
-        counts trainings. ``attrs["suite"]`` names the suite, ``attrs["left_out"]`` the policies that lack results, and
-        ``attrs["draws"]`` says of each study whether its instances draw an ``own split`` or their ``own data``, so that intervals
-        redraw splits too, or have ``one split``.
+        has the best mean. ``score``, with ``score_low`` and ``score_high``, is 0 for the suite's usual start and 1 for the best
+        known schedule (:func:`mtl_gym.suite_references`), where these are known. ``passes`` are forward and backward passes over
+        those of the baseline, where this is most. ``diverged`` counts trainings. ``attrs["suite"]`` names the suite,
+        ``attrs["left_out"]`` the policies that lack results, and ``attrs["draws"]`` says of each study whether its instances draw
+        an ``own split`` or their ``own data``, so that intervals redraw splits too, or have ``one split``.
 
     Raises:
         ValueError: If the source has no results of a suite, or there is no such baseline.
@@ -92,6 +94,10 @@ def ranking(source: Source, baseline: str | None = None) -> Ranking:
     table = _table(scores, names, first, abouts)
     table["passes"] = _passes(runs, first)
     table["diverged"] = runs.groupby("policy", observed=True)["diverged"].sum()
+    known = of_suite(frame.attrs["suite"])
+    scored = normalised(runs, known) if len(known) else {}
+    for place, column in enumerate(SCORE):
+        table[column] = [scored[name][place] if name in scored else np.nan for name in table.index]
     table = table.sort_values("delta_m", ascending=False, kind="stable")
     table.attrs |= {
         "suite": dict(frame.attrs["suite"]),
@@ -100,6 +106,7 @@ def ranking(source: Source, baseline: str | None = None) -> Ranking:
         "studies": {name: len(own[first]) for name, own in scores.items()},
         "draws": {name: drawn(own) for name, own in abouts.items()},
         "kernels": _counted(abouts),
+        "references": told(known, scored) if scored else "",
     }
     return Ranking(table, scores, frame)
 
@@ -146,6 +153,7 @@ def _table(scores: Scores, names: list[str], first: str, abouts: Mapping[str, An
     return table.astype({name: np.float64 for name in table if name not in (*texts, "wins")}).set_index("policy")
 
 
+SCORE = ("score", "score_low", "score_high")
 _OVER_BASELINE = ("probability", "probability_low", "probability_high", "data_low", "data_high")
 
 

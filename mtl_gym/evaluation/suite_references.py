@@ -42,7 +42,12 @@ def suite_references(suite: str = "standard", env: str = LOSS_WEIGHTING) -> pd.D
         ValueError: If there is no such suite.
     """
     chosen = load_suite(suite, env)
-    known = stored(chosen.name, chosen.env, chosen.version) or {"studies": {}}
+    return of_suite({"name": chosen.name, "version": chosen.version, "env": chosen.env})
+
+
+def of_suite(suite: Mapping[str, str]) -> pd.DataFrame:
+    """The same of a suite's ``name``, ``version`` and ``env``, which need not be installed."""
+    known = stored(suite["name"], suite["env"], suite["version"]) or {"studies": {}}
     rows = [
         {"study": study, "instance": id, **{kind: own[kind][place] for kind in KINDS}}
         for study, own in known["studies"].items()

@@ -1,0 +1,60 @@
+"""The tables of docs/leaderboards.md, and those of references and of how far actions matter in docs/suites.md."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.leaderboards import FOLDER
+from mtl_gym.evaluation.suite_references import headroom, suite_references
+from mtl_gym.evaluation.suites import find_suites
+
+ROOT = Path(__file__).parents[1]
+Table = list[dict[str, str]]
+
+
+def leaderboard_tables() -> dict[str, Table]:
+    """By environment: the leaderboard of its standard suite, as ``mtl-gym leaderboard`` wrote it."""
+    found = {}
+    for file in sorted(FOLDER.glob("*-leaderboard.csv")):
+        frame = pd.read_csv(file, keep_default_na=False)
+        found[file.stem.removesuffix("-leaderboard")] = frame.astype(str).to_dict("records")
+    return found  # type: ignore[return-value]
+
+
+def reference_tables() -> dict[str, Table]:
+    """What is known of suites: the start, the best constant action, the best schedule, and how far these are apart."""
+    rows = []
+    for name, env in find_suites():
+        known = suite_references(name, env)
+        if len(known):
+            room = headroom(known)
+            means = known.groupby("study", sort=False)[["start", "best_constant", "best_known"]].mean().mean()
+            rows.append(
+                {
+                    "suite": f"`{name}`, {env.rpartition('/')[2]}",
+                    "instances": str(len(known)),
+                    "start": f"`{known.attrs['start']}` {means['start']:.2f}",
+                    "best constant": f"{means['best_constant']:.2f}",
+                    "best known": f"{means['best_known']:.2f}",
+                    "headroom": f"{room['difference']:+.2f} [{room['low']:.2f}, {room['high']:.2f}]",
+                    "in standard errors": f"{room['difference'] / room['error']:.1f}" if room["error"] else "",
+                }
+            )
+    return {"references": rows}
+
+
+def sensitivity_tables() -> dict[str, Table]:
+    """By problem and environment: the share of the variance within an instance that actions explain, and its size in points."""
+    known = json.loads((ROOT / "mtl_gym" / "data" / "sensitivity.json").read_text())
+    problems = list(dict.fromkeys(problem for own in known.values() for problem in own))
+    rows = []
+    for problem in problems:
+        row = {"problem": f"`{problem}`"}
+        for env, own in known.items():
+            cell = own.get(problem)
+            row[env.rpartition("/")[2]] = f"{cell['actions']:.0%} of {cell['deviation']:.2f}" if cell else ""
+        rows.append(row)
+    return {"sensitivity": rows}

@@ -1,0 +1,94 @@
+"""References of suites: shipped for every suite that has them, and the scores that they give."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings, strategies as st
+
+import mtl_gym
+from mtl_gym.environments import LOSS_WEIGHTING
+from mtl_gym.evaluation.suite_references import KINDS, headroom, normalised, suite_references
+from mtl_gym.evaluation.suites import find_suites, load_suite
+
+REFERENCED = [key for key in find_suites() if len(suite_references(*key))]
+
+
+def references(start, constant, best):
+    rows = {"start": start, "best_constant": constant, "best_known": best}
+    frame = pd.DataFrame({"study": ["a", "a", "b", "b"], "instance": [1, 2, 1, 2], **rows}).astype(dict.fromkeys(rows, float))
+    frame.attrs = {"start": "ew", "trainings": 64}
+    return frame
+
+
+def runs(**policies):
+    rows = [
+        {"study": study, "policy": name, "instance": id, "delta_m": value}
+        for name, values in policies.items()
+        for (study, id), value in zip([("a", 1), ("a", 2), ("b", 1), ("b", 2)], values, strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_the_standard_suite_of_loss_weighting_has_references():
+    assert ("standard", LOSS_WEIGHTING) in REFERENCED
+
+
+@pytest.mark.parametrize("key", REFERENCED, ids=str)
+def test_references_are_of_instances_of_the_suite(key):
+    known, suite = suite_references(*key), load_suite(*key)
+    for study in suite.studies:
+        own = known[known["study"] == study.name]
+        assert [*own["instance"]] == study.ids[: len(own)]
+        assert len(own) >= 2
+        assert np.isfinite(own[[*KINDS]].to_numpy()).all()
+
+
+def test_a_suite_without_references_has_no_rows():
+    assert len(suite_references("quick")) == 0
+    with pytest.raises(ValueError, match="`suite` should be one of"):
+        suite_references("quik")
+
+
+def test_the_start_scores_0_and_the_best_known_1():
+    known = references([0, 1, -4, -5], [1, 2, 0, -1], [2, 4, 1, 0])
+    found = normalised(runs(start=[0, 1, -4, -5], best=[2, 4, 1, 0], half=[1, 2.5, -1.5, -2.5]), known)
+    assert found["start"] == pytest.approx((0, 0, 0))
+    assert found["best"] == pytest.approx((1, 1, 1))
+    assert found["half"][0] == pytest.approx(0.5)
+
+
+@given(st.lists(st.floats(-20, 20), min_size=4, max_size=4))
+@settings(max_examples=20, deadline=None)
+def test_scores_are_ratios_of_means_over_studies(values):
+    known = references([0, 1, -4, -5], [1, 2, 0, -1], [2, 4, 1, 0])
+    score, low, high = normalised(runs(own=values), known)["own"]
+    assert score == pytest.approx((np.mean(values) + 2) / (1.75 + 2))
+    assert low - 1e-9 <= high
+
+
+def test_policies_without_a_referenced_instance_have_no_score():
+    known = references([0, 1, -4, -5], [1, 2, 0, -1], [2, 4, 1, 0])
+    assert [*normalised(runs(own=[1, 2, 3, 4]).iloc[:3], known)] == []
+
+
+def test_headroom_is_that_of_schedules_over_constant_actions():
+    found = headroom(references([0, 0, 0, 0], [1, 2, 0, -1], [2, 4, 1, 0]))
+    assert found["difference"] == pytest.approx((1.5 + 1) / 2)
+
+
+def test_leaderboards_have_scores_where_references_are(monkeypatch):
+    suite = load_suite("quick")
+    known = {"start": "ew", "trainings": 4, "studies": {}}
+    for study in suite.studies:
+        ids = study.ids[:2]
+        known["studies"][study.name] = {
+            "instances": ids, "start": [0.0] * 2, "best_constant": [0.5] * 2, "best_known": [1.0, 2.0]
+        }  # fmt: skip
+    monkeypatch.setattr("mtl_gym.evaluation.suite_references.stored", lambda *own: known)
+    frame = mtl_gym.compare_suite("ew", "quick", progress=False)
+    table = mtl_gym.standings(frame)
+    own = (
+        frame.drop_duplicates(["study", "instance"]).groupby("study", sort=False)["delta_m"].apply(lambda own: own.iloc[:2].mean())
+    )
+    assert table.loc["ew", "score"] == pytest.approx(own.mean() / 1.5)
+    assert "Score: 0 is ew" in table.attrs["references"]
