@@ -104,12 +104,16 @@ def place_of(argument: str, text: str, form: str) -> Place:
 @functools.cache
 def _run(path: Path, checksum: str) -> ModuleType:
     """Runs a file as a module. The checksum in its name makes changed code another one."""
+    import cloudpickle  # here, so that `import mtl_gym` stays light
+
     module = ModuleType(f"{path.stem}_{checksum[:16]}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # where dataclasses look for their module
+    cloudpickle.register_pickle_by_value(module)  # other processes cannot import it
     try:
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)  # not its bytecode, which may be a second too old
     except BaseException:
+        cloudpickle.unregister_pickle_by_value(module)
         del sys.modules[module.__name__]
         raise
     return module

@@ -39,6 +39,20 @@ def own_mode() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Computes with a number of torch's threads, and restores the number afterwards; ``None`` leaves it as it is."""
+    before = torch.get_num_threads()
+    if count in (None, before):
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class _Float32(TorchFunctionMode):
     """Passes float32 to the functions that create tensors of the default dtype, and to divisions of whole numbers, which do.
 

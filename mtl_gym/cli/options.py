@@ -29,11 +29,16 @@ def complete_env() -> list[str]:
 
 _PROBLEM = "A name (mtl-gym list problems), or file.py:function for one of your own; by default the environment's."
 
+_WORKERS = "Batches trained at once, with one thread each; 1: in this process, with its threads."
+
 EnvironmentSettings = Annotated[
     list[str] | None, typer.Option("--set", help="Argument of the environment, key=value; can be repeated.", metavar="KEY=VALUE")
 ]
 ProblemName = Annotated[str | None, typer.Option(help=_PROBLEM, autocompletion=complete_problem)]
 EnvironmentId = Annotated[str, typer.Option(help="Id of the environment.", autocompletion=complete_env)]
+Workers = Annotated[int | None, typer.Option(help=_WORKERS, show_default="one for each core")]
+ExecutorName = Annotated[str, typer.Option(help="local, or ray for a cluster.")]
+Address = Annotated[str | None, typer.Option(help="Address of the Ray cluster, such as auto or ray://host:10001.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")]
 

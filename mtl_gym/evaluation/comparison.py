@@ -2,95 +2,90 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from mtl_gym.checks import path_of
-from mtl_gym.context import own_mode
 from mtl_gym.environments import LOSS_WEIGHTING, specification
 from mtl_gym.envs.arguments import check_argument_names, keywords
+from mtl_gym.evaluation.executors import make_executor
+from mtl_gym.evaluation.executors.jobs import Executor
+from mtl_gym.evaluation.executors.local import Local
 from mtl_gym.evaluation.frames import about, to_frame
-from mtl_gym.evaluation.kernels import warn_of_others
 from mtl_gym.evaluation.plans import Plan, plan, setting
-from mtl_gym.evaluation.results import Result, Results, opened, plain, spec_key
-from mtl_gym.evaluation.rollout import rollout
-from mtl_gym.evaluation.single_task import reference_metrics
+from mtl_gym.evaluation.results import Result
+from mtl_gym.evaluation.runs import REFERENCES, origin, run_all
 from mtl_gym.policies.protocol import Policy
 from mtl_gym.progress import progress_bar
 
-REFERENCES = "single-task references"
-
-
-OnProgress = Callable[[str, int], None]
-"""Called with a label and the number of training steps just done."""
+Performed = tuple[list[Result], dict[str, Any]]
+"""Results, and how they were made."""
 
 
 def perform(
-    plan: Plan, *, out: Path | None = None, command: str | None = None, progress: bool | None = None
-) -> tuple[list[Result], dict[str, Any]]:
+    plan: Plan,
+    *,
+    out: Path | None = None,
+    command: str | None = None,
+    progress: bool | None = None,
+    executor: Executor | None = None,
+) -> Performed:
     """Runs a plan with a progress bar; returns the results, and how they were made. ``progress`` is as in :func:`compare`."""
-    with progress_bar(plan.steps, "starting", show=progress) as update:
-
-        def tell(label: str, done: int) -> None:
-            update(description=label if label == REFERENCES else f"{label} on {len(plan.ids)} instances", advance=done)
-
-        results = run(plan, out=out, command=command, on_progress=tell)
-    return results, about(setting(plan), results, **_origin(plan, command))
+    return perform_all({"": plan}, out=out, command=command, progress=progress, executor=executor)[""]
 
 
-def _origin(plan: Plan, command: str | None) -> dict[str, Any]:
-    """What a comparison comes from, besides its setting."""
-    address, smallest = plan.checked.problem.address, plan.smallest_difference
-    known = {"seed": plan.seed, "command": command, "address": address, "smallest_difference": smallest}
-    return known | ({"suite": plan.suite} if plan.suite else {})
+def perform_all(
+    plans: Mapping[str, Plan],
+    *,
+    out: Path | None = None,
+    command: str | None = None,
+    progress: bool | None = None,
+    executor: Executor | None = None,
+    on_end: Callable[[str, Performed], None] = lambda name, performed: None,
+) -> dict[str, Performed]:
+    """The same of several plans by name; ``on_end`` is called as soon as one is done."""
+    found: dict[str, Performed] = {}
+
+    def end(name: str, results: list[Result]) -> None:
+        found[name] = results, about(setting(plans[name]), results, **origin(plans[name], command))
+        on_end(name, found[name])
+
+    with progress_bar(sum(plan.steps for plan in plans.values()), "starting", show=progress) as update:
+
+        def tell(name: str, label: str, done: int) -> None:
+            doing = label if label == REFERENCES else f"{label} on {len(plans[name].ids)} instances"
+            update(description=f"{name}: {doing}" if name else doing, advance=done)
+
+        run_all(plans, executor or Local(), out=out, command=command, on_progress=tell, on_end=end)
+    return {name: found[name] for name in plans}
 
 
-@own_mode()
-def run(plan: Plan, *, out: Path | None = None, command: str | None = None, on_progress: OnProgress | None = None) -> list[Result]:
-    """Runs every policy on every instance that ``out/results.sqlite`` does not hold yet; ``None`` stores nothing.
-
-    ``command`` is recorded as what made the results.
+def run(
+    plan: Plan,
+    *,
+    out: Path | None = None,
+    command: str | None = None,
+    on_progress: Callable[[str, int], None] = lambda label, steps: None,
+    executor: Executor | None = None,
+) -> list[Result]:
+    """Runs a plan (:func:`mtl_gym.evaluation.runs.run_all`).
 
     Returns:
         The results, policy by policy, in the order of the instances.
     """
-    on_progress = on_progress or (lambda label, steps: None)
-    train_steps, shared = plan.checked.recipe.train_steps, setting(plan)
-    specs = {label: _specs(plan, shared, label, policy) for label, policy in plan.policies.items()}
-    keys = {label: {id: spec_key(spec) for id, spec in own.items()} for label, own in specs.items()}
-    store = None if out is None else opened(out)
-    if store:
-        store.begin(shared, _origin(plan, command), [key for own in keys.values() for key in own.values()])
-    stored = {label: store.read(own.values()) if store else {} for label, own in keys.items()}
-    if store:
-        _check_kernels(plan, store, [result for own in stored.values() for result in own.values()])
-    references = reference_metrics(plan.checked, plan.ids, partial(on_progress, REFERENCES))
-    results = []
-    for label, policy in plan.policies.items():
-        known = stored[label]
-        missing = [id for id in plan.ids if keys[label][id] not in known]
-        on_progress(label, (len(plan.ids) - len(missing)) * train_steps)
-        for start in range(0, len(missing), plan.num_envs):
-            batch = missing[start : start + plan.num_envs]
-            done = rollout(
-                label, policy, plan.env, batch, arguments=plan.arguments, references=references, advance=partial(on_progress, label)
-            )
-            if store:
-                store.write([specs[label][id] for id in batch], done)
-            known |= {keys[label][result.instance]: result for result in done}
-        results += [known[keys[label][id]] for id in plan.ids]
-    return results
-
-
-def _check_kernels(plan: Plan, store: Results, results: Sequence[Result]) -> None:
-    """Warns if a resumed comparison would mix results of several kernels."""
-    missing = len(plan.policies) * len(plan.ids) - len(results)
-    warn_of_others(store.path, [result.kernels for result in results], missing, plan.checked.recipe.device)
+    found: list[Result] = []
+    run_all(
+        {"": plan},
+        executor or Local(),
+        out=out,
+        command=command,
+        on_progress=lambda name, label, steps: on_progress(label, steps),
+        on_end=lambda name, results: found.extend(results),
+    )
+    return found
 
 
 def compare(
@@ -103,6 +98,9 @@ def compare(
     smallest_difference: float = 0.0,
     out: str | Path | None = None,
     progress: bool | None = None,
+    workers: int | None = None,
+    executor: str = "local",
+    address: str | None = None,
     **arguments: Any,
 ) -> pd.DataFrame:
     """Runs every policy on the same instances and compares each with single-task learning.
@@ -122,6 +120,11 @@ def compare(
             ``report.html``, ``results.csv``, ``summary.json`` and TensorBoard curves. ``None`` writes nothing.
         progress: Whether a bar is shown, on stderr; ``None``: if it takes longer than a second, a bar in terminals and notebooks,
             elsewhere a line for each policy. Within another progress bar, as that one.
+        workers: Number of batches of ``num_envs`` instances that are trained at once, each with one thread of torch, whatever their
+            number: rows do not depend on it. ``None``: one for each core of this machine, in processes that are started if it takes
+            longer than a few seconds. 1: all in this process, with its number of threads.
+        executor: ``"local"``, or ``"ray"`` for a cluster (``pip install "mtl-gym[cluster]"``), see ``docs/executors.md``.
+        address: Address of the Ray cluster; ``None``: by ``RAY_ADDRESS``, else a new one on this machine.
         arguments: The environment's arguments (``problem``, ``distribution``, ``lr`` ...), the same for all policies.
 
     Returns:
@@ -137,6 +140,7 @@ def compare(
     Raises:
         ValueError, TypeError, gymnasium.error.Error: If an argument is wrong, or a policy is for other observations or actions,
             before anything is run; or if an answer of a policy is wrong.
+        ChildProcessError: If the worker of a batch is killed three times.
 
     Warns:
         RuntimeWarning: If a policy's actions are clipped to the action space, if its weights were never above 0, if a function
@@ -144,16 +148,17 @@ def compare(
             statistics, or if ``out`` holds results of other kernels than the missing ones will be made with.
     """
     check_argument_names(specification(env), arguments, own=keywords(compare))
+    trainers = make_executor(executor, workers, address)
     checked = plan(
         policies, env, instances=instances, seed=seed, num_envs=num_envs, smallest_difference=smallest_difference, **arguments
     )
     if out is None:
-        return to_frame(*perform(checked, progress=progress))
+        return to_frame(*perform(checked, progress=progress, executor=trainers))
     from mtl_gym.evaluation.export import check_outputs, export  # draws, which takes a second to load
 
     folder = path_of("out", out)
     check_outputs(folder)
-    results, made = perform(checked, out=folder, progress=progress)
+    results, made = perform(checked, out=folder, progress=progress, executor=trainers)
     export(results, made, folder)
     return to_frame(results, made)
 
@@ -169,10 +174,3 @@ def evaluate(
 ) -> pd.DataFrame:
     """Evaluates one policy: :func:`compare`, with the same arguments and frame, for one policy, given by name or as an object."""
     return compare([policy], env, instances=instances, seed=seed, num_envs=num_envs, **arguments)
-
-
-def _specs(plan: Plan, setting: Mapping[str, Any], label: str, policy: Policy) -> dict[int, dict[str, Any]]:
-    """All that each result depends on, by instance. Results of a policy that cannot be identified are never reused."""
-    identity = plain(getattr(policy, "spec", None) or {"unknown": uuid.uuid4().hex})
-    shared = {"setting": setting, "label": label, "policy": identity}
-    return {id: {**shared, "instance": id} for id in plan.ids}

@@ -28,7 +28,8 @@ IDS_PER_SEED = 10_000
 class Plan:
     """A valid comparison: policies by label, the environment's id, ids of instances and the seed of which they are, the number of
     parallel trainings, the smallest difference that matters, the environment's arguments, as given and ``checked``, with defaults,
-    and the study of a suite that it is, if it is one (:meth:`mtl_gym.evaluation.suite.Suite.origin`).
+    the memory that a batch takes at most, and the study of a suite that it is, if it is one
+    (:meth:`mtl_gym.evaluation.suite.Suite.origin`).
     """
 
     policies: dict[str, Policy]
@@ -39,6 +40,7 @@ class Plan:
     smallest_difference: float
     arguments: dict[str, Any]
     checked: Arguments
+    bytes: float = 0.0
     suite: dict[str, str] | None = None
 
     @property
@@ -66,16 +68,18 @@ def plan(
     smallest = number("smallest_difference", smallest_difference, low=0)
     given = {name: value if name == "problem" else plain(value) for name, value in arguments.items()}
     rows = min(count, len(ids))
-    checked = [_checked(label, policy, env, rows, given) for label, policy in chosen.items()]
-    checked[0].problem.check_labelled("test", checked[0].recipe.tasks)
-    check_reference_memory(checked[0], len(ids))
+    made = [_checked(label, policy, env, rows, given) for label, policy in chosen.items()]
+    checked = made[0][0]
+    checked.problem.check_labelled("test", checked.recipe.tasks)
+    most = max(check_reference_memory(checked, len(ids)), *(bytes for _, bytes in made))
     for policy in chosen.values():  # which also checks that the policy's options fit the number of tasks
-        initial_memory(policy, ids[:1], checked[0].recipe.num_tasks)
-    return Plan(chosen, env, ids, positive_int("seed", seed, least=0), count, smallest, given, checked[0])
+        initial_memory(policy, ids[:1], checked.recipe.num_tasks)
+    return Plan(chosen, env, ids, positive_int("seed", seed, least=0), count, smallest, given, checked, most)
 
 
-def _checked(label: str, policy: Policy, env: str, rows: int, arguments: Mapping[str, Any]) -> Arguments:
-    """The arguments of a policy's environment, after checking its memory, and that the policy is for its observations and actions.
+def _checked(label: str, policy: Policy, env: str, rows: int, arguments: Mapping[str, Any]) -> tuple[Arguments, float]:
+    """The arguments of a policy's environment and the bytes that it takes at most; checks that the policy is for its observations
+    and actions.
 
     It is made as large as it will run: this takes no longer, and checks its memory.
     """
@@ -83,7 +87,7 @@ def _checked(label: str, policy: Policy, env: str, rows: int, arguments: Mapping
     Player(label, policy, envs)
     rehearse(label, policy, envs.unwrapped.single_observation_space, specification(env).observations)  # type: ignore[arg-type]
     warn_of_raw_observations(label, policy)
-    return envs.unwrapped.arguments  # type: ignore[attr-defined]
+    return envs.unwrapped.arguments, envs.unwrapped.estimated_bytes  # type: ignore[attr-defined]
 
 
 def instance_ids(instances: int | Sequence[int], seed: int) -> list[int]:

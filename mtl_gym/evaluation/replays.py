@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mtl_gym.checks import path_of, positive_int, should
-from mtl_gym.context import own_mode
+from mtl_gym.context import own_mode, threads
 from mtl_gym.environments import specification
 from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.evaluation.kernels import described
@@ -188,7 +188,7 @@ def _check_setting(comparison: Comparison) -> None:
 
 @own_mode()
 def _again(row: str, known: Result, comparison: Comparison) -> Replay:
-    """Makes a row again, among the instances that were trained beside it, and its single-task references too."""
+    """Makes a row again, beside the same instances and with as many threads, and its single-task references too."""
     own, origin, results = comparison
     problem = load_problem(address_of(origin.get("address"), "source", own["problem"]))
     if problem.identity != own.get("identity"):
@@ -198,6 +198,7 @@ def _again(row: str, known: Result, comparison: Comparison) -> Replay:
     beside = {result.instance: result.references for result in results}
     if missing := [id for id in batch if id not in beside]:
         raise ValueError(should("source", f"hold the instances that were trained beside {row}", missing))
-    references = beside | reference_metrics(check_arguments(specification(own["env"]), **arguments), [known.instance])
-    done = rollout(known.policy, policy, own["env"], batch, arguments=arguments, references=references)
+    with threads(known.kernels.get("threads")):
+        references = beside | reference_metrics(check_arguments(specification(own["env"]), **arguments), [known.instance])
+        done = rollout(known.policy, policy, own["env"], batch, arguments=arguments, references=references)
     return Replay(row, known, done[batch.index(known.instance)])

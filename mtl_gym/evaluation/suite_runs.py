@@ -11,9 +11,10 @@ import pandas as pd
 
 from mtl_gym.checks import path_of, should
 from mtl_gym.environments import LOSS_WEIGHTING
-from mtl_gym.evaluation.comparison import perform
+from mtl_gym.evaluation.comparison import Performed, perform_all
+from mtl_gym.evaluation.executors import make_executor
+from mtl_gym.evaluation.executors.jobs import Executor
 from mtl_gym.evaluation.plans import Plan, plan
-from mtl_gym.evaluation.results import Result
 from mtl_gym.evaluation.suite import Study, Suite
 from mtl_gym.evaluation.suite_frames import joined
 from mtl_gym.evaluation.suites import load_suite
@@ -30,6 +31,9 @@ def compare_suite(
     smallest_difference: float = 0.0,
     out: str | Path | None = None,
     progress: bool | None = None,
+    workers: int | None = None,
+    executor: str = "local",
+    address: str | None = None,
 ) -> pd.DataFrame:
     """Runs every policy on every instance of a suite.
 
@@ -42,6 +46,9 @@ def compare_suite(
         out: Output folder: ``results.sqlite``, where finished results are kept and reused, and a folder with page and table for
             each study. ``None`` writes nothing.
         progress: As in :func:`mtl_gym.compare`.
+        workers: As in :func:`mtl_gym.compare`. They train batches of all studies.
+        executor: As in :func:`mtl_gym.compare`.
+        address: The same.
 
     Returns:
         The frames of :func:`mtl_gym.compare`, one below the other, after a column ``study``. ``frame.attrs["suite"]`` has the
@@ -51,11 +58,11 @@ def compare_suite(
         ValueError, TypeError: If an argument is wrong, a problem has another version than the suite means, or a policy does not
             fit a study, before anything is run.
     """
-    chosen = load_suite(suite, env)
+    chosen, trainers = load_suite(suite, env), make_executor(executor, workers, address)
     plans = plans_of(chosen, policies, num_envs=num_envs, smallest_difference=smallest_difference)
     folder = None if out is None else path_of("out", out)
     suite_of = {"name": chosen.name, "version": chosen.version, "env": chosen.env}
-    return joined(suite_of, performed(plans, folder, progress=progress))
+    return joined(suite_of, performed(plans, folder, progress=progress, executor=trainers))
 
 
 def plans_of(suite: Suite, policies: Any, **options: Any) -> dict[str, Plan]:
@@ -77,18 +84,23 @@ def _planned(suite: Suite, study: Study, policies: Any, options: Mapping[str, An
 
 
 def performed(
-    plans: Mapping[str, Plan], folder: Path | None, *, command: str | None = None, progress: bool | None = None
-) -> dict[str, tuple[list[Result], dict[str, Any]]]:
+    plans: Mapping[str, Plan],
+    folder: Path | None,
+    *,
+    command: str | None = None,
+    progress: bool | None = None,
+    executor: Executor | None = None,
+) -> dict[str, Performed]:
     """Runs all plans, of which finished results are in ``folder``, and writes the page of each; results by study."""
-    if folder is not None:
-        from mtl_gym.evaluation.export import check_outputs, export  # draws, which takes a second to load
+    if folder is None:
+        return perform_all(plans, command=command, progress=progress, executor=executor)
+    from mtl_gym.evaluation.export import check_outputs, export  # draws, which takes a second to load
 
-        check_outputs(folder)
-        for name in plans:
-            check_outputs(folder / name)
-    found = {}
-    for name, own in plans.items():
-        found[name] = perform(own, out=folder, command=command, progress=progress)
-        if folder is not None:
-            export(*found[name], folder / name)
-    return found
+    check_outputs(folder)
+    for name in plans:
+        check_outputs(folder / name)
+
+    def write(name: str, done: Performed) -> None:
+        export(*done, folder / name)
+
+    return perform_all(plans, out=folder, command=command, progress=progress, executor=executor, on_end=write)

@@ -1,0 +1,202 @@
+"""Jobs: what is trained at once, picklable; and what an executor is."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import cloudpickle
+
+from mtl_gym.checks import should
+from mtl_gym.context import own_mode, threads
+from mtl_gym.progress import progress_bar
+
+TRIES = 3
+"""How often a job is tried whose workers are killed."""
+_KEPT = 64
+"""Problems and policies that a worker keeps."""
+
+
+class Shared:
+    """A value of many jobs, which is pickled once, and unpickled once by each worker.
+
+    Args:
+        name: What it is called in errors.
+        value: The value.
+    """
+
+    def __init__(self, name: str, value: Any) -> None:
+        self.name, self.value = name, value
+
+    @functools.cached_property
+    def pickled(self) -> bytes:
+        """The value as bytes; raises whatever pickling it raises."""
+        return cloudpickle.dumps((self.name, self.value))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (self.pickled,)
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _unpickled(pickled: bytes) -> Shared:
+    return Shared(*cloudpickle.loads(pickled))
+
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A batch to train.
+
+    Attributes:
+        place: Its place among all jobs; executors prefer the first.
+        label: What it is called in messages.
+        steps: Its training steps, over all its instances.
+        function: Trains it: a function of ``*shared``, ``*own`` and ``advance``, which it calls with the number of steps just done.
+        shared: Values that other jobs have too.
+        own: Values of its own.
+    """
+
+    place: int
+    label: str
+    steps: int
+    function: Callable[..., Any]
+    shared: tuple[Shared, ...]
+    own: tuple[Any, ...]
+
+    def __lt__(self, other: Job) -> bool:
+        return self.place < other.place
+
+    def run(self, advance: Advance) -> Any:
+        """Trains it in this process."""
+        return self.function(*(one.value for one in self.shared), *self.own, advance=advance)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an executor has to do.
+
+    Attributes:
+        waiting: A heap of jobs. More are added while it runs: those that need the results of others.
+        shared: All that jobs share, also those to come.
+        advance: Called with a job and the number of steps just done: a negative one if they are lost.
+        bytes: Memory that a job takes at most.
+        device: Where jobs train.
+    """
+
+    waiting: list[Job]
+    shared: list[Shared]
+    advance: Callable[[Job, int], None]
+    bytes: float = 0.0
+    device: str = "cpu"
+
+
+class Executor(Protocol):
+    """Runs jobs.
+
+    Attributes:
+        threads: The number of torch's threads with which a job is trained; ``None``: that of the process.
+    """
+
+    @property
+    def threads(self) -> int | None:
+        """See above."""
+        ...
+
+    def check(self, work: Work) -> None:
+        """Raises the errors that are known before anything is run."""
+        ...
+
+    def run(self, work: Work) -> Iterator[tuple[Job, Any]]:
+        """Jobs and what they return, as they end; raises what one of them raises, after ending the others."""
+        ...
+
+
+def check_copies(work: Work, executor: object) -> None:
+    """Raises TypeError if something that jobs share cannot be copied into other processes; ``executor`` is what was asked for."""
+    for one in work.shared:
+        try:
+            one.pickled  # noqa: B018
+        except Exception as error:  # pickling other people's objects may raise anything
+            remedy = f"({type(error).__name__}: {error}) With workers=1, all is trained in this process."
+            condition = f"be left out with {one.name}, which cannot be copied into other processes"
+            raise TypeError(should("workers", condition, executor, remedy)) from error
+
+
+# --- in a worker -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a job has returned or raised in a worker, and its warnings: message, category, file and line."""
+
+    value: Any
+    error: Exception | None
+    warned: list[tuple[str, type[Warning], str, int]]
+
+
+def packed(job: Job) -> bytes:
+    """A job for a worker, and where modules are found here."""
+    return cloudpickle.dumps((sys.path, cloudpickle.dumps(job)))
+
+
+def answered(job: bytes, advance: Advance) -> bytes:
+    """Runs a packed job in a worker, with one thread; returns its :class:`Answer`, packed."""
+    value, error = None, None
+    with own_mode(), threads(1), progress_bar(0, show=False), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            paths, inner = cloudpickle.loads(job)
+            sys.path += [path for path in paths if path not in sys.path]
+            value = cloudpickle.loads(inner).run(advance)
+        except Exception as raised:
+            error = _portable(raised)
+    told = [(str(own.message), own.category, own.filename, own.lineno) for own in warned]
+    return cloudpickle.dumps(Answer(value, error, told))
+
+
+def _portable(error: Exception) -> Exception:
+    """An error that can be pickled, with the worker's traceback as a note; a RuntimeError of its message if it cannot be."""
+    note = f"In a worker:\n{''.join(traceback.format_exception(error))}".rstrip()
+    try:
+        copy = cloudpickle.loads(cloudpickle.dumps(error))
+        same = type(copy) is type(error) and str(copy) == str(error)
+    except Exception:  # of other people's classes
+        same = False
+    found = error if same else RuntimeError(f"{type(error).__name__}: {error}")
+    found.add_note(note)
+    return found
+
+
+# --- in the process that compares ------------------------------------------------------------------------------------------------
+
+
+class Answers:
+    """Opens the answers of workers: returns what a job returned, raises what it raised, and gives each of its warnings once."""
+
+    def __init__(self) -> None:
+        self._given = set[tuple[str, type[Warning]]]()
+
+    def open(self, packed: bytes) -> Any:
+        """What a job returned; raises what it raised."""
+        answer: Answer = cloudpickle.loads(packed)
+        for message, category, file, line in answer.warned:
+            if (message, category) not in self._given:
+                self._given.add((message, category))
+                warnings.warn_explicit(message, category, file, line)
+        if answer.error is not None:
+            raise answer.error
+        return answer.value
+
+
+def lost(job: Job, workers: object, reason: str) -> ChildProcessError:
+    """The error of a job whose workers were killed ``TRIES`` times."""
+    condition = f"be fewer, or num_envs smaller: {job.label} was tried {TRIES} times, and its worker was ended each time ({reason})"
+    remedy = "Often the system has no memory left. Finished results are kept; run it again to resume."
+    return ChildProcessError(should("workers", condition, workers, remedy))
