@@ -86,22 +86,26 @@ class _Watch:
 
 def _begun_here(work: Work) -> Iterator[tuple[Job, Any]]:
     """Trains in this process, and in workers as soon as that may be faster. The batch that was running then begins again."""
-    end = time.monotonic() + PATIENCE
+    left = PATIENCE  # seconds
     if work.device != "cpu" or (count := _room(work)) == 1:
-        end = math.inf
+        left = math.inf
     while work.waiting:
-        job = heapq.heappop(work.waiting)
-        watch = _Watch(work, job, end)
+        job, begun = heapq.heappop(work.waiting), time.monotonic()
+        watch = _Watch(work, job, begun + left)
         try:
-            yield job, job.run(watch)
+            value = job.run(watch)
         except _Late:
             work.advance(job, -watch.steps)
             heapq.heappush(work.waiting, job)
-        if len(work.waiting) > 1 and time.monotonic() > end:
+            left = 0
+        else:
+            left -= time.monotonic() - begun
+            yield job, value
+        if len(work.waiting) > 1 and left <= 0:
             try:
                 check_copies(work, None)
             except TypeError:
-                end = math.inf
+                left = math.inf
             else:
                 yield from _in_workers(work, count)
 
