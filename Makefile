@@ -7,7 +7,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check
 TORCH := torch==2.13.0
 # Other people's libraries contradict each other: each has an environment of its own.
 ENVIRONMENTS ?= .environments
-CLIENTS := examples minari rl_zoo3 rllib tianshou torchrl d3rlpy
+CLIENTS := cluster d3rlpy examples minari rl_zoo3 rllib tianshou torchrl
 POLICIES := ew,init,si,gls,rlw,uw,dwa,imtl-l,igb,uw-so,cov,famo,stch,igb+cagrad:c=.8,si+cagrad:c=.8,fairgrad:alpha=2,cagrad:c=.8,constant:w=4,2,4,4,16,ppo
 
 .PHONY: help setup demo test slow lint wheel clients lowest docs benchmarks fuzz composition gpu methods transfer pretrain

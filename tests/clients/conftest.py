@@ -16,6 +16,7 @@ import mtl_gym
 
 FOLDER = Path(__file__).parent
 NEEDS = {
+    "cluster": "ray",
     "d3rlpy": "minari",
     "examples": "lightning",
     "minari": "minari",

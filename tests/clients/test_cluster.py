@@ -1,0 +1,137 @@
+"""Comparisons on a Ray cluster of two nodes: the same rows, also after a worker or the comparing process is killed."""
+
+import os
+
+os.environ["RAY_AUTH_MODE"] = "disabled"  # else ray writes a file of credentials
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from ray.cluster_utils import Cluster
+
+import mtl_gym
+from mtl_gym.evaluation.results import Results
+
+SETTING = {"problem": "digits", "instances": 6, "num_envs": 2, "train_steps": 120}
+
+
+class Deadly:
+    """Equal weights; kills the process that it is in, a number of times, which files count."""
+
+    requires = mtl_gym.LOSSES_TO_WEIGHTS
+
+    def __init__(self, folder, times):
+        self.folder, self.times, self.home = folder, times, os.getpid()
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        killed = len([*self.folder.iterdir()])
+        if killed < self.times and os.getpid() != self.home:
+            (self.folder / str(killed)).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return np.ones_like(observation["log_loss"]), state
+
+
+class Wrong(Deadly):
+    """Answers NaN, but not in the process that it was made in."""
+
+    def __init__(self):
+        self.home = os.getpid()
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return np.full_like(observation["log_loss"], 1.0 if os.getpid() == self.home else np.nan), state
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    made.add_node(num_cpus=1)
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """A function that gives each comparison a cache of its own, so that references are trained too."""
+    return lambda name: monkeypatch.setenv("MTL_GYM_CACHE", str(tmp_path / f"cache-{name}"))
+
+
+def test_rows_are_those_of_one_process(cluster, own_cache, tmp_path):
+    found = {}
+    for name, options in {"here": {"workers": 1}, "ray": {"executor": "ray", "address": cluster.address}}.items():
+        own_cache(name)
+        found[name] = mtl_gym.compare("ew,si,igb", out=tmp_path / name, **options, **SETTING)
+    pd.testing.assert_frame_equal(found["here"], found["ray"], check_exact=True)
+    rows = [{(own.policy, own.instance): own for own in Results(tmp_path / name / "results.sqlite").latest()[2]} for name in found]
+    assert rows[0] == rows[1]
+
+
+def test_a_batch_whose_worker_is_killed_is_tried_again(cluster, own_cache, tmp_path):
+    folder = tmp_path / "kills"
+    folder.mkdir()
+    own_cache("here")
+    policies = {"deadly": Deadly(folder, 2), "si": "si"}
+    alone = mtl_gym.compare(policies, workers=1, **SETTING)
+    own_cache("ray")
+    found = mtl_gym.compare(policies, executor="ray", address=cluster.address, **SETTING)
+    assert len([*folder.iterdir()]) == 2
+    pd.testing.assert_frame_equal(alone, found, check_exact=True)
+
+
+def test_a_batch_whose_workers_are_always_killed_is_named(cluster, tmp_path):
+    folder = tmp_path / "kills"
+    folder.mkdir()
+    with pytest.raises(ChildProcessError, match="deadly on the instances 0, 1 was tried 3 times"):
+        mtl_gym.compare(
+            {"deadly": Deadly(folder, 99)}, executor="ray", address=cluster.address, **{**SETTING, "instances": 2}
+        )
+    assert len([*folder.iterdir()]) == 3
+
+
+def test_an_error_in_a_worker_is_that_of_the_policy(cluster):
+    with pytest.raises(ValueError, match="They are those of the policy 'wrong'"):
+        mtl_gym.compare({"wrong": Wrong()}, executor="ray", address=cluster.address, **SETTING)
+
+
+SCRIPT = """
+import sys, mtl_gym
+setting = {"problem": "digits", "instances": 6, "num_envs": 2, "train_steps": 600}
+options = {"executor": "ray", "address": sys.argv[2]} if sys.argv[2] else {"workers": 1}
+mtl_gym.compare("ew,si,igb,dwa", out=sys.argv[1], **options, **setting)
+"""
+
+
+def started(folder, address=""):
+    folder.mkdir(exist_ok=True)
+    environment = {**os.environ, "MTL_GYM_CACHE": str(folder / "cache")}
+    with open(folder / "log.txt", "ab") as log:
+        return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder / "out"), address], env=environment, stderr=log)
+
+
+def rows(folder):
+    """The number of rows that a folder holds."""
+    file = folder / "out" / "results.sqlite"
+    try:
+        return len(Results(file).latest()[2]) if file.exists() else 0
+    except ValueError:  # none yet
+        return 0
+
+
+def test_a_comparison_that_is_killed_goes_on(cluster, tmp_path):
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    assert started(alone).wait() == 0, (alone / "log.txt").read_text()
+    for least in (1, 9):
+        process = started(killed, cluster.address)
+        while rows(killed) < least:
+            time.sleep(0.1)
+            assert process.poll() is None, (killed / "log.txt").read_text()
+        process.kill()
+        process.wait()
+        assert least <= rows(killed) < 24
+    assert started(killed, cluster.address).wait() == 0, (killed / "log.txt").read_text()
+    assert (alone / "out" / "results.csv").read_bytes() == (killed / "out" / "results.csv").read_bytes()
