@@ -155,7 +155,7 @@ def test_a_batch_whose_workers_are_always_killed_is_named(own_cache, tmp_path):
 
 
 def test_an_error_in_a_worker_is_that_of_the_policy(own_cache):
-    with pytest.raises(ValueError, match="finite.*They are those of the policy 'wrong'") as caught:
+    with pytest.raises(ValueError, match=r"finite.*They are those of the policy 'wrong'") as caught:
         mtl_gym.compare({"wrong": Wrong()}, workers=2, **SIZES, **SMALL)
     assert "In a worker" in caught.value.__notes__[0]
 

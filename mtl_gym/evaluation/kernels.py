@@ -63,7 +63,8 @@ def warn_of_others(path: Path, kernels: Iterable[Mapping[str, Any]], missing: in
         warnings.warn(
             f"{path} holds results of other kernels ({stored}), and the {missing} that are missing are made with {own}. Some "
             f"policies' scores differ by several points between kernels, so differences between such results are not paired. "
-            f"Resume with the same kernels (ATEN_CPU_CAPABILITY, OMP_NUM_THREADS), or compare in another folder.",
+            f"Resume with the same kernels (ATEN_CPU_CAPABILITY; with workers=1, OMP_NUM_THREADS), or compare in another "
+            f"folder.",
             RuntimeWarning,
             stacklevel=4,
         )

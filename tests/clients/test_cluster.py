@@ -87,9 +87,7 @@ def test_a_batch_whose_workers_are_always_killed_is_named(cluster, tmp_path):
     folder = tmp_path / "kills"
     folder.mkdir()
     with pytest.raises(ChildProcessError, match="deadly on the instances 0, 1 was tried 3 times"):
-        mtl_gym.compare(
-            {"deadly": Deadly(folder, 99)}, executor="ray", address=cluster.address, **{**SETTING, "instances": 2}
-        )
+        mtl_gym.compare({"deadly": Deadly(folder, 99)}, executor="ray", address=cluster.address, **{**SETTING, "instances": 2})
     assert len([*folder.iterdir()]) == 3
 
 

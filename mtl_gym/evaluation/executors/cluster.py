@@ -43,12 +43,14 @@ class Cluster:
 
     def run(self, work: Work) -> Iterator[tuple[Job, Any]]:
         """Jobs and what they return, as they end."""
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else Ray writes a file of credentials
+        own = self.address is None and "RAY_ADDRESS" not in os.environ
+        if own:
+            os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else Ray writes a file of credentials
         import ray
 
         mine = not ray.is_initialized()
         if mine:
-            ray.init(address=self.address, include_dashboard=None if self.address else False)
+            ray.init(address=self.address, include_dashboard=False if own else None)
         needs = {"num_cpus": 1, "num_gpus": 0 if work.device == "cpu" else 1}
         remote, answers = ray.remote(**needs, max_retries=TRIES - 1)(_answered), Answers()
         running: dict[Any, Job] = {}
