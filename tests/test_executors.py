@@ -134,6 +134,7 @@ def test_all_steps_are_told_once(own_cache):
     assert labels == ["single-task references", "ew", "si"][: len(labels)]
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced(own_cache, tmp_path):
     folder = tmp_path / "kills"
     folder.mkdir()
@@ -154,6 +155,7 @@ def test_a_batch_whose_workers_are_always_killed_is_named(own_cache, tmp_path):
     assert {own.policy for own in rows(out)} == {"ew"}
 
 
+@pytest.mark.slow
 def test_an_error_in_a_worker_is_that_of_the_policy(own_cache):
     with pytest.raises(ValueError, match=r"finite.*They are those of the policy 'wrong'") as caught:
         mtl_gym.compare({"wrong": Wrong()}, workers=2, **SIZES, **SMALL)
