@@ -10,7 +10,7 @@ ENVIRONMENTS ?= .environments
 CLIENTS := cluster d3rlpy examples minari rl_zoo3 rllib tianshou torchrl
 POLICIES := ew,init,si,gls,rlw,uw,dwa,imtl-l,igb,uw-so,cov,famo,stch,igb+cagrad:c=.8,si+cagrad:c=.8,fairgrad:alpha=2,cagrad:c=.8,constant:w=4,2,4,4,16,ppo
 
-.PHONY: help setup demo test slow lint wheel clients lowest docs benchmarks fuzz composition gpu methods transfer pretrain
+.PHONY: help setup demo test slow lint wheel clients lowest docs benchmarks fuzz composition gpu methods transfer suites pretrain
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -117,11 +117,19 @@ transfer: $(READY)  ## learn rules and agents on some problems, and play them on
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.best_rule teachers
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.evolution
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.policy_gradient
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.action_forms
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.transfer
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.safety
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.suite_ranks
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ranges
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.coefficients
+	$(BIN)/python -m docs.generate
+
+suites: $(READY)  ## search what is known of suites' instances, and run the leaderboards of the standard ones (hours)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sensitivity
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.best_known
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.leaderboards
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.executors
 	$(BIN)/python -m docs.generate
 
 pretrain: $(READY)  ## train the pretrained agents (an hour) and compare them with the heuristics (three hours)

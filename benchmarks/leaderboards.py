@@ -7,13 +7,14 @@ It runs, for each environment,
 
     mtl-gym compare --suite standard --env ENV --policies ... --out runs/leaderboards/ENV
 
-whose policies are ``POLICIES``, and keeps of each row what a leaderboard needs (``benchmarks/results/leaderboards``, a CSV file
+whose policies are ``STAGES``, and keeps of each row what a leaderboard needs (``benchmarks/results/leaderboards``, a CSV file
 for each environment), from which ``docs/leaderboards.md`` is made. ``benchmarks/results/leaderboards.json`` has how long it took.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,9 @@ import mtl_gym
 from benchmarks.measuring import RESULTS, ROOT, Run, command_line
 from mtl_gym.cache import write_whole
 from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING
-from mtl_gym.evaluation.suites import load_suite
+from mtl_gym.evaluation.standing_files import write_standings
+from mtl_gym.evaluation.standing_texts import notes_of, rows_of
+from mtl_gym.evaluation.standings import ranking
 
 SUITE = "standard"
 LEVEL = "rule:first=1:base=1:level=1"
@@ -36,29 +39,19 @@ LOSS_BALANCING = (
 """Policies for the weights of losses, at most one and a half times the passes of equal weights."""
 GRADIENT_BALANCING = ("igb+cagrad", "nash-mtl", "db-mtl")
 """Those of the methods at a backward pass for each task that were best on other instances (``docs/transfer.md``)."""
-POLICIES: dict[str, tuple[str, ...]] = {
-    LOSS_WEIGHTING: (*LOSS_BALANCING, *GRADIENT_BALANCING),
+STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
+    LOSS_WEIGHTING: (LOSS_BALANCING, GRADIENT_BALANCING),
     SAMPLE_WEIGHTING: (
-        *(
-            "uniform",
-            "single-task",
-            "main",
-            "slgrad",
-            "l2rw",
-            "gcs",
-            "ol-aux",
-            "small-loss",
-            "self-paced",
-            "ohem",
-            "focal",
-            "oracle",
+        (
+            *("uniform", "single-task", "main", "slgrad", "l2rw", "gcs", "ol-aux", "small-loss", "self-paced", "ohem", "focal"),
+            *("oracle", "ppo"),
         ),
-        "ppo",
     ),
-    LAYER_MERGING: ("shared", "single-task", "branch", "random-merge", "mtsl", "conflict", "ppo", "ppo:action=threshold"),
-    TASK_GROUPING: ("joint", "single-task", "random-groups", "stg-mtl", "cosine-groups", "hoa", "tag", "exhaustive", "ppo"),
+    LAYER_MERGING: (("shared", "single-task", "branch", "random-merge", "mtsl", "conflict", "ppo", "ppo:action=threshold"),),
+    TASK_GROUPING: (("joint", "single-task", "random-groups", "stg-mtl", "cosine-groups", "hoa", "tag", "exhaustive", "ppo"),),
 }
-"""By environment; the first one is the baseline. `oracle` knows which labels are wrong, `exhaustive` trains all groups of tasks."""
+"""By environment, the policies that are run one after the other; the first one is the baseline. `oracle` knows which labels are
+wrong, `exhaustive` trains all groups of tasks."""
 FOLDER = RESULTS / "leaderboards"
 COLUMNS = ("study", "policy", "instance", "delta_m", "forward", "backward", "diverged")
 
@@ -68,21 +61,23 @@ def rows_file(env: str, folder: Path = FOLDER) -> Path:
     return folder / f"{env.rpartition('/')[2]}.csv"
 
 
-def rows_of(env: str) -> pd.DataFrame:
-    """The rows of an environment's leaderboard, which :func:`mtl_gym.standings` ranks."""
-    frame = pd.read_csv(rows_file(env))
-    frame.attrs["suite"] = {"name": SUITE, "version": load_suite(SUITE, env).version, "env": env}
-    return frame
+def shown_file(env: str, folder: Path = FOLDER) -> Path:
+    """Where the leaderboard of an environment is, as ``mtl-gym leaderboard`` prints it."""
+    return folder / f"{env.rpartition('/')[2]}-leaderboard.csv"
 
 
 def played(env: str, policies: Sequence[str], suite: str, out: Path, workers: int) -> dict[str, Any]:
-    """Runs the suite, unless it has results already, and returns the seconds that it took."""
+    """Runs a suite and writes its leaderboard; returns what was run, and the minutes that it took."""
     begun = time.perf_counter()
     frame = mtl_gym.compare_suite([*policies], suite, env, out=out, workers=workers)
     seconds = time.perf_counter() - begun
     runs = frame.drop_duplicates(["study", "policy", "instance"])[[*COLUMNS]]
-    write_whole(rows_file(env, out.parent), runs.round({"delta_m": 4}).to_csv(index=False))
-    return {"policies": len(policies), "trainings": len(runs), "minutes": round(seconds / 60, 1), "workers": workers}
+    ranked = ranking(frame)
+    write_standings(ranked, out)
+    texts = {rows_file: runs.round({"delta_m": 4}), shown_file: pd.DataFrame(rows_of(ranked.table))}
+    for file, own in texts.items():
+        write_whole(file(env, out.parent), own.to_csv(index=False))
+    return {"policies": len(policies), "trainings": len(runs), "minutes": round(seconds / 60, 1), "notes": notes_of(ranked.table)}
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -94,18 +89,23 @@ def main(words: Sequence[str] | None = None) -> None:
     run: Run
     run, given = command_line(words, _options)
     known = run.known()
-    names = {env.rpartition("/")[2]: env for env in POLICIES}
-    for name in run.names or [*names][-1 if run.smoke else None :]:
+    names = {env.rpartition("/")[2]: env for env in STAGES}
+    if run.smoke:
+        if run.out:
+            env = names["TaskGrouping-v0"]
+            run.write({env: played(env, STAGES[env][0][:2], "quick", run.out.parent / env.rpartition("/")[2], 1)})
+        return
+    for name in run.names or [*names]:
         env, folder = names[name], ROOT / "runs" / "leaderboards"
-        if run.smoke:
-            if run.out:
-                known[name] = played(env, POLICIES[env][:2], "quick", run.out.parent / name, 1)
-            continue
-        known[name] = {**known.get(name, {}), **played(env, POLICIES[env], SUITE, folder / name, given.workers)}
-        FOLDER.mkdir(exist_ok=True)
-        write_whole(rows_file(env), rows_file(env, folder).read_text())
-        print(name, known[name], flush=True)
-        run.write(known)
+        rows = known.setdefault(name, {"workers": given.workers, "stages": []})
+        for stage in STAGES[env][len(rows["stages"]) :]:  # a stage that was cut off begins again, and its minutes are too few
+            policies = [*itertools.chain(*STAGES[env][: len(rows["stages"])]), *stage]
+            rows["stages"].append(played(env, policies, SUITE, folder / name, given.workers))
+            FOLDER.mkdir(exist_ok=True)
+            for file in (rows_file, shown_file):
+                write_whole(file(env), file(env, folder).read_text())
+            print(name, rows["stages"][-1], flush=True)
+            run.write(known)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,9 +37,7 @@ OTHERS = ("init", "ew")
 def main(words: Sequence[str] | None = None) -> None:
     """Records, trains and compares; prints and writes the scores, and their differences from the teacher's."""
     import mtl_gym
-
-    sys.path.insert(0, str(EXAMPLES))
-    from offline_student import Student
+    from examples.offline_student import Student
 
     run: Run = command_line(words)
     arguments = ARGUMENTS | ({"train_steps": 40} if run.smoke else {})

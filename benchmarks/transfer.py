@@ -71,17 +71,14 @@ RECIPES: dict[str, Recipe] = {
     "learned-rule": lambda sources, seed, file: learned(sources, seed, features=PLAIN, inputs="nothing").save(file),
     "evolved": lambda sources, seed, file: evolution.evolved(sources, evolution.found(TEACHERS_ALONE, seed), seed).save(file),
     "ppo-rule": lambda sources, seed, file: policy_gradient.learned(sources, seed, **policy_gradient.best()).save(file),
-    "ppo-rule-long": lambda sources, seed, file: policy_gradient.learned(
-        sources, seed, updates=2 * policy_gradient.UPDATES, **policy_gradient.best()
-    ).save(file),
 }
 """What learns, by name. ``learned-rule`` is constant: what a bandit is that observes nothing."""
 SMOKE = "smoke"
 RECIPES[SMOKE] = lambda sources, seed, file: learned(sources, seed, steps=2, folder=file.parent).save(file)
 USUAL = ("bandit", "bandit-free", "bandit-run", "learned-rule")
-ABLATED = ("evolved", "ppo-rule", "ppo-rule-long")
+ABLATED = ("evolved", "ppo-rule")
 """The recipes of every fold; those of teachers alone."""
-SEARCHES = {"evolved": evolution.FOUND, "ppo-rule": policy_gradient.FOUND, "ppo-rule-long": policy_gradient.FOUND}
+SEARCHES = {"evolved": evolution.FOUND, "ppo-rule": policy_gradient.FOUND}
 """The results from which recipes are made that were searched for."""
 
 

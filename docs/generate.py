@@ -69,7 +69,7 @@ def suite_tables() -> dict[str, list[dict[str, str]]]:
         }
         for kind, row in json.loads(file.read_text()).items()
     ]
-    return {"suites": tables()["suites"], "ranks": ranks}
+    return {"suites": tables()["suites"], "ranks": ranks, **reference_tables(), **sensitivity_tables()}
 
 
 def offline_tables() -> dict[str, list[dict[str, str]]]:
@@ -277,6 +277,7 @@ def main() -> int:
     of_cards = {ROOT / "agents" / "pretrained" / f"{name}.md": found for name, found in cards.items()}
     tables_of = {
         "suites": suite_tables,
+        "leaderboards": leaderboard_tables,
         "methods": method_tables,
         "accelerators": accelerator_tables,
         "offline": offline_tables,

@@ -43,7 +43,7 @@ def transfer_tables() -> dict[str, Table]:
     for kind, own in scores.items():
         tables[f"regrets {kind}"] = regrets(own, costs(found, methods, kind), references(scores))
         tables[f"differences {kind}"] = differences(own)
-    return tables | {"ablation": ablation(found, scores[KINDS[0]], references(scores))}
+    return tables | {"ablation": ablation(found, scores[KINDS[0]], references(scores)), "forms": forms(_read("action_forms.json"))}
 
 
 def card_tables() -> dict[str, Table]:
@@ -253,6 +253,17 @@ def _of_seeds(rows: list[list[float]]) -> str:
     """The mean difference of seeds, and the outermost bounds of their intervals."""
     own = np.array(rows)
     return f"{own[:, 0].mean():+.2f} [{own[:, 1].min():.2f}, {own[:, 2].max():.2f}]"
+
+
+def forms(found: Mapping[str, Any]) -> Table:
+    """By form of the action: gains over `init` in deviations, with the standard error over sources, and those of each seed."""
+    rows = []
+    for name, gains in found.get("gains", {}).items():
+        own = np.array(gains)  # (seeds, sources)
+        error = own.mean(0).std(ddof=1) / own.shape[1] ** 0.5
+        seeds = ", ".join(f"{one:.2f}" for one in own.mean(1))
+        rows.append({"form": name, "gain (standard error)": f"{own.mean():.2f} ({error:.2f})", "seeds": seeds})
+    return rows or [{"not measured yet": "`python -m benchmarks.action_forms`"}]
 
 
 def choice(found: Mapping[str, Any]) -> Table:
