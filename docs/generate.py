@@ -15,6 +15,7 @@ import gymnasium
 
 from docs.accelerator_tables import accelerator_tables
 from docs.grouping_tables import grouping_regrets, grouping_tables
+from docs.leaderboard_tables import leaderboard_tables, reference_tables, sensitivity_tables
 from docs.merging_tables import merging_speed, merging_tables
 from docs.method_tables import method_tables
 from docs.structure_tables import structure_tables
