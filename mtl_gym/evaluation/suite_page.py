@@ -85,6 +85,7 @@ def _cells(row: Mapping[Any, Any], baseline: str) -> dict[tuple[str, str], str]:
         ("delta_m, %", "mean"): estimate(row["delta_m"], ends_of(row, "")),
         (f"difference from {baseline}, points", "mean of pairs"): _over(row, "difference", "+z.2f"),
         ("verdict", "Holm\u2019s adjusted p"): row["verdict"] and f"{row['verdict']} <small>{adjusted(row['p'])}</small>",
+        ("score", "0: start, 1: best known"): _over(row, "score", "z.2f"),
         (f"P(better than {baseline})", "fraction"): _over(row, "probability", ".2f"),
         ("data sets redrawn", "of the difference"): "" if math.isnan(row["data_low"]) else interval(ends_of(row, "data")),
         ("regret, points", "mean; largest"): f"{row['regret']:z.2f} <small>{row['largest_regret']:z.1f} "
