@@ -1,6 +1,6 @@
 """Measures executors: what a second worker gains, what bookkeeping costs, and that killed comparisons give the same table.
 
-    python -m benchmarks.executors                    all studies (an hour on a quiet machine of two cores)
+    python -m benchmarks.executors                    all studies (half an hour on a quiet machine of two cores)
     python -m benchmarks.executors workers kills      only these
 
 | study | what |
@@ -34,12 +34,12 @@ from benchmarks.kills import _MODULES, KILLS, STUDIES, measured
 from benchmarks.measuring import Run, command_line, interleaved, ratio
 
 POLICIES = "ew,si,igb,dwa,rlw,stch"
-ROUNDS = 5
+ROUNDS = 3
 
 
 def setting(run: Run) -> dict[str, Any]:
     """The comparison: 3 + 6 * 3 batches of 8 trainings."""
-    return {"problem": "digits", "instances": run.size(24, 4), "num_envs": run.size(8, 2), "train_steps": run.size(1500, 40)}
+    return {"problem": "digits", "instances": run.size(24, 4), "num_envs": run.size(8, 2), "train_steps": run.size(600, 40)}
 
 
 @contextlib.contextmanager
