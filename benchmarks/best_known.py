@@ -30,6 +30,8 @@ from mtl_gym.evaluation.suites import find_suites, load_suite
 
 CANDIDATES, MOST, LEAST = 64, 24, 4
 """Trainings of each instance, and instances: of a suite, shared out among its studies, and at least of each of them."""
+FEWER = {LAYER_MERGING: 20}
+"""Candidates of an environment whose trainings take much memory."""
 FOLDER = ROOT / "mtl_gym" / "data" / "suites"
 STARTS = {LOSS_WEIGHTING: "ew", SAMPLE_WEIGHTING: "uniform", LAYER_MERGING: "shared", TASK_GROUPING: "joint"}
 """The policy that scores 0."""
@@ -69,7 +71,7 @@ def _rounded(values: Any) -> list[float]:
 
 def referenced(suite: Suite, run: Run, folder: Path) -> None:
     """Fills the file of a suite, study by study."""
-    path, rows = folder / file_name(suite.name, suite.env), run.size(CANDIDATES, 8)
+    path, rows = folder / file_name(suite.name, suite.env), run.size(FEWER.get(suite.env, CANDIDATES), 8)
     about = {"suite": suite.name, "version": suite.version, "env": suite.env, "start": STARTS[suite.env], "trainings": rows}
     known = json.loads(path.read_text()) if path.is_file() else {}
     if {name: known.get(name) for name in about} != about:
