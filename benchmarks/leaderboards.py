@@ -42,10 +42,7 @@ GRADIENT_BALANCING = ("igb+cagrad", "nash-mtl", "db-mtl")
 STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     LOSS_WEIGHTING: (LOSS_BALANCING, GRADIENT_BALANCING),
     SAMPLE_WEIGHTING: (
-        (
-            *("uniform", "single-task", "main", "slgrad", "l2rw", "gcs", "ol-aux", "small-loss", "self-paced", "ohem", "focal"),
-            *("oracle", "ppo"),
-        ),
+        (*("uniform", "main", "slgrad", "l2rw", "gcs", "ol-aux", "small-loss", "self-paced", "ohem", "focal"), *("oracle", "ppo")),
     ),
     LAYER_MERGING: (("shared", "single-task", "branch", "random-merge", "mtsl", "conflict", "ppo", "ppo:action=threshold"),),
     TASK_GROUPING: (("joint", "single-task", "random-groups", "stg-mtl", "cosine-groups", "hoa", "tag", "exhaustive", "ppo"),),

@@ -20,7 +20,7 @@ from mtl_gym.envs.arguments import supported_problems
 from mtl_gym.evaluation.sensitivity import action_sensitivity
 from mtl_gym.problems import load_problem
 
-FIRST, INSTANCES, ROWS = 100_000, 4, 12
+FIRST, INSTANCES, ROWS = 100_000, 3, 8
 SLOW = {"multimnist": 2, "stereo": 2}
 """Instances, of two trainings less, of problems with convolutions."""
 FILE = ROOT / "mtl_gym" / "data" / "sensitivity.json"
