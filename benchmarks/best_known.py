@@ -79,9 +79,9 @@ def referenced(suite: Suite, run: Run, folder: Path) -> None:
     for study in suite.studies[: 1 if run.smoke else None]:
         if study.name not in known["studies"]:
             others = {"train_steps": 40} if run.smoke else {}
-            known["studies"][study.name] = own = study_references(
-                suite, study, rows, run.size(max(MOST // len(suite.studies), LEAST), 2), **others
-            )
+            own = study_references(suite, study, rows, run.size(max(MOST // len(suite.studies), LEAST), 2), **others)
+            known["studies"][study.name] = own
+            known["complete"] = len(known["studies"]) == len(suite.studies)
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(path, json.dumps(known) + "\n")
             print(suite.env, suite.name, study.name, *(f"{name} {np.mean(own[name]):.2f}" for name in _SHOWN), flush=True)

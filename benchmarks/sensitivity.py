@@ -4,8 +4,7 @@
     python -m benchmarks.sensitivity LayerMerging-v0    one environment
 
 Trainings of the same instance take random actions (:func:`mtl_gym.evaluation.sensitivity.action_sensitivity`); problems with
-convolutions have fewer of them. Writes ``mtl_gym/data/sensitivity.json``, which ``mtl-gym list problems`` and ``docs/problems.md``
-show.
+convolutions have fewer of them. Writes ``mtl_gym/data/sensitivity.json``, which ``docs/suites.md`` shows.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from mtl_gym.problems import load_problem
 
 FIRST, INSTANCES, ROWS = 100_000, 3, 8
 SLOW = {"multimnist": 2, "stereo": 2}
-"""Instances, of two trainings less, of problems with convolutions."""
+"""Instances of problems with convolutions, each with half as many trainings."""
 FILE = ROOT / "mtl_gym" / "data" / "sensitivity.json"
 ENVS = (LOSS_WEIGHTING, SAMPLE_WEIGHTING, LAYER_MERGING, TASK_GROUPING)
 MOST_GROUPED = 5

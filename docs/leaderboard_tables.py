@@ -47,7 +47,7 @@ def reference_tables() -> dict[str, Table]:
 
 
 def sensitivity_tables() -> dict[str, Table]:
-    """By problem and environment: the share of the variance within an instance that actions explain, and its size in points."""
+    """By problem and environment: the share of the variance of returns within instances, and its deviation in points."""
     known = json.loads((ROOT / "mtl_gym" / "data" / "sensitivity.json").read_text())
     problems = list(dict.fromkeys(problem for own in known.values() for problem in own))
     rows = []
@@ -55,6 +55,6 @@ def sensitivity_tables() -> dict[str, Table]:
         row = {"problem": f"`{problem}`"}
         for env, own in known.items():
             cell = own.get(problem)
-            row[env.rpartition("/")[2]] = f"{cell['actions']:.0%} of {cell['deviation']:.2f}" if cell else ""
+            row[env.rpartition("/")[2]] = f"{cell['within']:.0%}, {cell['deviation']:.2f}" if cell else ""
         rows.append(row)
     return {"sensitivity": rows}

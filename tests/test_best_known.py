@@ -7,7 +7,7 @@ from rollouts import IDS, small
 
 import mtl_gym
 from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, TASK_GROUPING, specification
-from mtl_gym.evaluation.best_known import best_constant, best_known, trainings
+from mtl_gym.evaluation.best_known import anchors_of, best_constant, best_known, trainings
 from mtl_gym.evaluation.single_task import reference_metrics
 from mtl_gym.problems.scores import delta_m
 
@@ -63,6 +63,21 @@ def test_the_first_anchor_is_equal_weights():
     held = best_constant(LOSS_WEIGHTING, [200_000, 200_001], candidates=1, **SMALL)
     rows = mtl_gym.compare("ew", LOSS_WEIGHTING, instances=[200_000, 200_001], **SMALL).drop_duplicates("instance")
     np.testing.assert_allclose(held.test, rows["delta_m"], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("ids", "candidates", "message"), [([], 8, "`ids` should have at least one"), ([1], 4, "`candidates` should be .*at least 5")]
+)
+def test_searches_without_instances_or_room_are_refused(ids, candidates, message):
+    with pytest.raises(ValueError, match=message):
+        best_known(LOSS_WEIGHTING, ids, candidates=candidates, **SMALL)
+
+
+def test_anchors_are_those_of_the_searchs_own_actions():
+    search = specification(LOSS_WEIGHTING).search
+    assert [*anchors_of(search, {"problem": "digits"})] == [*search.anchors]
+    assert [*anchors_of(search, {"features": ["loss", "gap"]})] == []
+    assert best_known(LOSS_WEIGHTING, [1], candidates=4, features=["loss", "gap"], **SMALL).schedule.shape[1:] == (3,)
 
 
 def test_masked_actions_are_never_chosen():

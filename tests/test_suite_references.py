@@ -71,6 +71,16 @@ def test_policies_without_a_referenced_instance_have_no_score():
     assert [*normalised(runs(own=[1, 2, 3, 4]).iloc[:3], known)] == []
 
 
+def test_there_are_no_scores_where_the_best_known_is_not_above_the_start():
+    assert normalised(runs(own=[1, 2, 3, 4]), references([3, 1, 1, 2], [0, 0, 0, 0], [1, 3, 1, 2])) == {}
+
+
+def test_references_of_some_studies_alone_are_not_used(monkeypatch):
+    known = {"start": "ew", "trainings": 4, "studies": {"census": {"instances": [1], "start": [0], "best_known": [1]}}}
+    monkeypatch.setattr("mtl_gym.evaluation.suite_references.stored", lambda *own: known)
+    assert len(suite_references("standard")) == 0
+
+
 def test_headroom_is_that_of_schedules_over_constant_actions():
     found = headroom(references([0, 0, 0, 0], [1, 2, 0, -1], [2, 4, 1, 0]))
     assert found["difference"] == pytest.approx((1.5 + 1) / 2)
@@ -78,7 +88,7 @@ def test_headroom_is_that_of_schedules_over_constant_actions():
 
 def test_leaderboards_have_scores_where_references_are(monkeypatch):
     suite = load_suite("quick")
-    known = {"start": "ew", "trainings": 4, "studies": {}}
+    known = {"start": "ew", "trainings": 4, "complete": True, "studies": {}}
     for study in suite.studies:
         ids = study.ids[:2]
         known["studies"][study.name] = {

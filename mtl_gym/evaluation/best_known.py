@@ -18,9 +18,11 @@ import numpy.typing as npt
 from gymnasium.spaces import Box
 from scipy.stats import qmc
 
+from mtl_gym.checks import positive_int, should
 from mtl_gym.environments import specification
 from mtl_gym.envs.spec import ScheduleSearch
 from mtl_gym.envs.vector import MTLVectorEnv
+from mtl_gym.evaluation.results import plain
 from mtl_gym.evaluation.single_task import reference_metrics
 from mtl_gym.problems.scores import WORST_DELTA_M, delta_m
 
@@ -55,18 +57,23 @@ def best_known(
         candidates: Trainings of each instance.
         held: An action that is one more anchor, such as the best constant one.
         seed: Of the drawn actions.
-        arguments: The environment's further arguments.
+        arguments: The environment's further arguments. Under other actions than the search's own, there are no anchors.
+
+    Raises:
+        ValueError: If there are no instances, or no more candidates than anchors.
     """
     search, rng = specification(env).search, np.random.default_rng([seed, *ids])
+    anchors = [*anchors_of(search, arguments), *([] if held is None else [held])]
+    positive_int("candidates", candidates, least=len(anchors) + 1)
     runs = Candidates(env, ids, candidates, arguments)
-    chosen, forks = first_actions(runs.envs, candidates, seed), [*search.forks]
-    if held is not None:
-        chosen[len(search.anchors)] = held
-    fixed, schedule = len(search.anchors) + (held is not None), list[Array]()
+    chosen, forks = first_actions(runs.envs, candidates, anchors, seed), [*search.forks]
+    fixed, schedule = len(anchors), list[Array]()
     while not runs.finished:
         if forks and runs.progress >= forks[0]:
             forks.pop(0)
-            source, chosen = _forked(runs.scores("reward").mean(1), chosen, fixed, search, rng)
+            source, near = _forked(runs.scores("reward").mean(1), chosen, fixed, search, rng)
+            space = runs.envs.single_action_space
+            chosen = near.clip(space.low, space.high) if isinstance(space, Box) else near
             runs.fork(source)
             schedule = [own[source] for own in schedule]
         if not isinstance(runs.envs.single_action_space, Box):
@@ -78,8 +85,8 @@ def best_known(
 
 def best_constant(env: str, ids: Sequence[int], *, candidates: int = 64, seed: int = 0, **arguments: Any) -> Found:
     """The best action of those with which :func:`best_known` begins, held throughout; same arguments, actions in a box."""
-    runs = Candidates(env, ids, candidates, arguments)
-    chosen, decisions = first_actions(runs.envs, candidates, seed), 0
+    runs, anchors = Candidates(env, ids, candidates, arguments), anchors_of(specification(env).search, arguments)
+    chosen, decisions = first_actions(runs.envs, candidates, anchors, seed), 0
     while not runs.finished:
         runs.step(chosen)
         decisions += 1
@@ -94,7 +101,9 @@ class Candidates:
     """
 
     def __init__(self, env: str, ids: Sequence[int], count: int, arguments: Mapping[str, Any]) -> None:
-        self.count, self.ids = count, [*ids]
+        if not len(ids):
+            raise ValueError(should("ids", "have at least one instance", [*ids]))
+        self.count, self.ids = positive_int("candidates", count), [*ids]
         self.envs = trainings(env, count * len(self.ids), arguments)
         self._references = reference_metrics(self.envs.arguments, self.ids)
         self.envs.reset(options={"instance": np.tile(self.ids, count)})
@@ -149,12 +158,18 @@ def trainings(env: str, rows: int, arguments: Mapping[str, Any]) -> MTLVectorEnv
     return made.unwrapped  # type: ignore[return-value]
 
 
-def first_actions(envs: MTLVectorEnv, rows: int, seed: int) -> Array:
-    """The first action of each candidate: the anchors, then points that fill the space evenly (Sobol)."""
+def anchors_of(search: ScheduleSearch, arguments: Mapping[str, Any]) -> Sequence[Any]:
+    """The anchors of a search, none where its actions are others: their numbers would mean other things."""
+    same = all(plain(arguments[name]) == plain(own) for name, own in search.arguments.items() if name in arguments)
+    return search.anchors if same else ()
+
+
+def first_actions(envs: MTLVectorEnv, rows: int, given: Sequence[Any], seed: int) -> Array:
+    """The first action of each candidate: the given ones, then points that fill the space evenly (Sobol)."""
     space = envs.single_action_space
     if not isinstance(space, Box):
         return np.zeros(rows, dtype=np.int64)
-    anchors = np.asarray(envs.specification.search.anchors, dtype=np.float32).reshape(-1, *space.shape)[:rows]
+    anchors = np.asarray([*given], dtype=np.float32).reshape(-1, *space.shape)[:rows]
     count = rows - len(anchors)
     size = int(np.prod(space.shape))
     points = qmc.Sobol(size, seed=seed).random(1 << max(count - 1, 0).bit_length())[:count]
@@ -192,5 +207,5 @@ def _forked(known: Array, actions: Array, fixed: int, search: ScheduleSearch, rn
     source[others] = parents
     deviation = search.spread * actions[best].std(0).clip(0.05)
     near = actions[parents] + deviation * rng.standard_normal((len(others), *actions.shape[1:]))
-    after[others] = near.clip(-1, 1).astype(actions.dtype)
+    after[others] = near.astype(actions.dtype)
     return source, after

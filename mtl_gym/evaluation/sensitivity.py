@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.spaces import Box
 
+from mtl_gym.checks import positive_int, should
 from mtl_gym.evaluation.best_known import drawn, scores, trainings
 from mtl_gym.evaluation.single_task import reference_metrics
 
@@ -20,38 +21,48 @@ CHANGE = 0.01
 def action_sensitivity(
     env: str, ids: Sequence[int], *, rows: int = 12, seed: int = 0, split: str = "reward", **arguments: Any
 ) -> dict[str, float]:
-    """What returns consist of, when rows of the same instance take other actions.
+    """What returns consist of, when rows of the same instance, so of the same seed, take other actions.
 
-    Of each instance, ``rows`` trainings begin alike and follow random actions of their own to the end, with a copy of each, whose
-    actions differ by a hundredth of the space's range or, if actions are choices, not at all. A return is the final ``delta_m``.
+    Of each instance, ``rows`` trainings begin alike and follow random actions of their own to the end. Where actions are numbers,
+    each has a copy whose actions differ by a hundredth of the space's range: what differs between the two is chance. A return is
+    the final ``delta_m``.
 
     Args:
         env: The environment's id.
-        ids: Instances.
-        rows: Trainings of an instance, and as many copies.
+        ids: Instances, at least two.
+        rows: Trainings of an instance, at least two, and as many copies.
         seed: Of the actions.
         split: Where returns are measured.
         arguments: The environment's further arguments.
 
     Returns:
-        ``actions``: the share of the variance of returns within an instance that is not chance (1 less the mean square of the
-        differences of copies over twice that variance), from 0 to 1. ``within``: the share of all variance that lies within
-        instances, so that their product is what actions explain of everything. ``deviation``: the deviation of returns within an
-        instance, in points. All are 0 if returns do not differ.
+        ``within``: the mean variance of returns within instances, where actions alone differ, over that of all, at most 1; the
+        rest is what instances differ in. ``deviation``: the deviation of returns within an instance, in points. ``actions``, where
+        these are numbers: the share of the variance within instances that is not chance (1 less the mean square of the
+        differences of copies over twice that variance). All are 0 if returns do not differ.
+
+    Raises:
+        ValueError: If there are too few rows or instances.
     """
+    if positive_int("rows", rows) < 2 or len(ids) < 2:
+        few = ("rows", rows) if rows < 2 else ("ids", [*ids])
+        raise ValueError(should(few[0], "be at least two: a single one has no variance", few[1]))
     envs = trainings(env, 2 * rows, arguments)
     references, rng = reference_metrics(envs.arguments, ids), np.random.default_rng(seed)
     returns = np.array([_returns(envs, id, references, rng, split) for id in ids])  # (n, 2, rows)
+    numbers = isinstance(envs.single_action_space, Box)
     envs.close()
     first, second = returns[:, 0], returns[:, 1]
     within, total = float(first.var(axis=1, ddof=1).mean()), float(first.var(ddof=1))
-    noise = float(np.square(first - second).mean()) / 2
-    known = max(1 - noise / within, 0.0) if within > 0 else 0.0
-    return {"actions": known, "within": min(within / total, 1.0) if total > 0 else 0.0, "deviation": within**0.5}
+    found = {"within": min(within / total, 1.0) if total > 0 else 0.0, "deviation": within**0.5}
+    if numbers:
+        noise = float(np.square(first - second).mean()) / 2
+        found["actions"] = max(1 - noise / within, 0.0) if within > 0 else 0.0
+    return found
 
 
 def _returns(envs: Any, id: int, references: Any, rng: np.random.Generator, split: str) -> Array:
-    """Returns (2, rows) of an instance, and of its copies."""
+    """Returns (2, rows) of an instance's trainings, and of their copies; choices have copies with the same ones."""
     rows = envs.num_envs // 2
     envs.reset(options={"instance": np.full(2 * rows, id)})
     space = envs.single_action_space

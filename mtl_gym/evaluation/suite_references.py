@@ -47,7 +47,9 @@ def suite_references(suite: str = "standard", env: str = LOSS_WEIGHTING) -> pd.D
 
 def of_suite(suite: Mapping[str, str]) -> pd.DataFrame:
     """The same of a suite's ``name``, ``version`` and ``env``, which need not be installed."""
-    known = stored(suite["name"], suite["env"], suite["version"]) or {"studies": {}}
+    known = stored(suite["name"], suite["env"], suite["version"])
+    if not known or not known.get("complete"):  # of some studies alone, scores would be those of another suite
+        known = {"studies": {}}
     rows = [
         {"study": study, "instance": id, **{kind: own[kind][place] for kind in KINDS}}
         for study, own in known["studies"].items()
@@ -84,8 +86,12 @@ def normalised(runs: pd.DataFrame, references: pd.DataFrame) -> dict[str, tuple[
 
     Args:
         runs: A row for each ``study``, ``policy`` and ``instance``, with ``delta_m``.
-        references: Those of the suite. Policies that lack an instance of them have no score.
+        references: Those of the suite. Policies that lack an instance of them have no score, and none has one if the best known is
+            not above the start with an interval above 0: it was not chosen on *test*.
     """
+    room = references["best_known"] - references["start"]
+    if stratified_difference([own.to_numpy(np.float64) for _, own in room.groupby(references["study"], sort=False)])["low"] <= 0:
+        return {}
     wide = runs.pivot_table(index=["study", "instance"], columns="policy", values="delta_m", observed=True, sort=False)
     places = pd.MultiIndex.from_frame(references[["study", "instance"]])
     values = wide.reindex(places)
