@@ -19,7 +19,7 @@ from mtl_gym.envs.arguments import supported_problems
 from mtl_gym.evaluation.sensitivity import action_sensitivity
 from mtl_gym.problems import load_problem
 
-FIRST, INSTANCES, ROWS = 100_000, 3, 8
+FIRST, INSTANCES, ROWS = 100_000, 2, 6
 SLOW = {"multimnist": 2, "stereo": 2}
 """Instances of problems with convolutions, each with half as many trainings."""
 FILE = ROOT / "mtl_gym" / "data" / "sensitivity.json"
