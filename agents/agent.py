@@ -184,7 +184,7 @@ def agent_of(model: BaseAlgorithm, settings: Settings) -> Agent:
     """The agent in its current state of training, with a copy of its parameters."""
     chosen, spec = algorithm(settings.algorithm), specification(settings.env)
     envs: Any = model.get_env()
-    common, own = envs.get_attr("arguments")[0], envs.get_attr("own_arguments")[0]
+    common, own = envs.get_attr("arguments", 0)[0], envs.get_attr("own_arguments", 0)[0]
     lengths = {"steps_per_action": common.steps_per_action} if common.decisions is None else {"decisions": common.decisions}
     brought = {"observe": list(common.observe), **lengths}
     known = {name: value for name, value in {**own, **brought}.items() if name in required_of(settings.env)}

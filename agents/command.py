@@ -16,8 +16,10 @@ from mtl_gym.agents import AGENTS
 from mtl_gym.agents.cost import SHOWN, training_seconds
 from mtl_gym.agents.defaults import defaults_of, required_of, score_of
 from mtl_gym.cli import (
+    Address,
     EnvironmentId,
     EnvironmentSettings,
+    ExecutorName,
     Json,
     Quiet,
     assignments,
@@ -37,6 +39,7 @@ _PROBLEM = (
     "between them, are trained on side by side; as a JSON list of objects, each has arguments of its own."
 )
 _FLOOR = "Divides rewards, problem by problem, by the deviation between trainings that share an instance, but by no less than this."
+_WORKERS = "Processes that step the trainings, each a part of them, with one thread; 1: this process, with its threads."
 _OPTION = typer.Option("--option", help="Hyper-parameter of the algorithm, key=value; can be repeated.", metavar="KEY=VALUE")
 
 _RESUMES = "The training resumes from its last evaluation, and then ends with the same agents as without the interruption."
@@ -61,6 +64,9 @@ def train(
     settings: EnvironmentSettings = None,
     reward_floor: Annotated[float | None, typer.Option(help=_FLOOR)] = None,
     options: Annotated[list[str] | None, _OPTION] = None,
+    workers: Annotated[int, typer.Option(help=_WORKERS)] = 1,
+    executor: ExecutorName = "local",
+    address: Address = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -84,6 +90,9 @@ def train(
             references=references,
             reward_floor=reward_floor,
             options=assignments("--option", options or []),
+            workers=workers,
+            executor=executor,
+            address=address,
             progress=False if quiet else None,
             **environment_arguments(settings or [], own, env),
         )

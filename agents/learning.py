@@ -9,17 +9,22 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.vector import VectorEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from mtl_gym import (
     LOSS_WEIGHTING,
+    Executor,
+    Holder,
     check_argument_names,
     check_writable,
     locked,
+    make_executor,
     own_mode,
     path_of,
     plain,
+    positive_int,
     progress_bar,
     should,
     specification,
@@ -35,6 +40,7 @@ from mtl_gym.agents.leave_one_out import LeaveOneOut
 from mtl_gym.agents.mixture import Mixture, Standardised
 from mtl_gym.agents.monitor import Monitor
 from mtl_gym.agents.randomness import Stream
+from mtl_gym.agents.remote import remote_rows, shares
 from mtl_gym.agents.settings import Settings, check_settings, default_algorithm, rollouts_of
 from mtl_gym.agents.sources import Sources, sources_of
 from mtl_gym.agents.vec_env import VectorEnvAdapter
@@ -60,6 +66,9 @@ def train(
     references: str | Sequence[str] | None = None,
     reward_floor: float | None = None,
     options: Mapping[str, Any] | None = None,
+    workers: int = 1,
+    executor: str = "local",
+    address: str | None = None,
     on_progress: OnProgress | None = None,
     progress: bool | None = None,
     **arguments: Any,
@@ -93,6 +102,13 @@ def train(
         reward_floor: The smallest deviation between rollouts of an instance by which rewards are divided, problem by problem
             (:class:`mtl_gym.agents.mixture.Standardised`); ``None``: they are not divided. Use it with a reward at the end.
         options: Hyper-parameters that override the algorithm's defaults.
+        workers: Number of processes that step the rows, each a part of them and with one thread of torch; 1: this process, with its
+            threads. At most one for each group of ``rollouts_per_instance`` rows. The instances of a row, and its rewards within
+            float tolerance, do not depend on it, and a folder may be resumed with another number; the same number gives the same
+            agent bit for bit.
+        executor: ``"local"``, or ``"ray"``, whose workers, even a single one, are actors of a cluster
+            (``pip install "mtl-gym[cluster]"``), see ``docs/executors.md``. The agent is updated and evaluated on this machine.
+        address: Address of the Ray cluster, as in :func:`mtl_gym.compare`.
         on_progress: Called as the training progresses.
         progress: Whether bars are shown, on stderr; ``None``: bars in terminals and notebooks, elsewhere a line for each phase that
             takes longer than a second. Before the first decision, single-task references are trained, and the untrained agent and
@@ -102,7 +118,10 @@ def train(
     Raises:
         ValueError, TypeError, gymnasium.error.Error: If an argument is wrong or the folder holds another training; before anything
             is trained or changed.
+        ModuleNotFoundError: If the executor's package is not installed.
+        ChildProcessError: If a worker is killed. The same call resumes from the last checkpoint.
     """
+    hands = make_executor(executor, positive_int("workers", workers), address)
     spec, defaults = specification(env), defaults_of(env)
     chosen = defaults.references if references is None else references
     check_argument_names(spec, arguments)
@@ -127,10 +146,19 @@ def train(
             others=others,
         )
     )
-    return _run(settings, path_of("out", out), on_progress or (lambda steps, known: None), progress)
+    _check_workers(workers, settings)
+    return _run(settings, hands, path_of("out", out), on_progress or (lambda steps, known: None), progress)
 
 
-def _run(settings: Settings, folder: Path, on_progress: OnProgress, progress: bool | None) -> Agent:
+def _check_workers(workers: int, settings: Settings) -> None:
+    """Raises ValueError if there are more workers than groups of rows."""
+    most = settings.num_envs // settings.rollouts_per_instance
+    if workers > most:
+        condition = f"be at most {most}: num_envs={settings.num_envs} rows in groups of {settings.rollouts_per_instance}"
+        raise ValueError(should("workers", condition, workers, "Take a larger num_envs."))
+
+
+def _run(settings: Settings, executor: Executor, folder: Path, on_progress: OnProgress, progress: bool | None) -> Agent:
     """Begins the training of a folder, or resumes it; returns the best agent."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(should("out", "be a folder", str(folder)))
@@ -140,8 +168,14 @@ def _run(settings: Settings, folder: Path, on_progress: OnProgress, progress: bo
         # SB3 seeds and draws from the global generators, which stay untouched.
         with Stream(settings.seed), _alone_in(folder), _shown(settings, on_progress, progress) as tell:
             tell(int(checkpoint["steps"]) if checkpoint else 0, {})
-            _learn(settings, folder, tell)
+            with executor.hold(_device(settings)) as holders:
+                _learn(settings, folder, tell, holders)
     return load(folder / f"best{SUFFIX}")
+
+
+def _device(settings: Settings) -> str:
+    """Where the rows compute: the first device that is not the CPU, if there is one."""
+    return next((own["device"] for own in settings.sources.values() if own.get("device", "cpu") != "cpu"), "cpu")
 
 
 @contextmanager
@@ -179,14 +213,14 @@ def _alone_in(folder: Path) -> Iterator[None]:
         raise ValueError(should("out", "be a folder in which no other process trains", str(folder))) from error
 
 
-def _learn(settings: Settings, folder: Path, on_progress: OnProgress) -> None:
+def _learn(settings: Settings, folder: Path, on_progress: OnProgress, holders: Sequence[Holder]) -> None:
     """Trains from checkpoint to checkpoint. What follows one depends on nothing else, so that interruptions change nothing."""
     checkpoint = read_checkpoint(folder, settings.plain())
     monitor = Monitor(settings, folder, checkpoint["scores"] if checkpoint else [], on_progress)
     try:
         while checkpoint is None or checkpoint["steps"] < settings.time_steps:
             done = int(checkpoint["steps"]) if checkpoint else 0
-            model = make_model(settings, done)
+            model = make_model(settings, done, holders)
             with closing(model.get_env()):  # type: ignore[type-var]
                 if checkpoint:
                     restore(model, checkpoint)
@@ -197,12 +231,15 @@ def _learn(settings: Settings, folder: Path, on_progress: OnProgress) -> None:
         monitor.close()
 
 
-def make_model(settings: Settings, done: int) -> BaseAlgorithm:
-    """The algorithm with its environments. After each checkpoint all random numbers, and the instances, are new ones."""
+def make_model(settings: Settings, done: int, holders: Sequence[Holder] = ()) -> BaseAlgorithm:
+    """The algorithm with its environments, in workers if there are any.
+
+    After each checkpoint all random numbers, and the instances, are new ones.
+    """
     # Row i (or family i) draws its instances with seed + i: consecutive seeds would share most of them.
     seed = int(np.random.SeedSequence([settings.seed, done]).generate_state(1)[0] // 2)
-    envs, episode = make_envs(settings)
-    rows, seen = specification(settings.env).observations, envs.get_attr("arguments")[0].observe
+    envs, episode = make_envs(settings, holders)
+    rows, seen = specification(settings.env).observations, envs.get_attr("arguments", 0)[0].observe
     chosen, policy = algorithm(settings.algorithm), policy_of(settings.env, settings.algorithm)
     features = chosen.features(policy, {name: rows[name].size for name in seen}, acts_per_task(settings.env, settings.arguments))
     model = chosen.make(envs, policy, episode=episode, seed=seed, options=settings.options, features=features)
@@ -210,10 +247,14 @@ def make_model(settings: Settings, done: int) -> BaseAlgorithm:
     return model
 
 
-def make_envs(settings: Settings) -> tuple[VecEnv, int]:
-    """The environments as a VecEnv of SB3, and the number of decisions per episode, which all sources share."""
-    sources = settings.sources
-    made = {name: _make_source(settings, own, settings.num_envs // len(sources)) for name, own in sources.items()}
+def make_envs(settings: Settings, holders: Sequence[Holder] = ()) -> tuple[VecEnv, int]:
+    """The environments as a VecEnv of SB3, and the number of decisions per episode, which all sources share.
+
+    Args:
+        settings: The training's settings.
+        holders: The workers that step the rows; none: this process does.
+    """
+    made = {name: _make_source(settings, source, holders) for source, name in enumerate(settings.sources)}
     envs, lengths = {name: own for name, (own, _) in made.items()}, {name: length for name, (_, length) in made.items()}
     if len({*lengths.values()}) > 1:
         remedy = "Give `decisions` to all, and to each problem `train_steps` of which that number is a divisor."
@@ -221,17 +262,30 @@ def make_envs(settings: Settings) -> tuple[VecEnv, int]:
     return next(iter(envs.values())) if len(envs) == 1 else Mixture(envs), lengths[next(iter(lengths))]
 
 
-def _make_source(settings: Settings, arguments: Mapping[str, Any], rows: int) -> tuple[VecEnv, int]:
+def _make_source(settings: Settings, source: int, holders: Sequence[Holder]) -> tuple[VecEnv, int]:
     """The rows of one problem, and the number of decisions per episode."""
+    named, size = settings.sources, settings.rollouts_per_instance
+    (name, arguments), rows = [*named.items()][source], settings.num_envs // len(named)
+    vector = _vector_env(settings, arguments, 1 if holders else rows)
+    if holders:
+        families = shares(source, len(named), rows // size, len(holders))
+        parts = [(holders[worker], size * count) for worker, count in families.items()]
+        envs: VecEnv = remote_rows(name, gymnasium.spec(settings.env), arguments, vector, parts)
+    else:
+        envs = VectorEnvAdapter(vector)
+    if size > 1:
+        envs = LeaveOneOut(envs, size)
+    if settings.reward_floor is not None:
+        envs = Standardised(envs, settings.reward_floor)
+    return envs, vector.unwrapped.decision.length  # type: ignore[attr-defined]
+
+
+def _vector_env(settings: Settings, arguments: Mapping[str, Any], rows: int) -> VectorEnv[Any, Any, Any]:
+    """The vector environment; raises what agents do not support."""
     vector = gymnasium.make_vec(settings.env, num_envs=rows, vectorization_mode="vector_entry_point", **arguments)
     own: Any = vector.unwrapped
     if own.specification.actions is not None:
-        own.specification.actions(arguments, own.arguments.recipe.num_tasks, None)  # raises what agents do not support
+        own.specification.actions(arguments, own.arguments.recipe.num_tasks, None)
     algorithm(settings.algorithm).check_actions(own.single_action_space, policy_of(settings.env, settings.algorithm))
     check_observations({name: own.specification.observations[name].size for name in own.arguments.observe}, settings.algorithm)
-    envs: VecEnv = VectorEnvAdapter(vector)
-    if settings.rollouts_per_instance > 1:
-        envs = LeaveOneOut(envs, settings.rollouts_per_instance)
-    if settings.reward_floor is not None:
-        envs = Standardised(envs, settings.reward_floor)
-    return envs, own.decision.length
+    return vector

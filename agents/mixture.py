@@ -44,6 +44,16 @@ class Mixture(VecEnv):
         first = [0, *self._ends[:-1].tolist()]
         return [one for own, before in zip(self.sources.values(), first, strict=True) for one in own.seed(seed + before)]
 
+    @property
+    def _seeds(self) -> list[int | None]:
+        """SB3's seeds of the next reset, which wrappers may set row by row."""
+        return [seed for own in self.sources.values() for seed in own.unwrapped._seeds]
+
+    @_seeds.setter
+    def _seeds(self, seeds: list[int | None]) -> None:
+        for own, end in zip(self.sources.values(), self._ends.tolist(), strict=True):
+            own.unwrapped._seeds = seeds[end - own.num_envs : end]
+
     def reset(self) -> Any:
         """Starts an episode in every row."""
         return _joined([own.reset() for own in self.sources.values()])
@@ -82,7 +92,9 @@ class Mixture(VecEnv):
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """The attribute of each requested row's source."""
-        return [own.get_attr(attr_name, row)[0] for own, row in self._rows(indices)]
+        rows = self._rows(indices)
+        answers = {source: self.sources[source].get_attr(attr_name) for source in {source for source, _ in rows}}
+        return [answers[source][row] for source, row in rows]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Sets the attribute in all sources; raises ValueError if only some rows are requested."""
@@ -102,9 +114,9 @@ class Mixture(VecEnv):
         """False: wrappers of single environments do not apply to vector environments."""
         return [False for _ in self._get_indices(indices)]
 
-    def _rows(self, indices: VecEnvIndices) -> list[tuple[VecEnv, int]]:
-        """The source of each requested row, and the row within it."""
-        every = [(own, row) for own in self.sources.values() for row in range(own.num_envs)]
+    def _rows(self, indices: VecEnvIndices) -> list[tuple[str, int]]:
+        """The name of each requested row's source, and the row within it."""
+        every = [(name, row) for name, own in self.sources.items() for row in range(own.num_envs)]
         return [every[row] for row in self._get_indices(indices)]
 
 

@@ -10,6 +10,7 @@
 | kills | the command with two workers, killed with SIGKILL at 20 random moments (`benchmarks/kills.py`) |
 | ray | the time on a local Ray cluster of two nodes with a core each over that with two workers; interleaved |
 | ray_kills | as kills, on that cluster |
+| collecting | the time of an agent's rollouts, without updates, with one worker process over that with two; interleaved |
 
 Those of Ray need the extra `cluster`; without it they are left out. Every run has an empty cache, so references are trained too.
 Writes ``benchmarks/results/executors.json``.
@@ -176,12 +177,48 @@ def ray_kills(run: Run) -> dict[str, Any]:
         return kills(run, "--executor", "ray", "--address", address)
 
 
+def collecting(run: Run) -> dict[str, Any]:
+    """Rollouts of an agent's training, by one worker and by two."""
+    import numpy as np
+
+    from mtl_gym.agents.defaults import with_defaults
+    from mtl_gym.agents.learning import make_envs
+    from mtl_gym.agents.settings import Settings, check_settings
+    from mtl_gym.environments import LOSS_WEIGHTING
+    from mtl_gym.evaluation.executors.local import Local
+
+    arguments = with_defaults(LOSS_WEIGHTING, {"problem": "digits", "train_steps": run.size(1500, 40)})
+    sizes = {
+        "num_envs": run.size(64, 4),
+        "rollouts_per_instance": run.size(8, 2),
+        "time_steps": 1,
+        "evaluations": 1,
+        "instances": 1,
+    }
+    own = check_settings(Settings(LOSS_WEIGHTING, arguments, "ppo", {}, seed=0, references=[], **sizes))
+
+    def seconds(holders: Sequence[Any]) -> float:
+        envs, length = make_envs(own, holders)
+        envs.seed(0)
+        envs.reset()  # trains references, if they are not known
+        rng, begun = np.random.default_rng(0), time.perf_counter()
+        for _ in range(length):
+            envs.step(rng.uniform(-0.3, 0.3, (envs.num_envs, *(envs.action_space.shape or ()))).astype(np.float32))
+        return time.perf_counter() - begun
+
+    with fresh(), Local(2).hold() as holders:
+        pieces = {str(count): lambda count=count: seconds(holders[:count]) for count in (1, 2)}  # type: ignore[misc]
+        times = interleaved(pieces, run.size(ROUNDS))
+    return {"one over two": ratio(times["1"], times["2"])}
+
+
 ALL: Mapping[str, Callable[[Run], dict[str, Any]]] = {
     "workers": workers,
     "bookkeeping": bookkeeping,
     "kills": kills,
     "ray": ray,
     "ray_kills": ray_kills,
+    "collecting": collecting,
 }
 
 

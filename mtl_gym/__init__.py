@@ -60,6 +60,9 @@ if TYPE_CHECKING:
     from mtl_gym.envs.vector import MTLVectorEnv as MTLVectorEnv
     from mtl_gym.evaluation.comparison import compare as compare, evaluate as evaluate
     from mtl_gym.evaluation.discrimination import discrimination as discrimination
+    from mtl_gym.evaluation.executors import make_executor as make_executor
+    from mtl_gym.evaluation.executors.holders import Held as Held, Holder as Holder
+    from mtl_gym.evaluation.executors.jobs import Executor as Executor
     from mtl_gym.evaluation.export import report as report
     from mtl_gym.evaluation.fitting import (
         Fit as Fit,
@@ -124,6 +127,9 @@ _NAMES = {
     "envs.vector": "MTLVectorEnv",
     "evaluation.comparison": "compare evaluate",
     "evaluation.discrimination": "discrimination",
+    "evaluation.executors": "make_executor",
+    "evaluation.executors.holders": "Held Holder",
+    "evaluation.executors.jobs": "Executor",
     "evaluation.export": "report",
     "evaluation.fitting": "Fit fit suggest_groups suggest_sharing",
     "evaluation.module_files": "load_module",

@@ -3,8 +3,10 @@
 from mtl_gym.cli.listing import first_sentence, tables
 from mtl_gym.cli.messages import console, errors, print_json, reported
 from mtl_gym.cli.options import (
+    Address,
     EnvironmentId,
     EnvironmentSettings,
+    ExecutorName,
     Json,
     ProblemName,
     Quiet,
@@ -17,8 +19,10 @@ from mtl_gym.cli.options import (
 from mtl_gym.cli.program import app, full_app, main
 
 __all__ = [
+    "Address",
     "EnvironmentId",
     "EnvironmentSettings",
+    "ExecutorName",
     "Json",
     "ProblemName",
     "Quiet",

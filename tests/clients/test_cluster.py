@@ -1,4 +1,4 @@
-"""Comparisons on a Ray cluster of two nodes: the same rows, also after a worker or the comparing process is killed."""
+"""Comparisons and trainings on a Ray cluster of two nodes: the same rows, also after a worker or the own process is killed."""
 
 import os
 
@@ -16,6 +16,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 import mtl_gym
+from mtl_gym import Held, agents, make_executor
 from mtl_gym.evaluation.results import Results
 
 SETTING = {"problem": "digits", "instances": 6, "num_envs": 2, "train_steps": 120}
@@ -133,3 +134,50 @@ def test_a_comparison_that_is_killed_goes_on(cluster, tmp_path):
         assert least <= rows(killed) < 24
     assert started(killed, cluster.address).wait() == 0, (killed / "log.txt").read_text()
     assert (alone / "out" / "results.csv").read_bytes() == (killed / "out" / "results.csv").read_bytes()
+
+
+TRAINING = {"problem": "quadratic", "train_steps": 40, "num_envs": 4, "rollouts_per_instance": 2, "instances": 2, "references": []}
+TRAINING |= {"time_steps": 24, "evaluations": 3, "options": {"batch_size": 4, "n_epochs": 1}}
+
+
+def test_a_training_on_a_cluster_is_that_of_local_workers(cluster, tmp_path):
+    agents.train(out=tmp_path / "here", workers=2, **TRAINING)
+    agents.train(out=tmp_path / "ray", workers=2, executor="ray", address=cluster.address, **TRAINING)
+    for name in ("last", "best", "checkpoint"):
+        assert (tmp_path / "here" / f"{name}.safetensors").read_bytes() == (tmp_path / "ray" / f"{name}.safetensors").read_bytes()
+
+
+class Counted:
+    """Counts its calls; ends its process."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def more(self):
+        self.count += 1
+        return self.count, os.getpid()
+
+    def end(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_objects_live_in_actors_until_these_end(cluster):
+    with make_executor("ray", 2, cluster.address).hold() as holders:
+        held = [Held(own, "counted", f"object {count}", Counted, count) for count, own in enumerate(holders)]
+        assert [own.receive() for own in held] == [None, None]
+        for own in held * 2:
+            own.send("more")
+        counts, processes = zip(*(own.receive() for own in held * 2), strict=True)
+        assert counts == (1, 2, 2, 3)
+        assert len({*processes, os.getpid()}) == 3
+        held[1].send("end")
+        with pytest.raises(ChildProcessError, match=r"`workers` should be fewer.*holds object 1 was ended.*Received workers=2"):
+            held[1].receive()
+        held[0].send("more")
+        assert held[0].receive()[0] == 3
+
+
+def test_more_workers_than_cores_are_refused(cluster, tmp_path):
+    with pytest.raises(ValueError, match="`workers` should be at most 2, the number of cores of the cluster"):
+        agents.train(out=tmp_path / "out", workers=3, executor="ray", address=cluster.address, **{**TRAINING, "num_envs": 6})
+    assert not (tmp_path / "out").exists()

@@ -6,15 +6,19 @@ import functools
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cloudpickle
 
 from mtl_gym.checks import should
 from mtl_gym.context import own_mode, threads
 from mtl_gym.progress import progress_bar
+
+if TYPE_CHECKING:
+    from mtl_gym.evaluation.executors.holders import Holder
 
 TRIES = 3
 """How often a job is tried whose workers are killed."""
@@ -117,10 +121,17 @@ class Executor(Protocol):
         """Jobs and what they return, as they end; raises what one of them raises, after ending the others."""
         ...
 
+    def hold(self, device: str = "cpu") -> AbstractContextManager[list[Holder]]:
+        """Workers for objects that compute on a device, each with one thread, until the context ends.
 
-def check_copies(work: Work, executor: object) -> None:
+        There are none if all is done in this process.
+        """
+        ...
+
+
+def check_copies(shared: Sequence[Shared], executor: object) -> None:
     """Raises TypeError if something that jobs share cannot be copied into other processes; ``executor`` is what was asked for."""
-    for one in work.shared:
+    for one in shared:
         try:
             one.pickled  # noqa: B018
         except Exception as error:  # pickling other people's objects may raise anything

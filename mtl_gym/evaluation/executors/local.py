@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mtl_gym.evaluation.executors.holders import Ended, Holder
 from mtl_gym.evaluation.executors.jobs import TRIES, Answers, Job, Work, check_copies, lost, packed
 from mtl_gym.training.memory import free_bytes
 
@@ -49,7 +50,7 @@ class Local:
     def check(self, work: Work) -> None:
         """Raises TypeError if workers were asked for, and something cannot be copied into them."""
         if self.workers not in (None, 1):
-            check_copies(work, self.workers)
+            check_copies(work.shared, self.workers)
 
     def run(self, work: Work) -> Iterator[tuple[Job, Any]]:
         """Jobs and what they return, as they end."""
@@ -59,6 +60,18 @@ class Local:
             yield from _here(work)
         else:
             yield from _in_workers(work, self.workers)
+
+    @contextlib.contextmanager
+    def hold(self, device: str = "cpu") -> Iterator[list[Holder]]:
+        """Worker processes for objects; none if one worker was asked for, or no number."""
+        count, answers, seats = self.workers or 1, Answers(), list[_Seat]()
+        try:
+            while len(seats) < count > 1:
+                seats.append(_Seat(count, answers))
+            yield [*seats]
+        finally:
+            for seat in seats:
+                seat.end()
 
 
 def _here(work: Work) -> Iterator[tuple[Job, Any]]:
@@ -103,7 +116,7 @@ def _begun_here(work: Work) -> Iterator[tuple[Job, Any]]:
             yield job, value
         if len(work.waiting) > 1 and left <= 0:
             try:
-                check_copies(work, None)
+                check_copies(work.shared, None)
             except TypeError:
                 left = math.inf
             else:
@@ -185,3 +198,29 @@ def _in_workers(work: Work, count: int) -> Iterator[tuple[Job, Any]]:
     finally:
         for worker in workers:
             worker.end()
+
+
+class _Seat:
+    """A worker process that holds objects."""
+
+    def __init__(self, workers: int, answers: Answers) -> None:
+        self.workers, self._answers = workers, answers
+        self._inbox: queue.SimpleQueue[tuple[_Worker, Any]] = queue.SimpleQueue()
+        self._worker = _Worker(self._inbox)
+
+    def give(self, job: Job) -> None:
+        """Sends a job."""
+        self._worker.give(job)
+
+    def take(self) -> Any:
+        """The answer of the first job that has none; raises ``Ended`` if there will be none."""
+        while isinstance(message := self._inbox.get()[1], int):
+            pass  # steps
+        if message is None:
+            self._inbox.put((self._worker, None))  # for those who ask again
+            raise Ended(self._worker.end())
+        return self._answers.open(message)
+
+    def end(self) -> None:
+        """Ends the process."""
+        self._worker.end()
