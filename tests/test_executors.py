@@ -187,6 +187,28 @@ def test_a_policy_in_a_file_is_copied_as_it_was_checked(own_cache, tmp_path):
     assert frame["delta_m"].notna().all()
 
 
+PROBLEM = """
+import torch
+from mtl_gym import Problem
+
+def drawn():
+    inputs = torch.rand(400, 3, generator=torch.Generator().manual_seed({seed}))
+    return Problem.from_arrays(inputs, {{"a": inputs.sum(1), "b": inputs[:, 0]}}, name="drawn")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "same"), [("0", True), ("torch.seed()", False)])
+def test_a_problem_that_is_another_in_workers_is_refused(own_cache, tmp_path, seed, same):
+    (tmp_path / "mine.py").write_text(PROBLEM.format(seed=seed))
+    given = {"problem": f"{tmp_path / 'mine.py'}:drawn", "train_steps": 40, "workers": 2, "out": tmp_path / "out", **SIZES}
+    if same:
+        assert len(mtl_gym.compare("ew", **given)["instance"].unique()) == 5
+        return
+    with pytest.raises(ValueError, match=r"`problem` should be the same in every process.*mine\.py:drawn.*Seed"):
+        mtl_gym.compare("ew", **given)
+
+
 def test_threads_are_set_for_the_time_of_a_comparison(own_cache, tmp_path):
     before, others = torch.get_num_threads(), torch.get_num_threads() + 1
     with threads(others):

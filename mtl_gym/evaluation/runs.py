@@ -84,7 +84,10 @@ def run_all(
 
 @dataclass(frozen=True)
 class _Study:
-    """What all batches of a plan share. An environment that a script defines is known to workers that import its module."""
+    """What all batches of a plan share. An environment that a script defines is known to workers that import its module.
+
+    Workers raise ValueError if they load another problem from its address.
+    """
 
     env: str
     arguments: dict[str, Any]
@@ -94,10 +97,16 @@ class _Study:
     def __getstate__(self) -> dict[str, Any]:
         if self.home and self.home.startswith("__main__:"):
             raise TypeError(should("env", "be defined in a module, which workers can import", self.env))
-        return vars(self)
+        problem = self.checked.problem
+        return vars(self) | {"identity": problem.identity if problem.found_by else None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        identity = state.pop("identity")
         self.__dict__.update(state)
+        problem = self.checked.problem
+        if identity is not None and problem.identity != identity:  # which was loaded again
+            remedy = "Seed what its function draws, and do not edit its file during a run."
+            raise ValueError(should("problem", "be the same in every process", problem.address, remedy))
         if self.home:
             importlib.import_module(self.home.partition(":")[0])
 
@@ -132,7 +141,7 @@ class _Run:
         self._references = known_references(plan.checked, plan.ids)
         self._study = Shared(
             f"the problem {plan.checked.problem.name!r} in {plan.env}",
-            _Study(plan.env, plan.arguments, plan.checked, SCRIPTED.get(plan.env)),
+            _Study(plan.env, {**plan.arguments, "problem": plan.checked.problem}, plan.checked, SCRIPTED.get(plan.env)),
         )
         self._policies = {label: Shared(f"the policy {label!r}", policy) for label, policy in plan.policies.items()}
         self._given = set[_Batch]()
