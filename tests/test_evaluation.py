@@ -70,6 +70,9 @@ class Counted:
     def __init__(self, stop=None):
         self.calls, self.stop = 0, stop
 
+    def __getstate__(self):
+        raise TypeError("this object counts all calls")  # no copy does
+
     def predict(self, observation, state=None, episode_start=None, deterministic=False):
         self.calls += 1
         if self.calls == self.stop:
@@ -82,6 +85,9 @@ class Unidentified:
 
     def __init__(self):
         self.calls = 0
+
+    def __getstate__(self):
+        raise TypeError("this object counts all calls")  # no copy does
 
     def predict(self, observation, state=None, episode_start=None, deterministic=False):
         self.calls += 1

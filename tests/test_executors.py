@@ -80,6 +80,16 @@ class Clipped(Equal):
         return np.full_like(observation["log_loss"], 1e7), state
 
 
+class Drawing(Equal):
+    """Draws weights from a generator of its own."""
+
+    def __init__(self):
+        self.generator = np.random.default_rng(0)
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        return self.generator.uniform(0.5, 1.5, observation["log_loss"].shape), state
+
+
 class Held(Equal):
     """Cannot be copied."""
 
@@ -112,6 +122,18 @@ def test_workers_and_this_process_give_the_same_rows(tmp_path, monkeypatch):
     assert alike(rows(tmp_path / "1"), rows(tmp_path / "2"))
     assert (tmp_path / "1" / "results.csv").read_bytes() == (tmp_path / "2" / "results.csv").read_bytes()
     assert sorted(map(len, {tuple(own.batch) for own in rows(tmp_path / "2")})) == [1, 2, 2]
+
+
+@pytest.mark.slow
+def test_each_batch_begins_with_a_fresh_copy_of_its_policy(own_cache, monkeypatch):
+    policy, given = Drawing(), {"instances": [0, 1, 2], "num_envs": 1, **SMALL}
+    first = mtl_gym.compare({"drawing": policy}, workers=1, **given)
+    alone = mtl_gym.compare({"drawing": policy}, workers=1, **{**given, "instances": [2]})
+    pd.testing.assert_frame_equal(first[first["instance"] == 2].reset_index(drop=True), alone, check_exact=True)
+    pd.testing.assert_frame_equal(first, mtl_gym.compare({"drawing": policy}, workers=2, **given), check_exact=True)
+    monkeypatch.setattr(local, "PATIENCE", 0.0)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 2)
+    pd.testing.assert_frame_equal(first, mtl_gym.compare({"drawing": policy}, **given), check_exact=True)
 
 
 @pytest.mark.slow

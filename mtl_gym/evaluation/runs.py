@@ -68,6 +68,7 @@ def run_all(
         most = max(plan.bytes for plan in plans.values())
         work = Work([], shared, advance, most, first.checked.recipe.device)
         executor.check(work)
+        work.pickle_fresh()
         for run in runs.values():
             run.begin()
         for name, run in runs.items():
@@ -143,7 +144,7 @@ class _Run:
             f"the problem {plan.checked.problem.name!r} in {plan.env}",
             _Study(plan.env, {**plan.arguments, "problem": plan.checked.problem}, plan.checked, SCRIPTED.get(plan.env)),
         )
-        self._policies = {label: Shared(f"the policy {label!r}", policy) for label, policy in plan.policies.items()}
+        self._policies = {label: Shared(f"the policy {label!r}", policy, fresh=True) for label, policy in plan.policies.items()}
         self._given = set[_Batch]()
         self.batches = [*self._reference_batches(), *self._policy_batches()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 import traceback
@@ -23,32 +24,47 @@ if TYPE_CHECKING:
 TRIES = 3
 """How often a job is tried whose workers are killed."""
 _KEPT = 64
-"""Problems and policies that a worker keeps."""
+"""Problems that a worker keeps."""
 
 
 class Shared:
-    """A value of many jobs, which is pickled once, and unpickled once by each worker.
+    """A value of many jobs, which is pickled once, and unpickled once by each worker, or by each job.
 
     Args:
         name: What it is called in errors.
         value: The value.
+        fresh: Whether each job begins with a copy of its own, of the value as it was when it was pickled, since jobs may change it.
+            What cannot be copied is the same in all jobs of this process.
     """
 
-    def __init__(self, name: str, value: Any) -> None:
-        self.name, self.value = name, value
+    def __init__(self, name: str, value: Any, *, fresh: bool = False) -> None:
+        self.name, self.value, self.fresh = name, value, fresh
 
     @functools.cached_property
     def pickled(self) -> bytes:
         """The value as bytes; raises whatever pickling it raises."""
         return cloudpickle.dumps((self.name, self.value))
 
+    def of_job(self) -> Any:
+        """The value for a job in this process."""
+        if not self.fresh:
+            return self.value
+        try:
+            return _unpickled(self.pickled).value
+        except Exception:  # of other people's objects
+            return self.value
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (self.pickled,)
+        return _unpickled if self.fresh else _kept, (self.pickled,)
+
+
+def _unpickled(pickled: bytes) -> Shared:
+    return Shared(*cloudpickle.loads(pickled))
 
 
 @functools.lru_cache(maxsize=_KEPT)
-def _unpickled(pickled: bytes) -> Shared:
-    return Shared(*cloudpickle.loads(pickled))
+def _kept(pickled: bytes) -> Shared:
+    return _unpickled(pickled)
 
 
 Advance = Callable[[int], None]
@@ -79,7 +95,7 @@ class Job:
 
     def run(self, advance: Advance) -> Any:
         """Trains it in this process."""
-        return self.function(*(one.value for one in self.shared), *self.own, advance=advance)
+        return self.function(*(one.of_job() for one in self.shared), *self.own, advance=advance)
 
 
 @dataclass(frozen=True)
@@ -99,6 +115,12 @@ class Work:
     advance: Callable[[Job, int], None]
     bytes: float = 0.0
     device: str = "cpu"
+
+    def pickle_fresh(self) -> None:
+        """Pickles what each job begins with a copy of, before jobs change it; passes over what cannot be copied."""
+        for one in self.shared:
+            with contextlib.suppress(Exception):
+                one.fresh and one.pickled  # noqa: B018
 
 
 class Executor(Protocol):
