@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
@@ -71,6 +72,32 @@ class Wrong(Equal):
     def predict(self, observation, state=None, episode_start=None, deterministic=False):
         actions, state = super().predict(observation, state)
         return actions * (np.nan if os.getpid() != self.home else 1), state
+
+
+class Unportable(Exception):
+    """Cannot be told, and ends the process that pickles it if nothing is caught."""
+
+    def __reduce__(self):
+        raise SystemExit(3)
+
+    def __str__(self):
+        raise ValueError
+
+
+class Ending(Equal):
+    """Ends, but not in the process that it was made in."""
+
+    def __init__(self, end):
+        self.end, self.home = end, os.getpid()
+
+    def predict(self, observation, state=None, episode_start=None, deterministic=False):
+        if os.getpid() != self.home:
+            self.end()
+        return super().predict(observation, state)
+
+
+def unportable():
+    raise Unportable
 
 
 class Clipped(Equal):
@@ -182,6 +209,21 @@ def test_an_error_in_a_worker_is_that_of_the_policy(own_cache):
     with pytest.raises(ValueError, match=r"finite.*They are those of the policy 'wrong'") as caught:
         mtl_gym.compare({"wrong": Wrong()}, workers=2, **SIZES, **SMALL)
     assert "In a worker" in caught.value.__notes__[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("end", "error", "message"),
+    [
+        (functools.partial(sys.exit, 3), RuntimeError, "SystemExit: 3"),
+        (unportable, RuntimeError, "Unportable: "),
+        (functools.partial(os._exit, 3), ChildProcessError, r"ending on the instances 0, 1 was tried.*exit status 3(?!.*memory)"),
+    ],
+)
+def test_how_a_policy_ends_its_worker_is_told(own_cache, end, error, message):
+    with pytest.raises(error, match=message) as caught:
+        mtl_gym.compare({"ending": Ending(end)}, workers=2, instances=2, **SMALL)
+    assert error is ChildProcessError or "In a worker" in caught.value.__notes__[0]
 
 
 @pytest.mark.slow

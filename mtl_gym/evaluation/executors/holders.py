@@ -6,14 +6,21 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from mtl_gym.checks import should
-from mtl_gym.evaluation.executors.jobs import Advance, Job, Shared, check_copies
+from mtl_gym.evaluation.executors.jobs import Advance, Job, Shared, check_copies, ended
 
 _HELD: dict[str, Any] = {}
 """In a worker: its objects by name."""
 
 
 class Ended(Exception):  # noqa: N818  (what it means is up to who catches it)
-    """A worker has ended by itself, or was killed; the message says how."""
+    """A worker has ended by itself, or was killed; the message says how.
+
+    ``memory`` says whether for want of memory, as far as is known.
+    """
+
+    def __init__(self, how: str, *, memory: bool = True) -> None:
+        super().__init__(how)
+        self.memory = memory
 
 
 class Holder(Protocol):
@@ -73,8 +80,9 @@ class Held:
         try:
             return self._holder.take()
         except Ended as error:
-            condition = f"be fewer, or num_envs smaller: the worker that holds {self._label} was ended ({error})"
-            remedy = "Often the system has no memory left. Run it again to resume from the last checkpoint."
+            advice, cause = ended(memory=error.memory)
+            condition = f"{advice}: the worker that holds {self._label} was ended ({error})"
+            remedy = f"{cause} Run it again to resume from the last checkpoint."
             raise ChildProcessError(should("workers", condition, self._holder.workers, remedy)) from error
 
     def _give(self, function: Callable[..., Any], shared: tuple[Shared, ...], *own: Any) -> None:

@@ -188,23 +188,41 @@ def answered(job: bytes, advance: Advance) -> bytes:
             paths, inner = cloudpickle.loads(job)
             sys.path += [path for path in paths if path not in sys.path]
             value = cloudpickle.loads(inner).run(advance)
-        except Exception as raised:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as raised:  # also SystemExit
             error = _portable(raised)
-    told = [(str(own.message), own.category, own.filename, own.lineno) for own in warned]
-    return cloudpickle.dumps(Answer(value, error, told))
+    try:
+        told = [(str(own.message), own.category, own.filename, own.lineno) for own in warned]
+        return cloudpickle.dumps(Answer(value, error, told))
+    except Exception as raised:  # pickling other people's objects may raise anything
+        return cloudpickle.dumps(Answer(None, _told(error or raised), []))
 
 
-def _portable(error: Exception) -> Exception:
+def _portable(error: BaseException) -> Exception:
     """An error that can be pickled, with the worker's traceback as a note; a RuntimeError of its message if it cannot be."""
-    note = f"In a worker:\n{''.join(traceback.format_exception(error))}".rstrip()
     try:
         copy = cloudpickle.loads(cloudpickle.dumps(error))
-        same = type(copy) is type(error) and str(copy) == str(error)
+        if isinstance(error, Exception) and type(copy) is type(error) and str(copy) == str(error):
+            error.add_note(_trace(error))
+            return error
+    except BaseException:  # of other people's classes
+        return _told(error)
+    return _told(error)
+
+
+def _told(error: BaseException) -> RuntimeError:
+    try:
+        text = str(error)
     except Exception:  # of other people's classes
-        same = False
-    found = error if same else RuntimeError(f"{type(error).__name__}: {error}")
-    found.add_note(note)
+        text = ""
+    found = RuntimeError(f"{type(error).__name__}: {text}")
+    found.add_note(_trace(error))
     return found
+
+
+def _trace(error: BaseException) -> str:
+    return f"In a worker:\n{''.join(traceback.format_exception(error))}".rstrip()
 
 
 # --- in the process that compares ------------------------------------------------------------------------------------------------
@@ -228,8 +246,15 @@ class Answers:
         return answer.value
 
 
-def lost(job: Job, workers: object, reason: str) -> ChildProcessError:
-    """The error of a job whose workers were killed ``TRIES`` times."""
-    condition = f"be fewer, or num_envs smaller: {job.label} was tried {TRIES} times, and its worker was ended each time ({reason})"
-    remedy = "Often the system has no memory left. Finished results are kept; run it again to resume."
-    return ChildProcessError(should("workers", condition, workers, remedy))
+def lost(job: Job, workers: object, reason: str, *, memory: bool = True) -> ChildProcessError:
+    """The error of a job whose workers were killed ``TRIES`` times; ``memory``: whether for want of memory, as far as is known."""
+    advice, cause = ended(memory=memory)
+    condition = f"{advice}: {job.label} was tried {TRIES} times, and its worker was ended each time ({reason})"
+    return ChildProcessError(should("workers", condition, workers, f"{cause} Finished results are kept; run it again to resume."))
+
+
+def ended(*, memory: bool) -> tuple[str, str]:
+    """What ``workers`` should be where one has ended, and why it may have."""
+    if memory:
+        return "be fewer, or num_envs smaller", "Often the system has no memory left."
+    return "go on", "Something in it, such as a package, ends its process."

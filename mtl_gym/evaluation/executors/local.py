@@ -24,6 +24,8 @@ from mtl_gym.training.memory import free_bytes
 
 PATIENCE = 5.0
 """Seconds that are trained in this process before workers are started, which takes about as long."""
+_KILLED = "signal 9"
+"""How a worker ends that the system kills, as it does when there is no memory left."""
 _OF_A_WORKER = 512 * 2**20
 """Bytes of a process that has loaded torch."""
 _SINGLE = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -186,7 +188,7 @@ def _in_workers(work: Work, count: int) -> Iterator[tuple[Job, Any]]:
                 if job:
                     tries[job.place] += 1
                     if tries[job.place] == TRIES:
-                        raise lost(job, count, how)
+                        raise lost(job, count, how, memory=how == _KILLED)
                     work.advance(job, -worker.steps)
                     heapq.heappush(work.waiting, job)
             elif isinstance(message, int):
@@ -218,7 +220,8 @@ class _Seat:
             pass  # steps
         if message is None:
             self._inbox.put((self._worker, None))  # for those who ask again
-            raise Ended(self._worker.end())
+            how = self._worker.end()
+            raise Ended(how, memory=how == _KILLED)
         return self._answers.open(message)
 
     def end(self) -> None:
