@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import ray
 from ray.cluster_utils import Cluster
 
 import mtl_gym
@@ -181,3 +182,24 @@ def test_more_workers_than_cores_are_refused(cluster, tmp_path):
     with pytest.raises(ValueError, match="`workers` should be at most 2, the number of cores of the cluster"):
         agents.train(out=tmp_path / "out", workers=3, executor="ray", address=cluster.address, **{**TRAINING, "num_envs": 6})
     assert not (tmp_path / "out").exists()
+
+
+def test_another_cluster_than_the_connected_one_is_refused(cluster):
+    ray.init(address=cluster.address)
+    try:
+        with pytest.raises(ValueError, match=rf"`address` should be '{cluster.address}', or left out.*ray.shutdown"):
+            mtl_gym.compare("ew", executor="ray", address="10.1.2.3:6379", **SETTING)
+        with make_executor("ray", 1, cluster.address).hold() as holders:
+            assert len(holders) == 1
+        assert ray.is_initialized()
+    finally:
+        ray.shutdown()
+
+
+def test_a_new_cluster_leaves_the_environment_as_it_was(cluster, monkeypatch):
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with make_executor("ray", 1).hold():
+        assert ray.get_runtime_context().gcs_address != cluster.address
+    assert "RAY_AUTH_MODE" not in os.environ
+    assert not ray.is_initialized()

@@ -26,8 +26,8 @@ class Cluster:
 
     Attributes:
         workers: Number of jobs that are handed over at once; ``None``: twice as many as there are cores.
-        address: Of the cluster, as ``ray.init`` takes it; ``None``: the one that Ray finds by ``RAY_ADDRESS``, else a new one on
-            this machine.
+        address: Of the cluster, as ``ray.init`` takes it; ``None``: the one to which this process is connected, else that of
+            ``RAY_ADDRESS``, else a new one on this machine, even if another one runs there.
     """
 
     workers: int | None = None
@@ -73,20 +73,45 @@ class Cluster:
 
 @contextlib.contextmanager
 def _connected(address: str | None) -> Iterator[Any]:
-    """The package ``ray``, connected to the cluster; disconnected afterwards if it was not connected before."""
-    own = address is None and "RAY_ADDRESS" not in os.environ
-    if own:
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else Ray writes a file of credentials
-    import ray
+    """The package ``ray``, connected to the cluster; disconnected afterwards if it was not connected before.
 
-    mine = not ray.is_initialized()
-    if mine:
-        ray.init(address=address, include_dashboard=False if own else None)
-    try:
-        yield ray
-    finally:
+    Raises:
+        ValueError: If it is connected to another one.
+    """
+    own = address is None and "RAY_ADDRESS" not in os.environ
+    with _without_credentials() if own else contextlib.nullcontext():
+        import ray
+
+        mine = not ray.is_initialized()
         if mine:
-            ray.shutdown()
+            ray.init(address="local" if own else address, include_dashboard=False if own else None)
+        elif address not in (None, "auto", known := ray.get_runtime_context().gcs_address):
+            condition = f"be {known!r}, or left out: this process is connected to that cluster"
+            raise ValueError(should("address", condition, address, "Call ray.shutdown() first to use another one."))
+        try:
+            yield ray
+        finally:
+            if mine:
+                ray.shutdown()
+
+
+@contextlib.contextmanager
+def _without_credentials() -> Iterator[None]:
+    """Keeps Ray from writing a file of credentials, unless the environment says what it should do."""
+    name = "RAY_AUTH_MODE"
+    chosen = name in os.environ
+    os.environ.setdefault(name, "disabled")
+    try:
+        yield
+    finally:
+        if not chosen:
+            os.environ.pop(name, None)
+
+
+def _deaths(ray: Any) -> tuple[type[Exception], ...]:
+    """Errors that say that a worker or its machine has ended."""
+    own = ray.exceptions
+    return own.WorkerCrashedError, own.NodeDiedError, own.LocalRayletDiedError, own.OutOfMemoryError, own.RayActorError
 
 
 def _needs(device: str) -> dict[str, int]:
@@ -108,7 +133,7 @@ def _jobs(ray: Any, work: Work, workers: int | None) -> Iterator[tuple[Job, Any]
             job = running.pop(done)
             try:
                 answer = ray.get(done)
-            except ray.exceptions.RayError as error:
+            except _deaths(ray) as error:
                 raise lost(job, workers, str(error).partition("\n")[0]) from error
             value = answers.open(answer)
             work.advance(job, job.steps)
@@ -145,7 +170,7 @@ class _Seat:
         """The answer of the first job that has none; raises ``Ended`` if there will be none."""
         try:
             answer = self._ray.get(self._given.popleft())
-        except self._ray.exceptions.RayError as error:
+        except _deaths(self._ray) as error:
             raise Ended(str(error).partition("\n")[0]) from error
         return self._answers.open(answer)
 
