@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 from hypothesis import given, settings, strategies as st
@@ -23,6 +24,7 @@ from mtl_gym.evaluation.notes import ONE_SPLIT, OWN_DATA, OWN_SPLIT, drawn
 from mtl_gym.evaluation.resampling import improvement, profile, stratified_mean
 from mtl_gym.evaluation.results import opened
 from mtl_gym.evaluation.standing_files import write_standings
+from mtl_gym.evaluation.standing_texts import notes_of
 from mtl_gym.evaluation.standings import ranking
 from mtl_gym.evaluation.suite import Study, Suite
 from mtl_gym.evaluation.suite_figures import SUITE_FIGURES
@@ -34,7 +36,7 @@ THREE = ("ew", "si", "rlw")
 SHIFTS = [name for name, env in SUITES if env == LOSS_WEIGHTING and name not in ("quick", "standard", "data")]
 
 
-def studies_of(suite, policies=THREE, instances=5, seed=0, **changes):
+def studies_of(suite, policies=THREE, instances=None, seed=0, **changes):
     """Results and their origin for each study of a suite, without any training: later policies are better, and take more passes."""
     found = {}
     for number, study in enumerate(suite.studies):
@@ -47,7 +49,7 @@ def studies_of(suite, policies=THREE, instances=5, seed=0, **changes):
                 cost={"forward": 1.0, "backward": rank + 1.0},
             )
             for rank, policy in enumerate(policies)
-            for place in range(instances)
+            for place in range(instances or study.count)
         ]
         own = {"problem": study.problem, "arguments": dict(study.arguments), "suite": suite.origin(study)}
         found[study.name] = (results, make_about(results, **own, kernels={"AVX2": len(results)}, identity=None, **changes))
@@ -120,6 +122,41 @@ def test_standings_say_where_intervals_do_not_redraw_splits():
     assert table.attrs["draws"] == {"a": OWN_SPLIT, "b": ONE_SPLIT}
 
 
+OURS, OTHERS = SUITES["noise", LOSS_WEIGHTING], replace(SUITES["noise", LOSS_WEIGHTING], version="0.9")
+
+
+@pytest.mark.parametrize("suite", [OURS, OTHERS])  # of which this version is installed, and not
+def test_as_many_instances_are_not_the_same_ones(suite):
+    frame = frame_of(suite)
+    early = frame["instance"] < suite.studies[0].first + 6
+    table = mtl_gym.standings(frame[(frame["policy"] == "ew") | (early == (frame["policy"] == "si"))])
+    assert ([*table.index], table.attrs["left_out"]) == (["ew"], ["si", "rlw"])
+    with pytest.raises(ValueError, match=r"one policy with results on all instances of all studies.*'si', 'rlw'"):
+        mtl_gym.standings(frame[(frame["policy"] != "ew") & (early == (frame["policy"] == "si"))])
+
+
+def test_instances_that_the_suite_does_not_have_do_not_count():
+    more = frame_of(OURS, instances=OURS.studies[0].count + 1)
+    own = more[more["instance"].isin(OURS.studies[0].ids)]
+    pd.testing.assert_frame_equal(
+        mtl_gym.standings(more[(more["policy"] != "si") | more.index.isin(own.index)]), mtl_gym.standings(own)
+    )
+
+
+@pytest.mark.parametrize("suite", [OURS, OTHERS])
+def test_studies_without_results_are_named(suite, tmp_path):
+    whole = frame_of(suite)
+    found = ranking(whole[whole["study"] != "0.2"])
+    assert found.table.attrs["missing"] == ["0.2"]
+    write_standings(found, tmp_path)
+    for kind in ("md", "html"):
+        text = (tmp_path / f"leaderboard.{kind}").read_text()
+        assert "Not the whole suite: there are no results of 0.2." in text
+        assert "2 of 3 studies, 24 instances" in text
+    assert "2 of 3 studies" in (tmp_path / "leaderboard.tex").read_text()
+    assert "Not the whole suite" not in " ".join(notes_of(mtl_gym.standings(whole)))
+
+
 def test_the_smallest_difference_that_matters_is_that_of_the_run():
     suite = SUITES["noise", LOSS_WEIGHTING]
     told = [mtl_gym.standings(frame_of(suite, smallest_difference=own)).loc["si", "verdict"] for own in (0.0, 9.0)]
@@ -133,8 +170,6 @@ def test_a_checksum_is_that_of_the_frozen_list():
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(-3, 3)), min_size=1, max_size=8))
 @settings(max_examples=50, deadline=None)
 def test_nothing_is_both_cheaper_and_better_than_the_front(rows):
-    import pandas as pd
-
     table = pd.DataFrame(rows, columns=["passes", "delta_m"], index=[f"p{place}" for place in range(len(rows))])
     found = {tuple(table.loc[name]) for name in front(table)}
     beaten = {own for own in rows for other in rows if other != own and other[0] <= own[0] and other[1] >= own[1]}

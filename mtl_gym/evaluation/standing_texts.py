@@ -55,6 +55,8 @@ def notes_of(table: pd.DataFrame) -> list[str]:
     found += split_notes(table.attrs["draws"])
     if diverged := int(table["diverged"].sum()):
         found.append(f"{diverged} trainings diverged; each counts as -100 %.")
+    if missing := table.attrs["missing"]:
+        found.append(f"Not the whole suite: there are no results of {', '.join(missing)}.")
     if left_out := table.attrs["left_out"]:
         found.append(f"Left out, since they lack results: {', '.join(left_out)}. Run them on the whole suite.")
     if len(table.attrs["kernels"]) > 1:
@@ -73,5 +75,6 @@ def split_notes(draws: Mapping[str, str]) -> list[str]:
 
 def described(suite: Mapping[str, Any], table: pd.DataFrame) -> str:
     """The title of a leaderboard."""
-    studies = table.attrs["studies"]
-    return f"{suite['name']} {suite['version']} of {suite['env']}: {len(studies)} studies, {sum(studies.values())} instances"
+    studies, missing = table.attrs["studies"], table.attrs["missing"]
+    count = f"{len(studies)} of {len(studies) + len(missing)}" if missing else len(studies)
+    return f"{suite['name']} {suite['version']} of {suite['env']}: {count} studies, {sum(studies.values())} instances"

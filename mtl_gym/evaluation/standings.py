@@ -74,11 +74,12 @@ def standings(source: Source, baseline: str | None = None) -> pd.DataFrame:
         has the best mean. ``score``, with ``score_low`` and ``score_high``, is 0 for the suite's usual start and 1 for the best
         known schedule (:func:`mtl_gym.suite_references`), where these are known. ``passes`` are forward and backward passes over
         those of the baseline, where this is most. ``diverged`` counts trainings. ``attrs["suite"]`` names the suite,
-        ``attrs["left_out"]`` the policies that lack results, and ``attrs["draws"]`` says of each study whether its instances draw
-        an ``own split`` or their ``own data``, so that intervals redraw splits too, or have ``one split``.
+        ``attrs["left_out"]`` the policies that lack results on an instance of the suite, ``attrs["missing"]`` its studies of which
+        no policy has any, and ``attrs["draws"]`` says of each study whether its instances draw an ``own split`` or their ``own
+        data``, so that intervals redraw splits too, or have ``one split``.
 
     Raises:
-        ValueError: If the source has no results of a suite, or there is no such baseline.
+        ValueError: If the source has no results of a suite, no policy has all of them, or there is no such baseline.
         TypeError: If it is neither a frame nor a path.
     """
     return ranking(source, baseline).table
@@ -87,7 +88,7 @@ def standings(source: Source, baseline: str | None = None) -> pd.DataFrame:
 def ranking(source: Source, baseline: str | None = None) -> Ranking:
     """The leaderboard of a suite, with what it was made from; as :func:`standings`, whose errors it raises."""
     frame = suite_frame(source)
-    scores, left_out = scores_of(frame)
+    scores, left_out, missing = scores_of(frame)
     names = [*next(iter(scores.values()))]
     first = choose("baseline", names[0] if baseline is None else baseline, {name: name for name in names})
     abouts, runs = {name: frame.attrs["studies"][name]["about"] for name in scores}, runs_of(frame)
@@ -102,6 +103,7 @@ def ranking(source: Source, baseline: str | None = None) -> Ranking:
     table.attrs |= {
         "suite": dict(frame.attrs["suite"]),
         "left_out": left_out,
+        "missing": missing,
         "baseline": first,
         "studies": {name: len(own[first]) for name, own in scores.items()},
         "draws": {name: drawn(own) for name, own in abouts.items()},

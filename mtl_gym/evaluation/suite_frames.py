@@ -13,6 +13,7 @@ import pandas as pd
 from mtl_gym.checks import path_of, should
 from mtl_gym.evaluation.frames import Source, about, to_frame
 from mtl_gym.evaluation.results import Result, stored_in
+from mtl_gym.evaluation.suites import installed
 from mtl_gym.problems.metrics import add_stored
 
 Array = npt.NDArray[np.float64]
@@ -86,16 +87,21 @@ def results_by_study(frame: pd.DataFrame) -> dict[str, Made]:
     return found
 
 
-def scores_of(frame: pd.DataFrame) -> tuple[Scores, list[str]]:
-    """The scores of the policies that have results on all instances of all studies, and the names of those that lack some.
+def scores_of(frame: pd.DataFrame) -> tuple[Scores, list[str], list[str]]:
+    """The scores of the policies that have results on all instances of all studies that have rows, the names of the policies that
+    lack some, and those of the suite's studies that have no row.
 
     Raises:
         ValueError: If no policy has all results.
     """
     runs = runs_of(frame)
+    wanted, studies = _instances(frame), [*dict.fromkeys(frame["study"])]
+    kept = [id in wanted[study] for study, id in zip(runs["study"], runs["instance"], strict=True)]
+    policies, runs = [*dict.fromkeys(runs["policy"])], runs[kept]
     counts = runs.groupby(["policy", "study"], sort=False, observed=True).size().unstack(fill_value=0)
-    whole = counts.eq(counts.max()).all(axis=1)
-    names, left_out = [name for name in counts.index if whole[name]], [name for name in counts.index if not whole[name]]
+    counts = counts.reindex(index=policies, columns=studies, fill_value=0)
+    whole = counts.eq([len(wanted[study]) for study in studies]).all(axis=1)
+    names, left_out = [name for name in policies if whole[name]], [name for name in policies if not whole[name]]
     if not names:
         raise ValueError(should("source", "hold at least one policy with results on all instances of all studies", left_out))
     runs = runs[runs["policy"].isin(names)].sort_values("instance", kind="stable")
@@ -105,9 +111,18 @@ def scores_of(frame: pd.DataFrame) -> tuple[Scores, list[str]]:
             str(name): own["delta_m"].to_numpy(np.float64)
             for name, own in by_study[study].groupby("policy", sort=False, observed=True)
         }
-        for study in dict.fromkeys(frame["study"])
+        for study in studies
     }
-    return {study: {name: own[name] for name in names} for study, own in scores.items()}, left_out
+    missing = [study for study in wanted if study not in scores]
+    return {study: {name: own[name] for name in names} for study, own in scores.items()}, left_out, missing
+
+
+def _instances(frame: pd.DataFrame) -> dict[str, set[int]]:
+    """The ids of each study's instances: the suite's if it is installed in this version, otherwise those that any policy has."""
+    found: dict[str, set[int]] = {study: set() for study in frame.attrs["studies"]}
+    found |= {str(study): {*own} for study, own in frame.groupby("study", sort=False, observed=True)["instance"]}
+    suite = installed(frame.attrs["suite"])
+    return found | ({study.name: {*study.ids} for study in suite.studies} if suite else {})
 
 
 def runs_of(frame: pd.DataFrame) -> pd.DataFrame:

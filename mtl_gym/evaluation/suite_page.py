@@ -19,7 +19,7 @@ from mtl_gym.evaluation.standing_texts import described, notes_of
 from mtl_gym.evaluation.standings import Ranking
 from mtl_gym.evaluation.styles import adjusted, interval, styles
 from mtl_gym.evaluation.suite_figures import SUITE_FIGURES
-from mtl_gym.evaluation.suites import find_suites, load_suite
+from mtl_gym.evaluation.suites import installed
 from mtl_gym.evaluation.templates import filled
 from mtl_gym.evaluation.verdicts import EQUAL, UNDECIDED
 
@@ -120,13 +120,12 @@ _DRAWN = {"own split": "its split", "own data": "all its data", ONE_SPLIT: "no s
 def _run(ranking: Ranking) -> str:
     """Commands, the suite with its checksum, instances, version and kernels, as HTML."""
     abouts, suite = [about for _, about in ranking.studies.values()], ranking.table.attrs["suite"]
-    installed = (suite["name"], suite["env"]) in find_suites() and load_suite(suite["name"], suite["env"])
-    known = installed and installed.version == suite["version"]
+    known = installed(suite)
     ids = sorted({id for about in abouts for id in about["instances"]})
     rows: dict[str, Any] = {
         "environment": suite["env"],
         "suite": f"{suite['name']} {suite['version']}",
-        "checksum of the suite": installed.checksum if installed and known else "not installed here in this version",
+        "checksum of the suite": known.checksum if known else "not installed here in this version",
         "instances": f"{sum(ranking.table.attrs['studies'].values())}, with ids from {ids[0]} to {ids[-1]}",
     }
     rows["mtl-gym"] = ", ".join(dict.fromkeys(about["versions"]["mtl-gym"] for about in abouts))

@@ -6,6 +6,7 @@ Importing this module loads neither torch nor data.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 from mtl_gym.checks import choose, unknown
 from mtl_gym.environments import LOSS_WEIGHTING
@@ -54,3 +55,14 @@ def load_suite(name: str, env: str = LOSS_WEIGHTING) -> Suite:
     if not isinstance(found, Suite) or (found.name, found.env) != (name, env):
         raise ImportError(f"{name!r} is {home!r}, which should be a Suite of this name for {env}. It is {found!r:.200}.")
     return found
+
+
+def installed(suite: Mapping[str, str]) -> Suite | None:
+    """The suite of this ``name``, ``env`` and ``version``; ``None`` if there is none, or only another version of it.
+
+    Raises:
+        ImportError: If another package's suite cannot be loaded.
+    """
+    name, env = suite["name"], suite["env"]
+    found = load_suite(name, env) if (name, env) in find_suites() else None
+    return found if found and found.version == suite["version"] else None
