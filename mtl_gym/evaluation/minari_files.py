@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +62,8 @@ def _taken(id: str) -> str:
 def written(id: str, env: gymnasium.Env[Any, Any], batches: Iterable[list[Episode]], metadata: Mapping[str, Any]) -> Path:
     """Writes a data set, batch by batch, in a hidden folder that becomes the data set's once it is complete; returns that folder.
 
+    Its namespace is made before the first batch, and stays if there is an error.
+
     Args:
         id: The data set's.
         env: The environment that :meth:`minari.MinariDataset.recover_environment` makes; observations are in the form of its space.
@@ -66,13 +71,18 @@ def written(id: str, env: gymnasium.Env[Any, Any], batches: Iterable[list[Episod
         metadata: Of the data set, JSON-plain.
 
     Raises:
-        ValueError: If another process has written a data set of that id meanwhile.
+        ValueError: If its namespace cannot be made, or another process has written a data set of that id meanwhile.
+        OSError: If the complete folder cannot become the data set's; it is kept.
     """
     import minari
     from minari.dataset.minari_storage import MinariStorage
 
     told = {name: {value} if name in _SETS else value for name, value in metadata.items()}
-    with tempfile.TemporaryDirectory(prefix=".recording-", dir=_folder("")) as hidden:  # Minari does not list hidden folders
+    folder = _folder(id)
+    _make_namespace(id)
+    with ExitStack() as stack:
+        hidden = tempfile.mkdtemp(prefix=".recording-", dir=_folder(""))  # Minari does not list hidden folders
+        stack.callback(shutil.rmtree, hidden)
         data = Path(hidden, "whole", "data")
         data.parent.mkdir()
         storage = MinariStorage.new(data, env.observation_space, env.action_space, env.spec, "hdf5")
@@ -82,12 +92,13 @@ def written(id: str, env: gymnasium.Env[Any, Any], batches: Iterable[list[Episod
             storage.update_episodes([_buffer(episode, env.observation_space) for episode in episodes])
             storage.update_episode_metadata([{"policy": own.policy} for own in episodes], range(count, count + len(episodes)))
             count += len(episodes)
-        folder = _folder(id)
-        _make_namespace(id)
         try:
             data.parent.rename(folder)
         except OSError as error:
-            raise ValueError(_taken(id)) from error
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise ValueError(_taken(id)) from error
+            stack.pop_all()  # what took hours to record is not deleted
+            raise OSError(f"The complete data set could not be moved to {folder}: {error}. It is kept in {data.parent}.") from error
     return folder
 
 
@@ -113,8 +124,14 @@ def flattened(observations: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
 
 def _make_namespace(id: str) -> None:
     from minari.dataset.minari_dataset import parse_dataset_id
-    from minari.namespace import create_namespace, list_local_namespaces
+    from minari.namespace import create_namespace
 
     namespace = parse_dataset_id(id)[0]
-    if namespace is not None and namespace not in list_local_namespaces():
-        create_namespace(namespace)
+    if namespace is None:
+        return
+    try:
+        with suppress(ValueError):  # there is one, perhaps since just now
+            create_namespace(namespace)
+    except OSError as error:
+        condition = f"have a namespace that is a folder, or can be made one ({error})"
+        raise ValueError(should("dataset", condition, id, f"Take another namespace, or move {_folder(namespace)} away.")) from error

@@ -10,6 +10,7 @@ import gymnasium
 import minari
 import numpy as np
 import pytest
+from minari.namespace import list_local_namespaces
 from recipes import ENV_ID, replay, run
 
 import mtl_gym
@@ -183,11 +184,47 @@ class Broken:
         return np.ones((len(observation["log_loss"]), 3)), state
 
 
-def test_after_an_error_nothing_is_left(tmp_path):
+def test_after_an_error_no_episode_is_left(tmp_path):
     with pytest.raises(RuntimeError, match="enough"):
         mtl_gym.record({"ew": "ew", "broken": Broken()}, dataset="tests/ew-v0", instances=2, **SMALL)
     assert not minari.list_local_datasets()
-    assert not list((tmp_path / "datasets").iterdir())
+    assert [path.name for path in (tmp_path / "datasets").rglob("*")] == ["tests", "namespace_metadata.json"]
+
+
+def never():
+    """Batches that are not asked for."""
+    raise AssertionError("the first batch was asked for")
+    yield
+
+
+@pytest.mark.parametrize("id", ["tests/ew-v0", "tests/levels/ew-v0"])
+def test_a_namespace_that_cannot_be_made_is_refused_before_the_first_batch(id, tmp_path):
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "tests").touch()
+    with pytest.raises(ValueError, match=r"`dataset` should have a namespace that is a folder.*move .*tests"):
+        minari_files.written(id, gymnasium.make(ENV_ID, **SMALL), never(), {})
+    assert [path.name for path in (tmp_path / "datasets").iterdir()] == ["tests"]
+
+
+def test_a_namespace_that_exists_is_taken_as_it_is():
+    minari_files._make_namespace("tests/ew-v0")
+    minari_files._make_namespace("tests/ew-v0")
+    assert list_local_namespaces() == ["tests"]
+
+
+def test_a_complete_recording_that_cannot_be_moved_is_kept(tmp_path):
+    space, folder = gymnasium.make(ENV_ID, **SMALL), tmp_path / "datasets"
+
+    def batches():
+        (folder / "tests" / "namespace_metadata.json").unlink()
+        (folder / "tests").rmdir()
+        yield []
+
+    with pytest.raises(OSError, match=r"The complete data set could not be moved to .*ew-v0: .* It is kept in .*whole\.") as caught:
+        minari_files.written("tests/ew-v0", space, batches(), {})
+    [kept] = folder.glob(".recording-*/whole")
+    assert str(kept) in str(caught.value)
+    assert (kept / "data" / "metadata.json").is_file()
 
 
 def test_a_killed_recording_leaves_no_data_set(tmp_path):
