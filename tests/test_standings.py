@@ -302,6 +302,21 @@ def test_policies_of_the_same_name_are_paired():
     assert {*same["verdict"]} == {"equal"}
 
 
+def test_other_references_and_batches_are_noted():
+    results = [replace(own, batch=[*range(8)]) for own in make_results(("ew", "si"), 8)]
+    changed = [
+        replace(own, references=dict.fromkeys(own.references, 0.6), batch=[0, 1]) if own.instance < 3 else own for own in results
+    ]
+    about = {"versions": {"mtl-gym": "0.1.0"}, "kernels": {"AVX2": 3}}
+    first, second = (to_frame(own, make_about(own, **about)) for own in (results, changed))
+    assert mtl_gym.side_by_side(first, second).attrs["notes"] == [
+        "Single-task references differ on 3 of 8 instances, where a part of the difference is that of the references.",
+        "Batches (the instances trained side by side) differ on 3 of 8 instances, which may change the last bits of scores.",
+    ]
+    older = [replace(own, batch=[]) for own in results]
+    assert mtl_gym.side_by_side(first, to_frame(older, make_about(older, **about))).attrs["notes"] == []
+
+
 def test_studies_of_a_suite_count_alike():
     suite = SUITES["noise", LOSS_WEIGHTING]
     first, second = frame_of(suite), frame_of(suite, instances=4, seed=1)

@@ -49,7 +49,7 @@ def side_by_side(first: Source, second: Source) -> pd.DataFrame:
         :func:`mtl_gym.standings`; there is none from fewer than five instances. ``instances`` are shared, on ``same`` of which
         both have the same score; ``passes`` are those of the second over those of the first. ``attrs`` has the runs' ``title`` and
         ``commands``, the common ``studies``, the mean differences ``by_study`` and policy, and ``notes``: what only one of them
-        has, and versions and kernels that differ.
+        has, versions and kernels that differ, and how many instances have other single-task references or batches.
 
     Raises:
         ValueError: If one is a suite and the other is not, suites or their versions or the settings of a common study differ, or
@@ -73,7 +73,7 @@ def side_by_side(first: Source, second: Source) -> pd.DataFrame:
         "studies": [name for name in common if name],
         "by_study": _by_study(common, pairs),
         "commands": [[*dict.fromkeys(about.get("command") for _, about in run.studies.values())] for run in runs],
-        "notes": _notes(runs, common, [*pairs]),
+        "notes": [*_notes(runs, common, [*pairs]), *_notes_on_pairs(common, pairs)],
     }
     return table.sort_values("second", ascending=False, kind="stable")
 
@@ -162,6 +162,25 @@ def _notes(runs: tuple[_Run, _Run], common: list[str], shown: list[str]) -> list
         if texts[0] != texts[1]:
             found.append(f"{what} differ: {texts[0]} in the first, {texts[1]} in the second.")
     return found
+
+
+def _notes_on_pairs(common: list[str], pairs: Mapping[str, list[list[tuple[Result, Result]]]]) -> list[str]:
+    """Sentences on instances of which other things than scores differ; files of earlier versions have no batches."""
+    every = [(study, *own) for found in pairs.values() for study, results in zip(common, found, strict=True) for own in results]
+    count = len({(study, one.instance) for study, one, _ in every})
+    found = []
+    for what, meaning in _APART.items():
+        known = [(study, one.instance, getattr(one, what), getattr(two, what)) for study, one, two in every]
+        if apart := {(study, id) for study, id, own, other in known if own and other and own != other}:
+            found.append(f"{meaning[0]} differ on {len(apart)} of {count} instances, {meaning[1]}.")
+    return found
+
+
+_APART = {
+    "references": ("Single-task references", "where a part of the difference is that of the references"),
+    "batch": ("Batches (the instances trained side by side)", "which may change the last bits of scores"),
+}
+"""Fields of results that should be the same of both runs: what they are called, and what a difference means."""
 
 
 def _versions(about: Mapping[str, Any]) -> str:
