@@ -228,6 +228,7 @@ def record(
         ModuleNotFoundError: If Minari or h5py is not installed.
         ValueError, TypeError, gymnasium.error.Error: If an argument is wrong, the data set exists, policies require different
             environments, or the problem cannot be found again, before anything is run; or if an answer of a policy is wrong.
+        OSError: If the complete data set cannot be moved to its place; the error says where it is.
 
     Warns:
         RuntimeWarning: As :func:`mtl_gym.compare` does, of a policy's actions, weights and normalisation.
