@@ -46,7 +46,7 @@ def measured(env: str, problem: str, run: Run) -> dict[str, float]:
     """The shares of a pair."""
     count = run.size(SLOW.get(problem, INSTANCES), 2)
     given = {"problem": problem, **own_tasks(env, problem), **({"train_steps": 40} if run.smoke else {})}
-    rows = run.size(ROWS if problem not in SLOW else ROWS // 2, 2)
+    rows = run.size(ROWS if problem not in SLOW or env == TASK_GROUPING else ROWS // 2, 2)
     found = action_sensitivity(env, range(FIRST, FIRST + count), rows=rows, **given)
     return {name: round(value, 4) for name, value in found.items()} | {"instances": count, "trainings": 2 * rows * count}
 

@@ -304,7 +304,7 @@ def test_a_function_with_a_memory_is_warned_of(num_envs):
     mine = mtl_gym.policy(moving())
     with pytest.warns(RuntimeWarning, match=r"`function` should keep no values .*policy\(make, per_training=True\)") as found:
         compare({"mine": mine}, instances=3, num_envs=num_envs)
-    assert len(found) == 1
+    assert len({str(one.message) for one in found}) == 1  # of every batch, which begins with a fresh copy of the policy
 
 
 @pytest.mark.slow
