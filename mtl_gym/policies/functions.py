@@ -153,7 +153,8 @@ class _Memory:
             self._warned = True
             remedy = "To make a function for each training, pass a function that makes it: mtl_gym.policy(make, per_training=True)."
             condition = "keep no values from call to call, since it is called for all trainings in turn"
-            warnings.warn(should("function", condition, self._function, remedy), RuntimeWarning, stacklevel=3)
+            name = getattr(self._function, "__qualname__", type(self._function).__name__)  # each batch has a copy of its own
+            warnings.warn(should("function", condition, name, remedy), RuntimeWarning, stacklevel=3)
 
 
 def _losses(observation: Observation) -> Array:
