@@ -86,6 +86,7 @@ def test_headroom_is_that_of_schedules_over_constant_actions():
     assert found["difference"] == pytest.approx((1.5 + 1) / 2)
 
 
+@pytest.mark.slow
 def test_leaderboards_have_scores_where_references_are(monkeypatch):
     suite = load_suite("quick")
     known = {"start": "ew", "trainings": 4, "complete": True, "studies": {}}
