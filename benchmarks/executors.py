@@ -182,7 +182,7 @@ def collecting(run: Run) -> dict[str, Any]:
     import numpy as np
 
     from mtl_gym.agents.defaults import with_defaults
-    from mtl_gym.agents.learning import make_envs
+    from mtl_gym.agents.rows import make_envs
     from mtl_gym.agents.settings import Settings, check_settings
     from mtl_gym.environments import LOSS_WEIGHTING
     from mtl_gym.evaluation.executors.local import Local

@@ -33,8 +33,9 @@ from benchmarks.logged import DECISIONS, drawn_settings
 from benchmarks.measuring import RESULTS, ROOT, Run, command_line
 from benchmarks.rules import BASE, COLUMNS, REACH
 from mtl_gym.agents.agent import Agent, agent_of
-from mtl_gym.agents.learning import make_envs, make_model
+from mtl_gym.agents.learning import make_model
 from mtl_gym.agents.randomness import Stream
+from mtl_gym.agents.rows import make_envs
 from mtl_gym.agents.settings import Settings
 
 ROWS, ROLLOUTS = 48, 8

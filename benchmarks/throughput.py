@@ -19,8 +19,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from benchmarks.measuring import Run, command_line
 from mtl_gym.agents.defaults import defaults_of
-from mtl_gym.agents.learning import make_envs, make_model
+from mtl_gym.agents.learning import make_model
 from mtl_gym.agents.monitor import Monitor
+from mtl_gym.agents.rows import make_envs
 from mtl_gym.agents.settings import Settings, check_settings
 from mtl_gym.environments import LOSS_WEIGHTING
 

@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 from mtl_gym import agents, make_executor
 from mtl_gym.agents.defaults import with_defaults
 from mtl_gym.agents.files import read
-from mtl_gym.agents.learning import make_envs
 from mtl_gym.agents.remote import remote_rows, shares
+from mtl_gym.agents.rows import make_envs
 from mtl_gym.agents.settings import Settings, check_settings
 from mtl_gym.cli import full_app
 from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING

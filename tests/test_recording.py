@@ -13,7 +13,8 @@ import mtl_gym
 from mtl_gym.cli import app
 from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING
 from mtl_gym.evaluation.minari_files import flattened
-from mtl_gym.evaluation.recording import episodes, plan_recording
+from mtl_gym.evaluation.recording import episodes
+from mtl_gym.evaluation.recording_plans import plan_recording
 from mtl_gym.problems.instances import TRAINING_IDS
 
 POLICIES = {LOSS_WEIGHTING: "ew,igb", SAMPLE_WEIGHTING: "uniform", LAYER_MERGING: "random-merge", TASK_GROUPING: "random-groups"}

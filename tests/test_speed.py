@@ -266,7 +266,7 @@ def test_recorded_calls_are_repeated_and_compared():
     assert recorder.calls == []
     envs.step(action)
     with pytest.raises(RuntimeError, match="did not repeat"):
-        recorder.repeat()  # it goes on from a later state
+        recorder.repeat()  # it starts from a later state
 
 
 def test_throughput_leaves_the_updates_out():

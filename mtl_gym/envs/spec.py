@@ -59,7 +59,7 @@ class ScheduleSearch:
         arguments: The environment's arguments: its actions, and how many decisions there are.
         anchors: Actions that rows hold to the end whatever the others do, the environment's usual start first.
         forks: At which parts of an episode rows fork; none where nothing is known before its end.
-        kept: The share of the rows that go on as they are.
+        kept: The fraction of the rows that keep their training and action.
         spread: The deviation of new actions from a parent's, in deviations of the kept ones.
     """
 

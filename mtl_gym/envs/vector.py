@@ -21,7 +21,7 @@ from torch import Tensor
 from mtl_gym.checks import positive_int, should
 from mtl_gym.context import own_mode
 from mtl_gym.envs.arguments import check_arguments
-from mtl_gym.envs.infos import Array, Infos, final_infos, masked
+from mtl_gym.envs.infos import Array, Infos, as_array, final_infos, masked, measured
 from mtl_gym.envs.inputs import check_actions, check_autoreset_mode, check_reset_options, check_seeds
 from mtl_gym.envs.made import represented, specified
 from mtl_gym.envs.meter import Meter
@@ -31,8 +31,6 @@ from mtl_gym.training.memory import check_memory
 from mtl_gym.training.probes import GAINS, SCORE, View
 from mtl_gym.training.references import reference_rows
 
-UNKNOWN = -1.0
-"""Value of missing numbers in infos, which are otherwise at least 0."""
 _RESET_FIRST = "Call reset before step or render."
 
 
@@ -238,23 +236,7 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
         return observe(((name, rows[name]) for name in self.arguments.observe), self.view)
 
     def _infos(self, ended: npt.NDArray[np.bool_] | None = None) -> Infos:
-        """Infos of all rows, always with the same keys; *test* metrics are unknown except in ``ended`` rows."""
-        ledger = self.decision.trainings.ledger
-        forward, backward = as_array(ledger.passes.double()).T.copy()
-        test = dict(zip(self._metrics, np.full((len(self._metrics), self.num_envs), UNKNOWN), strict=True))
-        if ended is not None and ended.any():
-            metrics, own = self.decision.trainings.metrics("test"), [ledger.metric_names(row) for row in range(self.num_envs)]
-            for name, values in test.items():
-                known = ended & np.array([name in of_row for of_row in own])
-                values[known] = as_array(metrics[name])[known]
-        return {
-            "instance": np.array([instance.id if instance else -1 for instance in ledger.instances], dtype=np.int64),
-            "forward": forward,
-            "backward": backward,
-            "diverged": self._diverged.copy(),
-            **{name: _known(values) for name, values in self.decision.infos(self.view).items()},
-            "test": test,
-        }
+        return measured(self.decision, self.view, self._metrics, self._diverged, ended)
 
     # --- keeping and drawing -------------------------------------------------------------------------------------------------
 
@@ -275,8 +257,8 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
     def fork(self, source: Sequence[int], target: Sequence[int]) -> None:
         """Continues each row of ``target`` from where the row of ``source`` at the same place is, with its instance and training.
 
-        With the same actions both then go on alike, so this is what a search over schedules needs. A row keeps its own generator,
-        which draws its next instance. The memory of a policy is not copied.
+        With the same actions both then give the same results, which is what a search over schedules needs. A row keeps its own
+        generator, which draws its next instance. The memory of a policy is not copied.
 
         Args:
             source: Rows, which may repeat.
@@ -302,14 +284,3 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
             raise gymnasium.error.ResetNeeded(_RESET_FIRST)
         draw = pkgutil.resolve_name(self.specification.draws)
         return tuple(draw(self.decision, row) for row in range(self.num_envs))
-
-
-def _known(values: Tensor) -> Array:
-    """An info's numbers, with NaN, which is unequal to itself, replaced by ``UNKNOWN``."""
-    array = as_array(values).copy()
-    return np.nan_to_num(array, nan=UNKNOWN, posinf=np.inf, neginf=-np.inf) if array.dtype.kind == "f" else array
-
-
-def as_array(tensor: Tensor) -> Array:
-    """A tensor as a NumPy array."""
-    return tensor.cpu().numpy()

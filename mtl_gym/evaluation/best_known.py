@@ -1,9 +1,9 @@
 """What is known to be possible on instances: the best action that is held, and a schedule that a search over forks found.
 
 Every candidate trains each instance once, all side by side. At some decisions the candidates with the better mean scores on
-*reward* go on as they are, and the others continue from where these stand, with actions near theirs. So a search costs as many
-trainings of an instance as it has candidates. The candidate with the best mean on *reward* is read on *test*, which plays no other
-part: it may lose there, and it is the best that is known, never an optimum.
+*reward* keep their training and action, and the others continue from where these are, with actions near theirs. So a search costs
+as many trainings of an instance as it has candidates. The candidate with the best mean on *reward* is read on *test*, which plays
+no other part: it may lose there, and it is the best that is known, never an optimum.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class Candidates:
         return drawn(self.envs, rng)
 
     def fork(self, source: Array) -> None:
-        """Continues each candidate from where the one of ``source`` (C,) stands, on all instances."""
+        """Continues each candidate from where the one of ``source`` (C,) is, on all instances."""
         moved, places = np.flatnonzero(source != np.arange(self.count)), np.arange(len(self.ids))
         rows = [(of[:, None] * len(self.ids) + places).ravel().tolist() for of in (source[moved], moved)]
         self.envs.fork(*rows)
@@ -197,7 +197,7 @@ def scores(envs: MTLVectorEnv, split: str, references: Mapping[int, Mapping[str,
 
 
 def _forked(known: Array, actions: Array, fixed: int, search: ScheduleSearch, rng: np.random.Generator) -> tuple[Array, Array]:
-    """From which candidate each one goes on, and with which action; the first ``fixed`` go on as they are."""
+    """From which candidate each one goes on, and with which action; the first ``fixed`` keep theirs."""
     rows = len(known)
     order = np.argsort(-known, kind="stable")
     best = order[: max(round(search.kept * rows), 1)]

@@ -10,10 +10,11 @@ from mtl_gym.evaluation.figures import variable
 
 
 def filled(name: str, **texts: object) -> str:
-    """The template ``data/<name>`` with its style and these texts, which are HTML."""
+    """The template ``data/<name>`` with its style and these texts, which are HTML; ``run`` ends a page with what was run."""
     dark = "\n".join(f"    {variable(colour)}: {other};" for colour, other in ON_DARK.items())
     style = Template(_read("page.css")).substitute(dark=dark)
-    return Template(_read(name)).substitute(style=style, **texts)
+    last = Template(_read("what_was_run.html")).substitute(run=texts["run"]) if "run" in texts else ""
+    return Template(_read(name)).substitute(style=style, what_was_run=last, **texts)
 
 
 def _read(name: str) -> str:

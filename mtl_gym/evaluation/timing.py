@@ -22,7 +22,7 @@ Times = npt.NDArray[np.float64]
 def piece(work: Work, seconds: float, wait: Callable[[], object] = lambda: None) -> float:
     """Seconds per step, with work repeated for at least that many seconds, and at least once.
 
-    ``wait`` returns when all work that was started is done: that of a GPU goes on after the call.
+    ``wait`` returns when all work that was started is done: a GPU still works after the call returns.
     """
     wait()
     steps, start = 0, time.perf_counter()

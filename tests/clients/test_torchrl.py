@@ -129,13 +129,9 @@ def test_recorded_episodes_fill_a_buffer(empty_folder):
 
 
 @pytest.mark.usefixtures("datasets")
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="torchrl 0.14.1 maps new files over what it has read; then docs/offline.md may be shorter",
-)
-def test_the_reader_of_torchrl_reads_what_was_written(tmp_path):
+def test_the_reader_of_torchrl_still_returns_nothing_but_zeros(tmp_path):
+    """torchrl 0.14.1 maps new files over what it has read. When this fails, docs/offline.md may use its reader."""
     mtl_gym.record("ew", dataset="tests/ew-v0", instances=2, flat=True, **SMALL)
     read = MinariExperienceReplay("tests/ew-v0", 1, root=tmp_path, download=False, load_from_local_minari=True)[:]
     assert read["action"].shape == (2 * SMALL["train_steps"], 3)
-    assert (read["action"] == 1).all()
+    assert (read["action"] == 0).all()

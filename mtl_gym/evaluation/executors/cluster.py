@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from mtl_gym.checks import should
+from mtl_gym.evaluation.executors.answers import Answers, answered, packed
 from mtl_gym.evaluation.executors.holders import Ended, Holder
-from mtl_gym.evaluation.executors.jobs import TRIES, Answers, Job, Work, answered, check_copies, lost, packed
+from mtl_gym.evaluation.executors.jobs import TRIES, Job, Work, check_copies, lost
 
 _AHEAD = 2
 """Jobs that are handed over for each core, so that none waits for the process that compares."""

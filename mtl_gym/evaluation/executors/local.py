@@ -18,8 +18,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mtl_gym.evaluation.executors.answers import Answers, packed
 from mtl_gym.evaluation.executors.holders import Ended, Holder
-from mtl_gym.evaluation.executors.jobs import TRIES, Answers, Job, Work, check_copies, lost, packed
+from mtl_gym.evaluation.executors.jobs import TRIES, Job, Work, check_copies, lost
 from mtl_gym.training.memory import free_bytes
 
 PATIENCE = 5.0

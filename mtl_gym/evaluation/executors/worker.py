@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Any
 
-from mtl_gym.evaluation.executors.jobs import answered
+from mtl_gym.evaluation.executors.answers import answered
 
 _PAUSE = 0.2
 """Seconds between two messages on the progress of a job."""
