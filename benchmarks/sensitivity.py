@@ -19,8 +19,8 @@ from mtl_gym.envs.arguments import supported_problems
 from mtl_gym.evaluation.sensitivity import action_sensitivity
 from mtl_gym.problems import load_problem
 
-FIRST, INSTANCES, ROWS = 100_000, 2, 6
-SLOW = {"multimnist": 2, "stereo": 2}
+FIRST, INSTANCES, ROWS = 100_000, 4, 12
+SLOW = {"multimnist": 3, "stereo": 2}
 """Instances of problems with convolutions, each with half as many trainings."""
 FILE = ROOT / "mtl_gym" / "data" / "sensitivity.json"
 ENVS = (LOSS_WEIGHTING, SAMPLE_WEIGHTING, LAYER_MERGING, TASK_GROUPING)

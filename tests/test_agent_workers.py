@@ -192,7 +192,8 @@ def test_a_training_with_workers_ends_as_one_without(children, tmp_path):
     assert not children()
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_worker_is_an_error_after_which_the_training_resumes(workers, children, tmp_path):
     def kill(steps, known):
         if steps == 16:

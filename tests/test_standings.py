@@ -258,7 +258,7 @@ def test_the_page_shows_everything_and_loads_nothing(tmp_path):
     assert f"<strong>{found.table.index[0]}</strong> has the highest mean of 3 policies" in page
 
 
-@pytest.mark.parametrize("width", [NARROW, 10.0])
+@pytest.mark.parametrize("width", [NARROW, pytest.param(10.0, marks=pytest.mark.slow)])
 def test_figures_keep_to_the_page(width):
     from mtl_gym.evaluation.figures import draw_each
 
@@ -391,6 +391,7 @@ def test_the_command_shows_two_folders(tmp_path):
     assert "results.sqlite" in answer.output
 
 
+@pytest.mark.slow
 def test_the_command_rewrites_the_pages_of_a_suite(tmp_path):
     one = Suite("one", LOSS_WEIGHTING, "1.0", "", (Study("points", "quadratic"),))
     answer = CliRunner().invoke(app, ["report", str(stored(tmp_path / "run", one)), "--out", str(tmp_path / "again")])

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 from hypothesis import given, settings, strategies as st
+from rollouts import slow_unless
 from typer.testing import CliRunner
 
 import mtl_gym
@@ -270,7 +271,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", slow_unless("metrics".__eq__, CHANGES))
 def test_what_does_not_come_out_again_is_found(change, whole, tmp_path):
     table = mtl_gym.verify(changed(whole[0], tmp_path, CHANGES[change]), 33)
     assert not table.attrs["sound"]
@@ -345,6 +346,7 @@ def theirs():
     return replace(PAIR, name="theirs")
 
 
+@pytest.mark.slow
 def test_the_commands_run_and_rank_a_suite(known, tmp_path):
     runner, out = CliRunner(), tmp_path / "out"
     words = ["compare", "--suite", "pair", "--policies", "ew,init", "--out", str(out), "--quiet"]

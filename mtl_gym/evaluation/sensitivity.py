@@ -10,12 +10,15 @@ import numpy.typing as npt
 from gymnasium.spaces import Box
 
 from mtl_gym.checks import positive_int, should
-from mtl_gym.evaluation.best_known import drawn, scores, trainings
-from mtl_gym.evaluation.single_task import reference_metrics
+from mtl_gym.envs.vector import MTLVectorEnv
+from mtl_gym.evaluation.best_known import drawn, trainings
+from mtl_gym.problems.scores import log_qualities
 
 Array = npt.NDArray[np.float64]
 CHANGE = 0.01
 """What is added to the actions of copies, in ranges of the action space: enough for other roundings, too little to matter."""
+DIVERGED = 20.0
+"""How far a training that diverged is behind the worst one, in points."""
 
 
 def action_sensitivity(
@@ -25,7 +28,8 @@ def action_sensitivity(
 
     Of each instance, ``rows`` trainings begin alike and follow random actions of their own to the end. Where actions are numbers,
     each has a copy whose actions differ by a hundredth of the space's range: what differs between the two is chance. A return is
-    the final ``delta_m``.
+    the final ``quality``: the log of metrics in percent, whose small differences are those of ``delta_m``, but without its ends. A
+    training that diverged is 20 points below the worst of its instance.
 
     Args:
         env: The environment's id.
@@ -48,8 +52,8 @@ def action_sensitivity(
         few = ("rows", rows) if rows < 2 else ("ids", [*ids])
         raise ValueError(should(few[0], "be at least two: a single one has no variance", few[1]))
     envs = trainings(env, 2 * rows, arguments)
-    references, rng = reference_metrics(envs.arguments, ids), np.random.default_rng(seed)
-    returns = np.array([_returns(envs, id, references, rng, split) for id in ids])  # (n, 2, rows)
+    rng = np.random.default_rng(seed)
+    returns = np.array([_returns(envs, id, rng, split) for id in ids])  # (n, 2, rows)
     numbers = isinstance(envs.single_action_space, Box)
     envs.close()
     first, second = returns[:, 0], returns[:, 1]
@@ -61,7 +65,7 @@ def action_sensitivity(
     return found
 
 
-def _returns(envs: Any, id: int, references: Any, rng: np.random.Generator, split: str) -> Array:
+def _returns(envs: MTLVectorEnv, id: int, rng: np.random.Generator, split: str) -> Array:
     """Returns (2, rows) of an instance's trainings, and of their copies; choices have copies with the same ones."""
     rows = envs.num_envs // 2
     envs.reset(options={"instance": np.full(2 * rows, id)})
@@ -69,7 +73,18 @@ def _returns(envs: Any, id: int, references: Any, rng: np.random.Generator, spli
     held = _held(space, rows, rng) if isinstance(space, Box) else None
     while not envs.finished.all():
         envs.step(np.tile(drawn(envs, rng)[:rows], 2) if held is None else held)
-    return scores(envs, split, references).reshape(2, rows)
+    return _qualities(envs, split).reshape(2, rows)
+
+
+def _qualities(envs: MTLVectorEnv, split: str) -> Array:
+    """The final quality (N,) of each row, in points: that of the main task, or the mean over tasks."""
+    runs, problem, main_task = envs.decision.trainings, envs.arguments.problem, envs.arguments.recipe.main_task
+    known = 100 * log_qualities(problem, runs.metrics(split)).cpu()
+    main = [task.name for task in problem.tasks].index(main_task) if main_task else None
+    own = (known.gather(1, runs.ledger.tasks.cpu()).mean(1) if main is None else known[:, main]).numpy()
+    lost = ~(runs.finite().cpu().numpy() & np.isfinite(own))
+    worst = own[~lost].min() if not lost.all() else 0.0
+    return np.asarray(np.where(lost, worst - DIVERGED, own))
 
 
 def _held(space: Box, rows: int, rng: np.random.Generator) -> npt.NDArray[Any]:
