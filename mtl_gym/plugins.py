@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import pkgutil
+import sys
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,9 +27,23 @@ function that writes seconds. Suites: a table from "name env-id" to ``"module:NA
 
 def entries(group: str) -> list[EntryPoint]:
     """The entry points of a group: ours first, then by distribution and name, so that others cannot override our names."""
+    return [*_entries(group, tuple(sys.path), tuple(map(_changed, sys.path)))]
+
+
+@functools.lru_cache(maxsize=64)
+def _entries(group: str, path: tuple[str, ...], changed: tuple[int, ...]) -> list[EntryPoint]:
+    """The same, kept until packages are installed or removed: it reads a file of each of them."""
     from importlib.metadata import entry_points  # late: it takes longer than all of `import mtl_gym`
 
     return sorted(entry_points(group=group), key=lambda entry: (_distribution(entry) != OWN, _distribution(entry), entry.name))
+
+
+def _changed(folder: str) -> int:
+    """When something was added to a folder, or removed from it."""
+    try:
+        return Path(folder).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def load(entry: EntryPoint, check: Callable[[Any], object] | None = None) -> Any | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import mtl_gym
 from mtl_gym.baselines import BASELINES
 from mtl_gym.environments import ENVIRONMENTS
-from mtl_gym.plugins import resolve
+from mtl_gym.plugins import POLICIES, entries, resolve
 
 ROOT = Path(mtl_gym.__file__).parents[1]
 ENVIRONMENT = '''
@@ -389,3 +390,20 @@ except ValueError as error:
     assert "theirs" in error
     assert said.count("RuntimeWarning") == 1
     assert f"'broken' of mtl_gym.problems, from the package 'third-party', is skipped: {reason}" in said
+
+
+def test_packages_that_come_and_go_in_a_running_process_are_seen(tmp_path, monkeypatch):
+    def names():
+        return [entry.name for entry in entries("mtl_gym.test_plugins")]
+
+    monkeypatch.syspath_prepend(tmp_path)
+    assert names() == []
+    folder = tmp_path / "later-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: later\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text("[mtl_gym.test_plugins]\nfound = nowhere:it\n")
+    assert names() == ["found"]
+    shutil.rmtree(folder)
+    assert names() == []
+    assert entries(POLICIES) == entries(POLICIES)
+    assert entries(POLICIES) is not entries(POLICIES)

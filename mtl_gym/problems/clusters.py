@@ -59,12 +59,15 @@ def _planted(frequencies: Sequence[float]) -> tuple[tuple[Task, ...], dict[str, 
     phases = rng.uniform(0, 2 * np.pi, _FEATURES)
     read_outs = _read_outs(rng, -(-NUM_TASKS // NUM_CLUSTERS))
     inputs = rng.normal(size=(sum(_SIZES.values()), NUM_CLUSTERS * _INPUTS))
+    features = [
+        np.sin(frequency * own @ projections + phases)
+        for frequency, own in zip(frequencies, np.split(inputs, NUM_CLUSTERS, axis=1), strict=True)
+    ]
+    features = [(own - own.mean(0)) / own.std(0) for own in features]
     tasks, labels = [], []
     for number in range(NUM_TASKS):
         place, cluster = divmod(number, NUM_CLUSTERS)
-        own = inputs[:, cluster * _INPUTS : (cluster + 1) * _INPUTS]
-        features = np.sin(frequencies[cluster] * own @ projections + phases)
-        values = (features - features.mean(0)) / features.std(0) @ read_outs[place]
+        values = features[cluster] @ read_outs[place]
         tasks.append(Task(f"c{cluster}_t{place:02}", "bce", ("accuracy",)))
         labels.append(values > np.median(values))
     pool = Pool.in_order(Split.of(inputs, labels), _SIZES)
