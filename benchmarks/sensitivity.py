@@ -21,9 +21,14 @@ from mtl_gym.problems import load_problem
 
 FIRST, INSTANCES, ROWS = 100_000, 4, 12
 SLOW = {"multimnist": 3, "stereo": 2}
-"""Instances of problems with convolutions, each with half as many trainings."""
+"""Instances of problems with convolutions."""
 FILE = ROOT / "mtl_gym" / "data" / "sensitivity.json"
 ENVS = (LOSS_WEIGHTING, SAMPLE_WEIGHTING, LAYER_MERGING, TASK_GROUPING)
+FEWER = {
+    **{(env, problem): 6 for env in (LOSS_WEIGHTING, SAMPLE_WEIGHTING) for problem in SLOW},
+    **{(LAYER_MERGING, "multimnist"): 3, (LAYER_MERGING, "yeast"): 6},
+}
+"""Rows of pairs that take long, or much memory."""
 MOST_GROUPED = 5
 """Of more tasks, groups would be too many."""
 
@@ -46,7 +51,7 @@ def measured(env: str, problem: str, run: Run) -> dict[str, float]:
     """The shares of a pair."""
     count = run.size(SLOW.get(problem, INSTANCES), 2)
     given = {"problem": problem, **own_tasks(env, problem), **({"train_steps": 40} if run.smoke else {})}
-    rows = run.size(ROWS if problem not in SLOW or env == TASK_GROUPING else ROWS // 2, 2)
+    rows = run.size(FEWER.get((env, problem), ROWS), 2)
     found = action_sensitivity(env, range(FIRST, FIRST + count), rows=rows, **given)
     return {name: round(value, 4) for name, value in found.items()} | {"instances": count, "trainings": 2 * rows * count}
 

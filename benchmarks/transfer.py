@@ -60,6 +60,8 @@ RULES = {"level": "rule:first=1:base=1:level=1", "best-rule": "best-rule:level=0
 
 They see no shipped problem. The option tells `best-rule` apart from the row of that name in searches.
 """
+LONG = 32
+"""Updates of PPO from as many trainings as bandits learn from, 9,216."""
 Recipe = Callable[[Sequence[Mapping[str, Any]], int, Path], Any]
 """``(sources, seed, file)``: trains an agent on sources and saves it."""
 
@@ -71,14 +73,17 @@ RECIPES: dict[str, Recipe] = {
     "learned-rule": lambda sources, seed, file: learned(sources, seed, features=PLAIN, inputs="nothing").save(file),
     "evolved": lambda sources, seed, file: evolution.evolved(sources, evolution.found(TEACHERS_ALONE, seed), seed).save(file),
     "ppo-rule": lambda sources, seed, file: policy_gradient.learned(sources, seed, **policy_gradient.best()).save(file),
+    "ppo-rule-long": lambda sources, seed, file: policy_gradient.learned(
+        sources, seed, updates=LONG, **policy_gradient.best()
+    ).save(file),
 }
 """What learns, by name. ``learned-rule`` is constant: what a bandit is that observes nothing."""
 SMOKE = "smoke"
 RECIPES[SMOKE] = lambda sources, seed, file: learned(sources, seed, steps=2, folder=file.parent).save(file)
 USUAL = ("bandit", "bandit-free", "bandit-run", "learned-rule")
-ABLATED = ("evolved", "ppo-rule")
+ABLATED = ("evolved", "ppo-rule", "ppo-rule-long")
 """The recipes of every fold; those of teachers alone."""
-SEARCHES = {"evolved": evolution.FOUND, "ppo-rule": policy_gradient.FOUND}
+SEARCHES = {"evolved": evolution.FOUND, "ppo-rule": policy_gradient.FOUND, "ppo-rule-long": policy_gradient.FOUND}
 """The results from which recipes are made that were searched for."""
 
 
