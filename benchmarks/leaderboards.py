@@ -1,14 +1,15 @@
-"""The leaderboards of the standard suites: every environment, with all heuristics that cost no more than a backward pass a task.
+"""The leaderboards of suites: the standard ones of every environment, and all others of LossWeighting.
 
-    python -m benchmarks.leaderboards                               every environment (an hour; rerun to resume)
-    python -m benchmarks.leaderboards LossWeighting-v0              one of them
+    python -m benchmarks.leaderboards                               every suite (two hours; rerun to resume)
+    python -m benchmarks.leaderboards LossWeighting-v0              one of them, ``BOARDS``
+    python -m benchmarks.leaderboards LossWeighting-v0-tasks
 
-It runs, for each environment,
+It runs, for each of them,
 
-    mtl-gym compare --suite standard --env ENV --policies ... --out runs/leaderboards/ENV
+    mtl-gym compare --suite SUITE --env ENV --policies ... --out runs/leaderboards/NAME
 
-whose policies are ``STAGES``, and keeps of each row what a leaderboard needs (``benchmarks/results/leaderboards``, a CSV file
-for each environment), from which ``docs/leaderboards.md`` is made. ``benchmarks/results/leaderboards.json`` has how long it took.
+and keeps of each row what a leaderboard needs (``benchmarks/results/leaderboards``, a CSV file for each suite), from which
+``docs/leaderboards.md`` is made. ``benchmarks/results/leaderboards.json`` has how long it took.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -29,8 +30,8 @@ from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING
 from mtl_gym.evaluation.standing_files import write_standings
 from mtl_gym.evaluation.standing_texts import notes_of, rows_of
 from mtl_gym.evaluation.standings import ranking
+from mtl_gym.evaluation.suite_tables import SUITES
 
-SUITE = "standard"
 LEVEL = "rule:first=1:base=1:level=1"
 LOSS_BALANCING = (
     *("ew", "init", "si", "si-mean", "gls", "rlw", "uw", "uw-so", "dwa", "imtl-l", "igb", "cov", "famo", "stch"),
@@ -39,7 +40,7 @@ LOSS_BALANCING = (
 """Policies for the weights of losses, at most one and a half times the passes of equal weights."""
 GRADIENT_BALANCING = ("igb+cagrad", "nash-mtl", "db-mtl")
 """Those of the methods at a backward pass for each task that were best on other instances (``docs/transfer.md``)."""
-STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
+STANDARD: dict[str, tuple[tuple[str, ...], ...]] = {
     LOSS_WEIGHTING: (LOSS_BALANCING, GRADIENT_BALANCING),
     SAMPLE_WEIGHTING: (
         (*("uniform", "main", "slgrad", "l2rw", "gcs", "ol-aux", "small-loss", "self-paced", "ohem", "focal"), *("oracle", "ppo")),
@@ -49,31 +50,52 @@ STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 """By environment, the policies that are run one after the other; the first one is the baseline. `oracle` knows which labels are
 wrong; `exhaustive` cannot train all groups of the twelve tasks of `clusters`."""
+
+
+class Board(NamedTuple):
+    """A suite, and the policies that are run on it, stage by stage."""
+
+    suite: str
+    env: str
+    stages: tuple[tuple[str, ...], ...]
+
+
+def name_of(suite: str, env: str) -> str:
+    """What the leaderboard of a suite is called: the environment, and the suite unless it is the standard one."""
+    return "-".join([env.rpartition("/")[2], *([suite] if suite != "standard" else [])])
+
+
+BOARDS = {
+    name_of(suite, env): Board(suite, env, STANDARD[env] if suite == "standard" else (LOSS_BALANCING,))
+    for suite, env in SUITES
+    if suite != "quick"
+}
+"""By name, what is run; of the suites that change one thing, what costs as much as equal weights."""
 FOLDER = RESULTS / "leaderboards"
 COLUMNS = ("study", "policy", "instance", "delta_m", "forward", "backward", "diverged")
 
 
-def rows_file(env: str, folder: Path = FOLDER) -> Path:
-    """Where the rows of an environment are."""
-    return folder / f"{env.rpartition('/')[2]}.csv"
+def rows_file(name: str, folder: Path = FOLDER) -> Path:
+    """Where the rows of a leaderboard are."""
+    return folder / f"{name}.csv"
 
 
-def shown_file(env: str, folder: Path = FOLDER) -> Path:
-    """Where the leaderboard of an environment is, as ``mtl-gym leaderboard`` prints it."""
-    return folder / f"{env.rpartition('/')[2]}-leaderboard.csv"
+def shown_file(name: str, folder: Path = FOLDER) -> Path:
+    """Where a leaderboard is, as ``mtl-gym leaderboard`` prints it."""
+    return folder / f"{name}-leaderboard.csv"
 
 
-def played(env: str, policies: Sequence[str], suite: str, out: Path, workers: int) -> dict[str, Any]:
+def played(board: Board, policies: Sequence[str], out: Path, workers: int) -> dict[str, Any]:
     """Runs a suite and writes its leaderboard; returns what was run, and the minutes that it took."""
     begun = time.perf_counter()
-    frame = mtl_gym.compare_suite([*policies], suite, env, out=out, workers=workers)
+    frame = mtl_gym.compare_suite([*policies], board.suite, board.env, out=out, workers=workers)
     seconds = time.perf_counter() - begun
     runs = frame.drop_duplicates(["study", "policy", "instance"])[[*COLUMNS]]
     ranked = ranking(frame)
     write_standings(ranked, out)
     texts = {rows_file: runs.round({"delta_m": 4}), shown_file: pd.DataFrame(rows_of(ranked.table))}
     for file, own in texts.items():
-        write_whole(file(env, out.parent), own.to_csv(index=False))
+        write_whole(file(out.name, out.parent), own.to_csv(index=False))
     return {"policies": len(policies), "trainings": len(runs), "minutes": round(seconds / 60, 1), "notes": notes_of(ranked.table)}
 
 
@@ -86,21 +108,20 @@ def main(words: Sequence[str] | None = None) -> None:
     run: Run
     run, given = command_line(words, _options)
     known = run.known()
-    names = {env.rpartition("/")[2]: env for env in STAGES}
     if run.smoke:
         if run.out:
-            env = names["TaskGrouping-v0"]
-            run.write({env: played(env, STAGES[env][0][:2], "quick", run.out.parent / env.rpartition("/")[2], 1)})
+            name, (_, env, stages) = "TaskGrouping-v0", BOARDS["TaskGrouping-v0"]
+            run.write({name: played(Board("quick", env, ()), stages[0][:2], run.out.parent / name, 1)})
         return
-    for name in run.names or [*names]:
-        env, folder = names[name], ROOT / "runs" / "leaderboards"
+    for name in run.names or [*BOARDS]:
+        board, folder = BOARDS[name], ROOT / "runs" / "leaderboards"
         rows = known.setdefault(name, {"workers": given.workers, "stages": []})
-        for stage in STAGES[env][len(rows["stages"]) :]:  # a stage that was cut off begins again, and its minutes are too few
-            policies = [*itertools.chain(*STAGES[env][: len(rows["stages"])]), *stage]
-            rows["stages"].append(played(env, policies, SUITE, folder / name, given.workers))
+        for stage in board.stages[len(rows["stages"]) :]:  # a stage that was cut off begins again, and its minutes are too few
+            policies = [*itertools.chain(*board.stages[: len(rows["stages"])]), *stage]
+            rows["stages"].append(played(board, policies, folder / name, given.workers))
             FOLDER.mkdir(exist_ok=True)
             for file in (rows_file, shown_file):
-                write_whole(file(env), file(env, folder).read_text())
+                write_whole(file(name), file(name, folder).read_text())
             print(name, rows["stages"][-1], flush=True)
             run.write(known)
 

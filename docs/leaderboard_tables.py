@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.leaderboards import FOLDER
+from benchmarks.leaderboards import BOARDS, LOSS_BALANCING, shown_file
 from mtl_gym.evaluation.suite_references import headroom, suite_references
 from mtl_gym.evaluation.suites import find_suites
 
@@ -16,12 +16,24 @@ Table = list[dict[str, str]]
 
 
 def leaderboard_tables() -> dict[str, Table]:
-    """By environment: the leaderboard of its standard suite, as ``mtl-gym leaderboard`` wrote it."""
-    found = {}
-    for file in sorted(FOLDER.glob("*-leaderboard.csv")):
-        frame = pd.read_csv(file, keep_default_na=False)
-        found[file.stem.removesuffix("-leaderboard")] = frame.astype(str).to_dict("records")
-    return found  # type: ignore[return-value]
+    """By name: the leaderboard of each standard suite, as ``mtl-gym leaderboard`` wrote it; ``suites``: regrets in the others."""
+    standard = {name: _shown(name).to_dict("records") for name, board in BOARDS.items() if board.suite == "standard"}
+    return {**standard, "suites": suite_regrets()}  # type: ignore[dict-item]
+
+
+def suite_regrets() -> Table:
+    """The mean regret of each policy in every suite that changes one thing, in points; the least mean over suites comes first."""
+    regrets = {
+        board.suite: _shown(name).set_index("policy")["regret"] for name, board in BOARDS.items() if board.suite != "standard"
+    }
+    table = pd.DataFrame(regrets).astype(float).loc[[*LOSS_BALANCING]]
+    table["mean"] = table.mean(axis=1)
+    ordered = table.sort_values("mean", kind="stable").map("{:.2f}".format)
+    return [{"policy": f"`{policy}`", **{str(name): value for name, value in row.items()}} for policy, row in ordered.iterrows()]
+
+
+def _shown(name: str) -> pd.DataFrame:
+    return pd.read_csv(shown_file(name), keep_default_na=False).astype(str)
 
 
 def reference_tables() -> dict[str, Table]:
