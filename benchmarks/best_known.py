@@ -30,8 +30,8 @@ from mtl_gym.evaluation.suites import find_suites, load_suite
 
 CANDIDATES, MOST, LEAST = 64, 24, 4
 """Trainings of each instance, and instances: of a suite, shared out among its studies, and at least of each of them."""
-FEWER = {LAYER_MERGING: 20}
-"""Candidates of an environment whose trainings take much memory."""
+FEWER = {(LAYER_MERGING, problem): 32 for problem in ("digits", "relations", "teachers")} | {(LAYER_MERGING, "yeast"): 6}
+"""Candidates where trainings take much memory; four instances of each study are searched then."""
 FOLDER = ROOT / "mtl_gym" / "data" / "suites"
 STARTS = {LOSS_WEIGHTING: "ew", SAMPLE_WEIGHTING: "uniform", LAYER_MERGING: "shared", TASK_GROUPING: "joint"}
 """The policy that scores 0."""
@@ -71,16 +71,18 @@ def _rounded(values: Any) -> list[float]:
 
 def referenced(suite: Suite, run: Run, folder: Path) -> None:
     """Fills the file of a suite, study by study."""
-    path, rows = folder / file_name(suite.name, suite.env), run.size(FEWER.get(suite.env, CANDIDATES), 8)
-    about = {"suite": suite.name, "version": suite.version, "env": suite.env, "start": STARTS[suite.env], "trainings": rows}
+    path, most = folder / file_name(suite.name, suite.env), run.size(CANDIDATES, 8)
+    about = {"suite": suite.name, "version": suite.version, "env": suite.env, "start": STARTS[suite.env], "trainings": most}
     known = json.loads(path.read_text()) if path.is_file() else {}
     if {name: known.get(name) for name in about} != about:
         known = {**about, "kernels": running_kernels("cpu"), "studies": {}}
     for study in suite.studies[: 1 if run.smoke else None]:
         if study.name not in known["studies"]:
             others = {"train_steps": 40} if run.smoke else {}
-            own = study_references(suite, study, rows, run.size(max(MOST // len(suite.studies), LEAST), 2), **others)
-            known["studies"][study.name] = own
+            rows = min(FEWER.get((suite.env, study.problem), most), most)
+            count = max(MOST // len(suite.studies), LEAST) if rows == CANDIDATES else LEAST
+            own = study_references(suite, study, rows, run.size(count, 2), **others)
+            known["studies"][study.name] = own if rows == most else {"trainings": rows, **own}
             known["complete"] = len(known["studies"]) == len(suite.studies)
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(path, json.dumps(known) + "\n")

@@ -35,8 +35,8 @@ def suite_references(suite: str = "standard", env: str = LOSS_WEIGHTING) -> pd.D
     Returns:
         A frame with a row for each study and instance: ``start``, ``best_constant`` and ``best_known`` are ``delta_m`` on *test*,
         in percent; single-task learning is 0. The last two were chosen on *reward*, so they may lose, and are no optima.
-        ``attrs["trainings"]`` is the number of trainings of an instance that a search took, and ``attrs["start"]`` the name of the
-        policy that is the start. It has no rows if the suite has no references.
+        ``attrs["trainings"]`` is the number of trainings of an instance that a search took at most, and ``attrs["start"]`` the
+        name of the policy that is the start. It has no rows if the suite has no references.
 
     Raises:
         ValueError: If there is no such suite.
@@ -121,6 +121,6 @@ def described(references: pd.DataFrame, scored: Mapping[str, Any]) -> str:
     room, about = headroom(references), references.attrs
     span = f"{room['difference']:+.2f} [{room['low']:.2f}, {room['high']:.2f}]"
     return (
-        f"Score: 0 is {about['start']}, 1 the best schedule known ({about['trainings']} trainings an instance, chosen on reward), "
-        f"on {len(references)} instances; that is {span} over the best constant action. Policies with a score: {len(scored)}."
+        f"Score: 0 is {about['start']}, 1 the best schedule known (at most {about['trainings']} trainings an instance, chosen on "
+        f"reward), on {len(references)} instances; that is {span} over the best constant action. Policies with a score: {len(scored)}."
     )
