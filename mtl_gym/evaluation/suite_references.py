@@ -122,5 +122,6 @@ def described(references: pd.DataFrame, scored: Mapping[str, Any]) -> str:
     span = f"{room['difference']:+.2f} [{room['low']:.2f}, {room['high']:.2f}]"
     return (
         f"Score: 0 is {about['start']}, 1 the best schedule known (at most {about['trainings']} trainings an instance, chosen on "
-        f"reward), on {len(references)} instances; that is {span} over the best constant action. Policies with a score: {len(scored)}."
+        f"reward), on {len(references)} instances; that is {span} over the best constant action. "
+        f"Policies with a score: {len(scored)}."
     )
