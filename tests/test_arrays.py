@@ -16,7 +16,7 @@ import mtl_gym
 from mtl_gym.problems.columns import Table
 from mtl_gym.problems.divisions import FRACTIONS, division
 from mtl_gym.problems.kinds import labels_of
-from mtl_gym.problems.splits import SPLITS
+from mtl_gym.problems.splits import SPLITS, Split
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(3.0, 2.0, (400, 5)) * [1, 10, 100, 1e-3, 1]
@@ -85,6 +85,19 @@ def test_classes_are_numbered_in_their_order_and_missing_labels_stay_missing():
 
 def test_a_task_without_names_of_classes_shows_none():
     assert repr(mtl_gym.Task("a", "mse", ("rmse",))) == "Task(name='a', loss='mse', metrics=('rmse',), outputs=1)"
+
+
+def test_masked_labels_are_missing_and_masked_inputs_are_not_finite():
+    mask = np.arange(60) % 3 == 1
+    for values in (np.arange(60.0), np.arange(60) % 2, np.arange(60) % 2 == 0, np.array(["yes", "no"] * 30)):
+        masked = np.ma.masked_array(values, mask)
+        np.testing.assert_array_equal(np.isnan(labels_of("own", masked).values[:, 0]), mask)
+        assert labels_of("own", masked).task == labels_of("own", values).task
+    masked = np.ma.masked_array(np.arange(60), mask)
+    assert Split(np.zeros(60), masked).targets[:, 0].isnan().tolist() == mask.tolist()
+    assert Split(np.zeros(60), np.ma.masked_array(np.arange(60))).targets[:, 0].tolist() == [*range(60)]
+    with pytest.raises(ValueError, match="`inputs` should be finite"):
+        mtl_gym.Problem.from_arrays(masked, {"own": np.arange(60.0)})
 
 
 def test_a_given_kind_overrides_what_would_be_inferred():

@@ -14,6 +14,7 @@ import torch
 from mtl_gym.checks import LARGEST_FLOAT, number, positive_int, sequence, should
 from mtl_gym.problems.divisions import Division, division
 from mtl_gym.problems.encodings import Encoding, Scale
+from mtl_gym.problems.inputs import unmasked
 from mtl_gym.problems.kinds import Labels, labels_of
 from mtl_gym.problems.naming import default_name
 from mtl_gym.problems.pools import Pool
@@ -148,7 +149,7 @@ def input_numbers(inputs: Any) -> Numbers:
     """Inputs (n, *shape) as finite float64 numbers; raises errors that name the features that are not."""
     raw = inputs.detach().cpu() if isinstance(inputs, torch.Tensor) else inputs
     try:
-        table = np.asarray(raw)
+        table = np.asarray(unmasked(raw))
         values = table.astype(np.float64) if table.dtype.kind in "biufO" else None
     except (TypeError, ValueError):
         values = None

@@ -68,6 +68,20 @@ def as_inputs(values: Any) -> Inputs:
     return found
 
 
+def unmasked(values: Any, numbers: str = "biuf") -> Any:
+    """The values of numpy's masked arrays, with NaN where the mask says that there is none; None, if the dtype's kind is not one of
+    these numbers.
+    """
+    if not isinstance(values, np.ma.MaskedArray):
+        return values
+    if not np.ma.is_masked(values):
+        return values.data
+    missing, kind = (np.nan, np.float64) if values.dtype.kind in numbers else (None, object)
+    filled = values.data.astype(kind)
+    filled[np.ma.getmaskarray(values)] = missing
+    return filled
+
+
 def tensor_of(name: str, values: Any, *, whole: bool = False, columns: bool = True) -> Tensor:
     """Values as a tensor (n, ...).
 
@@ -92,7 +106,7 @@ def tensor_of(name: str, values: Any, *, whole: bool = False, columns: bool = Tr
 
 def _of_array(name: str, values: Any, *, whole: bool) -> Tensor:
     try:
-        array = None if isinstance(values, Tensor) else np.asarray(values)
+        array = None if isinstance(values, Tensor) else np.asarray(unmasked(values))
     except ValueError:  # rows of different lengths
         array = None
     if array is None or array.dtype.kind not in "biuf":

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from mtl_gym.checks import LARGEST_FLOAT, choose, should
+from mtl_gym.problems.inputs import unmasked
 from mtl_gym.problems.tasks import Task
 
 Values = npt.NDArray[Any]
@@ -82,7 +83,7 @@ def _read(name: str, values: Any) -> Values:
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
     try:
-        table = np.asarray(values)
+        table = np.asarray(values := unmasked(values, "iuf"))
     except ValueError:
         raise ValueError(should(_of(name), "have labels of one shape", values)) from None
     if table.dtype.kind == "U" and not isinstance(values, np.ndarray):
