@@ -18,11 +18,12 @@ from mtl_gym.problems.tasks import Task
 _METRIC_SPLITS = ("reward", "test")
 _MOST = 20  # samples or labels in an error
 _OUT_OF_PROPORTION = 1e6
+_LARGEST = 1e18  # of a label: the square of one that is a hundred times as large is beyond float32
 _FEW = 5  # samples on which functions are tried
 _LABELS = {
     "binary": "0 or 1, or NaN where missing",
     "classes": "class indices from 0 to {last}",
-    "real": "finite, or NaN where missing",
+    "real": f"finite, or NaN where missing, and at most {_LARGEST:g} in size",
 }
 """The valid labels of each kind, for errors."""
 
@@ -164,7 +165,7 @@ def _valid(task: Task, labels: Tensor) -> Tensor:
         return (labels == 0) | (labels == 1)
     if kind == "classes":
         return (labels >= 0) & (labels < task.outputs) & (labels % 1 == 0)
-    return torch.isfinite(labels)
+    return labels.abs() <= _LARGEST
 
 
 def _constant(labels: Tensor) -> bool:
