@@ -1,5 +1,6 @@
 import copy
 import inspect
+import json
 import pickle
 import warnings
 
@@ -642,6 +643,20 @@ def test_the_specification_is_written_as_json():
     spec = gymnasium.envs.registration.EnvSpec.from_json(env.spec.to_json())
     actions = random_actions(env.action_space, 2)
     assert same(play(env, actions), play(gymnasium.make(spec, disable_env_checker=True), actions))
+
+
+def test_numpys_numbers_are_written_as_json():
+    given = {
+        "lr": np.float32(0.25),
+        "train_steps": np.int64(8),
+        "hidden_sizes": [np.int64(4)],
+        "distribution": {"noise": (0, np.int8(1))},
+    }
+    for maker in (make, make_vec):
+        kwargs = json.loads(maker(**given).spec.to_json())["kwargs"]
+        assert {name: kwargs[name] for name in given} == {
+            **{"lr": 0.25, "train_steps": 8, "hidden_sizes": [4], "distribution": {"noise": [0, 1]}}
+        }
 
 
 def test_a_problem_of_ones_own_plays_as_its_name_does():

@@ -6,6 +6,7 @@ import copy
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from mtl_gym.checks import should
@@ -21,14 +22,25 @@ class _OfData(EnvSpec):
 
 
 def specified(spec: EnvSpec | None, problem: Problem) -> EnvSpec | None:
-    """The specification with ``problem`` as the text by which it is found again, in any process and working directory."""
-    if spec is None or "problem" not in spec.kwargs:
-        return spec
-    if problem.address is None:
+    """The specification with ``problem`` as the text by which it is found again, in any process and working directory, and with
+    numpy's numbers as Python's, so that it can be written as JSON.
+    """
+    if spec is None:
+        return None
+    if "problem" in spec.kwargs and problem.address is None:
         return _OfData(**{own.name: getattr(spec, own.name) for own in fields(spec) if own.init})
     own = copy.copy(spec)
-    own.kwargs = {**spec.kwargs, "problem": problem.address}
+    own.kwargs = {name: problem.address if name == "problem" else _plain(value) for name, value in spec.kwargs.items()}
     return own
+
+
+def _plain(value: Any) -> Any:
+    """Numpy's numbers, also those in lists and mappings, as Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
 
 
 def represented(env: Any) -> str:
