@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from mtl_gym import LAYER_MERGING, choose
+from mtl_gym import LAYER_MERGING, should
 from mtl_gym.baselines.base import Heuristic, Observation
 from mtl_gym.baselines.group_heuristic import GroupHeuristic
 from mtl_gym.baselines.thresholds import MERGE_NONE, ThresholdHeuristic
@@ -35,4 +35,6 @@ def single_task(env: str = LAYER_MERGING) -> Heuristic:
         ValueError: If there is no such policy for the environment.
     """
     policies: dict[str, type[Heuristic]] = {str(policy.requires.env): policy for policy in (NeverMerges, OwnGroups)}
-    return choose("env", env, policies)()
+    if env not in policies:
+        raise ValueError(should("env", f"be {' or '.join(map(repr, policies))}, which single-task is for", env))
+    return policies[env]()

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-from rollouts import LAYER_MERGING, make, make_trainer, make_vec
+from rollouts import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING, TASK_GROUPING, make, make_trainer, make_vec
 from torch import nn
 
 from mtl_gym.decisions.merging.adapters import ADAPTERS
@@ -269,3 +269,10 @@ def test_what_the_rules_merge_does_not_depend_on_the_order_of_tasks():
         for rule in RULES.values():
             divide = functools.partial(rule.divide, threshold=0.6)
             assert torch.equal(together(divide(similarity[order][:, order])), together(divide(similarity))[order][:, order])
+
+
+@pytest.mark.parametrize("env_id", [LOSS_WEIGHTING, SAMPLE_WEIGHTING])
+def test_single_task_learning_is_named_where_there_is_none(env_id):
+    known = f"'{LAYER_MERGING}' or '{TASK_GROUPING}', which single-task is for"
+    with pytest.raises(ValueError, match=f"`env` should be {known}. Received env='{env_id}'"):
+        make_policy("single-task", env_id)
