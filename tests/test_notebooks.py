@@ -136,6 +136,12 @@ def test_frames_whose_rows_are_not_of_their_results_are_refused(make, message, t
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["task", "delta_m", "diverged"])
+def test_a_frame_without_a_column_that_statistics_read_is_refused_in_words(name):
+    with pytest.raises(ValueError, match=rf"`frame` should have the columns .*{name}.* Missing: {name}\."):
+        mtl_gym.leaderboard(of("ew").drop(columns=name))
+
+
 def test_parts_of_one_comparison_may_be_put_together_again():
     frame = of("ew", "si")
     parts = pd.concat([frame[frame["policy"] == "si"], frame[frame["policy"] == "ew"]])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mtl_gym.checks import should
 from mtl_gym.evaluation.statistics import (
     NO_GAIN,
     Array,
@@ -18,6 +19,8 @@ from mtl_gym.evaluation.statistics import (
     student_interval,
 )
 from mtl_gym.evaluation.verdicts import verdicts_of_pairs
+
+_READ = ("policy", "instance", "task", "metric", "value", "reference", "delta_m", "forward", "backward", "return", "diverged")
 
 
 def summarize(frame: pd.DataFrame) -> dict[str, Any]:
@@ -42,7 +45,12 @@ def summarize(frame: pd.DataFrame) -> dict[str, Any]:
         ``verdicts`` are by policy and other policy: ``verdict`` (``better``, ``worse``, ``equal``, ``not told apart``), ``p``,
         adjusted by Holm's correction over all pairs, ``comparisons`` (the number of these pairs) and ``detectable``. There is none
         from fewer than five shared instances.
+
+    Raises:
+        ValueError: If a column that this reads is missing.
     """
+    if missing := [name for name in _READ if name not in frame]:
+        raise ValueError(should("frame", f"have the columns {', '.join(_READ)}", [*frame], f"Missing: {', '.join(missing)}."))
     runs = frame.drop_duplicates(["policy", "instance"])
     scores = runs.pivot_table(index="instance", columns="policy", values="delta_m", sort=False, dropna=False)
     names, about = list(dict.fromkeys(frame["policy"])), frame.attrs.get("about", {})
