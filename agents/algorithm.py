@@ -29,6 +29,7 @@ _COUNTS = ("episodes", "n_epochs", "batch_size", "buffer_size", "gradient_steps"
 _FRACTIONS = ("learning_rate", "gamma", "gae_lambda", "tau")
 """Hyper-parameters that are at most 1."""
 _LARGEST_LOG = 20.0  # of a deviation
+_PASS_BYTES = 2**14  # of a sample's activations and their gradients, in SB3's networks
 _MOST_UNITS = 4096  # of a layer that an option sizes
 
 
@@ -114,7 +115,7 @@ class Algorithm:
 
     @classmethod
     def _check_buffer(cls, envs: VecEnv, chosen: Mapping[str, Any], episode: int) -> None:
-        """Raises ValueError if the buffer would take more than a quarter of the free memory."""
+        """Raises ValueError if the buffer, or a batch from a replay buffer, would take more than a quarter of the free memory."""
         seen: Any = envs.observation_space
         numbers = sum(math.prod(box.shape) for box in seen.spaces.values()) * (1 if cls.rollouts else 2)  # and the next ones
         row = 4 * (numbers + math.prod(envs.action_space.shape or (1,)) + 8)
@@ -122,6 +123,7 @@ class Algorithm:
             check_bytes("episodes", chosen["n_steps"] // episode, row * chosen["n_steps"] * envs.num_envs)
         else:
             check_bytes("buffer_size", chosen["buffer_size"], row * chosen["buffer_size"])
+            check_bytes("batch_size", batch := chosen.get("batch_size", 1), (row + _PASS_BYTES) * batch)
 
     @classmethod
     def check_options(cls, options: Mapping[str, Any]) -> None:

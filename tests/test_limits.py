@@ -118,10 +118,12 @@ def test_the_free_memory_is_that_of_the_machine():
     assert memory.allowed_bytes() <= memory.free_bytes() / 3
 
 
-def test_a_buffer_beyond_the_memory_is_refused_before_anything_is_written(tmp_path):
+def test_a_buffer_or_batch_beyond_the_memory_is_refused_before_anything_is_written(tmp_path):
     given = {"train_steps": 40, "num_envs": 2, "evaluations": 1, "instances": 2, "references": []}
     with pytest.raises(ValueError, match=r"`buffer_size` should be smaller: .* GB .*Received buffer_size=1000000000000"):
         mtl_gym.agents.train("quadratic", out=tmp_path / "new", algorithm="sac", options={"buffer_size": 10**12}, **given)
+    with pytest.raises(ValueError, match=r"`batch_size` should be smaller: .* GB .*Received batch_size=10000000000"):
+        mtl_gym.agents.train("quadratic", out=tmp_path / "new", algorithm="sac", options={"batch_size": 10**10}, **given)
     assert not (tmp_path / "new").exists()
 
 
