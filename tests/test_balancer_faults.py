@@ -1,5 +1,6 @@
 """What goes wrong in loops around a balancer: missing labels while accumulating, other defaults of torch, failures, and damage."""
 
+import contextlib
 import copy
 import json
 import os
@@ -81,6 +82,21 @@ def test_a_balancer_made_and_called_under_other_defaults_decides_alike(made):
     with torch.device("meta") if made == "meta" else torch.inference_mode():
         balancer = mtl_gym.LossBalancer(Windowed(), ["a", "b"])
     assert [step(balancer, number) for number in range(8)] == expected
+
+
+@pytest.mark.parametrize("policy", ["ew", "igb", "cagrad"])
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_backward_works_in_the_callers_modes_as_environments_do(policy, mode):
+    found = []
+    for context in (contextlib.nullcontext, mode):
+        network = Network()
+        balancer = mtl_gym.LossBalancer(policy, TASKS, steps_per_epoch=2)
+        for step in range(3):
+            losses = losses_of(network, batch(step), ())
+            with context():
+                balancer.backward(losses, shared=network.trunk.parameters())
+        found.append((gradients(network), balancer.weights, balancer.step))
+    torch.testing.assert_close(*found, rtol=0, atol=0)
 
 
 class Windowed:

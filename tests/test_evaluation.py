@@ -553,6 +553,7 @@ def test_an_argument_that_contradicts_a_policy_is_named(name, value):
         ({"instances": 2.5}, TypeError, "instances"),
         ({"instances": "3"}, TypeError, "instances"),
         ({"seed": -1}, ValueError, "seed"),
+        ({"seed": 10**6}, ValueError, "seed"),
         ({"num_envs": 0}, ValueError, "num_envs"),
         ({"num_envs": True}, TypeError, "num_envs"),
         ({"smallest_difference": -0.1}, ValueError, "smallest_difference"),

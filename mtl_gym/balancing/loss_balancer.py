@@ -163,13 +163,13 @@ class LossBalancer(Balancer):
     def _weighted(self, losses: Losses, last: bool) -> Tensor:
         if not self.training:
             return read("losses", losses, self.tasks).known(self.tasks).weighted(self._decisions.weights[0, 0])
-        given, seen = self._read(losses)
         with own_mode():
+            given, seen = self._read(losses)
             if self._decisions.part == 0:
                 self._decisions.loop.check()
                 self._decisions.decide(seen)
             self._count(seen, last)
-        total = given.weighted(self._decisions.weights[0, 0])
+            total = given.weighted(self._decisions.weights[0, 0])
         return total / self._decisions.accumulate if self._decisions.accumulate > 1 else total
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -205,7 +205,8 @@ class LossBalancer(Balancer):
         looks = self._apart or self._decisions.loop.due or ranks.size(self._group) > 1 or self._decisions.accumulate > 1
         if "gradients" not in self.reads or (self.training and not looks):
             loss = self._weighted(losses, last)
-            (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+            with own_mode():
+                (loss if self._scaler is None else self._scaler.scale(loss)).backward()
             return
         if not self.training:
             remedy = "Call balancer.train() first; balancer(losses) is the sum with the last weights."

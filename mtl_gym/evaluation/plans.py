@@ -101,7 +101,7 @@ def instance_ids(instances: int | Sequence[int], seed: int) -> list[int]:
         if not ids:
             raise ValueError(should("instances", "have at least one id", instances))
     else:
-        first = positive_int("seed", seed, least=0) * IDS_PER_SEED
+        first = positive_int("seed", seed, least=0, most=EVALUATION_IDS[1] // IDS_PER_SEED - 1) * IDS_PER_SEED
         ids = list(range(first, first + positive_int("instances", instances, most=IDS_PER_SEED)))
     if len(set(ids)) < len(ids) or max(ids) >= EVALUATION_IDS[1]:
         raise ValueError(should("instances", f"be different ids below {EVALUATION_IDS[1]}", instances))
