@@ -5,6 +5,7 @@ import copy
 import json
 import os
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -97,6 +98,18 @@ def test_backward_works_in_the_callers_modes_as_environments_do(policy, mode):
                 balancer.backward(losses, shared=network.trunk.parameters())
         found.append((gradients(network), balancer.weights, balancer.step))
     torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("factors", [[0.0] * 30, [-1.0] * 30, [0.0] * 9 + [1.0] + [0.0] * 20])
+def test_weights_that_are_never_above_0_are_warned_of_once(factors):
+    network, left = Network(), iter(factors)
+    balancer = mtl_gym.LossBalancer(mtl_gym.policy(lambda losses: next(left) * losses), TASKS)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for step in range(30):
+            balancer(losses_of(network, batch(step), ()))
+    message = "`weights` should be above 0 for some task in the first 10 steps of the policy"
+    assert [str(own.message).startswith(message) for own in caught] == [True] * (max(factors) <= 0)
 
 
 class Windowed:

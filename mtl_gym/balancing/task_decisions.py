@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from mtl_gym.balancing.course import Course
 from mtl_gym.balancing.given import Seen
-from mtl_gym.checks import positive_int
+from mtl_gym.checks import positive_int, should
 from mtl_gym.decisions.task_rules import TaskWeighing
 
 _OWN = ("held", "weights", "parts")
+_IN_VAIN = 10  # steps without any weight above 0 before there is a warning
 
 
 def weighing_of(arguments: Mapping[str, Any], num_tasks: int) -> TaskWeighing:
@@ -45,6 +47,7 @@ class TaskDecisions:
         self.held, self.weights = self.weighing.start(), torch.ones(1, self.weighing.scope, num_tasks)
         self.parts = torch.zeros(2, num_tasks)
         self.part = 0
+        self._in_vain: int | None = 0  # steps so far; None once a weight was above 0
 
     def decide(self, seen: Seen, gramian: Tensor | None = None) -> None:
         """Sets the weights of the step on a batch with these losses, and asks the policy first if a decision is due.
@@ -77,10 +80,23 @@ class TaskDecisions:
             self.parts = self.parts + _sums(seen)
             return False
         self.loop.stepped(self.total(seen))
+        self._watch()
         if self.part > 1:
             self.parts = torch.zeros_like(self.parts)
         self.part = 0
         return True
+
+    def _watch(self) -> None:
+        """Warns, once, of a policy whose weights were not above 0 in any of the first steps, as comparisons do at the end."""
+        if self._in_vain is None:
+            return
+        self._in_vain += 1
+        if bool((self.weights > 0).any()):
+            self._in_vain = None
+        elif self._in_vain == _IN_VAIN:
+            condition = f"be above 0 for some task in the first {_IN_VAIN} steps of the policy {self._course.decider.label!r}"
+            text = should("weights", condition, [float(self.weights.min()), float(self.weights.max())], "Nothing was learned.")
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
 
     def restart(self) -> None:
         """Begins the step again, without the batches accumulated so far."""
