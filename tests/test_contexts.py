@@ -1,7 +1,9 @@
 """The caller's modes and defaults of torch, and threads: the bits of every environment stay the same."""
 
 import contextlib
+import copy
 import functools
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -77,6 +79,18 @@ def test_the_callers_modes_change_nothing(env_id, context, maker):
     assert same(answers, expected)
     assert same(again, expected[2])
     assert torch.get_default_dtype() is torch.float32
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("context", CONTEXTS)
+@pytest.mark.parametrize("env_id", IDS)
+def test_an_environment_copied_in_the_callers_modes_continues(env_id, context, copied):
+    env = make(env_id=env_id, train_steps=12, num_tasks=3).unwrapped
+    actions = random_actions(env.action_space, 3)
+    play(env, actions[:1], seed=1)
+    with CONTEXTS[context]():
+        own = copied(env)
+    assert same([own.step(action) for action in actions[1:]], [env.step(action) for action in actions[1:]])
 
 
 @pytest.mark.parametrize("context", CONTEXTS)

@@ -240,6 +240,12 @@ class MTLVectorEnv(VectorEnv[dict[str, Array], Array, Array]):
 
     # --- keeping and drawing -------------------------------------------------------------------------------------------------
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if torch.is_inference_mode_enabled():  # in which a copy's tensors were made: they could never be trained
+            with own_mode():
+                state = copy.deepcopy(state)
+        self.__dict__.update(state)
+
     @own_mode()
     def state(self) -> dict[str, Any]:
         """A copy of the environment's state for :meth:`restore`, without any policy's memory."""

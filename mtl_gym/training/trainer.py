@@ -7,12 +7,14 @@ N runs at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, Final, final
 
 import torch
 from torch import Tensor
 
 from mtl_gym.checks import should
+from mtl_gym.context import own_mode
 from mtl_gym.models import make_model
 from mtl_gym.models.base import Model
 from mtl_gym.problems.base import Problem
@@ -98,8 +100,10 @@ class Trainer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.replicas.link(self._make(self.problem, self.recipe))
-        self.losses.link()
+        # Tensors that were made in inference mode can be linked in it alone; an environment then copies all once more, without it.
+        with nullcontext() if torch.is_inference_mode_enabled() else own_mode():
+            self.replicas.link(self._make(self.problem, self.recipe))
+            self.losses.link()
 
     @property
     def model(self) -> Model:
