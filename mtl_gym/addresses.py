@@ -74,7 +74,7 @@ class Place:
         sys.path.insert(0, str(self.folder))
         try:
             yield
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a script that ends in sys.exit(main())
             frames = traceback.extract_tb(error.__traceback__)
             lines = [frame.lineno for frame in frames if self.file and frame.filename == self.file]
             place = f" ({self.file}, line {lines[-1]})" if lines else ""

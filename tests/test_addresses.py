@@ -191,6 +191,9 @@ def test_a_file_that_does_not_run_is_named(shop, tmp_path):
     (tmp_path / "shop.py").write_text("def make(:\n")
     with pytest.raises(ValueError, match=r"SyntaxError: .*shop\.py, line 1"):
         load_problem("shop.py:make")
+    (tmp_path / "shop.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(ValueError, match=r"SystemExit: 0 \(.*shop\.py, line 2"):
+        load_problem("shop.py:make")
 
 
 def test_a_module_in_the_working_folder_is_found(shop, tmp_path, monkeypatch):
