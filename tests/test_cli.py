@@ -405,7 +405,7 @@ def test_a_comma_before_a_number_continues_the_value(tmp_path):
         (["--num-envs", "0"], "num_envs"),
         (["--smallest-difference", "-1"], "smallest_difference"),
         (["--seed", "-1"], "seed"),
-        (["--seed", "99999999"], "instances"),
+        (["--seed", "99999999"], "`seed` should be at most 214747"),
         (["--set", "train_step=4"], "Did you mean 'train_steps'"),
         (["--set", "train_steps"], "key=value"),
         (["--set", "=4"], "key=value"),
