@@ -132,7 +132,8 @@ def test_a_training_says_what_it_does_before_its_first_decision(told, tmp_path):
     train(tmp_path, references=["ew"], lr=0.0371)
     texts = list(told)
     assert texts[0] == "before the first decision"
-    assert {"references of 2 instances: 6 trainings", "ew on 2 instances", "agent on 2 instances"} <= set(texts)
+    assert {"single-task references", "ew on 2 instances", "agent on 2 instances"} <= set(texts)
+    assert told["single-task references"][1] > 0
     assert texts.index("ew on 2 instances") < texts.index("agent on 2 instances")
     reached = [text for text in texts if text.startswith("delta_m ")]
     assert [text.split(" % ")[1] for text in reached] == ["untrained", "after 8 decisions"]
