@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from benchmarks.leaderboards import BOARDS, LOSS_BALANCING, shown_file
-from mtl_gym.evaluation.suite_references import headroom, suite_references
+from mtl_gym.environments import LOSS_WEIGHTING
+from mtl_gym.evaluation.suite_references import KINDS, headroom, suite_references
 from mtl_gym.evaluation.suites import find_suites
 
 ROOT = Path(__file__).parents[1]
@@ -38,24 +40,35 @@ def _shown(name: str) -> pd.DataFrame:
 
 def reference_tables() -> dict[str, Table]:
     """What is known of suites: the start, the best constant action, the best schedule, and how far these are apart."""
-    rows = []
-    for name, env in find_suites():
-        known = suite_references(name, env)
-        if len(known):
-            room = headroom(known)
-            means = known.groupby("study", sort=False)[["start", "best_constant", "best_known"]].mean().mean()
-            rows.append(
-                {
-                    "suite": f"`{name}`, {env.rpartition('/')[2]}",
-                    "instances": str(len(known)),
-                    "start": f"`{known.attrs['start']}` {means['start']:.2f}",
-                    "best constant": f"{means['best_constant']:.2f}",
-                    "best known": f"{means['best_known']:.2f}",
-                    "headroom": f"{room['difference']:+.2f} [{room['low']:.2f}, {room['high']:.2f}]",
-                    "in standard errors": f"{room['difference'] / room['error']:.1f}" if room["error"] else "",
-                }
-            )
-    return {"references": rows}
+    known = {key: found for key in find_suites() if len(found := suite_references(*key))}
+    rows = [_referenced(f"`{name}`, {env.rpartition('/')[2]}", found) for (name, env), found in known.items()]
+    shifts = {name: found for (name, env), found in known.items() if env == LOSS_WEIGHTING and name != "standard"}
+    return {"references": [*rows, _referenced("all of LossWeighting-v0 but `standard`", _together(shifts))]}
+
+
+def _together(suites: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The references of several suites; of studies that are alike, those of the first one."""
+    studies = [
+        own.assign(study=f"{name}/{study}") for name, found in suites.items() for study, own in found.groupby("study", sort=False)
+    ]
+    alike = {own[["instance", *KINDS]].to_numpy().tobytes(): own for own in reversed(studies)}
+    together = pd.concat(reversed(alike.values()))
+    together.attrs = next(iter(suites.values())).attrs
+    return together
+
+
+def _referenced(suite: str, known: pd.DataFrame) -> dict[str, str]:
+    room = headroom(known)
+    means = known.groupby("study", sort=False)[["start", "best_constant", "best_known"]].mean().mean()
+    return {
+        "suite": suite,
+        "instances": str(len(known)),
+        "start": f"`{known.attrs['start']}` {means['start']:.2f}",
+        "best constant": f"{means['best_constant']:.2f}",
+        "best known": f"{means['best_known']:.2f}",
+        "headroom": f"{room['difference']:+.2f} [{room['low']:.2f}, {room['high']:.2f}]",
+        "in standard errors": f"{room['difference'] / room['error']:.1f}" if room["error"] else "",
+    }
 
 
 def sensitivity_tables() -> dict[str, Table]:
