@@ -38,7 +38,8 @@ Array = npt.NDArray[np.float64]
 RULES, INSTANCES, ROWS = 64, 24, 96
 COPIES, CHANGE = 8, 0.01
 """Rules that are played a second time, with actions changed by this much."""
-SLOW = {"multimnist": 6, "stereo": 6}
+SLOW, LARGE = {"multimnist": 6, "stereo": 6}, {"multimnist": 48, "stereo": 24}
+"""Instances, and trainings side by side, of problems with convolutions."""
 SPLITS = ("reward", "test")
 DIVERGED = 20.0
 REACH = np.array([LEVEL_REACH, *(TASK_FEATURES[name].reach for name in DEFAULT_FEATURES)])
@@ -99,7 +100,7 @@ def actions(table: Array) -> npt.NDArray[np.float32]:
     return np.asarray(table / REACH, np.float32).clip(-1, 1)
 
 
-def played(arguments: Mapping[str, Any], table: Array, ids: Sequence[int]) -> dict[str, Array]:
+def played(arguments: Mapping[str, Any], table: Array, ids: Sequence[int], side_by_side: int = ROWS) -> dict[str, Array]:
     """Scores (R, n) by split of trainings of n instances with R rules each.
 
     Where one diverged, it is 20 points worse than the worst of the others on that instance.
@@ -107,8 +108,8 @@ def played(arguments: Mapping[str, Any], table: Array, ids: Sequence[int]) -> di
     rows = [(rule, place) for place in range(len(ids)) for rule in range(len(table))]
     scores = {split: np.full((len(table), len(ids)), np.nan) for split in SPLITS}
     given = {"action": "rule", "decisions": 15, "observe": ["progress"], "reward": "none", **arguments}
-    for start in range(0, len(rows), ROWS):
-        chosen = rows[start : start + ROWS]
+    for start in range(0, len(rows), side_by_side):
+        chosen = rows[start : start + side_by_side]
         envs = vector_env(LOSS_WEIGHTING, len(chosen), autoreset_mode="Disabled", **given)
         envs.reset(options={"instance": [ids[place] for _, place in chosen]})
         held = actions(table[[rule for rule, _ in chosen]])
@@ -160,7 +161,7 @@ def measured(name: str, count: int, instances: int, **others: Any) -> dict[str, 
     """The headroom of a setting, with the scores of the named rules over equal weights and the best single rule."""
     table = rules(count)
     moved = table[:COPIES] + CHANGE * REACH * np.random.default_rng(0).choice([-1, 1], table[:COPIES].shape)
-    both = played({**arguments_of(name), **others}, np.concatenate([table, moved]), range(instances))
+    both = played({**arguments_of(name), **others}, np.concatenate([table, moved]), range(instances), LARGE.get(name, ROWS))
     scores = {split: own[:count] for split, own in both.items()}
     over = {rule: interval(scores["test"][row] - scores["test"][0]) for row, rule in enumerate(NAMED)}
     best = int(scores["reward"].mean(1).argmax())
