@@ -17,12 +17,14 @@ from typer.testing import CliRunner
 import mtl_gym
 from mtl_gym import plots
 from mtl_gym.cli.program import app
-from mtl_gym.environments import LOSS_WEIGHTING
+from mtl_gym.environments import LOSS_WEIGHTING, specification
+from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.evaluation.frames import to_frame
 from mtl_gym.evaluation.layout import NARROW
 from mtl_gym.evaluation.notes import ONE_SPLIT, OWN_DATA, OWN_SPLIT, drawn
 from mtl_gym.evaluation.resampling import improvement, profile, stratified_mean
-from mtl_gym.evaluation.results import opened
+from mtl_gym.evaluation.plans import setting_of
+from mtl_gym.evaluation.results import opened, plain
 from mtl_gym.evaluation.standing_files import write_standings
 from mtl_gym.evaluation.standing_texts import notes_of
 from mtl_gym.evaluation.standings import ranking
@@ -360,13 +362,8 @@ def stored(folder, suite, **changes):
     folder.mkdir()
     store = opened(folder)
     for results, about in studies_of(suite, **changes).values():
-        setting = {
-            "env": suite.env,
-            "problem": about["problem"],
-            "identity": None,
-            "arguments": about["arguments"],
-            "version": "0.1.0",
-        }
+        given = {"problem": about["problem"], **about["arguments"]}
+        setting = plain(setting_of(suite.env, check_arguments(specification(suite.env), **given), given))
         specs = [{"setting": setting, "policy": own.policy, "instance": own.instance} for own in results]
         store.begin(setting, {"seed": 0, "suite": about["suite"]})
         store.write(specs, results)

@@ -26,6 +26,7 @@ from mtl_gym.evaluation.suite import Study, Suite
 from mtl_gym.evaluation.suite_tables import FIRST, SUITES
 from mtl_gym.evaluation.suites import find_suites, load_suite
 from mtl_gym.problems.instances import EVALUATION_IDS
+from mtl_gym.problems.scores import delta_m
 
 FROZEN = {
     "quick mtl_gym/LossWeighting-v0": ("1.0", "1c7b4d1ad924"),
@@ -138,9 +139,7 @@ def known():
     """The suite `pair` is among the known ones."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SUITES, ("pair", LOSS_WEIGHTING), PAIR)
-        load_suite.cache_clear()
         yield PAIR
-    load_suite.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -279,12 +278,53 @@ def test_what_does_not_come_out_again_is_found(change, whole, tmp_path):
     assert "15 of 33 rows on the same kernels" in table.attrs["verdict"]
 
 
+def better(own, shift):
+    """A row of quadratic, whose metrics are the better the lower, with ``delta_m`` as many points higher."""
+    metrics = {name: value - shift / 100 * own.references[name] for name, value in own.metrics.items()}
+    return replace(own, kernels=OTHERS, metrics=metrics, delta_m=delta_m(metrics, own.references))
+
+
 @pytest.mark.parametrize(("shift", "sound"), [(0.0, True), (5.0, False)])
 def test_on_other_kernels_the_mean_of_the_sample_decides(shift, sound, whole, tmp_path):
-    file = changed(whole[0], tmp_path, lambda own: replace(own, kernels=OTHERS, delta_m=own.delta_m + shift))
-    table = mtl_gym.verify(file, 33)
+    table = mtl_gym.verify(changed(whole[0], tmp_path, lambda own: better(own, shift)), 33)
     assert table.attrs["sound"] is sound
+    assert not table.attrs["wrong"]
     assert "18 of 18 rows on other kernels have begun alike" in table.attrs["verdict"]
+
+
+def test_few_rows_of_other_kernels_and_cheaper_passes_do_not_pass(whole, tmp_path):
+    file = changed(whole[0], tmp_path / "few", lambda own: better(own, 0.0) if own.policy == "ew" and own.instance < FIRST + 2 else own)
+    table = mtl_gym.verify(file, 33)
+    assert not table.attrs["sound"]
+    assert "2 of 2 rows on other kernels have begun alike" in table.attrs["verdict"]
+    assert "too few to say more: sample until there are 5" in table.attrs["verdict"]
+    cheap = changed(whole[0], tmp_path / "cheap", lambda own: replace(better(own, 0.0), cost={**own.cost, "backward": 1.0}))
+    assert "0 of 18 rows on other kernels have begun alike" in mtl_gym.verify(cheap, 33).attrs["verdict"]
+
+
+def test_a_score_that_metrics_do_not_give_is_found_in_rows_that_were_not_drawn(whole, tmp_path):
+    file = changed(whole[0], tmp_path, lambda own: replace(own, delta_m=own.delta_m + 1) if own.policy == "rlw" else own)
+    seed = next(seed for seed in range(99) if not any("rlw" in row for row in mtl_gym.verify(whole[0], 1, seed=seed).index))
+    table = mtl_gym.verify(file, 1, seed=seed)
+    assert table["exact"].all()
+    assert not table.attrs["sound"]
+    assert {*table.attrs["wrong"]} == {f"points/rlw/{FIRST + place}" for place in range(6)}
+    assert "of 6 rows of the file, delta_m is not what their metrics give" in table.attrs["verdict"]
+
+
+def test_a_row_beside_instances_that_are_not_there_does_not_pass(whole, tmp_path):
+    table = mtl_gym.verify(changed(whole[0], tmp_path, lambda own: replace(own, batch=[*own.batch, 999])), 33)
+    assert not table.attrs["sound"]
+    assert "18 rows could not be made again" in table.attrs["verdict"]
+
+
+def test_verifying_never_loads_the_problem_that_a_file_names(whole, tmp_path):
+    (tmp_path / "theirs.py").write_text("raise SystemExit('loaded')\n")
+    store, file = Results(whole[0] / "results.sqlite"), Results(tmp_path / "results.sqlite")
+    for setting, origin, results in store.studies():
+        file.begin(setting, {**origin, "address": f"{tmp_path / 'theirs.py'}:make"})
+        file.write([{"setting": setting, "policy": own.policy, "instance": own.instance} for own in results], results)
+    assert mtl_gym.verify(tmp_path, 3).attrs["sound"]
 
 
 def test_losses_that_begin_in_another_way_are_found_on_other_kernels(whole, tmp_path):
@@ -304,8 +344,9 @@ def test_an_easier_setting_does_not_pass(whole, tmp_path):
     easier = {**setting, "arguments": {**setting["arguments"], "train_steps": 4000}}
     file.begin(easier, origin)
     file.write([{"setting": easier, "policy": own.policy, "instance": own.instance} for own in results], results)
-    with pytest.raises(ValueError, match=r"have the settings of pair 1\.0; points differs in arguments"):
-        mtl_gym.verify(tmp_path)
+    for refused in (mtl_gym.verify, mtl_gym.standings):
+        with pytest.raises(ValueError, match=r"have the settings of pair 1\.0; points differs in arguments"):
+            refused(tmp_path)
     file.begin(setting, {**origin, "suite": {**origin["suite"], "version": "0.9"}})
     file.write([{"setting": setting, "policy": own.policy, "instance": own.instance} for own in results], results)
     with pytest.raises(ValueError, match=r"be of studies of pair 1\.0, which is installed|settings of pair"):
@@ -320,11 +361,37 @@ def test_rows_that_are_not_there_and_policies_that_are_unknown_are_named(whole, 
     table = mtl_gym.verify(file, 33)
     assert len(table.attrs["unknown"]) == 6
     assert len(table) == 27
+    assert not table.attrs["sound"]
     mtl_gym.compare("ew", problem="quadratic", instances=2, out=tmp_path / "plain", **SMALL)
     assert mtl_gym.reproduce(tmp_path / "plain", "ew/1").exact
     for refused in (mtl_gym.verify, mtl_gym.standings):
         with pytest.raises(ValueError, match=r"hold results of a suite.*mtl-gym compare --suite writes them"):
             refused(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".", "..", "/root", "a\\b", 5, None])
+def test_names_that_could_leave_a_folder_are_refused(name, whole, tmp_path):
+    with pytest.raises(ValueError, match="`name` should be letters, digits"):
+        Study(name, "quadratic")
+    store, file = Results(whole[0] / "results.sqlite"), Results(tmp_path / "results.sqlite")
+    setting, origin, results = store.studies()[0]
+    for wrong in ({"study": name}, {"name": name}):
+        file.begin(setting, {**origin, "suite": {**origin["suite"], **wrong}})
+        file.write([{"setting": setting, "policy": own.policy, "instance": own.instance} for own in results], results)
+        for refused in (mtl_gym.verify, mtl_gym.standings):
+            with pytest.raises(ValueError, match="wrong fields of the last comparison: suite"):
+                refused(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["name", "version", "study", "data"])
+def test_a_file_that_does_not_say_what_suite_it_is_of_is_refused(missing, whole, tmp_path):
+    store, file = Results(whole[0] / "results.sqlite"), Results(tmp_path / "results.sqlite")
+    setting, origin, results = store.studies()[0]
+    file.begin(setting, {**origin, "suite": {name: own for name, own in origin["suite"].items() if name != missing}})
+    file.write([{"setting": setting, "policy": own.policy, "instance": own.instance} for own in results], results)
+    for refused in (mtl_gym.verify, mtl_gym.standings):
+        with pytest.raises(ValueError, match="wrong fields of the last comparison: suite"):
+            refused(tmp_path)
 
 
 # --- other packages and the command line ---------------------------------------------------------------------------------------
@@ -334,12 +401,12 @@ def test_other_packages_add_suites_but_take_no_name_of_ours(monkeypatch):
     theirs = {"theirs": f"{__name__}:theirs", f"quick {LOSS_WEIGHTING}": f"{__name__}:theirs", "broken": f"{__name__}:PAIR"}
     monkeypatch.setattr(homes, "entries", lambda group: ["entry"])
     monkeypatch.setattr(homes, "load_table", lambda entry: theirs)
-    load_suite.cache_clear()
+    homes._resolved.cache_clear()
     assert load_suite("theirs").studies == PAIR.studies
     assert load_suite("quick").summary.startswith("a minute")
     with pytest.raises(ImportError, match="should be a Suite of this name"):
         load_suite("broken")
-    load_suite.cache_clear()
+    homes._resolved.cache_clear()
 
 
 def theirs():

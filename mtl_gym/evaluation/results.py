@@ -19,6 +19,7 @@ from mtl_gym.checks import should
 from mtl_gym.evaluation.database import Database, share
 from mtl_gym.evaluation.result import Result as Result
 from mtl_gym.evaluation.result_checks import checked
+from mtl_gym.evaluation.suite import is_name
 
 Array = npt.NDArray[np.float64]
 Comparison = tuple[dict[str, Any], dict[str, Any], list[Result]]
@@ -125,14 +126,20 @@ class Results:
         """The comparisons that are studies of suites, the last one of each study, in the order in which these were first begun.
 
         They are as :meth:`latest` has them, but may have no results yet.
+
+        Raises:
+            ValueError: If a setting or an origin is not what :func:`mtl_gym.compare_suite` writes.
         """
         with self._database.connection() as connection:
             rows = connection.execute("SELECT setting, origin, keys FROM comparisons ORDER BY rowid").fetchall()
         last = {}
         for row in rows:
             if suite := self._plain(row[1], {}).get("suite"):
-                last[json.dumps([suite, json.loads(row[0])["env"]], sort_keys=True)] = row
-        return [self._comparison(*row) for row in last.values()]
+                last[json.dumps([suite, self._plain(row[0], {}).get("env")], sort_keys=True)] = row
+        found = [self._comparison(*row) for row in last.values()]
+        for setting, origin, _ in found:
+            self.check(setting, origin)
+        return found
 
     def _comparison(self, text: str, origin: str | None, keys: str | None) -> Comparison:
         """Setting, origin and results of a comparison, from a row of the table."""
@@ -156,6 +163,8 @@ class Results:
         """Raises the error of a damaged file if a setting lacks a field of comparisons, or an origin has another one."""
         wrong = [name for name, kind in _SETTING.items() if not isinstance(setting.get(name), kind)]
         wrong += [name for name, value in origin.items() if not isinstance(value, _ORIGIN.get(name, ()))]
+        if (suite := origin.get("suite")) and not ("suite" in wrong or _is_origin(suite)):
+            wrong.append("suite")
         if wrong:
             raise self._database.damaged(ValueError(f"wrong fields of the last comparison: {', '.join(wrong)}"))
 
@@ -164,6 +173,12 @@ class Results:
             reason = next(iter(defects.values()))
             text = f"{len(defects)} rows of {self.path} cannot be read ({reason}); they {consequence}."
             warnings.warn(text, RuntimeWarning, stacklevel=3)
+
+
+def _is_origin(suite: Mapping[str, Any]) -> bool:
+    """Whether these are texts of :meth:`mtl_gym.evaluation.suite.Suite.origin`."""
+    texts = {*suite} == {"name", "version", "study", "data"} and all(isinstance(own, str) for own in suite.values())
+    return texts and is_name(suite["name"]) and is_name(suite["study"])
 
 
 def _readable(connection: sqlite3.Connection, keys: Iterable[str]) -> tuple[dict[str, Result], dict[str, str]]:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
 from mtl_gym.checks import should
+
+
+def is_name(text: object) -> bool:
+    """Whether a text may be the name of a suite or a study, which are names of files and folders too."""
+    return isinstance(text, str) and re.fullmatch(r"\w[\w.+ -]*", text) is not None
+
+
+_NAMED = "be letters, digits, '_', '.', '+', '-' and spaces, a letter or digit first: folders have this name"
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,9 @@ class Study:
         first: The first id of its instances.
         count: How many follow each other.
         data: What data it shares with other studies, which count as one where data sets are drawn.
+
+    Raises:
+        ValueError: If its name could be no folder's.
     """
 
     name: str
@@ -32,6 +44,10 @@ class Study:
     first: int = 0
     count: int = 12
     data: str = ""
+
+    def __post_init__(self) -> None:
+        if not is_name(self.name):
+            raise ValueError(should("name", _NAMED, self.name))
 
     @property
     def ids(self) -> list[int]:
@@ -53,7 +69,7 @@ class Suite:
         studies: Its studies.
 
     Raises:
-        ValueError: If there are no studies, or two have the same name.
+        ValueError: If there are no studies, two have the same name, or the suite's could be no folder's.
     """
 
     name: str
@@ -63,6 +79,8 @@ class Suite:
     studies: Sequence[Study]
 
     def __post_init__(self) -> None:
+        if not is_name(self.name):
+            raise ValueError(should("name", _NAMED, self.name))
         names = [study.name for study in self.studies]
         if not names or len({*names}) < len(names):
             raise ValueError(should("studies", "be at least one, each with a name of its own", names))

@@ -13,6 +13,7 @@ import pandas as pd
 from mtl_gym.checks import path_of, should
 from mtl_gym.evaluation.frames import Source, about, to_frame
 from mtl_gym.evaluation.results import Result, stored_in
+from mtl_gym.evaluation.suite_settings import check_setting
 from mtl_gym.evaluation.suites import installed
 from mtl_gym.problems.metrics import add_stored
 
@@ -36,7 +37,7 @@ def suite_frame(source: Source) -> pd.DataFrame:
     """The frame of a suite; of a folder or file of results, that of the suite whose studies came last.
 
     Raises:
-        ValueError: If the source has no results of a suite.
+        ValueError: If the source has no results of a suite, or of other settings than those of the suite, which is installed.
         TypeError: If it is neither a frame nor a path.
     """
     if isinstance(source, pd.DataFrame):
@@ -54,10 +55,11 @@ def _stored(path: Path) -> tuple[dict[str, str], dict[str, Made]]:
     store, found = stored_in(path), []
     for setting, origin, results in store.studies():
         if results:
-            store.check(setting, origin)
             add_stored(setting.get("metrics", {}))
             own = origin["suite"]
             suite = {"name": own["name"], "version": own["version"], "env": setting["env"]}
+            if installed(suite):
+                check_setting(setting, origin)
             found.append((suite, own["study"], (results, about(setting, results, **origin))))
     if not found:
         raise ValueError(should("source", "hold results of a suite", str(path), "mtl-gym compare --suite writes them."))

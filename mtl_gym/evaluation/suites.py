@@ -34,7 +34,6 @@ def _key(name: str) -> tuple[str, str]:
     return first, env.strip() or LOSS_WEIGHTING
 
 
-@functools.cache
 def load_suite(name: str, env: str = LOSS_WEIGHTING) -> Suite:
     """The suite of that name for an environment.
 
@@ -43,13 +42,15 @@ def load_suite(name: str, env: str = LOSS_WEIGHTING) -> Suite:
         ImportError: If another package's suite cannot be loaded.
     """
     known = find_suites()
+    choose("env", env, {id: home for (_, id), home in known.items()})
     if not isinstance(name, str) or (name, env) not in known:
-        of_env = {own: home for (own, id), home in known.items() if id == env}
-        choose("env", env, {id: home for (_, id), home in known.items()})
-        raise ValueError(unknown("suite", name, of_env))
-    if (name, env) in SUITES:
-        return SUITES[name, env]
-    home = known[name, env]
+        raise ValueError(unknown("suite", name, {own: home for (own, id), home in known.items() if id == env}))
+    return SUITES[name, env] if (name, env) in SUITES else _resolved(name, env, known[name, env])
+
+
+@functools.cache
+def _resolved(name: str, env: str, home: str) -> Suite:
+    """A suite of another package."""
     found = resolve(name, home)
     found = found() if callable(found) and not isinstance(found, type) else found
     if not isinstance(found, Suite) or (found.name, found.env) != (name, env):
