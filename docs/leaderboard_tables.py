@@ -43,10 +43,10 @@ def reference_tables() -> dict[str, Table]:
     known = {key: found for key in find_suites() if len(found := suite_references(*key))}
     rows = [_referenced(f"`{name}`, {env.rpartition('/')[2]}", found) for (name, env), found in known.items()]
     shifts = {name: found for (name, env), found in known.items() if env == LOSS_WEIGHTING and name != "standard"}
-    return {"references": [*rows, _referenced("all of LossWeighting-v0 but `standard`", _together(shifts))]}
+    return {"references": [*rows, _referenced("all of LossWeighting-v0 but `standard`", together(shifts))]}
 
 
-def _together(suites: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def together(suites: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """The references of several suites; of studies that are alike, those of the first one."""
     studies = [
         own.assign(study=f"{name}/{study}") for name, found in suites.items() for study, own in found.groupby("study", sort=False)
@@ -72,14 +72,17 @@ def _referenced(suite: str, known: pd.DataFrame) -> dict[str, str]:
 
 
 def sensitivity_tables() -> dict[str, Table]:
-    """By problem and environment: the share of the variance of returns within instances, and its deviation in points."""
+    """By problem and environment: what actions explain of the variance of returns."""
     known = json.loads((ROOT / "mtl_gym" / "data" / "sensitivity.json").read_text())
     problems = list(dict.fromkeys(problem for own in known.values() for problem in own))
     rows = []
     for problem in problems:
-        row = {"problem": f"`{problem}`"}
-        for env, own in known.items():
-            cell = own.get(problem)
-            row[env.rpartition("/")[2]] = f"{cell['within']:.0%}, {cell['deviation']:.2f}" if cell else ""
-        rows.append(row)
+        cells = {env.rpartition("/")[2]: own.get(problem) for env, own in known.items()}
+        rows.append({"problem": f"`{problem}`", **{env: _sensitivity(cell) if cell else "" for env, cell in cells.items()}})
     return {"sensitivity": rows}
+
+
+def _sensitivity(cell: Mapping[str, float]) -> str:
+    """The share of the variance within instances, of it what is no chance where that is known, and the deviation."""
+    certain = f" ({cell['actions']:.0%})" if "actions" in cell else ""
+    return f"{cell['within']:.0%}{certain}, {cell['deviation']:.2f}"

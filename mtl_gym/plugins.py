@@ -27,21 +27,35 @@ function that writes seconds. Suites: a table from "name env-id" to ``"module:NA
 
 def entries(group: str) -> list[EntryPoint]:
     """The entry points of a group: ours first, then by distribution and name, so that others cannot override our names."""
-    return [*_entries(group, tuple(sys.path), tuple(map(_changed, sys.path)))]
+    files = [file for folder in map(_absolute, sys.path) for file in _files(folder, _changed(folder))]
+    return [*_entries(group, tuple(map(_absolute, sys.path)), tuple(map(_changed, files)), tuple(map(id, sys.meta_path)))]
 
 
 @functools.lru_cache(maxsize=64)
-def _entries(group: str, path: tuple[str, ...], changed: tuple[int, ...]) -> list[EntryPoint]:
-    """The same, kept until packages are installed or removed: it reads a file of each of them."""
+def _entries(group: str, folders: tuple[Path, ...], changed: tuple[int, ...], finders: tuple[int, ...]) -> list[EntryPoint]:
+    """The same, kept until packages are installed, changed or removed: it reads a file of each of them."""
     from importlib.metadata import entry_points  # late: it takes longer than all of `import mtl_gym`
 
     return sorted(entry_points(group=group), key=lambda entry: (_distribution(entry) != OWN, _distribution(entry), entry.name))
 
 
-def _changed(folder: str) -> int:
-    """When something was added to a folder, or removed from it."""
+@functools.lru_cache(maxsize=256)
+def _files(folder: Path, changed: int) -> list[Path]:
+    """Where the packages in a folder have their entry points, if they have any; kept until something is added or removed there."""
     try:
-        return Path(folder).stat().st_mtime_ns
+        return [own / "entry_points.txt" for own in folder.iterdir() if own.suffix in (".dist-info", ".egg-info")]
+    except OSError:
+        return []
+
+
+def _absolute(folder: str) -> Path:
+    return Path(folder).absolute()
+
+
+def _changed(path: Path) -> int:
+    """When a file or the list of a folder's files was changed; 0 if there is none."""
+    try:
+        return path.stat().st_mtime_ns
     except OSError:
         return 0
 

@@ -287,6 +287,9 @@ UNREADABLE = {
     "a negative error": with_json("metrics", {"a/rmse": -0.5}),
     "an accuracy above 1": with_json("metrics", {"a/accuracy": 1.5}).replace("result,", "replace(result, 'a/rmse', 'a/accuracy'),"),
     "a negative reference": with_json("references", {"a/rmse": -0.4}),
+    "a score below the worst": with_json("delta_m", -101),
+    "a score that nobody reaches": with_json("delta_m", 1e300),
+    "less than no passes": with_json("cost", {"forward": 1.0, "backward": -1.0}),
     "a huge reference": with_json("references", {"a/rmse": 1e300}),
 }
 

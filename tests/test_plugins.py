@@ -392,18 +392,28 @@ except ValueError as error:
     assert f"'broken' of mtl_gym.problems, from the package 'third-party', is skipped: {reason}" in said
 
 
-def test_packages_that_come_and_go_in_a_running_process_are_seen(tmp_path, monkeypatch):
+def test_packages_that_come_change_and_go_in_a_running_process_are_seen(tmp_path, monkeypatch):
     def names():
         return [entry.name for entry in entries("mtl_gym.test_plugins")]
 
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "first")
     assert names() == []
-    folder = tmp_path / "later-1.0.dist-info"
-    folder.mkdir()
+    folder = tmp_path / "first" / "later-1.0.dist-info"
+    folder.mkdir(parents=True)
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: later\nVersion: 1.0\n")
+    assert names() == []  # in the middle of its installation
     (folder / "entry_points.txt").write_text("[mtl_gym.test_plugins]\nfound = nowhere:it\n")
     assert names() == ["found"]
+    (folder / "entry_points.txt").write_text("[mtl_gym.test_plugins]\nchanged = nowhere:it\n")
+    assert names() == ["changed"]
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    shutil.copytree(folder, tmp_path / "second" / "other-1.0.dist-info")
+    (tmp_path / "second" / "other-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    monkeypatch.chdir(tmp_path)
+    assert names() == ["changed"]
+    monkeypatch.chdir(tmp_path / "second")
+    assert names() == ["changed", "changed"]
     shutil.rmtree(folder)
-    assert names() == []
+    assert names() == ["changed"]
     assert entries(POLICIES) == entries(POLICIES)
     assert entries(POLICIES) is not entries(POLICIES)

@@ -22,8 +22,8 @@ from mtl_gym.envs.arguments import check_arguments
 from mtl_gym.evaluation.frames import to_frame
 from mtl_gym.evaluation.layout import NARROW
 from mtl_gym.evaluation.notes import ONE_SPLIT, OWN_DATA, OWN_SPLIT, drawn
-from mtl_gym.evaluation.resampling import improvement, profile, stratified_mean
 from mtl_gym.evaluation.plans import setting_of
+from mtl_gym.evaluation.resampling import improvement, profile, stratified_mean
 from mtl_gym.evaluation.results import opened, plain
 from mtl_gym.evaluation.standing_files import write_standings
 from mtl_gym.evaluation.standing_texts import notes_of

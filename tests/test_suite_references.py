@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import mtl_gym
+from docs.leaderboard_tables import together
 from mtl_gym.environments import LOSS_WEIGHTING
 from mtl_gym.evaluation.suite_references import KINDS, headroom, normalised, suite_references
+from mtl_gym.evaluation.suite_tables import SUITES
 from mtl_gym.evaluation.suites import find_suites, load_suite
 
 REFERENCED = [key for key in find_suites() if len(suite_references(*key))]
@@ -103,3 +105,27 @@ def test_leaderboards_have_scores_where_references_are(monkeypatch):
     )
     assert table.loc["ew", "score"] == pytest.approx(own.mean() / 1.5)
     assert "Score: 0 is ew" in table.attrs["references"]
+
+
+def test_adapting_is_worth_more_than_three_standard_errors():
+    """On `standard`; the suites that change one thing have too few searched instances each, so it holds of all of them together."""
+    standard = headroom(suite_references("standard"))
+    assert standard["difference"] > 3 * standard["error"]
+    shifts = {name: suite_references(name) for name, env in SUITES if env == LOSS_WEIGHTING and name not in ("quick", "standard")}
+    whole = headroom(together(shifts))
+    assert whole["difference"] > 3 * whole["error"]
+    assert all(headroom(own)["difference"] > 0 for own in shifts.values())
+
+
+def test_intervals_of_scores_hold_the_score_as_often_as_they_say():
+    """Nine studies of four instances, of other spreads, as in the standard suite; the true score is one half."""
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(150):
+        spread = np.repeat(np.linspace(0.3, 3.0, 9), 4)
+        start = rng.normal(0, spread)
+        best, own = start + 2 + rng.normal(0, spread) / 2, start + 1 + rng.normal(0, spread) / 2
+        places = {"study": np.repeat([*"abcdefghi"], 4), "instance": np.arange(36)}
+        known = pd.DataFrame({**places, "start": start, "best_constant": start, "best_known": best})
+        found = normalised(pd.DataFrame({**places, "policy": "own", "delta_m": own}), known)
+        held += found["own"][1] <= 0.5 <= found["own"][2]
+    assert 0.9 < held / 150 < 0.99

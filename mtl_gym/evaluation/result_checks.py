@@ -19,6 +19,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("metrics", "references", "cost", "curves", "planted", "outcome", "kernels"), (dict,)),
     "batch": (list,),
 }
+_BEST_DELTA_M = 1e9  # nobody gains as much
 _KERNELS = {"capability": str, "torch": str, "threads": int, "device": str}
 
 
@@ -41,6 +42,10 @@ def checked(result: Result) -> Result:
     if wrong := {**impossible(result.references), **(impossible(result.metrics) if sound else {})}:
         raise ValueError(f"metrics out of range: {wrong!r:.60}")
     _check_numbers("delta_m and episode_return", [result.delta_m, result.episode_return])
+    if not WORST_DELTA_M <= result.delta_m <= _BEST_DELTA_M:
+        raise ValueError(f"delta_m {result.delta_m!r:.60}")
+    if any(own < 0 for own in result.cost.values()):
+        raise ValueError(f"cost {result.cost!r:.60}")
     if "step" in result.curves:
         _check_curves(result.curves)
     if result.kernels and any(type(result.kernels.get(name)) is not kind for name, kind in _KERNELS.items()):

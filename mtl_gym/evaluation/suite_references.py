@@ -17,12 +17,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from mtl_gym.environments import LOSS_WEIGHTING
-from mtl_gym.evaluation.statistics import LEVEL, stratified_difference
+from mtl_gym.evaluation.statistics import stratified_difference
 from mtl_gym.evaluation.suites import load_suite
 
 Array = npt.NDArray[np.float64]
 KINDS = ("start", "best_constant", "best_known")
-_DRAWS = 2000
 
 
 def suite_references(suite: str = "standard", env: str = LOSS_WEIGHTING) -> pd.DataFrame:
@@ -74,46 +73,37 @@ def file_name(suite: str, env: str) -> str:
 
 def headroom(references: pd.DataFrame) -> dict[str, float]:
     """Best known minus best constant, the mean over studies: ``difference``, ``low``, ``high`` and ``error``, in points."""
-    apart = references["best_known"] - references["best_constant"]
-    return stratified_difference([own.to_numpy(np.float64) for _, own in apart.groupby(references["study"], sort=False)])
+    return stratified_difference(_by_study(references["best_known"] - references["best_constant"], references))
 
 
 def normalised(runs: pd.DataFrame, references: pd.DataFrame) -> dict[str, tuple[float, float, float]]:
     """Scores of policies with 95 % intervals: 0 is the start, 1 the best known, each a mean over studies of means over instances.
 
-    Ratios are of means over the suite, since those of single instances have small denominators. Intervals are percentiles of a
-    bootstrap that draws instances within studies, of policy and references together.
+    Ratios are of means over the suite's searched instances, since those of single instances have small denominators. Intervals are
+    those of t over the ratio's linear form (the delta method), paired by instance, so they count the references' spread too.
 
     Args:
         runs: A row for each ``study``, ``policy`` and ``instance``, with ``delta_m``.
         references: Those of the suite. Policies that lack an instance of them have no score, and none has one if the best known is
             not above the start with an interval above 0: it was not chosen on *test*.
     """
-    room = references["best_known"] - references["start"]
-    if stratified_difference([own.to_numpy(np.float64) for _, own in room.groupby(references["study"], sort=False)])["low"] <= 0:
+    room = _by_study(references["best_known"] - references["start"], references)
+    if stratified_difference(room)["low"] <= 0:
         return {}
+    whole = np.mean([own.mean() for own in room])
     wide = runs.pivot_table(index=["study", "instance"], columns="policy", values="delta_m", observed=True, sort=False)
-    places = pd.MultiIndex.from_frame(references[["study", "instance"]])
-    values = wide.reindex(places)
-    whole = [str(name) for name in values if values[name].notna().all()]
-    table = np.column_stack([references[["start", "best_known"]].to_numpy(np.float64), values[whole].to_numpy(np.float64)])
-    studies = [np.flatnonzero(references["study"] == study) for study in references["study"].unique()]
-    rng = np.random.default_rng(0)
-    drawn = [_means(table, [rng.choice(own, len(own)) for own in studies]) for _ in range(_DRAWS)]
-    found, ends = (
-        _ratios(_means(table, studies)),
-        np.quantile([_ratios(own) for own in drawn], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0),
-    )
-    return {name: (float(found[place]), float(ends[0, place]), float(ends[1, place])) for place, name in enumerate(whole)}
+    values = wide.reindex(pd.MultiIndex.from_frame(references[["study", "instance"]])).set_index(references.index)
+    found = {}
+    for name in [name for name in values if values[name].notna().all()]:
+        gains = _by_study(values[name] - references["start"], references)
+        score = float(np.mean([own.mean() for own in gains]) / whole)
+        apart = stratified_difference([own - score * most for own, most in zip(gains, room, strict=True)])
+        found[str(name)] = (score, score + apart["low"] / whole, score + apart["high"] / whole)
+    return found
 
 
-def _means(table: Array, studies: list[npt.NDArray[np.int64]]) -> Array:
-    return np.asarray(np.mean([table[own].mean(0) for own in studies], axis=0))
-
-
-def _ratios(means: Array) -> Array:
-    start, best = means[:2]
-    return np.asarray((means[2:] - start) / (best - start))
+def _by_study(values: pd.Series, references: pd.DataFrame) -> list[Array]:
+    return [own.to_numpy(np.float64) for _, own in values.groupby(references["study"], sort=False)]
 
 
 def described(references: pd.DataFrame, scored: Mapping[str, Any]) -> str:
