@@ -2,7 +2,7 @@
 
     python -m benchmarks.leaderboards                               every suite (two hours; rerun to resume)
     python -m benchmarks.leaderboards LossWeighting-v0              one of them, ``BOARDS``
-    python -m benchmarks.leaderboards LossWeighting-v0-tasks
+    python -m benchmarks.leaderboards --rank                        ranks the rows that there are again, without any training
 
 It runs, for each of them,
 
@@ -30,6 +30,7 @@ from mtl_gym.environments import LAYER_MERGING, LOSS_WEIGHTING, SAMPLE_WEIGHTING
 from mtl_gym.evaluation.standing_files import write_standings
 from mtl_gym.evaluation.standing_texts import notes_of, rows_of
 from mtl_gym.evaluation.standings import ranking
+from mtl_gym.evaluation.suite_frames import suite_frame
 from mtl_gym.evaluation.suite_tables import SUITES
 
 LEVEL = "rule:first=1:base=1:level=1"
@@ -90,17 +91,30 @@ def played(board: Board, policies: Sequence[str], out: Path, workers: int) -> di
     begun = time.perf_counter()
     frame = mtl_gym.compare_suite([*policies], board.suite, board.env, out=out, workers=workers)
     seconds = time.perf_counter() - begun
+    return {"policies": len(policies), "minutes": round(seconds / 60, 1), **ranked(frame, out)}
+
+
+def ranked(frame: pd.DataFrame, out: Path) -> dict[str, Any]:
+    """Writes the leaderboard of a suite's frame, and its rows beside the folder; returns how many there are, and what is noted."""
     runs = frame.drop_duplicates(["study", "policy", "instance"])[[*COLUMNS]]
-    ranked = ranking(frame)
-    write_standings(ranked, out)
-    texts = {rows_file: runs.round({"delta_m": 4}), shown_file: pd.DataFrame(rows_of(ranked.table))}
+    found = ranking(frame)
+    write_standings(found, out)
+    texts = {rows_file: runs.round({"delta_m": 4}), shown_file: pd.DataFrame(rows_of(found.table))}
     for file, own in texts.items():
         write_whole(file(out.name, out.parent), own.to_csv(index=False))
-    return {"policies": len(policies), "trainings": len(runs), "minutes": round(seconds / 60, 1), "notes": notes_of(ranked.table)}
+    return {"trainings": len(runs), "notes": notes_of(found.table)}
+
+
+def publish(name: str, folder: Path) -> None:
+    """Copies a leaderboard and its rows to where they are kept."""
+    FOLDER.mkdir(exist_ok=True)
+    for file in (rows_file, shown_file):
+        write_whole(file(name), file(name, folder).read_text())
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rank", action="store_true", help="only rank the rows that there are again")
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -116,12 +130,16 @@ def main(words: Sequence[str] | None = None) -> None:
     for name in run.names or [*BOARDS]:
         board, folder = BOARDS[name], ROOT / "runs" / "leaderboards"
         rows = known.setdefault(name, {"workers": given.workers, "stages": []})
+        if given.rank:
+            if rows["stages"]:
+                rows["stages"][-1] |= ranked(suite_frame(folder / name), folder / name)
+                publish(name, folder)
+                run.write(known)
+            continue
         for stage in board.stages[len(rows["stages"]) :]:  # a stage that was cut off begins again, and its minutes are too few
             policies = [*itertools.chain(*board.stages[: len(rows["stages"])]), *stage]
             rows["stages"].append(played(board, policies, folder / name, given.workers))
-            FOLDER.mkdir(exist_ok=True)
-            for file in (rows_file, shown_file):
-                write_whole(file(name), file(name, folder).read_text())
+            publish(name, folder)
             print(name, rows["stages"][-1], flush=True)
             run.write(known)
 

@@ -19,7 +19,8 @@ Table = list[dict[str, str]]
 
 def leaderboard_tables() -> dict[str, Table]:
     """By name: the leaderboard of each standard suite, as ``mtl-gym leaderboard`` wrote it; ``suites``: regrets in the others."""
-    standard = {name: _shown(name).to_dict("records") for name, board in BOARDS.items() if board.suite == "standard"}
+    there = [name for name, board in BOARDS.items() if board.suite == "standard" and shown_file(name).is_file()]
+    standard = {name: _shown(name).to_dict("records") for name in there}
     return {**standard, "suites": suite_regrets()}  # type: ignore[dict-item]
 
 

@@ -87,7 +87,7 @@ def _suite(name: str, env: str) -> Row:
         found = load_suite(name, env)
     except Exception as error:  # another package may raise anything
         return {**head, "version": "", "size": "", "what": f"cannot be loaded: {type(error).__name__}: {error}"}
-    size = f"{len(found.studies)} studies, {found.instances} instances"
+    size = f"{len(found.studies)} {'study' if len(found.studies) == 1 else 'studies'}, {found.instances} instances"
     return {**head, "version": found.version, "size": size, "what": found.summary}
 
 

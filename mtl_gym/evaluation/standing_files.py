@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def _markdown(table: pd.DataFrame) -> str:
 
 def _latex(table: pd.DataFrame) -> str:
     rows = pd.DataFrame(rows_of(table)).set_index("policy")
-    return rows.to_latex(escape=True, caption=described(table.attrs["suite"], table).replace("_", chr(92) + "_"))
+    caption = re.sub(r"([&%$#_{}])", r"\\\1", described(table.attrs["suite"], table))
+    return "% needs \\usepackage{booktabs}\n" + rows.to_latex(escape=True, caption=caption).replace(">", "$>$")
 
 
 _KINDS: dict[str, Callable[[pd.DataFrame], str]] = {"csv": _csv, "md": _markdown, "tex": _latex}

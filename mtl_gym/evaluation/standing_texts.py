@@ -77,4 +77,5 @@ def described(suite: Mapping[str, Any], table: pd.DataFrame) -> str:
     """The title of a leaderboard."""
     studies, missing = table.attrs["studies"], table.attrs["missing"]
     count = f"{len(studies)} of {len(studies) + len(missing)}" if missing else len(studies)
-    return f"{suite['name']} {suite['version']} of {suite['env']}: {count} studies, {sum(studies.values())} instances"
+    noun = "study" if count == 1 else "studies"
+    return f"{suite['name']} {suite['version']} of {suite['env']}: {count} {noun}, {sum(studies.values())} instances"
