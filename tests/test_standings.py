@@ -155,6 +155,7 @@ def test_studies_without_results_are_named(suite, tmp_path):
         text = (tmp_path / f"leaderboard.{kind}").read_text()
         assert "Not the whole suite: there are no results of 0.2." in text
         assert "2 of 3 studies, 24 instances" in text
+        assert "--policies ew,si,rlw --out FOLDER" in text or "--policies rlw,si,ew --out FOLDER" in text
     assert "2 of 3 studies" in (tmp_path / "leaderboard.tex").read_text()
     assert "Not the whole suite" not in " ".join(notes_of(mtl_gym.standings(whole)))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -58,10 +59,19 @@ def notes_of(table: pd.DataFrame) -> list[str]:
     if missing := table.attrs["missing"]:
         found.append(f"Not the whole suite: there are no results of {', '.join(missing)}.")
     if left_out := table.attrs["left_out"]:
-        found.append(f"Left out, since they lack results: {', '.join(left_out)}. Run them on the whole suite.")
+        found.append(f"Left out, since they lack results: {', '.join(left_out)}.")
+    if missing or left_out:
+        policies = [*(table.index if missing else []), *left_out]
+        found.append(f"This makes what is missing: {_command(table.attrs['suite'], policies)}")
     if len(table.attrs["kernels"]) > 1:
         found.append(f"Results of several kernels are mixed ({listed(table.attrs['kernels'])}), between which scores may differ.")
     return found
+
+
+def _command(suite: Mapping[str, Any], policies: Sequence[str]) -> str:
+    """Runs policies on a suite, of which finished rows are kept."""
+    names = shlex.quote(",".join(map(str, policies)))
+    return f"mtl-gym compare --suite {suite['name']} --env {suite['env']} --policies {names} --out FOLDER"
 
 
 def split_notes(draws: Mapping[str, str]) -> list[str]:
