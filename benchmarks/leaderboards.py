@@ -2,22 +2,27 @@
 
     python -m benchmarks.leaderboards                               every suite (two hours; rerun to resume)
     python -m benchmarks.leaderboards LossWeighting-v0              one of them, ``BOARDS``
-    python -m benchmarks.leaderboards --rank                        ranks the rows that there are again, without any training
+    python -m benchmarks.leaderboards --rank                        ranks the rows that are kept again, without any training
 
 It runs, for each of them,
 
     mtl-gym compare --suite SUITE --env ENV --policies ... --out runs/leaderboards/NAME
 
-and keeps of each row what a leaderboard needs (``benchmarks/results/leaderboards``, a CSV file for each suite), from which
-``docs/leaderboards.md`` is made. ``benchmarks/results/leaderboards.json`` has how long it took.
+and keeps its rows without learning curves: ``benchmarks/results/leaderboards/NAME.sqlite.xz``. From these ``--rank`` makes every
+leaderboard of ``docs/leaderboards.md`` again; unpacked as ``FOLDER/results.sqlite``, one is what ``mtl-gym compare --suite SUITE --out
+FOLDER`` adds a policy of yours to. ``benchmarks/results/leaderboards.json`` has how long it took.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import lzma
+import sqlite3
+import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,6 +115,26 @@ def publish(name: str, folder: Path) -> None:
     FOLDER.mkdir(exist_ok=True)
     for file in (rows_file, shown_file):
         write_whole(file(name), file(name, folder).read_text())
+    pack(folder / name / "results.sqlite", FOLDER / f"{name}.sqlite.xz")
+
+
+def pack(source: Path, target: Path) -> None:
+    """Compresses a file of results, without learning curves and specifications, which the settings repeat."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "results.sqlite"
+        with closing(sqlite3.connect(source)) as known, closing(sqlite3.connect(copy)) as slim:
+            known.backup(slim)
+            slim.execute("UPDATE results SET result = json_set(result, '$.curves', json('{}')), spec = '{}'")
+            slim.commit()
+            slim.execute("VACUUM")
+        write_whole(target, lzma.compress(copy.read_bytes(), preset=9))
+
+
+def unpack(source: Path, target: Path) -> None:
+    """Writes the file of results that :func:`pack` has compressed, unless there is one."""
+    if source.is_file() and not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, lzma.decompress(source.read_bytes()))
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -131,6 +156,7 @@ def main(words: Sequence[str] | None = None) -> None:
         board, folder = BOARDS[name], ROOT / "runs" / "leaderboards"
         rows = known.setdefault(name, {"workers": given.workers, "stages": []})
         if given.rank:
+            unpack(FOLDER / f"{name}.sqlite.xz", folder / name / "results.sqlite")
             if rows["stages"]:
                 rows["stages"][-1] |= ranked(suite_frame(folder / name), folder / name)
                 publish(name, folder)
