@@ -9,8 +9,8 @@ It runs, for each of them,
     mtl-gym compare --suite SUITE --env ENV --policies ... --out runs/leaderboards/NAME
 
 and keeps its rows without learning curves: ``benchmarks/results/leaderboards/NAME.sqlite.xz``. From these ``--rank`` makes every
-leaderboard of ``docs/leaderboards.md`` again; unpacked as ``FOLDER/results.sqlite``, one is what ``mtl-gym compare --suite SUITE --out
-FOLDER`` adds a policy of yours to. ``benchmarks/results/leaderboards.json`` has how long it took.
+leaderboard of ``docs/leaderboards.md`` again; unpacked as ``FOLDER/results.sqlite``, one is what ``mtl-gym compare --suite SUITE
+--out FOLDER`` adds a policy of yours to. ``benchmarks/results/leaderboards.json`` has how long it took.
 """
 
 from __future__ import annotations
@@ -96,13 +96,13 @@ def played(board: Board, policies: Sequence[str], out: Path, workers: int) -> di
     begun = time.perf_counter()
     frame = mtl_gym.compare_suite([*policies], board.suite, board.env, out=out, workers=workers)
     seconds = time.perf_counter() - begun
-    return {"policies": len(policies), "minutes": round(seconds / 60, 1), **ranked(frame, out)}
+    return {"policies": len(policies), "minutes": round(seconds / 60, 1), **ranked(frame, policies[0], out)}
 
 
-def ranked(frame: pd.DataFrame, out: Path) -> dict[str, Any]:
+def ranked(frame: pd.DataFrame, baseline: str, out: Path) -> dict[str, Any]:
     """Writes the leaderboard of a suite's frame, and its rows beside the folder; returns how many there are, and what is noted."""
     runs = frame.drop_duplicates(["study", "policy", "instance"])[[*COLUMNS]]
-    found = ranking(frame)
+    found = ranking(frame, baseline)
     write_standings(found, out)
     texts = {rows_file: runs.round({"delta_m": 4}), shown_file: pd.DataFrame(rows_of(found.table))}
     for file, own in texts.items():
@@ -158,7 +158,7 @@ def main(words: Sequence[str] | None = None) -> None:
         if given.rank:
             unpack(FOLDER / f"{name}.sqlite.xz", folder / name / "results.sqlite")
             if rows["stages"]:
-                rows["stages"][-1] |= ranked(suite_frame(folder / name), folder / name)
+                rows["stages"][-1] |= ranked(suite_frame(folder / name), board.stages[0][0], folder / name)
                 publish(name, folder)
                 run.write(known)
             continue
