@@ -9,10 +9,11 @@
 | bookkeeping | the time of a comparison in one process beyond that of its trainings: planning and storing, and the page apart |
 | kills | the command with two workers, killed with SIGKILL at 20 random moments (`benchmarks/kills.py`) |
 | ray | the time on a local Ray cluster of two nodes with a core each over that with two workers; interleaved |
+| ray_long | the same of four times as many instances, twice: connecting and starting workers counts less |
 | ray_kills | as kills, on that cluster |
 | collecting | the time of an agent's rollouts, without updates, with one worker process over that with two; interleaved |
 
-Those of Ray need the extra `cluster`; without it they are left out. Every run has an empty cache, so references are trained too.
+Those of Ray need the extra `cluster`, and mtl_gym where its workers find it; without Ray they are left out. Every run has an empty cache, so references are trained too.
 Writes ``benchmarks/results/executors.json``.
 """
 
@@ -28,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +40,9 @@ POLICIES = "ew,si,igb,dwa,rlw,stch"
 ROUNDS = 3
 
 
-def setting(run: Run) -> dict[str, Any]:
-    """The comparison: 3 + 6 * 3 batches of 8 trainings."""
-    return {"problem": "digits", "instances": run.size(24, 4), "num_envs": run.size(8, 2), "train_steps": run.size(600, 40)}
+def setting(run: Run, instances: int = 24) -> dict[str, Any]:
+    """The comparison: 3 + 6 * 3 batches of 8 trainings of 24 instances."""
+    return {"problem": "digits", "instances": run.size(instances, 4), "num_envs": run.size(8, 2), "train_steps": run.size(600, 40)}
 
 
 @contextlib.contextmanager
@@ -58,14 +60,14 @@ def fresh() -> Iterator[Path]:
                 os.environ["MTL_GYM_CACHE"] = before
 
 
-def seconds(run: Run, executor: Any) -> float:
+def seconds(run: Run, executor: Any, instances: int = 24) -> float:
     """Of a comparison without its page."""
     from mtl_gym.evaluation.comparison import perform
     from mtl_gym.evaluation.plans import plan
 
     with fresh() as out:
         begun = time.perf_counter()
-        perform(plan(POLICIES, **setting(run)), out=out, progress=False, executor=executor)
+        perform(plan(POLICIES, **setting(run, instances)), out=out, progress=False, executor=executor)
         return time.perf_counter() - begun
 
 
@@ -160,15 +162,19 @@ def two_nodes() -> Iterator[str]:
         cluster.shutdown()
 
 
-def ray(run: Run) -> dict[str, Any]:
+def ray(run: Run, instances: int = 24, rounds: int = ROUNDS) -> dict[str, Any]:
     """Ray and two workers."""
     from mtl_gym.evaluation.executors.cluster import Cluster
     from mtl_gym.evaluation.executors.local import Local
 
     with two_nodes() as address:
-        pieces = {"ray": lambda: seconds(run, Cluster(address=address)), "local": lambda: seconds(run, Local(2))}
-        times = interleaved(pieces, run.size(ROUNDS))
-    return {"ray over local": ratio(times["ray"], times["local"])}
+        pieces = {
+            "ray": lambda: seconds(run, Cluster(address=address), instances),
+            "local": lambda: seconds(run, Local(2), instances),
+        }
+        times = interleaved(pieces, run.size(rounds))
+    medians = {f"seconds with {name}": round(float(sorted(own)[len(own) // 2]), 1) for name, own in times.items()}
+    return {**medians, "ray over local": ratio(times["ray"], times["local"])}
 
 
 def ray_kills(run: Run) -> dict[str, Any]:
@@ -217,6 +223,7 @@ ALL: Mapping[str, Callable[[Run], dict[str, Any]]] = {
     "bookkeeping": bookkeeping,
     "kills": kills,
     "ray": ray,
+    "ray_long": partial(ray, instances=96, rounds=2),
     "ray_kills": ray_kills,
     "collecting": collecting,
 }
