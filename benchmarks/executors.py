@@ -13,8 +13,8 @@
 | ray_kills | as kills, on that cluster |
 | collecting | the time of an agent's rollouts, without updates, with one worker process over that with two; interleaved |
 
-Those of Ray need the extra `cluster`, and mtl_gym where its workers find it (``PYTHONPATH``); without Ray they are left out. Every run
-has an empty cache, so references are trained too. Writes ``benchmarks/results/executors.json``.
+Those of Ray need the extra `cluster`, and mtl_gym where its workers find it (``PYTHONPATH``); without Ray they are left out. Every
+run has an empty cache, so references are trained too. Writes ``benchmarks/results/executors.json``.
 """
 
 from __future__ import annotations
