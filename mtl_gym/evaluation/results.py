@@ -19,7 +19,7 @@ from mtl_gym.checks import should
 from mtl_gym.evaluation.database import Database, share
 from mtl_gym.evaluation.result import Result as Result
 from mtl_gym.evaluation.result_checks import checked
-from mtl_gym.evaluation.suite import is_name
+from mtl_gym.evaluation.suite import is_origin
 
 Array = npt.NDArray[np.float64]
 Comparison = tuple[dict[str, Any], dict[str, Any], list[Result]]
@@ -163,7 +163,7 @@ class Results:
         """Raises the error of a damaged file if a setting lacks a field of comparisons, or an origin has another one."""
         wrong = [name for name, kind in _SETTING.items() if not isinstance(setting.get(name), kind)]
         wrong += [name for name, value in origin.items() if not isinstance(value, _ORIGIN.get(name, ()))]
-        if (suite := origin.get("suite")) and not ("suite" in wrong or _is_origin(suite)):
+        if (suite := origin.get("suite")) and not ("suite" in wrong or is_origin(suite)):
             wrong.append("suite")
         if wrong:
             raise self._database.damaged(ValueError(f"wrong fields of the last comparison: {', '.join(wrong)}"))
@@ -173,12 +173,6 @@ class Results:
             reason = next(iter(defects.values()))
             text = f"{len(defects)} rows of {self.path} cannot be read ({reason}); they {consequence}."
             warnings.warn(text, RuntimeWarning, stacklevel=3)
-
-
-def _is_origin(suite: Mapping[str, Any]) -> bool:
-    """Whether these are texts of :meth:`mtl_gym.evaluation.suite.Suite.origin`."""
-    texts = {*suite} == {"name", "version", "study", "data"} and all(isinstance(own, str) for own in suite.values())
-    return texts and is_name(suite["name"]) and is_name(suite["study"])
 
 
 def _readable(connection: sqlite3.Connection, keys: Iterable[str]) -> tuple[dict[str, Result], dict[str, str]]:

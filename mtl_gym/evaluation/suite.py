@@ -104,3 +104,9 @@ class Suite:
     def origin(self, study: Study) -> dict[str, str]:
         """What is kept with results of a study, so that a file of results says of itself what it is."""
         return {"name": self.name, "version": self.version, "study": study.name, "data": study.data}
+
+
+def is_origin(suite: Mapping[str, Any]) -> bool:
+    """Whether these, read from a file, are texts of :meth:`Suite.origin`."""
+    texts = {*suite} == {"name", "version", "study", "data"} and all(isinstance(own, str) for own in suite.values())
+    return texts and is_name(suite["name"]) and is_name(suite["study"])
